@@ -1,0 +1,90 @@
+# The commands of this repository; `.ci/run` runs the same. As root, because the local cluster makes network
+# namespaces, mounts and cgroups. With PGPAIR_CONTEXT=NAME that context of your kubeconfig is used instead of the
+# local cluster; PGPAIR_IMAGE and PGPAIR_E2E_IMAGE then name the images where that cluster can pull them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(PGPAIR_CACHE),$(HOME)/.cache/pgreplicapair)
+RUN := $(or $(PGPAIR_RUN),/run/pgreplicapair)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export INSTA_UPDATE ?= no
+export PATH := $(PATH):$(CACHE)/bin
+
+PGPAIR_IMAGE ?= localhost/pgpair:dev
+# The local cluster can pull nothing: its PostgreSQL is made from Debian's packages.
+POSTGRES_IMAGES ?= $(if $(PGPAIR_CONTEXT),postgres:{version},localhost/postgresql:{version})
+CHART := charts/pgreplicapair-operator
+SYSTEM := pgpair-system
+ACCESS := $(if $(PGPAIR_CONTEXT),--context=$(PGPAIR_CONTEXT),--kubeconfig=$(RUN)/kubeconfig)
+HELM_ACCESS := $(if $(PGPAIR_CONTEXT),--kube-context=$(PGPAIR_CONTEXT),--kubeconfig=$(RUN)/kubeconfig)
+HELM := $(firstword $(wildcard $(CACHE)/bin/helm) helm)
+KUBECTL := $(firstword $(wildcard $(CACHE)/bin/kubectl) kubectl)
+SCRIPTS := .ci/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2e/cluster/*.sh e2e/images/*.sh)
+
+-include e2e/cluster/cluster.mk
+
+.PHONY: help demo test setup lint unit e2e install uninstall ready-cluster generate plugin
+
+## this list
+help:
+	@awk '/^## /{d=substr($$0,4);next} /^[a-z0-9-]+:/{if(d){split($$0,t,":");printf "  make %-14s %s\n",t[1],d}} {d=""}' $(MAKEFILE_LIST)
+
+## a pair comes up, its primary is killed, its standby takes over; with times
+demo: setup ready-cluster install
+	cargo build --release -p pgpair-e2e --bin pgpair-demo
+	"$(CARGO_TARGET_DIR)/release/pgpair-demo"
+
+## everything that must hold before a change is done
+test: setup lint unit e2e
+
+## what the other targets need on this machine
+setup:
+	e2e/setup
+
+## format, clippy, dependencies, shell scripts
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --features pgpair-e2e/cluster --locked -- -D warnings
+	cargo deny --workspace --locked check bans licenses sources
+	shellcheck -x $(SCRIPTS)
+
+## tests without a cluster: the core, and agents against real postgres processes on loopback
+unit:
+	cargo test --workspace --locked
+
+## tests on a real cluster; part of a name in T chooses some of them
+e2e: ready-cluster install
+	cargo test --locked -p pgpair-e2e --features cluster --test it -- $(T)
+
+# The cluster first: images are loaded into a cluster that is up.
+ready-cluster:
+	$(if $(PGPAIR_CONTEXT),@echo "using context $(PGPAIR_CONTEXT)",$(MAKE) cluster image image-e2e)
+
+# Helm installs CRDs once and never changes them, so they are applied. A tag that stays the same restarts nothing, so
+# the pods are restarted.
+## the operator by Helm, into the cluster in use
+install:
+	$(KUBECTL) $(ACCESS) apply --server-side --force-conflicts -f crds/
+	$(HELM) upgrade --install pgreplicapair-operator $(CHART) $(HELM_ACCESS) -n $(SYSTEM) --create-namespace --skip-crds \
+	  --set image.repository=$(shell echo $(PGPAIR_IMAGE) | sed 's/:[^:/]*$$//') --set image.tag=$(lastword $(subst :, ,$(PGPAIR_IMAGE))) \
+	  --set-literal 'postgresImageTemplate=$(POSTGRES_IMAGES)' $(HELM_ARGS)
+	$(KUBECTL) $(ACCESS) -n $(SYSTEM) rollout restart deployment -l app.kubernetes.io/name=pgreplicapair-operator
+	$(KUBECTL) $(ACCESS) -n $(SYSTEM) rollout status deployment -l app.kubernetes.io/name=pgreplicapair-operator --timeout=180s
+
+## the operator away; pairs go on running
+uninstall:
+	$(HELM) uninstall pgreplicapair-operator $(HELM_ACCESS) -n $(SYSTEM)
+
+## crds/ (and the chart's copy) from the Rust types
+generate:
+	cargo run --quiet --locked -p pgpair -- crd > crds/pgreplicapair.yaml.new
+	mv crds/pgreplicapair.yaml.new crds/pgreplicapair.yaml
+	cp crds/pgreplicapair.yaml $(CHART)/crds/pgreplicapair.yaml
+
+## kubectl-pgpair into /usr/local/bin
+plugin:
+	cargo build --release --locked -p kubectl-pgpair
+	install -m 0755 "$(CARGO_TARGET_DIR)/release/kubectl-pgpair" /usr/local/bin/kubectl-pgpair

@@ -1,0 +1,5 @@
+# For the volume provisioner's helper pods: a shell, mkdir and rm.
+FROM scratch
+ADD busybox.tar /
+ENV PATH=/bin
+CMD ["/bin/sh"]

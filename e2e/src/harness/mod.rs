@@ -1,0 +1,10 @@
+//! A real cluster, a pair in it, faults, and waits that name what did not come.
+
+pub mod cluster;
+pub mod describe;
+pub mod exec;
+pub mod failover;
+pub mod faults;
+pub mod oracle_pod;
+pub mod pair;
+pub mod wait;

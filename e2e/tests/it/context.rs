@@ -1,0 +1,101 @@
+//! What the tests share: the cluster, one namespace, and the pair in it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::Api;
+use kube::api::ListParams;
+use pgpair_e2e::harness::cluster::{Cluster, TempNamespace};
+use pgpair_e2e::harness::describe::describe;
+use pgpair_e2e::harness::pair::{Pair, apply, manifest};
+use pgpair_e2e::harness::wait::await_condition;
+
+/// For a pair from nothing to `Paired`: images may have to be started for the first time.
+const BRING_UP: Duration = Duration::from_secs(240);
+
+/// Shared by all tests of one run.
+pub struct Context {
+    cluster: Result<Cluster, String>,
+    namespace: Option<TempNamespace>,
+    /// The shared pair, or why it did not come up.
+    pair: Option<Result<Pair, String>>,
+}
+
+impl Context {
+    /// Looks for the cluster. Without one the tests fail, each with the same message.
+    pub async fn new() -> Context {
+        let cluster = Cluster::connect().await.map_err(|error| format!("{error:#}"));
+        Context { cluster, namespace: None, pair: None }
+    }
+
+    /// The cluster, whether or not the operator runs there.
+    pub fn cluster(&self) -> anyhow::Result<Cluster> {
+        self.cluster.clone().map_err(|error| anyhow!(error))
+    }
+
+    /// The namespace of this run.
+    pub async fn namespace(&mut self) -> anyhow::Result<String> {
+        let cluster = self.cluster()?;
+        if self.namespace.is_none() {
+            self.namespace = Some(TempNamespace::create(&cluster, "pgpair-e2e").await?);
+        }
+        self.namespace.as_ref().map(|ns| ns.name.clone()).context("no namespace")
+    }
+
+    /// The shared pair of PostgreSQL 17, `Paired`; brought up by the first test that asks.
+    pub async fn pair(&mut self) -> anyhow::Result<Pair> {
+        if self.pair.is_none() {
+            let brought = self.bring_up("orders", 17).await;
+            self.pair = Some(brought.map_err(|error| format!("{error:#}")));
+        }
+        match self.pair.as_ref() {
+            Some(Ok(pair)) => Ok(pair.clone()),
+            Some(Err(error)) => bail!("the shared pair did not come up: {error}"),
+            None => bail!("no shared pair"),
+        }
+    }
+
+    /// A pair of its own.
+    pub async fn bring_up(&mut self, name: &str, version: u32) -> anyhow::Result<Pair> {
+        let namespace = self.namespace().await?;
+        let cluster = self.cluster()?;
+        operator_is_available(&cluster).await?;
+        apply(&cluster, &namespace, &manifest(name, version)).await.context("applying the pair")?;
+        let pair = Pair::new(&cluster, &namespace, name);
+        pair.await_paired(1, BRING_UP).await?;
+        Ok(pair)
+    }
+
+    /// Deletes the namespace; after a failure it tells what was in it first.
+    pub async fn clean_up(self, all_passed: bool) -> anyhow::Result<()> {
+        let Some(namespace) = self.namespace else { return Ok(()) };
+        if !all_passed && let Ok(cluster) = &self.cluster {
+            println!(
+                "at the end, in namespace {}:\n{}",
+                namespace.name,
+                describe(cluster, &namespace.name).await
+            );
+        }
+        namespace.delete().await
+    }
+}
+
+async fn operator_is_available(cluster: &Cluster) -> anyhow::Result<()> {
+    let api: Api<Deployment> = Api::all(cluster.client.clone());
+    let params = ListParams::default().labels("app.kubernetes.io/name=pgreplicapair-operator");
+    await_condition(
+        "an available operator (install it with `make install`)",
+        Duration::from_secs(60),
+        || async {
+            let found = api.list(&params).await?;
+            let available =
+                |d: &Deployment| d.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0) > 0;
+            match found.iter().find(|d| available(d)) {
+                Some(_) => Ok(()),
+                None => bail!("{} deployments of it, none available", found.items.len()),
+            }
+        },
+    )
+    .await
+}

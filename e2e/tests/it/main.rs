@@ -1,0 +1,107 @@
+//! The tests that need a real cluster, in a fixed order and one at a time: they share one pair, and each leaves it as it
+//! found it. A test that cannot run on this cluster says why and counts as ignored; without a cluster all fail.
+//!
+//! `cargo test -p pgpair-e2e --features cluster --test it -- [PART-OF-A-NAME ...] [--list]`
+
+mod context;
+mod data;
+mod failover;
+mod samples;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use context::Context;
+use futures::future::BoxFuture;
+
+/// How a test ended that did not fail.
+#[derive(Debug)]
+pub enum Outcome {
+    /// What it claims was seen.
+    Passed,
+    /// It cannot be run on this cluster, and why.
+    Skipped(String),
+}
+
+type Run = for<'a> fn(&'a mut Context) -> BoxFuture<'a, anyhow::Result<Outcome>>;
+
+macro_rules! tests {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        [$((concat!(stringify!($module), "::", stringify!($name)), (|c| Box::pin($module::$name(c))) as Run)),*]
+    };
+}
+
+/// In this order: what is quick and what others stand on comes first.
+const TESTS: [(&str, Run); 8] = tests![
+    samples::invalid_samples_are_refused_with_the_sentence_they_expect,
+    data::bring_up_seeds_the_standby_by_a_job_and_streams,
+    data::lag_and_archive_are_told_in_the_status,
+    failover::postmaster_kill_loses_nothing,
+    failover::container_kill_loses_nothing,
+    failover::cutting_the_primarys_node_loses_nothing,
+    failover::version_15_comes_up_and_fails_over,
+    failover::forced_deletion_of_the_pod_loses_nothing,
+];
+
+fn main() -> ExitCode {
+    // What cargo and its users pass to any test binary is accepted; what is no option is part of a name.
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let parts: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
+    let chosen: Vec<&(&str, Run)> = TESTS
+        .iter()
+        .filter(|(name, _)| parts.is_empty() || parts.iter().any(|p| name.contains(*p)))
+        .collect();
+    if args.iter().any(|a| a == "--list") {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("starting the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(run(&chosen))
+}
+
+async fn run(chosen: &[&(&str, Run)]) -> ExitCode {
+    let begin = Instant::now();
+    println!("\nrunning {} tests", chosen.len());
+    let mut context = Context::new().await;
+    let (mut passed, mut ignored, mut failures) = (0, 0, Vec::new());
+    for (name, test) in chosen {
+        let since = Instant::now();
+        let outcome = test(&mut context).await;
+        let seconds = since.elapsed().as_secs_f64();
+        match outcome {
+            Ok(Outcome::Passed) => {
+                passed += 1;
+                println!("test {name} ... ok ({seconds:.1} s)");
+            }
+            Ok(Outcome::Skipped(reason)) => {
+                ignored += 1;
+                println!("test {name} ... ignored: {reason}");
+            }
+            Err(error) => {
+                println!("test {name} ... FAILED ({seconds:.1} s)\n{error:#}\n");
+                failures.push(*name);
+            }
+        }
+    }
+    if let Err(error) = context.clean_up(failures.is_empty()).await {
+        println!("test clean_up ... FAILED\n{error:#}\n");
+        failures.push("clean_up");
+    }
+    if !failures.is_empty() {
+        println!("\nfailures:\n    {}", failures.join("\n    "));
+    }
+    println!(
+        "\ntest result: {}. {passed} passed; {} failed; {ignored} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        if failures.is_empty() { "ok" } else { "FAILED" },
+        failures.len(),
+        TESTS.len() - chosen.len(),
+        begin.elapsed().as_secs_f64()
+    );
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,330 @@
+//! `pgpair wal-archive %p %f`: one file of the log onto the archive volume, never over another.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Instant, UNIX_EPOCH};
+
+use pgpair_core::ids::SystemIdentifier;
+use pgpair_core::report::ArchiveReport;
+use pgpair_core::wal::WalFile;
+use sha2::{Digest, Sha256};
+
+use crate::fsx::{self, Context, FileError};
+use crate::layout::Layout;
+use crate::pgdata;
+use crate::settings::Settings;
+use crate::sql::ArchiverFacts;
+
+/// The smallest segment size accepts the names of every other one.
+const SMALLEST_SEGMENT: u64 = 1024 * 1024;
+const CHUNK: usize = 1024 * 1024;
+
+/// Header of an answer whose file comes from `pg_wal` of a dead postgres, not from its archive: it may be incomplete.
+pub const LIVE_HEADER: &str = "x-pgpair-live";
+
+/// A file that was not archived. Postgres keeps it and tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Not a name of the log.
+    #[error("{0:?} is not the name of a WAL file")]
+    Name(String),
+    /// The archive holds something else under this name.
+    #[error("ALARM: {path} is in the archive with other content (archive {theirs}, now {ours}): two servers wrote the same timeline; it is not overwritten, compare the two files", path = path.display())]
+    Different {
+        /// In the archive.
+        path: PathBuf,
+        /// SHA-256 of the file in the archive.
+        theirs: String,
+        /// SHA-256 of the file to be archived.
+        ours: String,
+    },
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archived {
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+    /// It was there already, with the same content.
+    pub known: bool,
+}
+
+/// The command: archives the file at `path` (relative to PGDATA, the working directory of postgres) as `name`.
+#[must_use]
+pub fn run(path: &Path, name: &str) -> ExitCode {
+    let begin = Instant::now();
+    let result = Settings::from_env()
+        .map_err(|e| e.to_string())
+        .and_then(|settings| archive_file(&settings.layout, path, name).map_err(|e| e.to_string()));
+    let ms = begin.elapsed().as_millis();
+    match result {
+        Ok(a) => {
+            let what = if a.known { "already archived" } else { "archived" };
+            eprintln!("wal-archive: {what} file={name} bytes={} ms={ms} sha256={}", a.bytes, a.sha256);
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("wal-archive: refused file={name} ms={ms}: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Archives one file of the log of `layout`'s data directory, durable when it returns.
+///
+/// # Errors
+/// The archive is as it was.
+pub fn archive_file(layout: &Layout, path: &Path, name: &str) -> Result<Archived, ArchiveError> {
+    if WalFile::parse(name, SMALLEST_SEGMENT).is_none() {
+        return Err(ArchiveError::Name(name.to_owned()));
+    }
+    let system = pgdata::system_identifier(&layout.pgdata())?;
+    let dir = layout.wal_archive(system);
+    fsx::create_dir(&dir, 0o700)?;
+    let target = dir.join(name);
+    if target.exists() {
+        return same_or_alarm(&target, path);
+    }
+    if let Some(skipped) = skip_live(&dir, path, name)? {
+        return Ok(skipped);
+    }
+    // One archiver per volume, so one name: what a crash left is written over by the next try.
+    let tmp = dir.join(format!(".{name}.tmp"));
+    let (bytes, sha256) = copy_synced(path, &tmp)?;
+    if fsx::publish(&tmp, &target)? {
+        return Ok(Archived { bytes, sha256, known: false });
+    }
+    fsx::remove(&tmp)?;
+    same_or_alarm(&target, path)
+}
+
+/// A tail that came from the peer's `pg_wal` must not take the name of the complete segment, which may still follow if the
+/// peer takes its resignation back. What is needed of it postgres archives itself, as `.partial`, when it is promoted.
+fn skip_live(dir: &Path, path: &Path, name: &str) -> Result<Option<Archived>, FileError> {
+    let mark = live_mark(dir, name);
+    let Ok(live) = fs::read_to_string(&mark) else { return Ok(None) };
+    let (bytes, sha256) = hash(path, &mut io::sink())?;
+    if live == sha256 {
+        return Ok(Some(Archived { bytes, sha256, known: true }));
+    }
+    fsx::remove(&mark)?;
+    Ok(None)
+}
+
+/// Remembers that this content of the segment `name` came from the peer's `pg_wal`.
+pub(crate) fn mark_live(dir: &Path, name: &str, content: &[u8]) -> Result<(), FileError> {
+    fsx::create_dir(dir, 0o700)?;
+    fsx::write(&live_mark(dir, name), hex(&Sha256::digest(content)).as_bytes(), 0o600)
+}
+
+fn live_mark(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!(".{name}.live"))
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn same_or_alarm(target: &Path, path: &Path) -> Result<Archived, ArchiveError> {
+    let (_, theirs) = hash(target, &mut io::sink())?;
+    let (bytes, ours) = hash(path, &mut io::sink())?;
+    if theirs != ours {
+        return Err(ArchiveError::Different { path: target.to_owned(), theirs, ours });
+    }
+    // The crash may have come between the name and its sync.
+    File::open(target).and_then(|f| f.sync_all()).at("sync", target)?;
+    fsx::sync_parent(target)?;
+    Ok(Archived { bytes, sha256: ours, known: true })
+}
+
+/// Copies a file and syncs the copy's contents, not its name. Returns size and SHA-256.
+pub(crate) fn copy_synced(from: &Path, to: &Path) -> Result<(u64, String), FileError> {
+    let mut out = fsx::create_truncated(to, 0o600)?;
+    let sums = hash(from, &mut out)?;
+    out.sync_all().at("sync", to)?;
+    Ok(sums)
+}
+
+fn hash(path: &Path, out: &mut impl Write) -> Result<(u64, String), FileError> {
+    let mut file = File::open(path).at("open", path)?;
+    let mut buffer = vec![0; CHUNK];
+    let (mut sha, mut bytes) = (Sha256::new(), 0);
+    loop {
+        let n = file.read(&mut buffer).at("read", path)?;
+        if n == 0 {
+            return Ok((bytes, hex(&sha.finalize())));
+        }
+        sha.update(&buffer[..n]);
+        out.write_all(&buffer[..n]).at("copy", path)?;
+        bytes += n as u64;
+    }
+}
+
+/// State of this instance's archive. `archiver` is what postgres says of it, if it runs. Reads the archive's directory when
+/// postgres does not name the newest segment: call it where blocking is allowed.
+#[must_use]
+pub fn archive_status(
+    layout: &Layout,
+    system: SystemIdentifier,
+    archiver: Option<&ArchiverFacts>,
+) -> ArchiveReport {
+    let dir = layout.wal_archive(system);
+    let told =
+        archiver.and_then(|a| a.last_archived.clone()).filter(|n| is_segment(n) && dir.join(n).exists());
+    let last_segment = told.or_else(|| newest_segment(&dir));
+    ArchiveReport {
+        last_archived_at_ms: last_segment.as_ref().and_then(|n| modified_ms(&dir.join(n))),
+        last_segment,
+        backlog_segments: backlog(layout),
+        failures: archiver.map(|a| a.failures),
+        last_failure: archiver.and_then(|a| a.failing.clone()).map(|f| format!("archiving {f} failed")),
+    }
+}
+
+fn is_segment(name: &str) -> bool {
+    matches!(WalFile::parse(name, SMALLEST_SEGMENT), Some(WalFile::Segment(_)))
+}
+
+fn newest_segment(dir: &Path) -> Option<String> {
+    let names = fs::read_dir(dir).ok()?.filter_map(|e| e.ok()?.file_name().into_string().ok());
+    names.filter(|n| is_segment(n)).max()
+}
+
+fn modified_ms(path: &Path) -> Option<i64> {
+    let modified = fs::metadata(path).ok()?.modified().ok()?;
+    i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+fn backlog(layout: &Layout) -> Option<u64> {
+    let dir = fs::read_dir(layout.pg_wal().join("archive_status")).ok()?;
+    let ready =
+        |e: io::Result<fs::DirEntry>| e.is_ok_and(|e| e.file_name().as_encoded_bytes().ends_with(b".ready"));
+    Some(dir.map(ready).filter(|r| *r).count() as u64)
+}
+
+/// Where a file of the log is that the peer asks for; `None` if we do not have it. `allow_pg_wal`: files of `pg_wal` too,
+/// which is right only when postgres is dead and will not write in this term again.
+#[must_use]
+pub fn wal_file(
+    layout: &Layout,
+    system: SystemIdentifier,
+    name: &str,
+    allow_pg_wal: bool,
+) -> Option<PathBuf> {
+    // Only names of the log, so no path can be smuggled in.
+    WalFile::parse(name, SMALLEST_SEGMENT)?;
+    let archived = layout.wal_archive(system).join(name);
+    let own = layout.pg_wal().join(name);
+    [Some(archived), allow_pg_wal.then_some(own)].into_iter().flatten().find(|p| p.is_file())
+}
+
+/// Whether a file that [`wal_file`] gave is an unfinished segment of `pg_wal`: postgres gives a finished one an archive status
+/// at once. An answer with such a file carries [`LIVE_HEADER`].
+#[must_use]
+pub fn is_live(layout: &Layout, path: &Path) -> bool {
+    let pg_wal = layout.pg_wal();
+    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
+    let status = |suffix: &str| pg_wal.join("archive_status").join(format!("{name}{suffix}")).exists();
+    path.starts_with(&pg_wal) && is_segment(name) && !status(".ready") && !status(".done")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: &str = "000000010000000000000003";
+
+    struct Volume {
+        _dir: tempfile::TempDir,
+        layout: Layout,
+        source: PathBuf,
+    }
+
+    fn volume() -> Volume {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let at = |n: &str| root.join(n);
+        let layout = Layout {
+            data: at("data"),
+            archive: at("archive"),
+            run: at("run"),
+            tls: at("tls"),
+            app: at("app"),
+        };
+        fs::create_dir_all(layout.in_pgdata("global")).unwrap();
+        fs::create_dir_all(layout.pg_wal().join("archive_status")).unwrap();
+        fs::write(layout.in_pgdata("global/pg_control"), 7u64.to_ne_bytes()).unwrap();
+        let source = layout.pg_wal().join(SEGMENT);
+        fs::write(&source, b"first").unwrap();
+        Volume { _dir: dir, layout, source }
+    }
+
+    #[test]
+    fn the_same_file_twice_is_a_success_and_another_is_refused() {
+        let v = volume();
+        assert!(!archive_file(&v.layout, &v.source, SEGMENT).unwrap().known);
+        assert!(archive_file(&v.layout, &v.source, SEGMENT).unwrap().known);
+        fs::write(&v.source, b"other").unwrap();
+        let e = archive_file(&v.layout, &v.source, SEGMENT).unwrap_err();
+        assert!(matches!(e, ArchiveError::Different { .. }) && e.to_string().starts_with("ALARM"));
+        let kept = v.layout.archive.join("7/wal").join(SEGMENT);
+        assert_eq!(fs::read(kept).unwrap(), b"first");
+    }
+
+    #[test]
+    fn an_incomplete_tail_does_not_take_the_name_of_the_complete_segment() {
+        let v = volume();
+        let dir = v.layout.wal_archive(SystemIdentifier(7));
+        mark_live(&dir, SEGMENT, b"first").unwrap();
+        assert!(archive_file(&v.layout, &v.source, SEGMENT).unwrap().known);
+        assert!(!dir.join(SEGMENT).exists());
+        fs::write(&v.source, b"first and the rest").unwrap();
+        assert!(!archive_file(&v.layout, &v.source, SEGMENT).unwrap().known);
+        assert_eq!(fs::read(dir.join(SEGMENT)).unwrap(), b"first and the rest");
+    }
+
+    #[test]
+    fn what_a_crash_left_does_not_hinder_the_next_try() {
+        let v = volume();
+        let dir = v.layout.wal_archive(SystemIdentifier(7));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join(format!(".{SEGMENT}.tmp")), b"fi").unwrap();
+        archive_file(&v.layout, &v.source, SEGMENT).unwrap();
+        let names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, [SEGMENT]);
+    }
+
+    #[test]
+    fn only_names_of_the_log_are_taken_or_given() {
+        let v = volume();
+        for name in ["../x", "RECOVERYXLOG", "", ".000000010000000000000003.tmp"] {
+            assert!(archive_file(&v.layout, &v.source, name).is_err());
+            assert_eq!(wal_file(&v.layout, SystemIdentifier(7), name, true), None);
+        }
+        assert_eq!(wal_file(&v.layout, SystemIdentifier(7), SEGMENT, false), None);
+        assert_eq!(wal_file(&v.layout, SystemIdentifier(7), SEGMENT, true).as_ref(), Some(&v.source));
+        assert!(is_live(&v.layout, &v.source));
+        fs::write(v.layout.pg_wal().join(format!("archive_status/{SEGMENT}.ready")), "").unwrap();
+        assert!(!is_live(&v.layout, &v.source));
+    }
+
+    #[test]
+    fn the_status_counts_what_waits_and_finds_the_newest() {
+        let v = volume();
+        archive_file(&v.layout, &v.source, SEGMENT).unwrap();
+        archive_file(&v.layout, &v.source, "00000002.history").unwrap();
+        fs::write(v.layout.pg_wal().join("archive_status/000000010000000000000004.ready"), "").unwrap();
+        let s = archive_status(&v.layout, SystemIdentifier(7), None);
+        assert_eq!((s.last_segment.as_deref(), s.backlog_segments), (Some(SEGMENT), Some(1)));
+        assert!(s.last_archived_at_ms.is_some() && s.failures.is_none());
+        let empty = archive_status(&v.layout, SystemIdentifier(8), None);
+        assert_eq!((empty.last_segment, empty.last_archived_at_ms), (None, None));
+    }
+}

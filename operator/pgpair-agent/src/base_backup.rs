@@ -1,0 +1,316 @@
+//! `pgpair basebackup`: seeds this instance's data volume from the primary. Run by a Job while the instance is scaled to 0.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use axum::{Json, Router, routing::get};
+use pgpair_core::ids::{SystemIdentifier, VolumeId};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::sync::watch;
+
+use crate::fsx::{self, Context, FileError};
+use crate::lock::VolumeLock;
+use crate::pgdata::{self, Volume};
+use crate::postmaster::{PgBin, ToolError, install_tls, tool};
+use crate::render;
+use crate::settings::{Settings, SettingsError};
+
+/// Connecting, asking and creating a slot.
+const SMALL: Duration = Duration::from_secs(30);
+/// No byte for so long: the connection is dead even if the kernel does not know.
+const STALLED: Duration = Duration::from_secs(600);
+/// How often progress is printed.
+const TELL: Duration = Duration::from_secs(1);
+/// Kubernetes shows what stands here.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+/// How much of `pg_basebackup`'s messages is kept for an error.
+const MESSAGES: usize = 4000;
+
+/// A seeding that failed. The volume holds no half data directory under the name PGDATA.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedError {
+    /// The environment.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A program of PostgreSQL.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The instance still runs.
+    #[error("another process holds the lock {path}: scale the instance to 0 first", path = .0.display())]
+    Locked(PathBuf),
+    /// Not our data.
+    #[error(
+        "the data directory belongs to the cluster {found}, the primary to {primary}: it is not touched; empty the volume by hand if it is not needed"
+    )]
+    Foreign {
+        /// System identifier on the volume.
+        found: SystemIdentifier,
+        /// System identifier of the primary.
+        primary: SystemIdentifier,
+    },
+    /// The primary said something unexpected.
+    #[error("the primary answered IDENTIFY_SYSTEM with {0:?}")]
+    Primary(String),
+    /// The backup.
+    #[error("pg_basebackup failed: {0}")]
+    Backup(String),
+}
+
+/// How far the base backup is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Bytes received.
+    pub done_bytes: u64,
+    /// Bytes to receive, as the primary estimated at the beginning.
+    pub total_bytes: u64,
+    /// 0 to 100.
+    pub percent: u8,
+}
+
+/// The command. Prints progress as JSON lines, and serves it on the probe port under `/v1/seed`.
+#[must_use]
+pub fn run() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(r) => r,
+        Err(e) => {
+            eprintln!("basebackup: cannot start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        let settings = Settings::from_env()?;
+        let (send, receive) = watch::channel(Progress::default());
+        tokio::spawn(serve(settings.clone(), receive.clone()));
+        tokio::spawn(tell(receive));
+        seed(&settings, VolumeId(rand::random()), &send).await
+    });
+    match result {
+        Ok(volume) => {
+            report(&format!(r#"{{"seeded":true,"volumeId":"{}"}}"#, volume.volume_id));
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            report(&serde_json::json!({ "seeded": false, "error": e.to_string() }).to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes a base backup of the peer into this volume and gives it the identity `id`.
+///
+/// # Errors
+/// See [`SeedError`]. What was in PGDATA is still there, or in `moved-aside`.
+pub async fn seed(
+    settings: &Settings,
+    id: VolumeId,
+    progress: &watch::Sender<Progress>,
+) -> Result<Volume, SeedError> {
+    let layout = &settings.layout;
+    let lock = VolumeLock::try_acquire(&layout.lock()).at("lock", &layout.lock())?;
+    let lock = lock.ok_or_else(|| SeedError::Locked(layout.lock()))?;
+    let bin = PgBin::find(settings)?;
+    install_tls(layout)?;
+    let primary = identify(settings, &bin).await?;
+    check_ours(&layout.pgdata(), primary)?;
+    // Left by an earlier try, and never served.
+    remove_tree(&layout.seeding())?;
+    create_slot(settings, &bin).await?;
+    backup(settings, &bin, &lock, progress).await?;
+    // A copy of the primary is a standby's directory until it is promoted, whoever starts it.
+    fsx::write(&layout.seeding().join("standby.signal"), b"", 0o600)?;
+    // Only now: until here the old directory could still be the better one.
+    pgdata::move_aside(layout)?;
+    fs::rename(layout.seeding(), layout.pgdata()).at("rename into place", &layout.pgdata())?;
+    fsx::sync_dir(&layout.data)?;
+    let volume = Volume { volume_id: id, system_identifier: primary };
+    fsx::write_json(&layout.volume_json(), &volume)?;
+    Ok(volume)
+}
+
+fn conninfo(settings: &Settings, replication: bool) -> String {
+    let name = Settings::standby_name(settings.instance);
+    // Another name than the standby's: a backup's WAL stream must never count as the synchronous standby.
+    let name = format!("{name}_seed");
+    let text = render::conninfo(settings, &settings.peer_host, settings.peer_pg_port, &name, None);
+    if replication { text + " replication=true" } else { text }
+}
+
+async fn identify(settings: &Settings, bin: &PgBin) -> Result<SystemIdentifier, SeedError> {
+    let mut command = bin.command("psql");
+    command.args(["-X", "-A", "-t", "-w", "-c", "IDENTIFY_SYSTEM", "-d"]).arg(conninfo(settings, true));
+    let answer = tool::run(&mut command, SMALL).await?;
+    let id = answer.split('|').next().and_then(|t| t.trim().parse().ok());
+    id.ok_or(SeedError::Primary(answer))
+}
+
+async fn create_slot(settings: &Settings, bin: &PgBin) -> Result<(), SeedError> {
+    let mut command = bin.command("pg_receivewal");
+    command
+        .args([
+            "--create-slot",
+            "--if-not-exists",
+            "-w",
+            "-S",
+            Settings::standby_name(settings.instance),
+            "-d",
+        ])
+        .arg(conninfo(settings, false));
+    tool::run(&mut command, SMALL).await?;
+    Ok(())
+}
+
+fn check_ours(pgdata: &Path, primary: SystemIdentifier) -> Result<(), SeedError> {
+    if !pgdata.join("global/pg_control").exists() {
+        return Ok(());
+    }
+    let found = pgdata::system_identifier(pgdata)?;
+    if found == primary { Ok(()) } else { Err(SeedError::Foreign { found, primary }) }
+}
+
+fn remove_tree(path: &Path) -> Result<(), FileError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).at("remove", path),
+        _ => Ok(()),
+    }
+}
+
+async fn backup(
+    settings: &Settings,
+    bin: &PgBin,
+    lock: &VolumeLock,
+    progress: &watch::Sender<Progress>,
+) -> Result<(), SeedError> {
+    let mut command = bin.command("pg_basebackup");
+    command
+        .arg("-D")
+        .arg(settings.layout.seeding())
+        .args(["-X", "stream", "--checkpoint=fast", "--progress", "-w"])
+        .args(["-S", Settings::standby_name(settings.instance), "-d"])
+        .arg(conninfo(settings, false));
+    let lock_path = settings.layout.lock();
+    command.stdin(lock.share().at("share the lock of", &lock_path)?);
+    let (ok, messages) = watched(&mut command, progress).await?;
+    if ok { Ok(()) } else { Err(SeedError::Backup(tool::tail(&messages))) }
+}
+
+/// Runs a program that prints progress; returns whether it succeeded, and its other messages.
+async fn watched(
+    command: &mut Command,
+    progress: &watch::Sender<Progress>,
+) -> Result<(bool, String), ToolError> {
+    let program = tool::name_of(command);
+    let start = |source| ToolError::Start { program: program.clone(), source };
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(start)?;
+    let mut messages = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        let on_line = |line: &str| match parse_progress(line) {
+            Some(p) => {
+                progress.send_replace(p);
+            }
+            None if messages.len() < MESSAGES => {
+                messages.push_str(line);
+                messages.push('\n');
+            }
+            None => {}
+        };
+        if !lines(stderr, on_line).await.map_err(start)? {
+            // Dropping the child kills it.
+            return Err(ToolError::Late { program, limit: STALLED });
+        }
+    }
+    let status = child.wait().await.map_err(start)?;
+    Ok((status.success(), messages))
+}
+
+/// Calls `on_line` for each line; progress lines end with a carriage return or a line feed. False if nothing came for too long.
+async fn lines(mut from: impl AsyncRead + Unpin, mut on_line: impl FnMut(&str)) -> std::io::Result<bool> {
+    let mut line = Vec::new();
+    let mut buffer = [0; 1024];
+    loop {
+        let Ok(read) = tokio::time::timeout(STALLED, from.read(&mut buffer)).await else { return Ok(false) };
+        let n = read?;
+        for byte in &buffer[..n] {
+            match byte {
+                b'\r' | b'\n' => {
+                    on_line(&String::from_utf8_lossy(&line));
+                    line.clear();
+                }
+                b => line.push(*b),
+            }
+        }
+        if n == 0 {
+            on_line(&String::from_utf8_lossy(&line));
+            return Ok(true);
+        }
+    }
+}
+
+/// `  23187/30884 kB (75%), 0/1 tablespace (…)`
+fn parse_progress(line: &str) -> Option<Progress> {
+    let (done, rest) = line.trim_start().split_once('/')?;
+    let (total, rest) = rest.split_once(" kB (")?;
+    let percent: u8 = rest.split_once('%')?.0.trim().parse().ok()?;
+    let kib = |t: &str| t.trim().parse::<u64>().ok()?.checked_mul(1024);
+    Some(Progress { done_bytes: kib(done)?, total_bytes: kib(total)?, percent: percent.min(100) })
+}
+
+async fn serve(settings: Settings, progress: watch::Receiver<Progress>) {
+    let app = Router::new().route("/v1/seed", get(async move || Json(*progress.borrow())));
+    let served = match TcpListener::bind((settings.listen, settings.probe_port)).await {
+        Ok(listener) => axum::serve(listener, app).await,
+        Err(e) => Err(e),
+    };
+    if let Err(e) = served {
+        // Seeding is more important than its display.
+        eprintln!("basebackup: progress is not served on port {}: {e}", settings.probe_port);
+    }
+}
+
+async fn tell(mut progress: watch::Receiver<Progress>) {
+    while progress.changed().await.is_ok() {
+        let now = *progress.borrow_and_update();
+        report(&serde_json::to_string(&now).unwrap_or_default());
+        tokio::time::sleep(TELL).await;
+    }
+}
+
+fn report(line: &str) {
+    println!("{line}");
+    // Outside a container there is no such file, and none is made.
+    if Path::new(TERMINATION_LOG).exists() {
+        let _ = fs::write(TERMINATION_LOG, line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read_from_the_lines_of_pg_basebackup() {
+        let p = parse_progress("23187/30884 kB (75%), 0/1 tablespace (...base/1/2619)").unwrap();
+        assert_eq!((p.done_bytes, p.total_bytes, p.percent), (23187 * 1024, 30884 * 1024, 75));
+        assert_eq!(parse_progress("    0/30884 kB (0%), 0/1 tablespace").unwrap().percent, 0);
+        assert_eq!(parse_progress("pg_basebackup: error: connection to server at \"x\" (1/2) failed"), None);
+        assert_eq!(
+            serde_json::to_string(&p).unwrap(),
+            r#"{"doneBytes":23743488,"totalBytes":31625216,"percent":75}"#
+        );
+    }
+
+    #[tokio::test]
+    async fn lines_end_with_either_character() {
+        let mut got = Vec::new();
+        assert!(lines(&b"a\rb\nc"[..], |l| got.push(l.to_owned())).await.unwrap());
+        assert_eq!(got, ["a", "b", "c"]);
+    }
+}

@@ -1,0 +1,316 @@
+//! The loop around the state machine: every fact in, every command out, and postgres fenced the moment the gate closes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgpair_core::authority::messages::{Answer, CanTakeReply, ResignReply};
+use pgpair_core::authority::timing::Ms;
+use pgpair_core::authority::view::{CasId, CasOutcome, ReadOutcome};
+use pgpair_core::authority::{Authority, Command, Desired, Durable, Event, Note, PgFacts, ReplyId, Want};
+use pgpair_core::report::{InstanceReport, Role};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock;
+use crate::init::Tree;
+use crate::lease::RecordStore;
+use crate::peer::Peer;
+use crate::report::Reporter;
+use crate::server::Call;
+use crate::settings::Settings;
+use crate::state;
+use crate::worker::{Observed, Order, Writable};
+
+/// A SIGKILL of everything takes milliseconds; the state machine's kill budget is 250 ms at most.
+const KILL: Duration = Duration::from_millis(200);
+
+/// What comes in from the tasks around the loop.
+#[derive(Debug)]
+pub enum Input {
+    /// From the peer or the operator.
+    Call(Call),
+    /// From the worker.
+    Observed(Box<Observed>),
+    /// The answer to a read.
+    Read(Ms, ReadOutcome),
+    /// The answer to a compare-and-set.
+    Cas(CasId, CasOutcome),
+    /// The peer's answer to a heartbeat.
+    Answer(Answer),
+    /// The peer's answer to "can you take it?".
+    CanTakeReply(Option<CanTakeReply>),
+    /// The peer's answer to our resignation.
+    ResignReply(Option<ResignReply>),
+    /// On disk.
+    Persisted(Durable),
+    /// SIGTERM.
+    Leave,
+}
+
+enum Waiting {
+    Heartbeat(oneshot::Sender<Answer>),
+    CanTake(oneshot::Sender<CanTakeReply>),
+    Resignation(oneshot::Sender<ResignReply>),
+}
+
+/// What the loop talks to.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Settings.
+    pub settings: Arc<Settings>,
+    /// The record.
+    pub store: RecordStore,
+    /// The peer.
+    pub peer: Peer,
+    /// Inputs of tasks that the loop starts.
+    pub tx: mpsc::Sender<Input>,
+    /// To the worker.
+    pub order: watch::Sender<Order>,
+    /// To the servers.
+    pub report: watch::Sender<InstanceReport>,
+    /// To the server: whether the log of the dead postgres may be handed out.
+    pub hand_over: watch::Sender<bool>,
+    /// Whether a writable postgres runs or is about to.
+    pub writable: Writable,
+    /// Longest wait for an answer of the peer.
+    pub limit: Duration,
+    /// Everything that is to be killed.
+    pub tree: Tree,
+}
+
+/// The loop.
+pub struct Driver {
+    authority: Authority,
+    around: Surroundings,
+    waiting: BTreeMap<ReplyId, Waiting>,
+    next_reply: u64,
+    reporter: Reporter,
+    refusal: Option<&'static str>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("me", &self.authority.me()).finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    /// A loop around `authority`.
+    #[must_use]
+    pub fn new(authority: Authority, around: Surroundings, reporter: Reporter) -> Driver {
+        Driver { authority, around, waiting: BTreeMap::new(), next_reply: 0, reporter, refusal: None }
+    }
+
+    /// Runs until this instance may leave (SIGTERM and everything handed over), or the inputs end.
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        loop {
+            let wake = self.authority.wake_at(clock::now());
+            let event = tokio::select! {
+                input = inputs.recv() => match input {
+                    Some(input) => self.event(input),
+                    None => return,
+                },
+                () = clock::sleep_until(wake) => Event::Tick,
+            };
+            self.step(event);
+            if self.authority.may_leave(clock::now()) {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = clock::now();
+        for command in self.authority.handle(now, event) {
+            self.carry_out(now, command);
+        }
+        let desired = self.authority.desired(now);
+        self.say_refusal(&desired);
+        self.fence(now, &desired);
+        let order = Order {
+            desired,
+            term: self.authority.term(),
+            role: self.authority.role(),
+            urgent: self.authority.is_urgent(),
+            seen: self.authority.postgres().state,
+            last: false,
+        };
+        self.around.order.send_if_modified(|o| std::mem::replace(o, order) != order);
+        let hand_over = self.authority.hands_over_log();
+        self.around.hand_over.send_if_modified(|h| std::mem::replace(h, hand_over) != hand_over);
+        let report = self.reporter.report(now, &self.authority);
+        self.around.report.send_if_modified(|r| {
+            let changed = *r != report;
+            *r = report;
+            changed
+        });
+    }
+
+    /// Rule 0 in force: what is writable and may not be is killed, here and now; and the deadman knows until when it may.
+    fn fence(&mut self, now: Ms, desired: &Desired) {
+        let writable = self.around.writable.is_set();
+        let closed = !self.authority.gate(now).is_open() || desired.postgres == Want::Down;
+        // Armed before the kill: should this process be stopped in the midst of it, the deadman goes on.
+        let at = if writable && closed { Some(now) } else { desired.fence_at };
+        self.around.writable.fence_at(at);
+        if !writable || !closed {
+            return;
+        }
+        let killed = self.around.tree.kill(KILL);
+        tracing::warn!(
+            reason = desired.refusal.map_or("NotAllowed", |r| r.as_str()),
+            processes = killed.signalled,
+            left = killed.left,
+            took_ms = clock::now() - now,
+            "postgres was killed: it may not write any more"
+        );
+    }
+
+    fn say_refusal(&mut self, desired: &Desired) {
+        let refusal = desired.refusal.map(|r| r.as_str());
+        if refusal != self.refusal {
+            self.refusal = refusal;
+            if let (Some(reason), Role::Primary) = (refusal, self.authority.role()) {
+                tracing::warn!(reason, "postgres may not be writable here");
+            }
+        }
+    }
+
+    fn event(&mut self, input: Input) -> Event {
+        match input {
+            Input::Call(call) => self.call(call),
+            Input::Observed(observed) => self.observed(*observed),
+            Input::Read(asked, outcome) => Event::Read { asked, outcome },
+            Input::Cas(id, outcome) => {
+                tracing::info!(id = id.0, ?outcome, "record: answer to a write");
+                Event::Cas { id, outcome }
+            }
+            Input::Answer(answer) => Event::Answer(answer),
+            Input::CanTakeReply(reply) => {
+                tracing::info!(?reply, "the standby was asked whether it can take over");
+                Event::CanTakeReply(reply)
+            }
+            Input::ResignReply(reply) => Event::ResignReply(reply),
+            Input::Persisted(durable) => Event::Persisted(durable),
+            Input::Leave => Event::Leave,
+        }
+    }
+
+    fn observed(&mut self, observed: Observed) -> Event {
+        let facts: PgFacts = observed.facts;
+        self.reporter.observed(clock::now(), observed);
+        Event::Postgres(facts)
+    }
+
+    fn call(&mut self, call: Call) -> Event {
+        self.next_reply += 1;
+        let id = ReplyId(self.next_reply);
+        let (waiting, event) = match call {
+            Call::Heartbeat(hb, tx) => (Waiting::Heartbeat(tx), Event::Heartbeat(id, hb)),
+            Call::CanTake(q, tx) => (Waiting::CanTake(tx), Event::CanTake(id, q)),
+            Call::Resignation(r, tx) => {
+                tracing::info!(term = r.term.0, end = %r.end, "the primary resigns");
+                (Waiting::Resignation(tx), Event::Resignation(id, r))
+            }
+            Call::Evidence(e) => {
+                tracing::warn!(incarnation = %e.incarnation, kind = ?e.kind, "evidence of death");
+                return Event::Evidence(e);
+            }
+        };
+        self.waiting.insert(id, waiting);
+        event
+    }
+
+    fn carry_out(&mut self, now: Ms, command: Command) {
+        let (tx, limit) = (self.around.tx.clone(), self.around.limit);
+        match command {
+            Command::Persist(durable) => self.persist(durable),
+            Command::Read { asked } => {
+                let store = self.around.store.clone();
+                spawn_input(tx, async move { Some(Input::Read(asked, store.read().await)) });
+            }
+            Command::Cas { id, uid, expected, record } => {
+                tracing::info!(id = id.0, term = record.term.0, mode = %record.mode, "record: write");
+                let store = self.around.store.clone();
+                spawn_input(
+                    tx,
+                    async move { Some(Input::Cas(id, store.write(uid, expected, &record).await)) },
+                );
+            }
+            Command::Heartbeat(hb) => {
+                let peer = self.around.peer.clone();
+                spawn_input(tx, async move { peer.heartbeat(&hb, limit).await.ok().map(Input::Answer) });
+            }
+            Command::AskCanTake(q) => {
+                let peer = self.around.peer.clone();
+                spawn_input(
+                    tx,
+                    async move { Some(Input::CanTakeReply(peer.can_take(&q, limit).await.ok())) },
+                );
+            }
+            Command::Resign(r) => {
+                let peer = self.around.peer.clone();
+                spawn_input(tx, async move { Some(Input::ResignReply(peer.resign(&r, limit).await.ok())) });
+            }
+            Command::AnswerHeartbeat(id, answer) => {
+                if let Some(Waiting::Heartbeat(tx)) = self.waiting.remove(&id) {
+                    let _ = tx.send(answer); // whoever asked may have gone
+                }
+            }
+            Command::AnswerCanTake(id, answer) => {
+                if let Some(Waiting::CanTake(tx)) = self.waiting.remove(&id) {
+                    tracing::info!(?answer, "asked whether this standby can take over");
+                    let _ = tx.send(answer);
+                }
+            }
+            Command::AnswerResignation(id, answer) => {
+                if let Some(Waiting::Resignation(tx)) = self.waiting.remove(&id) {
+                    let _ = tx.send(answer);
+                }
+            }
+            Command::Note(note) => {
+                say(&note);
+                self.reporter.note(now, &note);
+            }
+        }
+    }
+
+    fn persist(&self, durable: Durable) {
+        let (settings, tx) = (self.around.settings.clone(), self.around.tx.clone());
+        tokio::spawn(async move {
+            loop {
+                let layout = settings.layout.clone();
+                match tokio::task::spawn_blocking(move || state::store(&layout, &durable)).await {
+                    Ok(Ok(())) => break,
+                    Ok(Err(e)) => {
+                        tracing::error!(error = %e, "cannot store the state of the protocol; trying again")
+                    }
+                    Err(_) => return, // the process ends
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            let _ = tx.send(Input::Persisted(durable)).await;
+        });
+    }
+}
+
+fn spawn_input(tx: mpsc::Sender<Input>, work: impl Future<Output = Option<Input>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Some(input) = work.await {
+            let _ = tx.send(input).await; // the loop has ended
+        }
+    });
+}
+
+fn say(note: &Note) {
+    match note {
+        Note::GoingSolo(reason) => tracing::warn!(?reason, "going on alone: the record is to say Solo"),
+        Note::Pairing => tracing::info!("the standby is caught up: the record is to say Paired"),
+        Note::Resigned(term) => tracing::warn!(term = term.0, "resigned"),
+        Note::TakingBack(term) => {
+            tracing::warn!(term = term.0, "the standby did not take over: taking the next term")
+        }
+        Note::TakingOver { term, cause, .. } => tracing::warn!(term = term.0, ?cause, "taking over"),
+        Note::Won(term) => tracing::warn!(term = term.0, "primary by the record"),
+    }
+}

@@ -1,0 +1,246 @@
+//! The init process: parent of the agent, reaper of orphans, and the end of every process when the agent ends.
+//!
+//! A backend has a session of its own, so no signal to a process group reaches it, and it outlives its postmaster. What
+//! always finds it is the chain of parents: orphans go to the init process, which is PID 1 or a subreaper.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitOptions};
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+use crate::clock;
+use crate::deadman::Deadman;
+
+/// Set in the environment of the agent that an init process has started; its value is the pid of that init process.
+const MARKER: &str = "PGPAIR_INIT_PID";
+/// How often a kill looks again whether something is left.
+const POLL: Duration = Duration::from_millis(2);
+/// How long the init process tries to kill what the agent has left behind; then it goes, and the container with it.
+const LAST_KILL: Duration = Duration::from_secs(10);
+/// How often the deadman looks at its deadline; also makes a missed SIGCHLD good. Small against the kill budget.
+const DEADMAN_LOOKS: Duration = Duration::from_millis(20);
+/// How long the deadman kills in one go before signals are looked at again.
+const DEADMAN_KILL: Duration = Duration::from_millis(200);
+
+/// The processes of this agent: everything below the init process, except the agent.
+#[derive(Debug, Clone, Copy)]
+pub struct Tree {
+    root: Pid,
+    keep: Pid,
+}
+
+/// Outcome of [`Tree::kill`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Killed {
+    /// Signals sent; a process that does not vanish at once gets several.
+    pub signalled: usize,
+    /// Processes that were still there at the end of the time. 0 means that all are dead.
+    pub left: usize,
+}
+
+impl Tree {
+    /// The tree of the calling agent. Without an init process (tests), everything below this process.
+    #[must_use]
+    pub fn of_agent() -> Tree {
+        let me = rustix::process::getpid();
+        let parent = rustix::process::getppid();
+        let started_by_init = std::env::var(MARKER).ok().and_then(|v| v.parse().ok()).and_then(Pid::from_raw);
+        let root = started_by_init.filter(|init| Some(*init) == parent).unwrap_or(me);
+        Tree { root, keep: me }
+    }
+
+    /// Kills every process of the tree, again and again until none is left or `limit` has passed. Blocks; zombies do not
+    /// count, for they execute nothing and hold no lock.
+    #[must_use]
+    pub fn kill(&self, limit: Duration) -> Killed {
+        let deadline = Instant::now() + limit;
+        let mut signalled = 0;
+        loop {
+            let alive = self.alive();
+            for pid in &alive {
+                // It may have gone meanwhile; the next round tells.
+                signalled += usize::from(rustix::process::kill_process(*pid, Signal::KILL).is_ok());
+            }
+            if alive.is_empty() || Instant::now() >= deadline {
+                return Killed { signalled, left: alive.len() };
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The processes of the tree that are not zombies, parents before children.
+    #[must_use]
+    pub fn alive(&self) -> Vec<Pid> {
+        let processes = processes();
+        let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        for (pid, p) in &processes {
+            children.entry(p.parent).or_default().push(*pid);
+        }
+        let mut queue = vec![self.root.as_raw_nonzero().get()];
+        let mut out = Vec::new();
+        let mut at = 0;
+        while let Some(pid) = queue.get(at).copied() {
+            at += 1;
+            queue.extend(children.get(&pid).into_iter().flatten());
+            let dead = processes.get(&pid).is_none_or(|p| p.dead);
+            let spared = pid == self.root.as_raw_nonzero().get() || pid == self.keep.as_raw_nonzero().get();
+            if !dead && !spared {
+                out.extend(Pid::from_raw(pid));
+            }
+        }
+        out
+    }
+}
+
+struct Process {
+    parent: i32,
+    dead: bool,
+}
+
+fn processes() -> BTreeMap<i32, Process> {
+    let Ok(dir) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
+    dir.filter_map(|entry| {
+        let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some((pid, parse_stat(&stat)?))
+    })
+    .collect()
+}
+
+/// `pid (name) state ppid …`; the name may hold spaces and parentheses.
+fn parse_stat(stat: &str) -> Option<Process> {
+    let mut words = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let state = words.next()?;
+    let parent = words.next()?.parse().ok()?;
+    Some(Process { parent, dead: matches!(state, "Z" | "X" | "x") })
+}
+
+/// Makes this process the init process, unless an init process has started it. Call it before anything else.
+///
+/// `None`: go on as the agent. `Some`: this was the init process; the agent and all its children are gone, and this is the
+/// code to exit with.
+///
+/// # Errors
+/// The agent could not be started.
+pub fn run_if_init() -> io::Result<Option<ExitCode>> {
+    if std::env::var_os(MARKER).is_some() {
+        return Ok(None);
+    }
+    let me = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(me))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let code = runtime.block_on(async {
+        // Handlers first: a signal that comes while the agent starts must reach it.
+        let mut signals = Signals::new()?;
+        let (deadman, variable) = Deadman::create()?;
+        let agent = start_agent(me, variable)?;
+        let code = signals.forward_until_exit(agent, &deadman, Tree { root: me, keep: agent }).await;
+        io::Result::Ok(code)
+    })?;
+    let left = Tree { root: me, keep: me }.kill(LAST_KILL).left;
+    reap(None);
+    if left > 0 {
+        eprintln!("{left} processes survived SIGKILL for {LAST_KILL:?}");
+    }
+    Ok(Some(code))
+}
+
+fn start_agent(me: Pid, (name, value): (&str, String)) -> io::Result<Pid> {
+    let child = Command::new("/proc/self/exe")
+        .args(std::env::args_os().skip(1))
+        .env(MARKER, me.as_raw_nonzero().to_string())
+        .env(name, value)
+        .spawn()?;
+    Ok(Pid::from_child(&child))
+}
+
+struct Signals {
+    child: Stream,
+    forward: [(Stream, Signal); 4],
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            child: signal(SignalKind::child())?,
+            forward: [
+                (signal(SignalKind::terminate())?, Signal::TERM),
+                (signal(SignalKind::interrupt())?, Signal::INT),
+                (signal(SignalKind::hangup())?, Signal::HUP),
+                (signal(SignalKind::user_defined1())?, Signal::USR1),
+            ],
+        })
+    }
+
+    async fn forward_until_exit(&mut self, agent: Pid, deadman: &Deadman, tree: Tree) -> ExitCode {
+        let [term, int, hup, usr1] = &mut self.forward;
+        loop {
+            if let Some(code) = reap(Some(agent)) {
+                return code;
+            }
+            if deadman.deadline().is_some_and(|at| clock::now() >= at) {
+                // The agent would have done it, if it could: it is stopped, starved, or gone wrong.
+                let killed = tree.kill(DEADMAN_KILL);
+                if killed.signalled > 0 {
+                    eprintln!("deadman: the agent let its deadline pass; {} signals sent", killed.signalled);
+                }
+            }
+            let sig = tokio::select! {
+                _ = self.child.recv() => None,
+                () = tokio::time::sleep(DEADMAN_LOOKS) => None,
+                _ = term.0.recv() => Some(term.1),
+                _ = int.0.recv() => Some(int.1),
+                _ = hup.0.recv() => Some(hup.1),
+                _ = usr1.0.recv() => Some(usr1.1),
+            };
+            if let Some(sig) = sig
+                && let Err(e) = rustix::process::kill_process(agent, sig)
+            {
+                eprintln!("cannot pass {sig:?} on to the agent: {e}");
+            }
+        }
+    }
+}
+
+/// Reaps every dead child; the exit code of `agent` if it was among them.
+fn reap(agent: Option<Pid>) -> Option<ExitCode> {
+    let mut code = None;
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        if Some(pid) == agent {
+            let raw = status.exit_status().or_else(|| status.terminating_signal().map(|s| 128 + s));
+            code = Some(ExitCode::from(raw.and_then(|c| u8::try_from(c).ok()).unwrap_or(1)));
+        }
+    }
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_name_may_hold_anything() {
+        let p = parse_stat("42 (a) R 1) S 7 42 42 0").unwrap();
+        assert_eq!((p.parent, p.dead), (7, false));
+        assert!(parse_stat("42 (x) Z 7 1").unwrap().dead);
+        assert!(parse_stat("").is_none());
+    }
+
+    #[test]
+    fn a_tree_is_found_below_its_root_only() {
+        let me = rustix::process::getpid();
+        let mut child = Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
+        let root = Pid::from_child(&child);
+        let tree = Tree { root, keep: me };
+        let end = Instant::now() + Duration::from_secs(10);
+        while tree.alive().is_empty() && Instant::now() < end {
+            std::thread::sleep(POLL);
+        }
+        assert_eq!(tree.alive().len(), 1);
+        assert_eq!(tree.kill(Duration::from_secs(10)).left, 0);
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,130 @@
+//! Where everything lies on the volumes of an instance.
+
+use std::path::{Path, PathBuf};
+
+use pgpair_core::ids::SystemIdentifier;
+
+/// Roots of the volumes, and the paths below them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Data volume; default `/pgpair/data`.
+    pub data: PathBuf,
+    /// Archive volume; default `/pgpair/archive`.
+    pub archive: PathBuf,
+    /// Volatile directory; default `/pgpair/run`.
+    pub run: PathBuf,
+    /// Mounted certificates; default `/pgpair/tls`.
+    pub tls: PathBuf,
+    /// Mounted Secret of the application role; default `/pgpair/app`.
+    pub app: PathBuf,
+}
+
+impl Layout {
+    /// PGDATA.
+    #[must_use]
+    pub fn pgdata(&self) -> PathBuf {
+        self.data.join("pgdata")
+    }
+
+    /// `pg_wal` of PGDATA.
+    #[must_use]
+    pub fn pg_wal(&self) -> PathBuf {
+        self.pgdata().join("pg_wal")
+    }
+
+    /// A base backup that is being taken; becomes PGDATA by a rename.
+    #[must_use]
+    pub fn seeding(&self) -> PathBuf {
+        self.data.join("pgdata.seeding")
+    }
+
+    /// There while a rewind is under way: PGDATA is not to be trusted.
+    #[must_use]
+    pub fn rewinding(&self) -> PathBuf {
+        self.data.join("pgdata.rewinding")
+    }
+
+    /// The file whose flock every process of a postmaster's tree holds.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.data.join("pgpair.lock")
+    }
+
+    /// The file whose flock a living agent holds, with its incarnation as content.
+    #[must_use]
+    pub fn agent_lock(&self) -> PathBuf {
+        self.data.join("agent.lock")
+    }
+
+    /// Identity of the data directory, written when it is complete.
+    #[must_use]
+    pub fn volume_json(&self) -> PathBuf {
+        self.data.join("volume.json")
+    }
+
+    /// Durable state of the authority protocol.
+    #[must_use]
+    pub fn state_json(&self) -> PathBuf {
+        self.data.join("state.json")
+    }
+
+    /// Data directories that were replaced.
+    #[must_use]
+    pub fn moved_aside(&self) -> PathBuf {
+        self.data.join("moved-aside")
+    }
+
+    /// The archive of one cluster: nothing of another cluster is ever mixed in.
+    #[must_use]
+    pub fn archive_of(&self, system: SystemIdentifier) -> PathBuf {
+        self.archive.join(system.to_string())
+    }
+
+    /// Archived segments and history files.
+    #[must_use]
+    pub fn wal_archive(&self, system: SystemIdentifier) -> PathBuf {
+        self.archive_of(system).join("wal")
+    }
+
+    /// Branches of the log that were left behind by a failover.
+    #[must_use]
+    pub fn lost(&self) -> PathBuf {
+        self.archive.join("lost")
+    }
+
+    /// Directory of the unix socket, 0700: who can open it is the superuser.
+    #[must_use]
+    pub fn socket_dir(&self) -> PathBuf {
+        self.run.join("pg")
+    }
+
+    /// Copies of certificates and keys, 0600 as postgres and libpq demand.
+    #[must_use]
+    pub fn run_tls(&self) -> PathBuf {
+        self.run.join("tls")
+    }
+
+    /// There from the beginning of a promotion until the next start: `wal-restore` asks only our own archive.
+    #[must_use]
+    pub fn alone(&self) -> PathBuf {
+        self.run.join("alone")
+    }
+
+    /// Touched when `wal-restore` last complained about the peer.
+    #[must_use]
+    pub fn complained(&self) -> PathBuf {
+        self.run.join("restore-complained")
+    }
+
+    /// The trigger file.
+    #[must_use]
+    pub fn trigger(&self) -> PathBuf {
+        self.run.join("promote")
+    }
+
+    /// A file of PGDATA.
+    #[must_use]
+    pub fn in_pgdata(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.pgdata().join(name)
+    }
+}

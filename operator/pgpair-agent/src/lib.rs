@@ -1,0 +1,29 @@
+//! The agent of one instance: owns its postmaster, its data directory and its archive.
+
+pub mod archive;
+pub mod base_backup;
+pub mod clock;
+pub mod deadman;
+pub mod driver;
+pub mod endpoint;
+pub mod fsx;
+pub mod init;
+pub mod layout;
+pub mod lease;
+pub mod lock;
+pub mod peer;
+pub mod pgdata;
+pub mod postmaster;
+pub mod promote;
+pub mod rejoin;
+pub mod render;
+pub mod report;
+pub mod restore;
+pub mod run;
+pub mod server;
+pub mod settings;
+pub mod sql;
+pub mod state;
+pub mod tls;
+pub mod witness;
+pub mod worker;

@@ -1,0 +1,221 @@
+//! Requests to the other instance's agent, over mTLS. Each has one limit for everything: name, connection, handshake, answer.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use pgpair_core::authority::messages::{
+    Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
+};
+use pgpair_core::report::wire;
+use rustls::pki_types::ServerName;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::rejoin::PrimaryHistory;
+use crate::settings::Settings;
+use crate::tls::{TlsError, client_config};
+
+/// What a rejoining instance compares its own log with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrimaryTimeline {
+    /// Term in which the answering instance is primary, with its promotion confirmed.
+    pub term: pgpair_core::ids::Term,
+    /// Its timeline, where that comes from, and how far it is written.
+    pub past: PrimaryHistory,
+}
+
+/// A request to the peer that had no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// Not in time.
+    #[error("the peer did not answer within {0:?}")]
+    Late(Duration),
+    /// Name, connection or handshake failed.
+    #[error("cannot connect to the peer: {0}")]
+    Connect(#[source] std::io::Error),
+    /// The connection broke.
+    #[error("the connection to the peer broke: {0}")]
+    Broken(#[source] hyper::Error),
+    /// Another answer than expected.
+    #[error("the peer answered {0}")]
+    Status(StatusCode),
+    /// An answer that cannot be read.
+    #[error("the peer's answer cannot be read: {0}")]
+    Content(#[source] serde_json::Error),
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// The peer's agent. Clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    host: String,
+    port: u16,
+    tls: TlsConnector,
+    idle: Mutex<Vec<Sender>>,
+    last_address: Mutex<Option<SocketAddr>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    /// The agent at the host and port of the settings.
+    ///
+    /// # Errors
+    /// The certificates are missing or unusable.
+    pub fn new(settings: &Settings) -> Result<Peer, TlsError> {
+        let tls = TlsConnector::from(client_config(&settings.layout.tls)?);
+        let inner = Inner {
+            host: settings.peer_host.clone(),
+            port: settings.peer_peer_port,
+            tls,
+            idle: Mutex::default(),
+            last_address: Mutex::default(),
+        };
+        Ok(Peer { inner: Arc::new(inner) })
+    }
+
+    /// Sends a heartbeat.
+    ///
+    /// # Errors
+    /// No usable answer within `limit`.
+    pub async fn heartbeat(&self, hb: &Heartbeat, limit: Duration) -> Result<Answer, PeerError> {
+        self.post(wire::HEARTBEAT, hb, limit).await
+    }
+
+    /// Asks whether it can take over.
+    ///
+    /// # Errors
+    /// No usable answer within `limit`.
+    pub async fn can_take(&self, q: &CanTake, limit: Duration) -> Result<CanTakeReply, PeerError> {
+        self.post(wire::CAN_TAKE, q, limit).await
+    }
+
+    /// Tells it that we resign.
+    ///
+    /// # Errors
+    /// No usable answer within `limit`.
+    pub async fn resign(&self, r: &Resignation, limit: Duration) -> Result<ResignReply, PeerError> {
+        self.post(wire::RESIGN, r, limit).await
+    }
+
+    /// Tells it of a proven death.
+    ///
+    /// # Errors
+    /// No usable answer within `limit`.
+    pub async fn evidence(&self, e: &Evidence, limit: Duration) -> Result<(), PeerError> {
+        self.post(wire::EVIDENCE, e, limit).await
+    }
+
+    /// Its timeline, if it is a primary with a confirmed promotion.
+    ///
+    /// # Errors
+    /// No usable answer within `limit`.
+    pub async fn timeline(&self, limit: Duration) -> Result<PrimaryTimeline, PeerError> {
+        self.send(Method::GET, wire::TIMELINE, Bytes::new(), limit).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &'static str,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> Result<T, PeerError> {
+        let body = serde_json::to_vec(body).map_err(PeerError::Content)?;
+        self.send(Method::POST, path, Bytes::from(body), limit).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &'static str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<T, PeerError> {
+        let attempt = async {
+            let (sender, bytes) = match self.reusable() {
+                // A kept connection may have been closed by the other side meanwhile; then a new one is made.
+                Some(kept) => match exchange(kept, &self.inner.host, &method, path, body.clone()).await {
+                    Err(PeerError::Broken(_)) => {
+                        exchange(self.connect().await?, &self.inner.host, &method, path, body).await?
+                    }
+                    other => other?,
+                },
+                None => exchange(self.connect().await?, &self.inner.host, &method, path, body).await?,
+            };
+            self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+            serde_json::from_slice(&bytes).map_err(PeerError::Content)
+        };
+        tokio::time::timeout(limit, attempt).await.unwrap_or(Err(PeerError::Late(limit)))
+    }
+
+    fn reusable(&self) -> Option<Sender> {
+        let mut idle = self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| idle.pop()).find(|s| s.is_ready() && !s.is_closed())
+    }
+
+    async fn connect(&self) -> Result<Sender, PeerError> {
+        let stream = TcpStream::connect(self.address().await?).await.map_err(PeerError::Connect)?;
+        stream.set_nodelay(true).map_err(PeerError::Connect)?;
+        let name = ServerName::try_from(self.inner.host.clone())
+            .map_err(|e| PeerError::Connect(std::io::Error::other(e)))?;
+        let stream = self.inner.tls.connect(name, stream).await.map_err(PeerError::Connect)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(PeerError::Broken)?;
+        // Ends with the sender; its error reaches the request.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    /// The name is looked up anew for each connection, for a pod's address changes; the last one serves when DNS is away.
+    async fn address(&self) -> Result<SocketAddr, PeerError> {
+        let lookup = tokio::net::lookup_host((self.inner.host.as_str(), self.inner.port));
+        let found = match tokio::time::timeout(Duration::from_millis(400), lookup).await {
+            Ok(Ok(mut addresses)) => addresses.next(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let mut last = self.inner.last_address.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = found.or(*last);
+        last.ok_or_else(|| {
+            PeerError::Connect(std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "its name has no address yet",
+            ))
+        })
+    }
+}
+
+async fn exchange(
+    mut sender: Sender,
+    host: &str,
+    method: &Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(Sender, Bytes), PeerError> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(hyper::header::HOST, host)
+        .header(hyper::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(|e| PeerError::Connect(std::io::Error::other(e)))?;
+    let response = sender.send_request(request).await.map_err(PeerError::Broken)?;
+    let status = response.status();
+    let bytes = response.into_body().collect().await.map_err(PeerError::Broken)?.to_bytes();
+    if status == StatusCode::OK { Ok((sender, bytes)) } else { Err(PeerError::Status(status)) }
+}

@@ -1,0 +1,81 @@
+//! Records as `pg_waldump` prints them, and where they end (PostgreSQL, `xlogreader.c`).
+
+use pgpair_core::lsn::Lsn;
+
+/// Header of a WAL page.
+const PAGE_HEADER: u64 = 24;
+/// Header of the first page of a segment.
+const SEGMENT_HEADER: u64 = 40;
+
+/// One record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Where it begins.
+    lsn: Lsn,
+    /// Its bytes, without padding and without the page headers in between.
+    len: u64,
+    /// The rest of the segment is empty.
+    switch: bool,
+}
+
+/// Reads a line such as
+/// `rmgr: XLOG len (rec/tot): 114/ 114, tx: 0, lsn: 0/03000028, prev 0/02000110, desc: CHECKPOINT_SHUTDOWN …`.
+pub(super) fn parse(line: &[u8]) -> Option<Record> {
+    let text = String::from_utf8_lossy(line);
+    let rest = text.strip_prefix("rmgr: ")?;
+    let rmgr = rest.split_whitespace().next()?;
+    let (lengths, rest) = rest.split_once("(rec/tot):")?.1.split_once(',')?;
+    let len = lengths.split_once('/')?.1.trim().parse().ok()?;
+    let (lsn, rest) = rest.split_once("lsn: ")?.1.split_once(',')?;
+    let desc = rest.split_once("desc: ")?.1.trim_start();
+    Some(Record { lsn: lsn.trim().parse().ok()?, len, switch: rmgr == "XLOG" && desc.starts_with("SWITCH") })
+}
+
+impl Record {
+    /// Where the next record may begin, as replay would report it.
+    pub(super) fn end(self, page: u64, segment: u64) -> Lsn {
+        let mut at = self.lsn.0;
+        let mut left = self.len;
+        loop {
+            let room = page - at % page;
+            if left <= room {
+                at = (at + left).next_multiple_of(8);
+                break;
+            }
+            left -= room;
+            at += room;
+            at += if at.is_multiple_of(segment) { SEGMENT_HEADER } else { PAGE_HEADER };
+        }
+        Lsn(if self.switch { at.next_multiple_of(segment) } else { at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(lsn: u64, len: u64, switch: bool) -> u64 {
+        Record { lsn: Lsn(lsn), len, switch }.end(8192, 1 << 24).0
+    }
+
+    #[test]
+    fn a_line_gives_position_length_and_switch() {
+        let line = b"rmgr: Heap        len (rec/tot):     59/   159, tx:        735, lsn: 0/0149F4E0, prev 0/0149F4A8, desc: INSERT off 3";
+        assert_eq!(parse(line), Some(Record { lsn: Lsn(0x149_f4e0), len: 159, switch: false }));
+        let line = b"rmgr: XLOG        len (rec/tot):     24/    24, tx:          0, lsn: 0/03000110, prev 0/030000D8, desc: SWITCH ";
+        assert!(parse(line).unwrap().switch);
+        assert_eq!(parse(b"pg_waldump: error: \xff"), None);
+    }
+
+    #[test]
+    fn ends_are_padded_and_count_page_headers() {
+        assert_eq!(end(0x100_0028, 114, false), 0x100_0028 + 120);
+        // 100 bytes left on the page: the other 14 follow the next page's header.
+        assert_eq!(end(0x100_4000 - 100, 114, false), 0x100_4000 + 24 + 16);
+        // The same at the end of a segment.
+        assert_eq!(end(0x200_0000 - 100, 114, false), 0x200_0000 + 40 + 16);
+        assert_eq!(end(0x100_0028, 24, true), 0x200_0000);
+        // Ends with its page: the next header is not part of it.
+        assert_eq!(end(0x100_4000 - 120, 114, false), 0x100_4000);
+    }
+}

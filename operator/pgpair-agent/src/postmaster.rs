@@ -1,0 +1,322 @@
+//! The postmaster of this instance: made, started, watched and stopped.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgpair_core::ids::InstanceId;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::watch;
+
+use crate::fsx::{self, Context, FileError};
+use crate::layout::Layout;
+use crate::lock::VolumeLock;
+use crate::render::{self, RenderError};
+use crate::settings::Settings;
+use crate::sql::{Sql, SqlError};
+
+mod init_db;
+mod roles;
+pub mod sync;
+pub(crate) mod tool;
+
+pub use init_db::initdb;
+pub use roles::bootstrap;
+pub use tool::{PgBin, ToolError};
+
+/// How often a starting postmaster is asked whether it accepts connections.
+const READY_POLL: Duration = Duration::from_millis(10);
+/// Certificates and keys that are copied for postgres and libpq.
+const TLS_FILES: [&str; 5] = ["ca.crt", "tls.crt", "tls.key", "replication.crt", "replication.key"];
+/// The standby's slot may hold this share of the data volume.
+const SLOT_SHARE: u64 = 4;
+
+/// What could not be done with the postmaster.
+#[derive(Debug, thiserror::Error)]
+pub enum PostmasterError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A program of PostgreSQL.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// A configuration that must not be written.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// A statement.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// It ended while something was awaited of it.
+    #[error("postgres ended while {awaited}: {how}")]
+    Exited {
+        /// What was awaited.
+        awaited: &'static str,
+        /// Its exit status.
+        how: String,
+    },
+    /// It did not do it in time.
+    #[error("postgres: {awaited} took longer than {limit:?}{}", last.as_ref().map(|e| format!(" (last: {e})")).unwrap_or_default())]
+    Late {
+        /// What was awaited.
+        awaited: &'static str,
+        /// The time it had.
+        limit: Duration,
+        /// Last failure seen.
+        last: Option<String>,
+    },
+}
+
+/// In which role a data directory is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartAs {
+    /// Writable after crash recovery.
+    Primary,
+    /// In recovery, streaming from the primary.
+    Standby {
+        /// Host name of the primary.
+        host: String,
+        /// Port of its postgres.
+        port: u16,
+    },
+}
+
+/// Whether clients are let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAccess {
+    /// Only the agent and the standby.
+    Closed,
+    /// Everybody that `pg_hba.conf` names.
+    Open,
+}
+
+/// How to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartOptions {
+    /// Primary or standby.
+    pub role: StartAs,
+    /// Clients. A primary in a sync mode starts `Closed`, proves [`sync::set_sync`], and opens then.
+    pub clients: ClientAccess,
+    /// The standby that commits wait for from the start on.
+    pub sync_with: Option<InstanceId>,
+}
+
+/// A postmaster that this agent has started. Clones are handles of the same process.
+#[derive(Debug, Clone)]
+pub struct Postmaster {
+    pid: Pid,
+    pid_file: PathBuf,
+    exit: watch::Receiver<Option<String>>,
+}
+
+/// Writes the configuration and starts postgres. The lock goes to the postmaster, and with it to all its children.
+///
+/// # Errors
+/// Nothing runs then, and the lock is free.
+pub async fn start(
+    settings: &Settings,
+    bin: &PgBin,
+    lock: VolumeLock,
+    options: StartOptions,
+) -> Result<Postmaster, PostmasterError> {
+    configure(settings, &options)?;
+    let mut command = bin.command("postgres");
+    let start_error = |source| ToolError::Start { program: "postgres".into(), source };
+    command.arg("-D").arg(settings.layout.pgdata()).kill_on_drop(false);
+    command.stdin(lock.share().map_err(start_error)?);
+    let mut child = command.spawn().map_err(start_error)?;
+    drop(lock);
+    // The command holds a descriptor of the lock as well: only the tree of postgres may keep it.
+    drop(command);
+    let pid = child.id().and_then(|p| i32::try_from(p).ok()).and_then(Pid::from_raw);
+    let Some(pid) = pid else {
+        return Err(PostmasterError::Exited { awaited: "it was started", how: "no process id".into() });
+    };
+    let (send, exit) = watch::channel(None);
+    tokio::spawn(async move {
+        let how = match child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(e) => format!("cannot be waited for: {e}"),
+        };
+        // Nobody may be listening any more.
+        let _ = send.send(Some(how));
+    });
+    Ok(Postmaster { pid, pid_file: settings.layout.in_pgdata("postmaster.pid"), exit })
+}
+
+/// Writes every file that decides how postgres starts.
+pub(crate) fn configure(settings: &Settings, options: &StartOptions) -> Result<(), PostmasterError> {
+    let layout = &settings.layout;
+    install_tls(layout)?;
+    fsx::create_dir(&layout.socket_dir(), 0o700)?;
+    fsx::remove(&layout.alone())?;
+    let put = |name: &str, text: &str| fsx::write(&layout.in_pgdata(name), text.as_bytes(), 0o600);
+    put("postgresql.conf", &render::main_conf(settings, slot_keep_mib(layout)?)?)?;
+    put("pg_ident.conf", "")?;
+    put(render::SYNC_CONF, &render::sync_conf(options.sync_with)?)?;
+    write_hba(settings, options.clients)?;
+    clean_auto_conf(settings)?;
+    // The volume's lock is ours, so the postmaster of a left lock file is dead; in a new container its number may belong
+    // to somebody else by now, and postgres would refuse to start.
+    for stale in [format!(".s.PGSQL.{}.lock", settings.pg_port), format!(".s.PGSQL.{}", settings.pg_port)] {
+        fsx::remove(&layout.socket_dir().join(stale))?;
+    }
+    for stale in ["recovery.signal", "promote", "standby.signal", "postmaster.pid"] {
+        fsx::remove(&layout.in_pgdata(stale))?;
+    }
+    match &options.role {
+        StartAs::Primary => put(render::UPSTREAM_CONF, render::no_upstream_conf())?,
+        StartAs::Standby { host, port } => {
+            put(render::UPSTREAM_CONF, &render::upstream_conf(settings, host, *port)?)?;
+            put("standby.signal", "")?;
+            remove_own_slots(layout)?;
+        }
+    }
+    fsx::sync_dir(&layout.pgdata())?;
+    Ok(())
+}
+
+fn write_hba(settings: &Settings, access: ClientAccess) -> Result<(), PostmasterError> {
+    let text = render::hba_conf(&settings.hba, access == ClientAccess::Open)?;
+    Ok(fsx::write(&settings.layout.in_pgdata("pg_hba.conf"), text.as_bytes(), 0o600)?)
+}
+
+fn clean_auto_conf(settings: &Settings) -> Result<(), FileError> {
+    let path = settings.layout.in_pgdata("postgresql.auto.conf");
+    let current = fs::read_to_string(&path).unwrap_or_default();
+    let cleaned = render::cleaned_auto_conf(settings, &current);
+    if cleaned != current { fsx::write(&path, cleaned.as_bytes(), 0o600) } else { Ok(()) }
+}
+
+/// A standby that was primary has slots of the other instance: nobody advances them, so they would keep WAL for ever.
+fn remove_own_slots(layout: &Layout) -> Result<(), FileError> {
+    for instance in InstanceId::ALL {
+        let dir = layout.in_pgdata("pg_replslot").join(Settings::standby_name(instance));
+        if dir.is_dir() {
+            fs::remove_dir_all(&dir).at("remove the stale slot", &dir)?;
+        }
+    }
+    Ok(())
+}
+
+fn slot_keep_mib(layout: &Layout) -> Result<u64, FileError> {
+    let stat = rustix::fs::statvfs(&layout.data).at("ask for the size of", &layout.data)?;
+    Ok((stat.f_blocks.saturating_mul(stat.f_frsize) / SLOT_SHARE / (1024 * 1024)).max(64))
+}
+
+/// Copies the mounted certificates and keys to where postgres reads them, with the permissions that it demands. True if any
+/// of them changed: postgres needs a reload then.
+///
+/// # Errors
+/// A certificate is missing in the mount.
+pub fn install_tls(layout: &Layout) -> Result<bool, FileError> {
+    let to = layout.run_tls();
+    fsx::create_dir(&to, 0o700)?;
+    let mut changed = false;
+    for name in TLS_FILES {
+        let (from, to) = (layout.tls.join(name), to.join(name));
+        let bytes = fs::read(&from).at("read the certificate", &from)?;
+        if fs::read(&to).ok().as_deref() != Some(&bytes) {
+            fsx::write(&to, &bytes, 0o600)?;
+            changed = true;
+        }
+    }
+    Ok(changed)
+}
+
+/// Lets clients in, or lets no new ones in ([`Sql::terminate_clients`] ends those that are there).
+///
+/// # Errors
+/// The file cannot be written or postgres is gone.
+pub fn set_clients(
+    settings: &Settings,
+    postmaster: &Postmaster,
+    access: ClientAccess,
+) -> Result<(), PostmasterError> {
+    write_hba(settings, access)?;
+    postmaster.reload()
+}
+
+impl Postmaster {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Its exit status in words, if it has ended. Its children may still run: the volume's lock tells.
+    #[must_use]
+    pub fn has_exited(&self) -> Option<String> {
+        self.exit.borrow().clone()
+    }
+
+    /// Waits for its end and returns its exit status in words.
+    pub async fn exited(&self) -> String {
+        let mut exit = self.exit.clone();
+        let how = exit.wait_for(Option::is_some).await.map(|h| h.clone()).ok().flatten();
+        how.unwrap_or_else(|| "its watcher is gone".into())
+    }
+
+    /// Waits until it accepts connections: a primary after recovery, a standby when consistent.
+    ///
+    /// # Errors
+    /// It ended, or `limit` passed.
+    pub async fn wait_ready(&self, sql: &Sql, limit: Duration) -> Result<(), PostmasterError> {
+        const AWAITED: &str = "accepting connections";
+        let mut last = None;
+        let poll = async {
+            loop {
+                // Its own file first: each refused connection would be a line in the log.
+                if self.says_ready() {
+                    match sql.session(None).await {
+                        Ok(_) => return,
+                        Err(e) => last = Some(e.to_string()),
+                    }
+                }
+                tokio::time::sleep(READY_POLL).await;
+            }
+        };
+        tokio::select! {
+            () = poll => Ok(()),
+            how = self.exited() => Err(PostmasterError::Exited { awaited: AWAITED, how }),
+            () = tokio::time::sleep(limit) => Err(PostmasterError::Late { awaited: AWAITED, limit, last }),
+        }
+    }
+
+    /// Whether the eighth line of `postmaster.pid` says that connections are accepted (PostgreSQL, `pidfile.h`).
+    #[must_use]
+    pub fn says_ready(&self) -> bool {
+        let text = fs::read_to_string(&self.pid_file).unwrap_or_default();
+        let mut lines = text.lines();
+        let ours = lines.next().is_some_and(|pid| pid.trim() == self.pid.as_raw_nonzero().to_string());
+        ours && lines.nth(6).is_some_and(|status| status.trim() == "ready")
+    }
+
+    /// Fast shutdown: ends the sessions, writes the shutdown checkpoint, sends everything to the standby.
+    ///
+    /// # Errors
+    /// It still runs after `limit`; kill the tree then.
+    pub async fn stop_fast(&self, limit: Duration) -> Result<(), PostmasterError> {
+        self.signal(Signal::INT)?;
+        match tokio::time::timeout(limit, self.exited()).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(PostmasterError::Late { awaited: "a fast shutdown", limit, last: None }),
+        }
+    }
+
+    /// Makes it read its configuration again.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn reload(&self) -> Result<(), PostmasterError> {
+        self.signal(Signal::HUP)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), PostmasterError> {
+        const AWAITED: &str = "it was signalled";
+        if let Some(how) = self.has_exited() {
+            return Err(PostmasterError::Exited { awaited: AWAITED, how });
+        }
+        kill_process(self.pid, signal)
+            .map_err(|e| PostmasterError::Exited { awaited: AWAITED, how: e.to_string() })
+    }
+}

@@ -1,0 +1,42 @@
+//! A new cluster.
+
+use std::time::Duration;
+
+use pgpair_core::ids::{SystemIdentifier, VolumeId};
+
+use crate::fsx;
+use crate::lock::VolumeLock;
+use crate::pgdata::{self, Volume};
+use crate::postmaster::PostmasterError;
+use crate::postmaster::tool::{self, PgBin, ToolError};
+use crate::settings::Settings;
+
+/// initdb writes and syncs about 40 MB.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Makes a new cluster in the empty PGDATA; `volume.json` at the end says that it is complete. What an interrupted initdb
+/// left must be moved aside by the caller first.
+///
+/// # Errors
+/// PGDATA is not empty, or initdb failed.
+pub async fn initdb(
+    settings: &Settings,
+    bin: &PgBin,
+    lock: &VolumeLock,
+    volume: VolumeId,
+) -> Result<SystemIdentifier, PostmasterError> {
+    let layout = &settings.layout;
+    let pgdata = layout.pgdata();
+    let mut command = bin.command("initdb");
+    command
+        .arg("-D")
+        .arg(&pgdata)
+        .args(["--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres"])
+        .args(["--auth-local=trust", "--auth-host=reject"])
+        // Holds the lock too: an initdb that outlives its agent is noticed.
+        .stdin(lock.share().map_err(|source| ToolError::Start { program: "initdb".into(), source })?);
+    tool::run(&mut command, LIMIT).await?;
+    let system_identifier = pgdata::system_identifier(&pgdata)?;
+    fsx::write_json(&layout.volume_json(), &Volume { volume_id: volume, system_identifier })?;
+    Ok(system_identifier)
+}

@@ -1,0 +1,102 @@
+//! Roles, the application's database, and the agent's own schema.
+
+use std::fs;
+use std::time::Duration;
+
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use postgres_protocol::password::scram_sha_256;
+
+use crate::fsx::Context;
+use crate::postmaster::PostmasterError;
+use crate::render::REPLICATION_ROLE;
+use crate::settings::Settings;
+use crate::sql::Sql;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Functions that `pg_rewind` calls on its source (PostgreSQL, pg_rewind, Notes).
+const REWIND_FUNCTIONS: [&str; 4] = [
+    "pg_ls_dir(text, boolean, boolean)",
+    "pg_stat_file(text, boolean)",
+    "pg_read_binary_file(text)",
+    "pg_read_binary_file(text, bigint, bigint, boolean)",
+];
+
+/// Makes roles, database and schema that are missing; run it on a new primary while clients are kept out. The password of
+/// an application role that exists is left as it is.
+///
+/// # Errors
+/// Postgres refused, or the mounted Secret is incomplete.
+pub async fn bootstrap(settings: &Settings, sql: &Sql) -> Result<(), PostmasterError> {
+    let app = App::read(settings)?;
+    for statement in role_statements(&app) {
+        sql.batch_alone("create the roles", &statement, LIMIT).await?;
+    }
+    if !database_exists(sql, &app.database).await? {
+        let text = format!(
+            "CREATE DATABASE {} OWNER {}",
+            escape_identifier(&app.database),
+            escape_identifier(&app.user)
+        );
+        sql.batch_alone("create the application's database", &text, LIMIT).await?;
+    }
+    sql.flush_probe(LIMIT).await?;
+    Ok(())
+}
+
+struct App {
+    user: String,
+    database: String,
+    password: String,
+}
+
+impl App {
+    fn read(settings: &Settings) -> Result<App, PostmasterError> {
+        let field = |name: &str| {
+            let path = settings.layout.app.join(name);
+            fs::read_to_string(&path)
+                .map(|t| t.trim_end_matches('\n').to_owned())
+                .at("read the Secret", &path)
+        };
+        Ok(App { user: field("username")?, database: field("dbname")?, password: field("password")? })
+    }
+}
+
+fn role_statements(app: &App) -> Vec<String> {
+    let replication = format!("{REPLICATION_ROLE} LOGIN REPLICATION");
+    // Made here: the server and its log never see the password.
+    let verifier = scram_sha_256(app.password.as_bytes());
+    let user = format!("{} LOGIN PASSWORD {}", escape_identifier(&app.user), escape_literal(&verifier));
+    let mut out = vec![create_role(REPLICATION_ROLE, &replication), create_role(&app.user, &user)];
+    for f in REWIND_FUNCTIONS {
+        out.push(format!("GRANT EXECUTE ON FUNCTION pg_catalog.{f} TO {REPLICATION_ROLE}"));
+    }
+    out
+}
+
+fn create_role(name: &str, definition: &str) -> String {
+    let body = format!(
+        "BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) THEN CREATE ROLE {definition}; END IF; END",
+        escape_literal(name)
+    );
+    format!("DO {}", escape_literal(&body).trim_start())
+}
+
+async fn database_exists(sql: &Sql, name: &str) -> Result<bool, PostmasterError> {
+    let client = sql.session(None).await?;
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&name];
+    let query = client.query_opt("SELECT FROM pg_database WHERE datname = $1", &parameters);
+    Ok(crate::sql::within("look for the application's database", LIMIT, query).await?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_is_never_part_of_a_statement() {
+        let app = App { user: "o'x".into(), database: "d".into(), password: "s3cret-word".into() };
+        let all = role_statements(&app).join("\n");
+        assert!(!all.contains("s3cret-word") && all.contains("SCRAM-SHA-256$4096:"));
+    }
+}

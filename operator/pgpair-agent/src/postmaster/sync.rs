@@ -1,0 +1,76 @@
+//! Synchronous replication, switched while postgres runs, with proof.
+//!
+//! Backends obey a flag in shared memory that the *checkpointer* sets when it has read the configuration again.
+//! `pg_stat_replication.sync_state` is the walsender's own view and proves nothing. So: a new session sees the new value
+//! (the postmaster has signalled its children), a `CHECKPOINT` asked for after that returns (the checkpointer has passed
+//! the head of its loop, where it reads the configuration), and commits that end after the insert position read then wait.
+
+use std::time::Duration;
+
+use pgpair_core::ids::InstanceId;
+use pgpair_core::lsn::Lsn;
+use tokio_postgres::Client;
+
+use crate::fsx;
+use crate::postmaster::{Postmaster, PostmasterError};
+use crate::render;
+use crate::settings::Settings;
+use crate::sql::{Sql, SqlError, within};
+
+const POLL: Duration = Duration::from_millis(5);
+const QUERY: Duration = Duration::from_secs(5);
+
+/// Makes commits wait for `standby`, or for nobody. `Some`: the insert position after which every commit waits; when the
+/// standby has flushed it, everything acknowledged so far is there too.
+///
+/// # Errors
+/// No proof within `limit`; commits may or may not wait then.
+pub async fn set_sync(
+    settings: &Settings,
+    postmaster: &Postmaster,
+    sql: &Sql,
+    standby: Option<InstanceId>,
+    limit: Duration,
+) -> Result<Option<Lsn>, PostmasterError> {
+    let path = settings.layout.in_pgdata(render::SYNC_CONF);
+    fsx::write(&path, render::sync_conf(standby)?.as_bytes(), 0o600)?;
+    postmaster.reload()?;
+    let want = render::sync_names(standby);
+    let proof = async {
+        let client = session_that_sees(sql, &want).await?;
+        if standby.is_none() {
+            return Ok(None);
+        }
+        let checkpoint = format!("SET statement_timeout = {}; CHECKPOINT", limit.as_millis());
+        within("wait for the checkpointer", limit, client.batch_execute(&checkpoint)).await?;
+        insert_lsn(&client).await.map(Some)
+    };
+    let awaited = "switching synchronous commit";
+    tokio::select! {
+        result = tokio::time::timeout(limit, proof) => match result {
+            Ok(lsn) => Ok(lsn?),
+            Err(_) => Err(PostmasterError::Late { awaited, limit, last: None }),
+        },
+        how = postmaster.exited() => Err(PostmasterError::Exited { awaited, how }),
+    }
+}
+
+/// A session that was started with the new configuration. The caller bounds the time.
+async fn session_that_sees(sql: &Sql, want: &str) -> Result<Client, SqlError> {
+    loop {
+        let client = sql.session(None).await?;
+        let query = client.query_one("SELECT current_setting('synchronous_standby_names')", &[]);
+        let row = within("read synchronous_standby_names", QUERY, query).await?;
+        if row.get::<_, &str>(0) == want {
+            return Ok(client);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn insert_lsn(client: &Client) -> Result<Lsn, SqlError> {
+    let action = "read the insert position";
+    let query = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]);
+    let text: String = within(action, QUERY, query).await?.get(0);
+    text.parse().map_err(|_| SqlError::Answer { action, text })
+}

@@ -1,0 +1,150 @@
+//! Promotion by the trigger file. The caller has won the record.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Pid, Signal};
+
+use crate::fsx::{self, FileError};
+use crate::layout::Layout;
+use crate::postmaster::{Postmaster, PostmasterError};
+use crate::render;
+use crate::settings::Settings;
+use crate::sql::{Sql, SqlError};
+
+const POLL: Duration = Duration::from_millis(5);
+/// How long a walreceiver is given to go by itself.
+const RECEIVER_GOES: Duration = Duration::from_millis(100);
+/// After this promotion goes on: what still streams is harmless once the record is won.
+const RECEIVER_GONE: Duration = Duration::from_millis(500);
+
+/// A promotion that did not come to its end. The data directory may be promoted all the same: ask it.
+#[derive(Debug, thiserror::Error)]
+pub enum PromoteError {
+    /// The trigger file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The postmaster.
+    #[error(transparent)]
+    Postmaster(#[from] PostmasterError),
+    /// The confirming write.
+    #[error("promoted, but not confirmed: {0}")]
+    Unconfirmed(#[source] SqlError),
+    /// Recovery did not end.
+    #[error("recovery did not end within {limit:?}{}", last.as_ref().map(|e| format!(" (last: {e})")).unwrap_or_default())]
+    Late {
+        /// The time it had.
+        limit: Duration,
+        /// Last failure seen.
+        last: Option<String>,
+    },
+}
+
+/// When each step was done. Durations count from the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promotion {
+    /// Unix milliseconds at which the trigger file was durable.
+    pub trigger_file_at_ms: i64,
+    /// Unix milliseconds at which a write was flushed.
+    pub promoted_at_ms: i64,
+    /// The walreceiver was gone.
+    pub receiver_stopped: Duration,
+    /// The trigger file existed.
+    pub triggered: Duration,
+    /// `pg_is_in_recovery()` was false.
+    pub out_of_recovery: Duration,
+    /// A write was flushed.
+    pub confirmed: Duration,
+}
+
+/// Stops the walreceiver, creates the trigger file, acts on it, and waits until a write was flushed. Run
+/// [`Sql::checkpoint`] in the background afterwards: before PostgreSQL 16 `pg_rewind` reads the timeline of its source from the
+/// control file, where only a checkpoint puts it.
+///
+/// # Errors
+/// Not confirmed within `limit`.
+pub async fn promote(
+    settings: &Settings,
+    postmaster: &Postmaster,
+    sql: &Sql,
+    limit: Duration,
+) -> Result<Promotion, PromoteError> {
+    let begin = Instant::now();
+    let layout = &settings.layout;
+    // A restore_command that waits for a dead peer would hold up the end of recovery, once for each file it is asked for.
+    fsx::write(&layout.alone(), b"", 0o600)?;
+    stop_receiver(layout, postmaster, sql).await?;
+    let receiver_stopped = begin.elapsed();
+    fsx::write(&layout.trigger(), b"", 0o600)?;
+    let (triggered, trigger_file_at_ms) = (begin.elapsed(), unix_ms());
+    fsx::write_new(&layout.in_pgdata("promote"), b"", 0o600)?;
+    postmaster.signal(Signal::USR1)?;
+    wait_out_of_recovery(postmaster, sql, limit.saturating_sub(begin.elapsed())).await?;
+    let out_of_recovery = begin.elapsed();
+    let left = limit.saturating_sub(begin.elapsed()).max(POLL);
+    sql.flush_probe(left).await.map_err(PromoteError::Unconfirmed)?;
+    let (confirmed, promoted_at_ms) = (begin.elapsed(), unix_ms());
+    fsx::remove(&layout.trigger())?;
+    Ok(Promotion {
+        trigger_file_at_ms,
+        promoted_at_ms,
+        receiver_stopped,
+        triggered,
+        out_of_recovery,
+        confirmed,
+    })
+}
+
+/// Whether a person has created the trigger file; it is removed. An order to fail over, nothing more: call this only while
+/// no promotion of ours is under way.
+///
+/// # Errors
+/// The file cannot be removed.
+pub fn take_request(layout: &Layout) -> Result<bool, FileError> {
+    fsx::remove(&layout.trigger())
+}
+
+async fn stop_receiver(layout: &Layout, postmaster: &Postmaster, sql: &Sql) -> Result<(), PromoteError> {
+    fsx::write(&layout.in_pgdata(render::UPSTREAM_CONF), render::no_upstream_conf().as_bytes(), 0o600)?;
+    postmaster.reload()?;
+    let begin = Instant::now();
+    while begin.elapsed() < RECEIVER_GONE {
+        // A failed look is no reason to stay a standby.
+        let Ok(facts) = sql.observe().await else { break };
+        let Some(receiver) = facts.receiver else { break };
+        if begin.elapsed() >= RECEIVER_GOES
+            && let Some(pid) = Pid::from_raw(receiver.pid)
+        {
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+async fn wait_out_of_recovery(
+    postmaster: &Postmaster,
+    sql: &Sql,
+    limit: Duration,
+) -> Result<(), PromoteError> {
+    let mut last = None;
+    let poll = async {
+        loop {
+            match sql.observe().await {
+                Ok(facts) if !facts.in_recovery => return,
+                Ok(_) => {}
+                Err(e) => last = Some(e.to_string()),
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::select! {
+        () = poll => Ok(()),
+        how = postmaster.exited() => Err(PostmasterError::Exited { awaited: "it was promoted", how }.into()),
+        () = tokio::time::sleep(limit) => Err(PromoteError::Late { limit, last }),
+    }
+}
+
+fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,395 @@
+//! Text of `postgresql.conf`, `pg_hba.conf` and `primary_conninfo`. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use pgpair_core::ids::InstanceId;
+
+use crate::settings::{Settings, StandbyProfile};
+
+/// The role that streams, takes base backups and rewinds.
+pub const REPLICATION_ROLE: &str = "pgpair_replication";
+/// File in PGDATA with `synchronous_standby_names`; it changes while postgres runs.
+pub const SYNC_CONF: &str = "pgpair.sync.conf";
+/// File in PGDATA with `primary_conninfo` and `primary_slot_name`; it changes while postgres runs.
+pub const UPSTREAM_CONF: &str = "pgpair.upstream.conf";
+
+/// Parameters that only the operator sets, beside those that [`main_conf`] writes itself.
+const OWNED: &[&str] = &[
+    "data_directory",
+    "config_file",
+    "hba_file",
+    "ident_file",
+    "external_pid_file",
+    "include",
+    "include_dir",
+    "include_if_exists",
+    "primary_conninfo",
+    "primary_slot_name",
+    "synchronous_standby_names",
+    "promote_trigger_file",
+    "recovery_target",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+    "recovery_target_lsn",
+    "recovery_target_inclusive",
+    "recovery_target_action",
+    "recovery_end_command",
+    "archive_cleanup_command",
+    "archive_library",
+    "synchronized_standby_slots",
+    "allow_alter_system",
+    "ssl_passphrase_command",
+    "ssl_crl_file",
+    "log_destination",
+];
+
+/// A configuration that must not be written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    /// The value would end the line.
+    #[error("parameter {0}: the value holds a line break or NUL, which postgresql.conf cannot express")]
+    LineBreak(String),
+    /// Not the name of a parameter.
+    #[error("{0:?} is not the name of a parameter")]
+    Name(String),
+    /// The operator sets it.
+    #[error("parameter {0} is set by the operator: remove it from spec.postgres.parameters")]
+    Owned(String),
+    /// The line would become two.
+    #[error("pg_hba line {0:?} holds a line break or NUL")]
+    HbaLine(String),
+}
+
+/// One line of `postgresql.conf`.
+///
+/// # Errors
+/// The name is none, or the value cannot be written.
+pub fn setting(name: &str, value: &str) -> Result<String, RenderError> {
+    let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$');
+    let starts = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if !starts || !name.bytes().all(word) {
+        return Err(RenderError::Name(name.to_owned()));
+    }
+    if value.contains(['\n', '\r', '\0']) {
+        return Err(RenderError::LineBreak(name.to_owned()));
+    }
+    Ok(format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''")))
+}
+
+/// `postgresql.conf`: the user's parameters, then the operator's. The part that changes at runtime is in included files.
+///
+/// # Errors
+/// A parameter of the user is owned by the operator or cannot be written.
+pub fn main_conf(settings: &Settings, slot_keep_mib: u64) -> Result<String, RenderError> {
+    let owned = operator_parameters(settings, slot_keep_mib);
+    let mut all: BTreeMap<String, String> = defaults();
+    for (name, value) in &settings.parameters {
+        let name = name.to_ascii_lowercase();
+        if is_owned(&name) || owned.contains_key(&name) {
+            return Err(RenderError::Owned(name));
+        }
+        all.insert(name, value.clone());
+    }
+    all.extend(owned);
+    let mut out =
+        String::from("# Written by pgpair at every start: changes are lost. Use spec.postgres.parameters.\n");
+    for (name, value) in &all {
+        out.push_str(&setting(name, value)?);
+    }
+    for file in [SYNC_CONF, UPSTREAM_CONF] {
+        let _ = writeln!(out, "include_if_exists = '{file}'");
+    }
+    Ok(out)
+}
+
+/// Whether only the operator may set this parameter, by `ALTER SYSTEM` included.
+#[must_use]
+pub fn is_owned(name: &str) -> bool {
+    OWNED.contains(&name)
+}
+
+/// What postgres would not choose, and a user may.
+fn defaults() -> BTreeMap<String, String> {
+    [
+        ("shared_buffers", "128MB"),
+        ("wal_compression", "on"),
+        ("wal_keep_size", "256MB"),
+        ("log_line_prefix", "%m [%p] %q%u@%d "),
+        ("log_checkpoints", "on"),
+        ("max_connections", "100"),
+    ]
+    .map(|(n, v)| (n.to_owned(), v.to_owned()))
+    .into()
+}
+
+fn operator_parameters(s: &Settings, slot_keep_mib: u64) -> BTreeMap<String, String> {
+    let fixed = [
+        ("unix_socket_permissions", "0700"),
+        ("wal_level", "replica"),
+        ("hot_standby", "on"),
+        ("max_wal_senders", "10"),
+        ("max_replication_slots", "10"),
+        ("archive_mode", "always"),
+        ("wal_log_hints", "on"),
+        ("full_page_writes", "on"),
+        ("fsync", "on"),
+        ("restart_after_crash", "off"),
+        ("recovery_target_timeline", "latest"),
+        ("synchronous_commit", "on"),
+        ("wal_retrieve_retry_interval", "200ms"),
+        ("wal_receiver_timeout", "5s"),
+        ("wal_sender_timeout", "5s"),
+        ("wal_receiver_status_interval", "1s"),
+        ("superuser_reserved_connections", "5"),
+        ("ssl", "on"),
+        ("password_encryption", "scram-sha-256"),
+        ("logging_collector", "off"),
+        ("tcp_keepalives_idle", "5"),
+        ("tcp_keepalives_interval", "2"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "10s"),
+    ];
+    let conflict_delay = match s.standby_profile {
+        StandbyProfile::Failover => "5s",
+        StandbyProfile::Reporting => "1h",
+    };
+    let feedback = match s.standby_profile {
+        StandbyProfile::Failover => "on",
+        // A long report must not make the primary bloat: replay waits instead.
+        StandbyProfile::Reporting => "off",
+    };
+    let program = shell_quoted(&s.program);
+    let tls = s.layout.run_tls();
+    let computed = [
+        ("listen_addresses", s.listen.to_string()),
+        ("port", s.pg_port.to_string()),
+        ("unix_socket_directories", quoted_path(&s.layout.socket_dir())),
+        ("archive_command", format!("{program} wal-archive \"%p\" \"%f\"")),
+        ("restore_command", format!("{program} wal-restore \"%f\" \"%p\"")),
+        ("archive_timeout", format!("{}s", s.archive_timeout.as_secs())),
+        ("max_standby_streaming_delay", conflict_delay.to_owned()),
+        ("max_standby_archive_delay", conflict_delay.to_owned()),
+        ("hot_standby_feedback", feedback.to_owned()),
+        ("ssl_ca_file", text(&tls.join("ca.crt"))),
+        ("ssl_cert_file", text(&tls.join("tls.crt"))),
+        ("ssl_key_file", text(&tls.join("tls.key"))),
+        ("max_slot_wal_keep_size", format!("{slot_keep_mib}MB")),
+    ];
+    let fixed = fixed.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned()));
+    fixed.chain(computed.map(|(n, v)| (n.to_owned(), v))).collect()
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// A path in double quotes for `/bin/sh` and for postgres, which replaces `%` in commands.
+fn shell_quoted(path: &Path) -> String {
+    let mut out = String::from("\"");
+    for c in text(path).chars() {
+        match c {
+            '"' | '\\' | '$' | '`' => out.extend(['\\', c]),
+            '%' => out.push_str("%%"),
+            _ => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// An element of a list of paths.
+fn quoted_path(path: &Path) -> String {
+    format!("\"{}\"", text(path).replace('"', "\"\""))
+}
+
+/// [`SYNC_CONF`]: commits wait for `standby`, or for nobody.
+///
+/// # Errors
+/// None in practice; the type is shared.
+pub fn sync_conf(standby: Option<InstanceId>) -> Result<String, RenderError> {
+    setting("synchronous_standby_names", &sync_names(standby))
+}
+
+/// Value of `synchronous_standby_names`. The exact name: `*` would accept any receiver.
+#[must_use]
+pub fn sync_names(standby: Option<InstanceId>) -> String {
+    standby.map(|s| format!("FIRST 1 ({})", Settings::standby_name(s))).unwrap_or_default()
+}
+
+/// [`UPSTREAM_CONF`] of a standby that streams from `host`.
+///
+/// # Errors
+/// The host name holds a line break.
+pub fn upstream_conf(settings: &Settings, host: &str, port: u16) -> Result<String, RenderError> {
+    let conninfo = conninfo(settings, host, port, Settings::standby_name(settings.instance), None);
+    Ok(setting("primary_conninfo", &conninfo)?
+        + &setting("primary_slot_name", Settings::standby_name(settings.instance))?)
+}
+
+/// [`UPSTREAM_CONF`] of a server that streams from nobody.
+#[must_use]
+pub fn no_upstream_conf() -> &'static str {
+    "primary_conninfo = ''\n"
+}
+
+/// Connection string of the replication role, by its client certificate.
+#[must_use]
+pub fn conninfo(settings: &Settings, host: &str, port: u16, name: &str, database: Option<&str>) -> String {
+    let tls = settings.layout.run_tls();
+    let port = port.to_string();
+    let (ca, cert, key) =
+        (text(&tls.join("ca.crt")), text(&tls.join("replication.crt")), text(&tls.join("replication.key")));
+    let pairs = [
+        ("host", host),
+        ("port", &port),
+        ("user", REPLICATION_ROLE),
+        ("dbname", database.unwrap_or_default()),
+        // The pair's own CA signs nothing but this pair; names differ between a node's address and its Service.
+        ("sslmode", "verify-ca"),
+        ("sslrootcert", &ca),
+        ("sslcert", &cert),
+        ("sslkey", &key),
+        ("connect_timeout", "2"),
+        ("keepalives", "1"),
+        ("keepalives_idle", "2"),
+        ("keepalives_interval", "1"),
+        ("keepalives_count", "3"),
+        ("tcp_user_timeout", "3000"),
+        ("application_name", name),
+    ];
+    let quote = |v: &str| format!("'{}'", v.replace('\\', "\\\\").replace('\'', "\\'"));
+    let words = pairs.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| format!("{k}={}", quote(v)));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// `pg_hba.conf`: ourselves over the socket, replication by certificate, and clients only when `open`.
+///
+/// # Errors
+/// A line of the user holds a line break.
+pub fn hba_conf(user_lines: &[String], open: bool) -> Result<String, RenderError> {
+    let mut out = String::from("# Written by pgpair: changes are lost. Use spec.postgres.hba.\n");
+    out.push_str("local all all trust\n");
+    for database in ["replication", "postgres"] {
+        let _ = writeln!(out, "hostssl {database} {REPLICATION_ROLE} all cert");
+    }
+    // Whatever follows, this role needs its certificate.
+    let _ = writeln!(out, "host all {REPLICATION_ROLE} all reject");
+    if open {
+        for line in user_lines {
+            if line.contains(['\n', '\r', '\0']) {
+                return Err(RenderError::HbaLine(line.clone()));
+            }
+            let _ = writeln!(out, "{line}");
+        }
+        out.push_str("hostssl all all all scram-sha-256\nhost all all all scram-sha-256\n");
+    }
+    Ok(out)
+}
+
+/// `postgresql.auto.conf` without the parameters that the operator owns.
+#[must_use]
+pub fn cleaned_auto_conf(settings: &Settings, current: &str) -> String {
+    let owned = operator_parameters(settings, 0);
+    let keep = |line: &&str| {
+        let name = line.split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
+        !is_owned(&name) && !owned.contains_key(&name)
+    };
+    current.lines().filter(keep).fold(String::new(), |out, line| out + line + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn settings(params: &[(&str, &str)]) -> Settings {
+        let mut s = Settings::from_lookup(|name| match name {
+            "PGPAIR_PAIR" | "PGPAIR_NAMESPACE" | "PGPAIR_PEER_HOST" => Some("x".into()),
+            "PGPAIR_INSTANCE" => Some("b".into()),
+            _ => None,
+        })
+        .unwrap();
+        s.parameters = params.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        s
+    }
+
+    /// Reads a quoted value as `guc-file.l` does.
+    fn unquote(line: &str) -> Option<String> {
+        let inner = line.trim_end().split_once(" = ")?.1.strip_prefix('\'')?.strip_suffix('\'')?;
+        let mut out = String::new();
+        let mut chars = inner.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' => out.push(chars.next()?),
+                '\'' if chars.next()? == '\'' => out.push('\''),
+                '\'' => return None,
+                c => out.push(c),
+            }
+        }
+        Some(out)
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_is_read_back_as_it_was(value in "[^\n\r\0]*") {
+            let line = setting("a_b.c", &value).unwrap();
+            prop_assert_eq!(line.matches('\n').count(), 1);
+            prop_assert_eq!(unquote(&line), Some(value));
+        }
+
+        #[test]
+        fn nothing_of_a_value_becomes_a_second_line(value in ".*[\n\r\0].*") {
+            prop_assert!(setting("a", &value).is_err());
+        }
+    }
+
+    #[test]
+    fn what_the_operator_owns_is_refused_in_any_case() {
+        for name in
+            ["fsync", "Archive_Command", "synchronous_standby_names", "primary_conninfo", "ssl_key_file"]
+        {
+            let got = main_conf(&settings(&[(name, "off")]), 1);
+            assert_eq!(got, Err(RenderError::Owned(name.to_ascii_lowercase())));
+        }
+        for name in ["", "a b", "1a", "a=b", "x'"] {
+            assert!(matches!(main_conf(&settings(&[(name, "1")]), 1), Err(RenderError::Name(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_user_overrides_defaults_only() {
+        let conf = main_conf(&settings(&[("shared_buffers", "1GB")]), 512).unwrap();
+        assert!(conf.contains("shared_buffers = '1GB'\n") && !conf.contains("128MB"));
+        assert!(conf.contains("max_slot_wal_keep_size = '512MB'\n"));
+        assert!(conf.contains("restart_after_crash = 'off'\n"));
+    }
+
+    #[test]
+    fn closed_lets_in_nobody_but_ourselves_and_the_standby() {
+        let lines = vec!["host app app 10.0.0.0/8 md5".to_owned()];
+        let closed = hba_conf(&lines, false).unwrap();
+        assert!(!closed.contains("scram") && !closed.contains("app"));
+        let open = hba_conf(&lines, true).unwrap();
+        assert!(open.find("10.0.0.0/8") < open.find("scram-sha-256"));
+        assert!(hba_conf(&["a\nlocal all all trust".to_owned()], true).is_err());
+    }
+
+    #[test]
+    fn the_connection_string_survives_both_quotings() {
+        let mut s = settings(&[]);
+        s.layout.run = "/it's".into();
+        let conf = upstream_conf(&s, "db-a", 5433).unwrap();
+        assert!(conf.contains(r"sslkey=''/it\\''s/tls/replication.key''"), "{conf}");
+        assert!(conf.contains("application_name=''pgpair_b''"));
+        assert!(conf.contains("primary_slot_name = 'pgpair_b'"));
+    }
+
+    #[test]
+    fn alter_system_cannot_override_the_operator() {
+        let auto = "# comment\nwork_mem = '8MB'\nsynchronous_standby_names = ''\nFSYNC = off\n";
+        assert_eq!(cleaned_auto_conf(&settings(&[]), auto), "# comment\nwork_mem = '8MB'\n");
+    }
+}

@@ -1,0 +1,127 @@
+//! The instance report: built from the state machine, the worker's facts and the journal of the last take-over.
+
+use pgpair_core::authority::timing::Ms;
+use pgpair_core::authority::{Authority, Note, PgFacts, SyncState};
+use pgpair_core::ids::Term;
+use pgpair_core::lag::LagClock;
+use pgpair_core::lsn::Lsn;
+use pgpair_core::report::{
+    AuthorityReport, FailoverReport, FailoverStep, InstanceReport, Lag, PostgresReport, PostgresState, Role,
+    StandbyLag,
+};
+
+use crate::clock;
+use crate::worker::Observed;
+
+/// Collects what a report is made of.
+#[derive(Debug, Default)]
+pub struct Reporter {
+    observed: Option<Observed>,
+    lag: LagClock,
+    takeover: Option<FailoverReport>,
+}
+
+impl Reporter {
+    /// What the worker saw.
+    pub fn observed(&mut self, now: Ms, observed: Observed) {
+        if observed.facts.state == PostgresState::Primary
+            && let Some(flush) = observed.facts.flush
+        {
+            self.lag.sample(now, flush);
+        }
+        if let Some((term, promotion)) = observed.promotion {
+            self.step(term, FailoverStep::TriggerFile, promotion.trigger_file_at_ms);
+            self.step(term, FailoverStep::Promoted, promotion.promoted_at_ms);
+        }
+        if let Some((term, at)) = observed.endpoint {
+            self.step(term, FailoverStep::Endpoint, at);
+        }
+        self.observed = Some(observed);
+    }
+
+    /// A decision of the state machine.
+    pub fn note(&mut self, now: Ms, note: &Note) {
+        match *note {
+            Note::TakingOver { term, cause, last_heartbeat } => {
+                let steps = last_heartbeat.map(|at| (FailoverStep::LastHeartbeat, clock::unix_ms_at(at)));
+                self.takeover = Some(FailoverReport { term, cause, steps: steps.into_iter().collect() });
+                self.step(term, FailoverStep::Noticed, clock::unix_ms_at(now));
+                self.step(term, FailoverStep::CasSent, clock::unix_ms());
+            }
+            Note::Won(term) => self.step(term, FailoverStep::CasWon, clock::unix_ms_at(now)),
+            Note::GoingSolo(_) | Note::Pairing | Note::Resigned(_) | Note::TakingBack(_) => {}
+        }
+    }
+
+    fn step(&mut self, term: Term, step: FailoverStep, at: i64) {
+        if let Some(t) = self.takeover.as_mut().filter(|t| t.term == term)
+            && !t.steps.iter().any(|(s, _)| *s == step)
+        {
+            t.steps.push((step, at));
+        }
+    }
+
+    /// The report at `now`.
+    #[must_use]
+    pub fn report(&self, now: Ms, authority: &Authority) -> InstanceReport {
+        let facts = self.observed.as_ref().map(|o| o.facts).unwrap_or_default();
+        let sql = self.observed.as_ref().and_then(|o| o.sql.as_ref());
+        let gate = authority.gate(now);
+        let desired = authority.desired(now);
+        InstanceReport {
+            instance: authority.me().instance,
+            incarnation: authority.me().incarnation,
+            volume: facts.volume,
+            system_identifier: facts.system_identifier,
+            authority: AuthorityReport {
+                term: authority.term(),
+                mode: authority.record().map(|r| r.mode),
+                role: authority.role(),
+                gate_open: gate.is_open(),
+                refusal: desired.refusal.map(|r| r.as_str().to_owned()),
+            },
+            postgres: PostgresReport {
+                state: facts.state,
+                version_num: sql.map(|s| s.version_num),
+                timeline: facts.timeline,
+                flush_lsn: facts.flush,
+                replay_lsn: facts.replay,
+                streaming: (facts.state == PostgresState::Standby).then_some(facts.streaming),
+            },
+            standby: self.standby(now, authority, &facts),
+            archive: self.observed.as_ref().map(|o| o.archive.clone()).unwrap_or_default(),
+            need: self.observed.as_ref().and_then(|o| o.need.clone()),
+            last_failover: self.takeover.clone(),
+        }
+    }
+
+    fn standby(&self, now: Ms, authority: &Authority, facts: &PgFacts) -> Option<StandbyLag> {
+        if authority.role() != Role::Primary || facts.state != PostgresState::Primary {
+            return None;
+        }
+        let flush = facts.flush?;
+        let row = self.observed.as_ref()?.sql.as_ref()?.peer.as_ref();
+        let told = authority.peer().map(|(_, info)| info);
+        // The walsender's row while it is there; what the standby last said itself when it is not.
+        let received = row.and_then(|r| r.flush).or(told.and_then(|i| i.flush));
+        let replayed = row.and_then(|r| r.replay).or(told.and_then(|i| i.replay));
+        let at = |reached: Lsn| self.lag.lag(now, flush, reached);
+        let total = replayed.map(at);
+        let receive = received.map(at);
+        let replay = match (total, receive) {
+            (Some(t), Some(r)) => Some(Lag {
+                bytes: t.bytes.saturating_sub(r.bytes),
+                millis: if t.bytes > r.bytes { t.millis } else { 0 },
+            }),
+            _ => None,
+        };
+        let synchronous = matches!(facts.sync, SyncState::On { from, .. } if received >= Some(from));
+        Some(StandbyLag {
+            streaming: row.is_some_and(|r| r.state == "streaming"),
+            synchronous,
+            receive,
+            replay,
+            total,
+        })
+    }
+}

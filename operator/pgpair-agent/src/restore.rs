@@ -1,0 +1,285 @@
+//! `pgpair wal-restore %f %p`: one file of the log, from our archive or from the peer's.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use pgpair_core::ids::SystemIdentifier;
+use pgpair_core::report::wire;
+use pgpair_core::timeline::TimelineHistory;
+use pgpair_core::wal::WalFile;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::archive;
+use crate::fsx::{self, Context, FileError};
+use crate::layout::Layout;
+use crate::pgdata;
+use crate::settings::Settings;
+use crate::tls::{self, TlsError};
+
+/// Postgres waits for us: a peer that does not answer must not stop replay of what is there.
+const PEER: Duration = Duration::from_secs(3);
+/// A node that is gone does not even refuse.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How soon a promotion ends the wait for the peer.
+const ALONE_POLL: Duration = Duration::from_millis(10);
+/// An idle standby asks five times a second.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+/// The smallest segment size accepts the names of every other one.
+const SMALLEST_SEGMENT: u64 = 1024 * 1024;
+/// Nothing of the log is larger.
+const LARGEST_FILE: usize = 1024 * 1024 * 1024;
+
+/// A file that was not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// Neither archive has it: the normal end of a replay.
+    #[error("nobody has it")]
+    Nobody,
+    /// Not a name of the log.
+    #[error("{0:?} is not the name of a WAL file")]
+    Name(String),
+    /// A file of ours.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The peer cannot be asked.
+    #[error("cannot ask the peer {host}: {reason}")]
+    Peer {
+        /// Its host name and port.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// Something else than what was asked for.
+    #[error("the copy of {source_name} is not usable: {reason}")]
+    Unusable {
+        /// Where it came from.
+        source_name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// The command: brings the file `name` of the log to `path` (relative to PGDATA). Exits with 1 when nobody has it; postgres
+/// goes on with what is in `pg_wal` then, or asks again.
+#[must_use]
+pub fn run(name: &str, path: &Path) -> ExitCode {
+    let begin = Instant::now();
+    let settings = match Settings::from_env() {
+        Ok(s) => s,
+        Err(e) => {
+            eprintln!("wal-restore: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match restore(&settings, name, path) {
+        Ok(from) => {
+            eprintln!("wal-restore: restored file={name} from={from} ms={}", begin.elapsed().as_millis());
+            ExitCode::SUCCESS
+        }
+        // Asked for again and again by an idle standby: no line each time.
+        Err(RestoreError::Nobody) => ExitCode::FAILURE,
+        Err(RestoreError::Peer { .. }) if !may_complain(&settings.layout) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("wal-restore: not restored file={name} ms={}: {e}", begin.elapsed().as_millis());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Restores a file; returns `archive` or `peer`.
+///
+/// # Errors
+/// There is nothing at `path` then.
+pub fn restore(settings: &Settings, name: &str, path: &Path) -> Result<&'static str, RestoreError> {
+    let file = WalFile::parse(name, SMALLEST_SEGMENT).ok_or_else(|| RestoreError::Name(name.to_owned()))?;
+    let system = pgdata::system_identifier(&settings.layout.pgdata())?;
+    if let Some(own) = archive::wal_file(&settings.layout, system, name, false) {
+        let mut bytes = Vec::new();
+        fs::File::open(&own).and_then(|mut f| f.read_to_end(&mut bytes)).at("read", &own)?;
+        match place(file, system, &bytes, "our archive", path) {
+            Ok(()) => return Ok("archive"),
+            // The peer's copy may be sound.
+            Err(RestoreError::Unusable { reason, .. }) => {
+                eprintln!("wal-restore: ALARM file={name} in our archive is not usable: {reason}");
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.at("start a runtime for", path)?;
+    let answer = runtime.block_on(ask_peer(settings, name));
+    // A name that is still being looked up would be waited for, and recovery with it.
+    runtime.shutdown_background();
+    let answer = answer?.ok_or(RestoreError::Nobody)?;
+    if answer.live {
+        archive::mark_live(&settings.layout.wal_archive(system), name, &answer.bytes)?;
+    }
+    place(file, system, &answer.bytes, "the peer's log", path)?;
+    Ok("peer")
+}
+
+/// At most one line about an unreachable peer per [`COMPLAIN_EVERY`].
+fn may_complain(layout: &Layout) -> bool {
+    let path = layout.complained();
+    let last = fs::metadata(&path).and_then(|m| m.modified()).ok();
+    let recent = last.and_then(|t| t.elapsed().ok()).is_some_and(|age| age < COMPLAIN_EVERY);
+    if !recent {
+        // Without the file there are more lines, nothing else.
+        let _ = fs::write(&path, b"");
+    }
+    !recent
+}
+
+/// Returns when this instance is being promoted.
+async fn alone(layout: &Layout) {
+    let path = layout.alone();
+    while !path.exists() {
+        tokio::time::sleep(ALONE_POLL).await;
+    }
+}
+
+struct Answer {
+    bytes: Bytes,
+    /// From `pg_wal`, so perhaps incomplete.
+    live: bool,
+}
+
+async fn ask_peer(settings: &Settings, name: &str) -> Result<Option<Answer>, RestoreError> {
+    tokio::select! {
+        biased;
+        () = alone(&settings.layout) => Ok(None),
+        answer = answer_of_peer(settings, name) => answer,
+    }
+}
+
+async fn answer_of_peer(settings: &Settings, name: &str) -> Result<Option<Answer>, RestoreError> {
+    let host = format!("{}:{}", settings.peer_host, settings.peer_peer_port);
+    let config = tls::client_config(&settings.layout.tls)?;
+    let attempt = async {
+        let io = |e: &dyn std::fmt::Display| e.to_string();
+        let tcp = TcpStream::connect((settings.peer_host.as_str(), settings.peer_peer_port));
+        let tcp = tokio::time::timeout(CONNECT, tcp).await.map_err(|e| io(&e))?.map_err(|e| io(&e))?;
+        let server = ServerName::try_from(settings.peer_host.clone()).map_err(|e| io(&e))?;
+        let stream = TlsConnector::from(config).connect(server, tcp).await.map_err(|e| io(&e))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| io(&e))?;
+        tokio::spawn(connection);
+        let request = hyper::Request::get(format!("{}/{name}", wire::WAL))
+            .header(hyper::header::HOST, &host)
+            .body(Empty::<Bytes>::new())
+            .map_err(|e| io(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| io(&e))?;
+        match response.status() {
+            hyper::StatusCode::OK => {}
+            hyper::StatusCode::NOT_FOUND => return Ok(None),
+            status => return Err(format!("it answered {status}")),
+        }
+        let live = response.headers().contains_key(archive::LIVE_HEADER);
+        let body = http_body_util::Limited::new(response.into_body(), LARGEST_FILE);
+        let bytes = body.collect().await.map_err(|e| io(&e))?.to_bytes();
+        Ok(Some(Answer { bytes, live }))
+    };
+    match tokio::time::timeout(PEER, attempt).await {
+        Ok(result) => result.map_err(|reason| RestoreError::Peer { host, reason }),
+        Err(_) => Err(RestoreError::Peer { host, reason: format!("no answer within {PEER:?}") }),
+    }
+}
+
+/// Writes the file to where postgres wants it, whole or not at all.
+fn place(
+    file: WalFile,
+    system: SystemIdentifier,
+    bytes: &[u8],
+    source_name: &'static str,
+    path: &Path,
+) -> Result<(), RestoreError> {
+    check(file, system, bytes).map_err(|reason| RestoreError::Unusable { source_name, reason })?;
+    let tmp = fsx::sibling(path, ".pgpair");
+    // Postgres syncs what it keeps: here only the name must come last.
+    fs::write(&tmp, bytes).at("write", &tmp)?;
+    fs::rename(&tmp, path).at("rename into place", path)?;
+    Ok(())
+}
+
+/// Whether the content is what the name says: of our cluster, of this position, complete.
+fn check(file: WalFile, system: SystemIdentifier, bytes: &[u8]) -> Result<(), String> {
+    match file {
+        WalFile::History(timeline) => {
+            let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+            TimelineHistory::parse(timeline, text).map(|_| ()).map_err(|e| e.to_string())
+        }
+        WalFile::Segment(_) | WalFile::Partial(_) => {
+            let header = SegmentHeader::read(bytes).map_err(|e| format!("no header of a segment: {e}"))?;
+            if header.system != system {
+                return Err(format!("it is of the cluster {}, ours is {system}", header.system));
+            }
+            if header.size != bytes.len() as u64 {
+                return Err(format!("it has {} bytes instead of {}", bytes.len(), header.size));
+            }
+            Ok(())
+        }
+        WalFile::BackupLabel => Ok(()),
+    }
+}
+
+/// `XLogLongPageHeaderData`, the same in all supported versions.
+struct SegmentHeader {
+    system: SystemIdentifier,
+    size: u64,
+}
+
+impl SegmentHeader {
+    fn read(bytes: &[u8]) -> io::Result<SegmentHeader> {
+        let mut head = bytes.get(24..40).ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let (mut system, mut size) = ([0; 8], [0; 4]);
+        head.read_exact(&mut system)?;
+        head.read_exact(&mut size)?;
+        Ok(SegmentHeader {
+            system: SystemIdentifier(u64::from_ne_bytes(system)),
+            size: u64::from(u32::from_ne_bytes(size)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgpair_core::timeline::TimelineId;
+    use pgpair_core::wal::Segment;
+
+    fn segment(system: u64, size: u32, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len.max(40)];
+        bytes[24..32].copy_from_slice(&system.to_ne_bytes());
+        bytes[32..36].copy_from_slice(&size.to_ne_bytes());
+        bytes.truncate(len);
+        bytes
+    }
+
+    #[test]
+    fn a_segment_must_be_ours_and_whole() {
+        let file = WalFile::Segment(Segment { timeline: TimelineId(1), number: 3 });
+        let ours = SystemIdentifier(7);
+        assert_eq!(check(file, ours, &segment(7, 4096, 4096)), Ok(()));
+        assert!(check(file, ours, &segment(8, 4096, 4096)).is_err());
+        assert!(check(file, ours, &segment(7, 4096, 4095)).is_err());
+        assert!(check(file, ours, &[]).is_err());
+    }
+
+    #[test]
+    fn a_history_must_be_readable() {
+        let file = WalFile::History(TimelineId(2));
+        assert_eq!(check(file, SystemIdentifier(7), b"1\t0/3000000\tno recovery target specified\n"), Ok(()));
+        assert!(check(file, SystemIdentifier(7), b"<html>").is_err());
+    }
+}

@@ -1,0 +1,203 @@
+//! `pgpair agent`: everything put together.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgpair_core::authority::timing::Timing;
+use pgpair_core::authority::{Authority, NodeId, Settings as Rules, Want};
+use pgpair_core::ids::Incarnation;
+use pgpair_core::record::Holder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::deadman::Deadman;
+use crate::driver::{Driver, Input, Surroundings};
+use crate::endpoint::ReadWriteEndpoint;
+use crate::init::{self, Tree};
+use crate::lease::RecordStore;
+use crate::lock::{self, VolumeLock};
+use crate::peer::Peer;
+use crate::postmaster::{self, PgBin};
+use crate::report::Reporter;
+use crate::server::{self, Call, Shared};
+use crate::settings::Settings;
+use crate::sql::Sql;
+use crate::witness::AgentLock;
+use crate::worker::{Order, Parts, Worker, Writable};
+use crate::{clock, fsx, state, tls};
+
+/// Default of `maxLag`: a segment.
+const MAX_LAG: u64 = 16 * 1024 * 1024;
+/// The kubelet reads it when the container has ended: evidence of death names the incarnation.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+/// How long postgres has to stop when the agent leaves.
+const LEAVE: Duration = Duration::from_secs(20);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the agent: as the init process first, then as its child.
+#[must_use]
+pub fn main() -> ExitCode {
+    match init::run_if_init() {
+        Ok(Some(code)) => return code,
+        Ok(None) => {}
+        Err(e) => {
+            eprintln!("the agent could not be started: {e}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = runtime.map_err(Failure::from).and_then(|r| r.block_on(agent()));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!(error = %e, "the agent ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn agent() -> Result<(), Failure> {
+    let settings = Arc::new(Settings::from_env()?);
+    let me = Holder { instance: settings.instance, incarnation: Incarnation(rand::random()) };
+    // This one first: the witness of a predecessor takes the two in the same order.
+    let _alive = AgentLock::acquire(&settings.layout, me.incarnation).await?;
+    let lock = wait_for_lock(&settings).await?;
+    if let Err(e) = std::fs::write(TERMINATION_LOG, me.incarnation.to_string()) {
+        tracing::debug!(error = %e, "no termination log; not in a container");
+    }
+    postmaster::install_tls(&settings.layout)?;
+    let durable = state::load(&settings.layout)?;
+    tracing::info!(instance = %me.instance, incarnation = %me.incarnation, term = durable.term.0, "agent starts");
+
+    // Several tries must fit between the first worry and the fence.
+    let limit = (settings.ttl / 5).min(Duration::from_secs(1));
+    let client = kube::Client::try_default().await?;
+    let store = RecordStore::new(client.clone(), &settings.namespace, &settings.pair, limit);
+    let peer = Peer::new(&settings)?;
+    let ttl = u32::try_from(settings.ttl.as_millis())?;
+    let rules = Rules { timing: Timing::new(ttl)?, durability: settings.durability, max_lag: MAX_LAG };
+    let authority = Authority::new(me, node_id(&settings.node), rules, durable, clock::now());
+
+    let (tx, inputs) = mpsc::channel(256);
+    let (order, orders) = watch::channel(Order::none());
+    let (report, reports) = watch::channel(Reporter::default().report(clock::now(), &authority));
+    let (hand_over, serve_pg_wal) = watch::channel(false);
+    let (timeline, timelines) = watch::channel(None);
+    let writable = Writable::new(Deadman::of_agent()?);
+    let shared = Shared {
+        calls: calls(tx.clone()),
+        report: reports,
+        timeline: timelines,
+        serve_pg_wal,
+        settings: settings.clone(),
+        sql: Sql::new(&settings),
+    };
+    let tls = tls::server_config(&settings.layout.tls)?;
+    let servers = tokio::spawn(serve(shared, tls));
+    let worker = Worker::new(Parts {
+        settings: settings.clone(),
+        bin: PgBin::find(&settings)?,
+        peer: peer.clone(),
+        endpoint: ReadWriteEndpoint::new(client, &settings),
+        tree: Tree::of_agent(),
+        writable: writable.clone(),
+        order: orders,
+        inputs: tx.clone(),
+        timeline,
+        lock,
+    });
+    let worker = tokio::spawn(worker.run());
+    on_sigterm(tx.clone())?;
+    let last_word = order.clone();
+    let left_settings = settings.clone();
+    let around = Surroundings {
+        settings,
+        store,
+        peer,
+        tx: tx.clone(),
+        order,
+        report,
+        hand_over,
+        writable,
+        limit,
+        tree: Tree::of_agent(),
+    };
+    let driver = tokio::spawn(Driver::new(authority, around, Reporter::default()).run(inputs));
+    tokio::select! {
+        ended = servers => return Err(ended.unwrap_or_else(Failure::from)),
+        ended = driver => ended?,
+    }
+    if leave(&last_word, worker).await {
+        forget_node(&left_settings)?;
+    }
+    tracing::info!("agent ends");
+    Ok(())
+}
+
+/// The lock may still be held by the last processes of the agent before us; nothing is done without it.
+async fn wait_for_lock(settings: &Settings) -> Result<VolumeLock, Failure> {
+    fsx::create_dir(&settings.layout.run, 0o700)?;
+    let path = settings.layout.lock();
+    for round in 0u32.. {
+        if let Some(lock) = lock::wait_free(&path, Instant::now() + Duration::from_secs(5)).await? {
+            return Ok(lock);
+        }
+        tracing::warn!(round, path = %path.display(), "another process holds the volume's lock; waiting");
+    }
+    Err("the volume's lock was never free".into())
+}
+
+fn node_id(name: &str) -> NodeId {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(name.as_bytes());
+    NodeId(digest.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)))
+}
+
+fn calls(tx: mpsc::Sender<Input>) -> mpsc::Sender<Call> {
+    let (calls, mut rx) = mpsc::channel(64);
+    tokio::spawn(async move {
+        while let Some(call) = rx.recv().await {
+            if tx.send(Input::Call(call)).await.is_err() {
+                return; // the driver has ended
+            }
+        }
+    });
+    calls
+}
+
+async fn serve(shared: Shared, tls: Arc<rustls::ServerConfig>) -> Failure {
+    let ended = tokio::select! {
+        ended = server::serve_peer(shared.clone(), tls) => ended,
+        ended = server::serve_probes(shared) => ended,
+    };
+    ended.err().map_or_else(|| "a server ended".into(), Failure::from)
+}
+
+fn on_sigterm(tx: mpsc::Sender<Input>) -> Result<(), Failure> {
+    let mut term = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        if term.recv().await.is_some() {
+            tracing::info!("SIGTERM: leaving");
+            let _ = tx.send(Input::Leave).await; // the driver has ended
+        }
+    });
+    Ok(())
+}
+
+/// What still runs is stopped politely; what does not stop is killed by the init process. Says whether all is down.
+async fn leave(order: &watch::Sender<Order>, worker: tokio::task::JoinHandle<()>) -> bool {
+    let mut last = Order::none();
+    // The wish counts whatever state postgres is in: there is nobody left to make another.
+    last.desired.postgres = Want::Stopped;
+    last.last = true;
+    order.send_replace(last);
+    matches!(tokio::time::timeout(LEAVE, worker).await, Ok(Ok(())))
+}
+
+/// With everything down by the lock, and this agent about to end, another node may go on with the volume without evidence.
+fn forget_node(settings: &Settings) -> Result<(), Failure> {
+    let durable = state::load(&settings.layout)?;
+    Ok(state::store(&settings.layout, &pgpair_core::authority::Durable { node: None, ..durable })?)
+}

@@ -1,0 +1,280 @@
+//! What the environment of the pod says; names and defaults are those of the StatefulSet that the operator builds.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use pgpair_core::authority::Durability;
+use pgpair_core::ids::InstanceId;
+use pgpair_core::report::wire;
+
+use crate::layout::Layout;
+
+/// An environment variable that is missing or not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// A variable without default is not set.
+    #[error("environment variable {0} is not set: the operator sets it in the pod template")]
+    Missing(&'static str),
+    /// A variable has a value of the wrong form.
+    #[error("environment variable {name} is {value:?}: {expected} is expected")]
+    Invalid {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should look like.
+        expected: &'static str,
+    },
+}
+
+/// What the standby is for, which decides how long a query may hold up replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandbyProfile {
+    /// Ready for failover: queries give way after 5 s.
+    Failover,
+    /// Long reports: replay gives way for up to an hour.
+    Reporting,
+}
+
+/// Everything that the environment tells an agent, a WAL command or a seeding Job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Name of the `PgReplicaPair`.
+    pub pair: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Which instance this is.
+    pub instance: InstanceId,
+    /// Name of this pod; default empty.
+    pub pod_name: String,
+    /// Address of this pod, for the endpoint; default empty.
+    pub pod_ip: String,
+    /// Uid of this pod; default empty.
+    pub pod_uid: String,
+    /// Node of this pod; default empty.
+    pub node: String,
+    /// Host name of the other instance, as in its certificate.
+    pub peer_host: String,
+    /// What commits wait for; default `Sync`.
+    pub durability: Durability,
+    /// Length of a promise; default 5 s.
+    pub ttl: Duration,
+    /// `archive_timeout`; default 60 s.
+    pub archive_timeout: Duration,
+    /// The user's configuration parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// The user's lines of `pg_hba.conf`.
+    pub hba: Vec<String>,
+    /// Directory of the PostgreSQL programs; default: looked for.
+    pub pg_bin: Option<PathBuf>,
+    /// The volumes.
+    pub layout: Layout,
+    /// Profile of the standby; default `Failover`.
+    pub standby_profile: StandbyProfile,
+    /// Address that postgres and the agent bind; default 0.0.0.0.
+    pub listen: IpAddr,
+    /// Port of postgres; default 5432.
+    pub pg_port: u16,
+    /// Port of the peer's postgres; default 5432.
+    pub peer_pg_port: u16,
+    /// Port of our own mTLS endpoint; default 8443.
+    pub peer_port: u16,
+    /// Port of the peer's mTLS endpoint; default 8443.
+    pub peer_peer_port: u16,
+    /// Port of probes and metrics; default 8080.
+    pub probe_port: u16,
+    /// The program that `archive_command` and `restore_command` call; default: this executable.
+    pub program: PathBuf,
+}
+
+impl Settings {
+    /// Reads the environment of this process.
+    ///
+    /// # Errors
+    /// Names the first variable that is missing or not understood.
+    pub fn from_env() -> Result<Settings, SettingsError> {
+        Self::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    /// As [`Settings::from_env`], from any source of variables. An empty variable counts as unset.
+    ///
+    /// # Errors
+    /// As [`Settings::from_env`].
+    pub fn from_lookup(lookup: impl Fn(&'static str) -> Option<String>) -> Result<Settings, SettingsError> {
+        let env = Env { lookup };
+        Ok(Settings {
+            pair: env.required("PGPAIR_PAIR")?,
+            namespace: env.required("PGPAIR_NAMESPACE")?,
+            instance: {
+                let text = env.required("PGPAIR_INSTANCE")?;
+                text.parse().map_err(|_| invalid("PGPAIR_INSTANCE", text, "a or b"))?
+            },
+            pod_name: env.or_empty("PGPAIR_POD_NAME"),
+            pod_ip: env.or_empty("PGPAIR_POD_IP"),
+            pod_uid: env.or_empty("PGPAIR_POD_UID"),
+            node: env.or_empty("PGPAIR_NODE"),
+            peer_host: env.required("PGPAIR_PEER_HOST")?,
+            durability: env.durability()?,
+            ttl: Duration::from_millis(env.parsed("PGPAIR_TTL_MS", "milliseconds", 5000)?),
+            archive_timeout: Duration::from_secs(env.parsed("PGPAIR_ARCHIVE_TIMEOUT_S", "seconds", 60)?),
+            parameters: env.json("PGPAIR_PARAMETERS", "a JSON object of strings")?,
+            hba: env.json("PGPAIR_HBA", "a JSON array of strings")?,
+            pg_bin: env.get("PGPAIR_PG_BIN").map(PathBuf::from),
+            layout: env.layout(),
+            standby_profile: env.standby_profile()?,
+            listen: env.parsed("PGPAIR_LISTEN", "an IP address", IpAddr::from([0, 0, 0, 0]))?,
+            pg_port: env.port("PGPAIR_PG_PORT", 5432)?,
+            peer_pg_port: env.port("PGPAIR_PEER_PG_PORT", 5432)?,
+            peer_port: env.port("PGPAIR_PEER_PORT", wire::PEER_PORT)?,
+            peer_peer_port: env.port("PGPAIR_PEER_PEER_PORT", wire::PEER_PORT)?,
+            probe_port: env.port("PGPAIR_PROBE_PORT", wire::PROBE_PORT)?,
+            program: env.program(),
+        })
+    }
+
+    /// `application_name` and slot name of an instance: `pgpair_a` or `pgpair_b`.
+    #[must_use]
+    pub fn standby_name(instance: InstanceId) -> &'static str {
+        match instance {
+            InstanceId::A => "pgpair_a",
+            InstanceId::B => "pgpair_b",
+        }
+    }
+}
+
+struct Env<F> {
+    lookup: F,
+}
+
+impl<F: Fn(&'static str) -> Option<String>> Env<F> {
+    fn get(&self, name: &'static str) -> Option<String> {
+        (self.lookup)(name).filter(|v| !v.is_empty())
+    }
+
+    fn required(&self, name: &'static str) -> Result<String, SettingsError> {
+        self.get(name).ok_or(SettingsError::Missing(name))
+    }
+
+    fn or_empty(&self, name: &'static str) -> String {
+        self.get(name).unwrap_or_default()
+    }
+
+    fn path(&self, name: &'static str, default: &str) -> PathBuf {
+        self.get(name).map_or_else(|| PathBuf::from(default), PathBuf::from)
+    }
+
+    fn parsed<T: FromStr>(
+        &self,
+        name: &'static str,
+        expected: &'static str,
+        default: T,
+    ) -> Result<T, SettingsError> {
+        match self.get(name) {
+            None => Ok(default),
+            Some(value) => value.parse().map_err(|_| invalid(name, value, expected)),
+        }
+    }
+
+    fn port(&self, name: &'static str, default: u16) -> Result<u16, SettingsError> {
+        self.parsed(name, "a port number", default)
+    }
+
+    fn json<T: Default + serde::de::DeserializeOwned>(
+        &self,
+        name: &'static str,
+        expected: &'static str,
+    ) -> Result<T, SettingsError> {
+        match self.get(name) {
+            None => Ok(T::default()),
+            Some(value) => serde_json::from_str(&value).map_err(|_| invalid(name, value, expected)),
+        }
+    }
+
+    fn layout(&self) -> Layout {
+        Layout {
+            data: self.path("PGPAIR_DATA_ROOT", "/pgpair/data"),
+            archive: self.path("PGPAIR_ARCHIVE_ROOT", "/pgpair/archive"),
+            run: self.path("PGPAIR_RUN", "/pgpair/run"),
+            tls: self.path("PGPAIR_TLS", "/pgpair/tls"),
+            app: self.path("PGPAIR_APP", "/pgpair/app"),
+        }
+    }
+
+    fn program(&self) -> PathBuf {
+        self.get("PGPAIR_PROGRAM").map_or_else(
+            || std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/pgpair/bin/pgpair")),
+            PathBuf::from,
+        )
+    }
+
+    fn durability(&self) -> Result<Durability, SettingsError> {
+        match self.get("PGPAIR_DURABILITY").as_deref() {
+            None | Some("Sync") => Ok(Durability::Sync),
+            Some("SyncStrict") => Ok(Durability::SyncStrict),
+            Some("Async") => Ok(Durability::Async),
+            Some(v) => Err(invalid("PGPAIR_DURABILITY", v.into(), "Sync, SyncStrict or Async")),
+        }
+    }
+
+    fn standby_profile(&self) -> Result<StandbyProfile, SettingsError> {
+        match self.get("PGPAIR_STANDBY_PROFILE").as_deref() {
+            None | Some("Failover") => Ok(StandbyProfile::Failover),
+            Some("Reporting") => Ok(StandbyProfile::Reporting),
+            Some(v) => Err(invalid("PGPAIR_STANDBY_PROFILE", v.into(), "Failover or Reporting")),
+        }
+    }
+}
+
+fn invalid(name: &'static str, value: String, expected: &'static str) -> SettingsError {
+    SettingsError::Invalid { name, value, expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(vars: &[(&'static str, &str)]) -> Result<Settings, SettingsError> {
+        let base = [
+            ("PGPAIR_PAIR", "shop"),
+            ("PGPAIR_NAMESPACE", "prod"),
+            ("PGPAIR_INSTANCE", "b"),
+            ("PGPAIR_PEER_HOST", "shop-a-0.shop-pods.prod.svc"),
+        ];
+        let map: BTreeMap<_, _> = base.into_iter().chain(vars.iter().copied()).collect();
+        Settings::from_lookup(|name| map.get(name).map(|v| (*v).to_owned()))
+    }
+
+    #[test]
+    fn the_smallest_environment_gets_the_documented_defaults() {
+        let s = read(&[]).unwrap();
+        assert_eq!(
+            (s.instance, s.durability, s.ttl),
+            (InstanceId::B, Durability::Sync, Duration::from_secs(5))
+        );
+        assert_eq!(s.layout.pgdata(), PathBuf::from("/pgpair/data/pgdata"));
+        assert_eq!((s.pg_port, s.peer_peer_port, s.probe_port), (5432, 8443, 8080));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        assert_eq!(read(&[("PGPAIR_PAIR", "")]), Err(SettingsError::Missing("PGPAIR_PAIR")));
+        let text = |vars| read(vars).unwrap_err().to_string();
+        assert!(text(&[("PGPAIR_INSTANCE", "c")]).contains("a or b"));
+        assert!(text(&[("PGPAIR_TTL_MS", "5s")]).contains("PGPAIR_TTL_MS"));
+        assert!(text(&[("PGPAIR_PARAMETERS", "[]")]).contains("JSON object"));
+    }
+
+    #[test]
+    fn parameters_and_lines_are_json() {
+        let s = read(&[
+            ("PGPAIR_PARAMETERS", r#"{"work_mem":"8MB"}"#),
+            ("PGPAIR_HBA", r#"["host all x all reject"]"#),
+        ])
+        .unwrap();
+        assert_eq!(s.parameters["work_mem"], "8MB");
+        assert_eq!(s.hba.len(), 1);
+    }
+}

@@ -1,0 +1,393 @@
+//! SQL over the local socket, each statement under a limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgpair_core::lsn::Lsn;
+use pgpair_core::timeline::TimelineId;
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+
+use crate::settings::Settings;
+
+/// A connection over the socket is made at once or not at all.
+const CONNECT: Duration = Duration::from_secs(2);
+/// For [`Sql::observe`]: it reads memory only.
+const OBSERVE: Duration = Duration::from_secs(1);
+/// For slots and the like.
+const SMALL: Duration = Duration::from_secs(5);
+
+const OBSERVE_QUERY: &str = include_str!("sql/observe.sql");
+const PROBE: &str = include_str!("sql/probe.sql");
+
+/// A statement that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    /// Postgres refused or the connection broke.
+    #[error("cannot {action}: {}", reason(source))]
+    Postgres {
+        /// What was attempted.
+        action: &'static str,
+        /// Why it failed.
+        source: tokio_postgres::Error,
+    },
+    /// No answer in time.
+    #[error("cannot {action} within {limit:?}: postgres does not answer")]
+    Late {
+        /// What was attempted.
+        action: &'static str,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// An answer of another form than expected.
+    #[error("cannot {action}: postgres answered {text:?}")]
+    Answer {
+        /// What was attempted.
+        action: &'static str,
+        /// What came.
+        text: String,
+    },
+}
+
+/// The error of the server says more than the error of the client library.
+fn reason(e: &tokio_postgres::Error) -> String {
+    match (e.as_db_error(), std::error::Error::source(e)) {
+        (Some(db), _) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        (None, Some(cause)) => format!("{e}: {cause}"),
+        (None, None) => e.to_string(),
+    }
+}
+
+/// The superuser's connection to the local postgres. Clones share it; it is reopened after an error.
+#[derive(Debug, Clone)]
+pub struct Sql {
+    config: Arc<Config>,
+    peer: &'static str,
+    open: Arc<Mutex<Open>>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    connection: Option<Connection>,
+    failures: Failures,
+}
+
+#[derive(Debug)]
+struct Connection {
+    client: Client,
+    observe: Statement,
+}
+
+/// The archiver's failures are counted since the statistics began; reports want them since the last success.
+#[derive(Debug, Default)]
+struct Failures {
+    at_last_success: Option<u64>,
+}
+
+/// Everything that postgres says about itself at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PgFacts {
+    /// In recovery, so a standby.
+    pub in_recovery: bool,
+    /// `server_version_num`, such as 150018.
+    pub version_num: u32,
+    /// Timeline that is written (primary) or received (standby).
+    pub timeline: Option<TimelineId>,
+    /// Primary: end of what was inserted.
+    pub insert_lsn: Option<Lsn>,
+    /// Primary: end of what is on disk.
+    pub flush_lsn: Option<Lsn>,
+    /// Standby: received and flushed; `None` before the first stream.
+    pub receive_lsn: Option<Lsn>,
+    /// Standby: replayed.
+    pub replay_lsn: Option<Lsn>,
+    /// Standby: the walreceiver, if there is one.
+    pub receiver: Option<Receiver>,
+    /// Primary: what it knows of the peer's walreceiver, if it is connected.
+    pub peer: Option<PeerRow>,
+    /// The archiver.
+    pub archiver: ArchiverFacts,
+    /// `synchronous_standby_names` as this session sees it.
+    pub sync_names: String,
+}
+
+/// `pg_stat_wal_receiver`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receiver {
+    /// Its process.
+    pub pid: i32,
+    /// `streaming`, `starting`, …
+    pub status: String,
+    /// Flushed by it.
+    pub flushed: Option<Lsn>,
+    /// Timeline of that.
+    pub timeline: Option<TimelineId>,
+}
+
+/// The peer's row of `pg_stat_replication`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerRow {
+    /// `streaming`, `catchup`, …
+    pub state: String,
+    /// `sync`, `async`, …: the walsender's own view, no proof that commits wait.
+    pub sync_state: String,
+    /// Sent to it.
+    pub sent: Option<Lsn>,
+    /// Written by it.
+    pub write: Option<Lsn>,
+    /// Flushed by it.
+    pub flush: Option<Lsn>,
+    /// Replayed by it.
+    pub replay: Option<Lsn>,
+    /// Since its last answer.
+    pub reply_age: Option<Duration>,
+}
+
+/// `pg_stat_archiver`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ArchiverFacts {
+    /// Segments archived since the statistics began.
+    pub archived: u64,
+    /// Failures since the last success.
+    pub failures: u64,
+    /// File of the last success.
+    pub last_archived: Option<String>,
+    /// Unix milliseconds of the last success.
+    pub last_archived_at_ms: Option<i64>,
+    /// File of the last failure, if no success came after it.
+    pub failing: Option<String>,
+}
+
+impl Sql {
+    /// Prepares a connection; nothing is opened yet.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Sql {
+        let mut config = Config::new();
+        config
+            .host_path(settings.layout.socket_dir())
+            .port(settings.pg_port)
+            .user("postgres")
+            .dbname("postgres")
+            .application_name("pgpair-agent")
+            .connect_timeout(CONNECT)
+            .options("-c statement_timeout=10s -c lock_timeout=5s -c synchronous_commit=local");
+        let peer = Settings::standby_name(settings.instance.peer());
+        Sql { config: Arc::new(config), peer, open: Arc::default() }
+    }
+
+    /// Reads everything about this postgres in one statement.
+    ///
+    /// # Errors
+    /// Postgres is down, starting up, or does not answer.
+    pub async fn observe(&self) -> Result<PgFacts, SqlError> {
+        let action = "read the state of postgres";
+        let mut open = within(action, OBSERVE, async { Ok(self.open.lock().await) }).await?;
+        let result = within(action, OBSERVE, async {
+            let connection = match &open.connection {
+                Some(c) if !c.client.is_closed() => c,
+                _ => {
+                    let client = connect(&self.config, None).await?;
+                    let observe = client.prepare(OBSERVE_QUERY).await?;
+                    open.connection.insert(Connection { client, observe })
+                }
+            };
+            connection.client.query_one(&connection.observe, &[&self.peer]).await
+        })
+        .await;
+        match result {
+            Ok(row) => {
+                facts(&row, &mut open.failures).map_err(|e| SqlError::Answer { action, text: format!("{e}") })
+            }
+            Err(e) => {
+                open.connection = None;
+                Err(e)
+            }
+        }
+    }
+
+    /// Commits a small write and returns when it is on disk here; does not wait for a standby.
+    ///
+    /// # Errors
+    /// It did not succeed within `limit`.
+    pub async fn flush_probe(&self, limit: Duration) -> Result<(), SqlError> {
+        self.batch_alone("write and flush a probe", PROBE, limit).await
+    }
+
+    /// Runs `CHECKPOINT` and waits for its end.
+    ///
+    /// # Errors
+    /// It did not end within `limit`.
+    pub async fn checkpoint(&self, limit: Duration) -> Result<(), SqlError> {
+        let text = format!("SET statement_timeout = {}; CHECKPOINT", limit.as_millis());
+        self.batch_alone("run a checkpoint", &text, limit).await
+    }
+
+    /// Makes sure that the physical slot exists, and that it keeps WAL from now on.
+    ///
+    /// # Errors
+    /// Postgres refused, or all slots are in use.
+    pub async fn ensure_slot(&self, name: &str) -> Result<(), SqlError> {
+        let name = postgres_protocol::escape::escape_literal(name);
+        let text = format!(
+            "SELECT pg_create_physical_replication_slot({name}, true) \
+             WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {name})"
+        );
+        self.batch_alone("create the standby's replication slot", &text, SMALL).await
+    }
+
+    /// Drops the slot if it exists. Its walsender is ended first.
+    ///
+    /// # Errors
+    /// Postgres refused.
+    pub async fn drop_slot(&self, name: &str) -> Result<(), SqlError> {
+        let name = postgres_protocol::escape::escape_literal(name);
+        let text = format!(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
+                 WHERE slot_name = {name} AND active_pid IS NOT NULL; \
+             SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+                 WHERE slot_name = {name}"
+        );
+        self.batch_alone("drop a replication slot", &text, SMALL).await
+    }
+
+    /// Ends every session of a client: not ours, not the standby's.
+    ///
+    /// # Errors
+    /// Postgres refused.
+    pub async fn terminate_clients(&self) -> Result<(), SqlError> {
+        let text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                    WHERE backend_type = 'client backend' AND usename <> 'postgres'";
+        self.batch_alone("end the clients' sessions", text, SMALL).await
+    }
+
+    /// Opens a new session with `database`, or the default one.
+    ///
+    /// # Errors
+    /// Postgres does not accept connections.
+    pub async fn session(&self, database: Option<&str>) -> Result<Client, SqlError> {
+        within("connect to the local postgres", CONNECT, connect(&self.config, database)).await
+    }
+
+    /// Statements in a session of their own: a slow one must not hold up [`Sql::observe`].
+    pub(crate) async fn batch_alone(
+        &self,
+        action: &'static str,
+        text: &str,
+        limit: Duration,
+    ) -> Result<(), SqlError> {
+        within(action, limit, async {
+            let client = connect(&self.config, None).await?;
+            client.batch_execute(text).await
+        })
+        .await
+    }
+}
+
+/// Runs one attempt under an outer limit: neither authentication nor a query has one of its own.
+pub(crate) async fn within<T>(
+    action: &'static str,
+    limit: Duration,
+    attempt: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, SqlError> {
+    match tokio::time::timeout(limit, attempt).await {
+        Ok(result) => result.map_err(|source| SqlError::Postgres { action, source }),
+        Err(_) => Err(SqlError::Late { action, limit }),
+    }
+}
+
+async fn connect(config: &Config, database: Option<&str>) -> Result<Client, tokio_postgres::Error> {
+    let mut config = config.clone();
+    if let Some(d) = database {
+        config.dbname(d);
+    }
+    let (client, connection) = config.connect(NoTls).await?;
+    // Ends by itself when the client is dropped; its error reaches the pending query.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn facts(row: &Row, failures: &mut Failures) -> Result<PgFacts, tokio_postgres::Error> {
+    let lsn = |name: &str| -> Result<Option<Lsn>, tokio_postgres::Error> {
+        Ok(row.try_get::<_, Option<&str>>(name)?.and_then(|t| t.parse().ok()))
+    };
+    let timeline = |name: &str| -> Result<Option<TimelineId>, tokio_postgres::Error> {
+        let n: Option<i32> = row.try_get(name)?;
+        Ok(n.and_then(|n| u32::try_from(n).ok()).map(TimelineId))
+    };
+    let receiver = match row.try_get::<_, Option<i32>>("receiver_pid")? {
+        None => None,
+        Some(pid) => Some(Receiver {
+            pid,
+            status: row.try_get("receiver_status")?,
+            flushed: lsn("receiver_flushed")?,
+            timeline: timeline("receiver_timeline")?,
+        }),
+    };
+    let peer = match row.try_get::<_, Option<String>>("peer_state")? {
+        None => None,
+        Some(state) => Some(PeerRow {
+            state,
+            sync_state: row.try_get::<_, Option<String>>("peer_sync_state")?.unwrap_or_default(),
+            sent: lsn("peer_sent")?,
+            write: lsn("peer_write")?,
+            flush: lsn("peer_flush")?,
+            replay: lsn("peer_replay")?,
+            reply_age: row
+                .try_get::<_, Option<i64>>("peer_reply_age_ms")?
+                .map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
+        }),
+    };
+    Ok(PgFacts {
+        in_recovery: row.try_get("in_recovery")?,
+        version_num: u32::try_from(row.try_get::<_, i32>("version_num")?).unwrap_or(0),
+        timeline: timeline("timeline")?,
+        insert_lsn: lsn("insert_lsn")?,
+        flush_lsn: lsn("flush_lsn")?,
+        receive_lsn: lsn("receive_lsn")?,
+        replay_lsn: lsn("replay_lsn")?,
+        receiver,
+        peer,
+        archiver: archiver(row, failures)?,
+        sync_names: row.try_get("sync_names")?,
+    })
+}
+
+fn archiver(row: &Row, failures: &mut Failures) -> Result<ArchiverFacts, tokio_postgres::Error> {
+    let count = |name: &str| -> Result<u64, tokio_postgres::Error> {
+        Ok(u64::try_from(row.try_get::<_, i64>(name)?).unwrap_or(0))
+    };
+    let failing: Option<String> = row.try_get("archive_failing")?;
+    let failed = count("archive_failed")?;
+    Ok(ArchiverFacts {
+        archived: count("archive_archived")?,
+        failures: failures.since_success(failed, failing.is_some()),
+        last_archived: row.try_get("archive_last")?,
+        last_archived_at_ms: row.try_get("archive_last_at_ms")?,
+        failing,
+    })
+}
+
+impl Failures {
+    fn since_success(&mut self, failed: u64, failing: bool) -> u64 {
+        if !failing {
+            self.at_last_success = Some(failed);
+            return 0;
+        }
+        // Unknown start, or statistics that were reset: at least one.
+        failed.saturating_sub(self.at_last_success.unwrap_or(0)).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_since_the_last_success() {
+        let mut f = Failures::default();
+        assert_eq!(f.since_success(4, false), 0);
+        assert_eq!(f.since_success(7, true), 3);
+        assert_eq!(f.since_success(7, false), 0);
+        assert_eq!(f.since_success(0, true), 1);
+    }
+}

@@ -1,0 +1,169 @@
+//! `pgpair witness`: a second, tiny container of the pod that proves the death of the agent within milliseconds.
+//!
+//! The agent holds a lock of its own for as long as it lives, with its incarnation in the file. Whoever gets that lock, and then
+//! the volume's, knows that this incarnation is dead and that no process of its postgres is left. The witness tells the peer,
+//! which need not wait for its promise to lapse. It never decides anything, and keeps no lock for longer than the proof takes.
+
+use std::fs::File;
+use std::io;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use pgpair_core::authority::messages::{Evidence, EvidenceKind};
+use pgpair_core::ids::Incarnation;
+use rustix::fs::{FlockOperation, flock};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::layout::Layout;
+use crate::lock;
+use crate::peer::Peer;
+use crate::settings::Settings;
+
+/// The processes of a dead container are gone in milliseconds.
+const TREE: Duration = Duration::from_secs(10);
+/// Time between two looks for a new agent, and between two tries to tell the peer.
+const PAUSE: Duration = Duration::from_millis(200);
+/// One try to tell the peer.
+const TELL: Duration = Duration::from_millis(500);
+/// After this many tries its promise has lapsed anyway.
+const TRIES: u32 = 20;
+
+/// The lock of a living agent. The file goes with the process; no child inherits it.
+#[derive(Debug)]
+pub struct AgentLock {
+    _file: File,
+}
+
+impl AgentLock {
+    /// Takes it for this incarnation; waits while the witness of a predecessor still has it.
+    ///
+    /// # Errors
+    /// The file cannot be opened or written.
+    pub async fn acquire(layout: &Layout, incarnation: Incarnation) -> io::Result<AgentLock> {
+        let file = open(layout)?;
+        let mut complain = Instant::now() + TREE;
+        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if Instant::now() >= complain {
+                complain += TREE;
+                tracing::warn!(
+                    "another agent of this volume lives, or its witness waits for its postgres to end; waiting"
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        std::fs::write(layout.agent_lock(), incarnation.to_string())?;
+        Ok(AgentLock { _file: file })
+    }
+}
+
+fn open(layout: &Layout) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).open(layout.agent_lock())
+}
+
+/// The command. Ends at SIGTERM.
+#[must_use]
+pub fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = runtime.and_then(|runtime| {
+        let result = runtime.block_on(async {
+            let mut term = signal(SignalKind::terminate())?;
+            tokio::select! {
+                result = watch() => result,
+                _ = term.recv() => Ok(()),
+            }
+        });
+        // A thread may be waiting for the lock.
+        runtime.shutdown_background();
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!(error = %e, "the witness ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn watch() -> io::Result<()> {
+    let settings = Settings::from_env().map_err(io::Error::other)?;
+    let peer = Peer::new(&settings).map_err(io::Error::other)?;
+    let mut told = None;
+    loop {
+        let dead = death(&settings.layout).await?;
+        if dead.is_some() && dead != told {
+            told = dead;
+            if let Some(incarnation) = dead {
+                tell(&peer, incarnation).await;
+            }
+        }
+        // Nobody lives here at the moment: a new agent comes, or the pod goes.
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Waits for the end of the present agent; the incarnation that is dead then, with all of its postgres.
+async fn death(layout: &Layout) -> io::Result<Option<Incarnation>> {
+    let file = open(layout)?;
+    let file =
+        tokio::task::spawn_blocking(move || flock(&file, FlockOperation::LockExclusive).map(|()| file))
+            .await
+            .map_err(io::Error::other)??;
+    // Read with the lock in hand: what stands there is the last one that had it.
+    let incarnation = std::fs::read_to_string(layout.agent_lock())?.parse().ok();
+    let tree = lock::wait_free(&layout.lock(), Instant::now() + TREE).await?;
+    drop(file);
+    Ok(incarnation.filter(|_| tree.is_some()))
+}
+
+async fn tell(peer: &Peer, incarnation: Incarnation) {
+    let evidence = Evidence { incarnation, kind: EvidenceKind::VolumeLock };
+    for _ in 0..TRIES {
+        match peer.evidence(&evidence, TELL).await {
+            Ok(()) => {
+                tracing::warn!(%incarnation, "the agent and its postgres are dead: the peer knows");
+                return;
+            }
+            Err(e) => {
+                tracing::warn!(%incarnation, error = %e, "the agent is dead, and the peer cannot be told yet")
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn layout(dir: &Path) -> Layout {
+        let at = |name: &str| dir.join(name);
+        Layout { data: dir.into(), archive: at("archive"), run: at("run"), tls: at("tls"), app: at("app") }
+    }
+
+    #[tokio::test]
+    async fn the_death_of_an_agent_is_proven_by_both_locks() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = layout(dir.path());
+        let agent = AgentLock::acquire(&layout, Incarnation(7)).await.unwrap();
+        let postgres = lock::VolumeLock::try_acquire(&layout.lock()).unwrap().unwrap();
+        let watching = tokio::spawn({
+            let layout = layout.clone();
+            async move { death(&layout).await.unwrap() }
+        });
+        drop(agent);
+        // Its postgres still runs: no proof yet.
+        tokio::time::timeout(Duration::from_millis(50), async {
+            while !watching.is_finished() {
+                tokio::task::yield_now().await
+            }
+        })
+        .await
+        .unwrap_err();
+        drop(postgres);
+        let dead = tokio::time::timeout(TREE, watching).await.unwrap().unwrap();
+        assert_eq!(dead, Some(Incarnation(7)));
+        AgentLock::acquire(&layout, Incarnation(8)).await.unwrap();
+    }
+}

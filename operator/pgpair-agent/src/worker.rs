@@ -1,0 +1,474 @@
+//! The worker: keeps postgres as the state machine wishes it, one action at a time, and reports what it sees.
+//!
+//! Flow of a round: look at postgres, report the facts, take at most one action towards the wish, wait for a change.
+//! Guarantees: nothing is made writable unless the latest order allows it right before and right after the start;
+//! every action ends by itself or is bounded in time; "down" is reported only with the volume's lock in hand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pgpair_core::authority::timing::Ms;
+use pgpair_core::authority::{Desired, Directory, PgFacts, SyncState, Want};
+use pgpair_core::ids::{Term, VolumeId};
+use pgpair_core::lsn::Lsn;
+use pgpair_core::report::{ArchiveReport, Need, PostgresState, Role};
+use pgpair_core::timeline::TimelineId;
+use tokio::sync::{mpsc, watch};
+
+use crate::archive;
+use crate::clock;
+use crate::deadman::Deadman;
+use crate::driver::Input;
+use crate::endpoint::ReadWriteEndpoint;
+use crate::init::Tree;
+use crate::lock::{self, VolumeLock};
+use crate::peer::{Peer, PrimaryTimeline};
+use crate::pgdata::{self, DataDir};
+use crate::postmaster::{ClientAccess, PgBin, Postmaster};
+use crate::promote::Promotion;
+use crate::rejoin::{Branch, KeptBranch};
+use crate::settings::Settings;
+use crate::sql::{self, Sql};
+
+mod actions;
+mod follow;
+
+/// Set while a postgres that can write runs, or is about to be started or promoted. Shared with the driver, which kills
+/// while it is set and the gate is closed, and with the deadman, which does so when the driver cannot.
+#[derive(Debug, Clone)]
+pub struct Writable {
+    set: Arc<AtomicBool>,
+    deadman: Deadman,
+}
+
+impl Writable {
+    /// Not set; the deadman has no deadline.
+    #[must_use]
+    pub fn new(deadman: Deadman) -> Writable {
+        Writable { set: Arc::default(), deadman }
+    }
+
+    /// Whether it is set.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.set.load(Ordering::SeqCst)
+    }
+
+    /// When the deadman is to kill; `None` for not at all.
+    pub fn fence_at(&self, at: Option<Ms>) {
+        self.deadman.set(at);
+    }
+
+    fn raise(&self) {
+        self.set.store(true, Ordering::SeqCst);
+    }
+
+    /// Nothing writable is left: whatever runs from now on (tools that look at the dead directory) is not to be killed.
+    fn lower(&self) {
+        self.set.store(false, Ordering::SeqCst);
+        self.deadman.set(None);
+    }
+}
+
+/// Time between two looks at a postgres that is as it should be.
+const CALM: Duration = Duration::from_millis(500);
+/// The same while it is not.
+const BUSY: Duration = Duration::from_millis(50);
+/// The same while a take-over waits for it.
+const URGENT: Duration = Duration::from_millis(10);
+/// A standby that has not answered for so long is not taken for a streaming one: its postgres may hang.
+const STALE: Duration = Duration::from_millis(1200);
+/// A dead postmaster's children are gone in milliseconds.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// The wish, with what the worker must know besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    /// What postgres should be.
+    pub desired: Desired,
+    /// Term of the wish.
+    pub term: Term,
+    /// Role in that term.
+    pub role: Role,
+    /// A take-over waits.
+    pub urgent: bool,
+    /// The state of postgres that the wish was made for: it means nothing for another one.
+    pub seen: PostgresState,
+    /// The driver has ended: carry it out whatever the state is.
+    pub last: bool,
+}
+
+impl Order {
+    /// Before the first one: nothing is to run.
+    #[must_use]
+    pub fn none() -> Order {
+        let desired = Desired {
+            postgres: Want::Down,
+            synchronous: true,
+            sync_epoch: 0,
+            admit_clients: false,
+            fence_at: None,
+            refusal: None,
+        };
+        Order {
+            desired,
+            term: Term(0),
+            role: Role::Unknown,
+            urgent: false,
+            seen: PostgresState::Down,
+            last: false,
+        }
+    }
+
+    fn allows_writes(&self) -> bool {
+        let open = self.desired.fence_at.is_none_or(|at| clock::now() < at);
+        open && matches!(self.desired.postgres, Want::Primary | Want::Promoted)
+    }
+}
+
+/// What the worker saw in one round.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// For the state machine.
+    pub facts: PgFacts,
+    /// All of SQL, if postgres answered.
+    pub sql: Option<sql::PgFacts>,
+    /// The archive volume.
+    pub archive: ArchiveReport,
+    /// What this instance cannot do for itself.
+    pub need: Option<Need>,
+    /// The promotion that this worker carried out last.
+    pub promotion: Option<(Term, Promotion)>,
+    /// When the endpoint was pointed here, and in which term (Unix milliseconds).
+    pub endpoint: Option<(Term, i64)>,
+}
+
+/// In which role postgres was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Standby,
+    Primary,
+}
+
+enum Server {
+    /// Nothing runs, and the lock is ours.
+    Down { lock: Option<VolumeLock> },
+    /// A postmaster of ours runs.
+    Up { postmaster: Postmaster, kind: Kind, since: Instant, ready: bool, promoting: bool },
+}
+
+/// The worker's state.
+pub struct Worker {
+    settings: Arc<Settings>,
+    bin: PgBin,
+    sql: Sql,
+    peer: Peer,
+    endpoint: ReadWriteEndpoint,
+    tree: Tree,
+    writable: Writable,
+    order: watch::Receiver<Order>,
+    inputs: mpsc::Sender<Input>,
+    timeline: watch::Sender<Option<PrimaryTimeline>>,
+    server: Server,
+    access: ClientAccess,
+    sync: SyncState,
+    seen: Option<sql::PgFacts>,
+    seen_at: Instant,
+    /// Newest timeline that this postmaster has received: without a walreceiver, the control file tells an older one.
+    received_timeline: Option<TimelineId>,
+    last_flush: Option<Lsn>,
+    end: Option<(TimelineId, Lsn)>,
+    failed_starts: u32,
+    not_before: Instant,
+    prepared: Option<Term>,
+    promotion: Option<(Term, Promotion)>,
+    pointed: Option<(Term, i64)>,
+    need: Option<Need>,
+    not_streaming_since: Option<Instant>,
+    doubtful: bool,
+    kept: Option<(Branch, KeptBranch)>,
+    end_tried: Option<Instant>,
+    driver_ended: bool,
+    archive: ArchiveReport,
+    archive_read: Option<Instant>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("instance", &self.settings.instance).finish_non_exhaustive()
+    }
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Settings.
+    pub settings: Arc<Settings>,
+    /// PostgreSQL's programs.
+    pub bin: PgBin,
+    /// The peer's agent.
+    pub peer: Peer,
+    /// The read-write endpoint.
+    pub endpoint: ReadWriteEndpoint,
+    /// The processes to kill.
+    pub tree: Tree,
+    /// Shared with the driver.
+    pub writable: Writable,
+    /// From the driver.
+    pub order: watch::Receiver<Order>,
+    /// To the driver.
+    pub inputs: mpsc::Sender<Input>,
+    /// To the server.
+    pub timeline: watch::Sender<Option<PrimaryTimeline>>,
+    /// The volume's lock.
+    pub lock: VolumeLock,
+}
+
+impl Worker {
+    /// A worker that has not looked at anything yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Worker {
+        let sql = Sql::new(&parts.settings);
+        Worker {
+            settings: parts.settings,
+            bin: parts.bin,
+            sql,
+            peer: parts.peer,
+            endpoint: parts.endpoint,
+            tree: parts.tree,
+            writable: parts.writable,
+            order: parts.order,
+            inputs: parts.inputs,
+            timeline: parts.timeline,
+            server: Server::Down { lock: Some(parts.lock) },
+            access: ClientAccess::Closed,
+            sync: SyncState::Unknown,
+            seen: None,
+            seen_at: Instant::now(),
+            received_timeline: None,
+            last_flush: None,
+            end: None,
+            failed_starts: 0,
+            not_before: Instant::now(),
+            prepared: None,
+            promotion: None,
+            pointed: None,
+            need: None,
+            not_streaming_since: None,
+            doubtful: false,
+            kept: None,
+            end_tried: None,
+            driver_ended: false,
+            archive: ArchiveReport::default(),
+            archive_read: None,
+        }
+    }
+
+    /// Runs until the driver is gone and postgres is down.
+    pub async fn run(mut self) {
+        loop {
+            let order = *self.order.borrow_and_update();
+            self.look().await;
+            if self.end.is_none() && matches!(self.server, Server::Down { .. }) && self.end_tried.is_none() {
+                // A directory that was left by an agent before us: where its log ends is the first thing to know.
+                self.end_tried = Some(Instant::now());
+                self.find_end().await;
+            }
+            self.note_need(order.role == Role::Standby && matches!(self.server, Server::Down { .. }));
+            self.report().await;
+            let order = *self.order.borrow_and_update();
+            let acted = (order.last || order.seen == self.facts().state) && self.act(&order).await;
+            if acted {
+                self.look().await;
+                self.report().await;
+            }
+            if self.driver_ended && matches!(self.server, Server::Down { .. }) {
+                return;
+            }
+            let pause = match (order.urgent, self.is_settled(&order)) {
+                (true, _) => URGENT,
+                (false, true) => CALM,
+                (false, false) => BUSY,
+            };
+            let exited = match &self.server {
+                Server::Up { postmaster, .. } => Some(postmaster.clone()),
+                Server::Down { .. } => None,
+            };
+            tokio::select! {
+                changed = self.order.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(pause) => {}
+                how = exit_of(exited) => self.buried(&how).await,
+            }
+        }
+    }
+
+    fn is_settled(&self, order: &Order) -> bool {
+        match (&self.server, order.desired.postgres) {
+            (Server::Up { kind: Kind::Primary, ready: true, .. }, Want::Primary | Want::Promoted) => {
+                self.access == ClientAccess::Open && self.prepared == Some(order.term)
+            }
+            (Server::Up { kind: Kind::Standby, ready, .. }, Want::Following(_)) => *ready,
+            (Server::Up { .. }, Want::Unchanged) => true,
+            (Server::Down { .. }, Want::Down | Want::Stopped) => true,
+            _ => false,
+        }
+    }
+
+    /// The postmaster has ended: end what it left behind, and take the lock, which proves that nothing is left.
+    async fn buried(&mut self, how: &str) {
+        tracing::warn!(how, "postgres has ended");
+        let tree = self.tree;
+        let _ = tokio::task::spawn_blocking(move || tree.kill(DEATH)).await;
+        match lock::wait_free(&self.settings.layout.lock(), Instant::now() + DEATH).await {
+            Ok(Some(lock)) => {
+                if let Server::Up { ready: false, .. } = self.server {
+                    self.failed_starts += 1;
+                    let wait = Duration::from_millis(200 << self.failed_starts.min(6));
+                    self.not_before = Instant::now() + wait;
+                }
+                self.server = Server::Down { lock: Some(lock) };
+                self.writable.lower();
+                self.forget_server();
+                self.find_end().await;
+            }
+            Ok(None) => tracing::error!("a process still holds the volume's lock {DEATH:?} after the kill"),
+            Err(e) => tracing::error!(error = %e, "the volume's lock cannot be tried"),
+        }
+    }
+
+    fn forget_server(&mut self) {
+        self.access = ClientAccess::Closed;
+        self.sync = SyncState::Unknown;
+        self.seen = None;
+        self.received_timeline = None;
+        self.prepared = None;
+        self.not_streaming_since = None;
+        self.timeline.send_replace(None);
+    }
+
+    /// Where the log of the stopped directory ends: what a resignation must say.
+    async fn find_end(&mut self) {
+        let layout = &self.settings.layout;
+        if !matches!(pgdata::inspect(layout), Ok(DataDir::Ready(_))) {
+            return;
+        }
+        let end = async {
+            let control = pgdata::control_data(&self.bin, &layout.pgdata()).await?;
+            pgdata::end_of_wal(&self.bin, layout, &control, self.last_flush).await
+        };
+        match end.await {
+            Ok(position) => self.end = Some((position.timeline, position.end)),
+            Err(e) => {
+                tracing::warn!(error = %e, "the end of the log cannot be found; no resignation is possible")
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let Server::Up { postmaster, ready, since, .. } = &mut self.server else { return };
+        // Asked too early, postgres would refuse, and fill its log with refusals.
+        if postmaster.has_exited().is_some() || !(*ready || postmaster.says_ready()) {
+            return;
+        }
+        match self.sql.observe().await {
+            Ok(facts) => {
+                if !*ready {
+                    tracing::info!(took_ms = since.elapsed().as_millis(), "postgres accepts connections");
+                    *ready = true;
+                    self.failed_starts = 0;
+                }
+                self.last_flush = facts.flush_lsn.or(facts.receive_lsn).or(self.last_flush);
+                self.received_timeline =
+                    facts.receiver.as_ref().and_then(|r| r.timeline).max(self.received_timeline);
+                self.seen = Some(facts);
+                self.seen_at = Instant::now();
+            }
+            Err(e) => {
+                tracing::debug!(error = %e, "postgres does not answer");
+                if !*ready {
+                    self.seen = None;
+                }
+            }
+        }
+        if self.archive_read.is_none_or(|t| t.elapsed() >= Duration::from_secs(1)) {
+            self.archive_read = Some(Instant::now());
+            self.read_archive().await;
+        }
+    }
+
+    async fn read_archive(&mut self) {
+        let Ok(DataDir::Ready(volume)) = pgdata::inspect(&self.settings.layout) else { return };
+        let settings = self.settings.clone();
+        let archiver = self.seen.as_ref().map(|s| s.archiver.clone());
+        let read =
+            move || archive::archive_status(&settings.layout, volume.system_identifier, archiver.as_ref());
+        self.archive = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+    }
+
+    async fn report(&mut self) {
+        let observed = Observed {
+            facts: self.facts(),
+            sql: self.seen.clone(),
+            archive: self.archive.clone(),
+            need: self.need.clone(),
+            promotion: self.promotion,
+            endpoint: self.pointed,
+        };
+        self.driver_ended = self.inputs.send(Input::Observed(Box::new(observed))).await.is_err();
+    }
+
+    fn directory(&self) -> (Directory, Option<pgdata::Volume>) {
+        match pgdata::inspect(&self.settings.layout) {
+            Ok(DataDir::Empty) => (Directory::Empty, None),
+            Ok(DataDir::Unfinished) => (Directory::Unusable, None),
+            Ok(DataDir::Ready(volume)) => {
+                let standby = self.settings.layout.in_pgdata("standby.signal").exists();
+                (if standby { Directory::Standby } else { Directory::Primary }, Some(volume))
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "the data volume cannot be read");
+                (Directory::Unknown, None)
+            }
+        }
+    }
+
+    fn facts(&self) -> PgFacts {
+        let (directory, volume) = self.directory();
+        let seen = self.seen.as_ref();
+        let receiver = seen.and_then(|s| s.receiver.as_ref());
+        let recovery = seen.is_none_or(|s| s.in_recovery);
+        let state = match &self.server {
+            Server::Down { .. } => PostgresState::Down,
+            Server::Up { promoting: true, .. } => PostgresState::Promoting,
+            Server::Up { ready: true, kind: Kind::Primary, .. } if !recovery => PostgresState::Primary,
+            Server::Up { ready: true, kind: Kind::Standby, .. } if recovery => PostgresState::Standby,
+            Server::Up { .. } => PostgresState::Starting,
+        };
+        let up = !matches!(self.server, Server::Down { .. });
+        PgFacts {
+            state,
+            directory,
+            volume: volume.map(|v| v.volume_id),
+            system_identifier: volume.map(|v| v.system_identifier),
+            timeline: seen.and_then(|s| s.timeline).max(self.received_timeline),
+            flush: seen.and_then(|s| s.flush_lsn.or(s.receive_lsn)),
+            replay: seen.and_then(|s| s.replay_lsn),
+            streaming: receiver.is_some_and(|r| r.status == "streaming") && self.seen_at.elapsed() < STALE,
+            end: if up { None } else { self.end },
+            sync: self.sync,
+            failed_starts: self.failed_starts,
+        }
+    }
+
+    fn new_volume_id() -> VolumeId {
+        VolumeId(rand::random())
+    }
+}
+
+async fn exit_of(postmaster: Option<Postmaster>) -> String {
+    match postmaster {
+        Some(p) => p.exited().await,
+        None => std::future::pending().await,
+    }
+}

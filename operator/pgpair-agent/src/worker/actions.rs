@@ -1,0 +1,309 @@
+//! One action towards the wish: initialise, start, stop, promote, switch synchronous commit, let clients in.
+
+use std::time::{Duration, Instant};
+
+use pgpair_core::authority::{SyncState, Want};
+use pgpair_core::ids::Term;
+use pgpair_core::timeline::TimelineHistory;
+
+use super::{Kind, Order, Server, Worker};
+use crate::clock;
+use crate::peer::PrimaryTimeline;
+use crate::pgdata::{self, DataDir};
+use crate::postmaster::{self, ClientAccess, StartAs, StartOptions, sync};
+use crate::promote;
+use crate::rejoin::PrimaryHistory;
+use crate::settings::Settings;
+
+/// A fast shutdown that takes longer is ended by force; the standby gets the rest of the log from us as files.
+const STOP: Duration = Duration::from_secs(5);
+/// For the walsenders to send the shutdown checkpoint.
+const LAST_WORDS: Duration = Duration::from_millis(150);
+/// Recovery of what the standby has received ends in far less.
+const PROMOTE: Duration = Duration::from_secs(60);
+/// Includes an immediate checkpoint.
+const SYNC: Duration = Duration::from_secs(60);
+
+impl Worker {
+    /// Takes at most one action; says whether it took one.
+    pub(super) async fn act(&mut self, order: &Order) -> bool {
+        match (&self.server, order.desired.postgres) {
+            (Server::Down { .. }, Want::Initialise) => self.initialise().await,
+            (Server::Down { .. }, Want::Primary) => self.start_primary(order).await,
+            (Server::Down { .. }, Want::Promoted) => self.start_standby().await,
+            (Server::Down { .. }, Want::Following(term)) => self.follow(term).await,
+            (Server::Down { .. }, _) => false,
+            (Server::Up { .. }, Want::Stopped) => self.stop().await,
+            (Server::Up { kind: Kind::Standby, .. }, Want::Down) => self.stop().await,
+            (Server::Up { kind: Kind::Primary, ready: true, .. }, Want::Primary | Want::Promoted) => {
+                self.tend_primary(order).await
+            }
+            (Server::Up { kind: Kind::Standby, ready: true, .. }, Want::Promoted) => {
+                self.promote(order).await
+            }
+            (Server::Up { kind: Kind::Standby, ready: true, .. }, Want::Following(term)) => {
+                self.tend_standby(term).await
+            }
+            // Fencing is the driver's; whatever else is on its way.
+            (Server::Up { .. }, _) => false,
+        }
+    }
+
+    async fn initialise(&mut self) -> bool {
+        if Instant::now() < self.not_before {
+            return false;
+        }
+        self.not_before = Instant::now() + Duration::from_secs(5);
+        let layout = self.settings.layout.clone();
+        if matches!(pgdata::inspect(&layout), Ok(DataDir::Unfinished))
+            && let Err(e) = pgdata::move_aside(&layout)
+        {
+            tracing::error!(error = %e, "an unfinished data directory cannot be moved aside");
+            return false;
+        }
+        let Server::Down { lock: Some(lock) } = &self.server else { return false };
+        tracing::info!("initialising a new cluster");
+        match postmaster::initdb(&self.settings, &self.bin, lock, Worker::new_volume_id()).await {
+            Ok(system) => {
+                tracing::info!(%system, "initialised");
+                self.not_before = Instant::now();
+            }
+            Err(e) => tracing::error!(error = %e, "initdb failed"),
+        }
+        true
+    }
+
+    /// Whether the latest order (not the one that this round began with) allows a writable postgres.
+    fn allowed(&self) -> bool {
+        self.order.borrow().allows_writes()
+    }
+
+    async fn start_primary(&mut self, order: &Order) -> bool {
+        if Instant::now() < self.not_before {
+            return false;
+        }
+        let sync_with = order.desired.synchronous.then_some(self.settings.instance.peer());
+        let options = StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with };
+        // Told to the driver before, so that from here on it kills whatever it finds when the gate closes.
+        self.writable.raise();
+        if !self.allowed() {
+            self.writable.lower();
+            return false;
+        }
+        self.start(options, Kind::Primary).await;
+        if matches!(self.server, Server::Down { .. }) {
+            self.writable.lower();
+        } else if !self.allowed() {
+            let tree = self.tree;
+            let _ = tokio::task::spawn_blocking(move || tree.kill(Duration::from_secs(1))).await;
+        }
+        true
+    }
+
+    pub(super) async fn start_standby(&mut self) -> bool {
+        if Instant::now() < self.not_before {
+            return false;
+        }
+        let role =
+            StartAs::Standby { host: self.settings.peer_host.clone(), port: self.settings.peer_pg_port };
+        self.start(StartOptions { role, clients: ClientAccess::Open, sync_with: None }, Kind::Standby).await;
+        true
+    }
+
+    async fn start(&mut self, options: StartOptions, kind: Kind) {
+        let Server::Down { lock } = &mut self.server else { return };
+        let Some(lock) = lock.take() else { return };
+        let clients = options.clients;
+        (self.end, self.end_tried) = (None, None);
+        match postmaster::start(&self.settings, &self.bin, lock, options).await {
+            Ok(postmaster) => {
+                tracing::info!(?kind, pid = postmaster.pid().as_raw_nonzero(), "postgres started");
+                let since = Instant::now();
+                self.server = Server::Up { postmaster, kind, since, ready: false, promoting: false };
+                self.access = clients;
+                self.sync = SyncState::Unknown;
+                self.need = None;
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "postgres could not be started");
+                self.failed_starts += 1;
+                self.not_before = Instant::now() + Duration::from_secs(1);
+                self.buried("not started").await;
+            }
+        }
+    }
+
+    pub(super) async fn stop(&mut self) -> bool {
+        let Server::Up { postmaster, .. } = &self.server else { return false };
+        let postmaster = postmaster.clone();
+        tracing::info!("stopping postgres (fast shutdown)");
+        let begin = Instant::now();
+        let done = tokio::select! {
+            stopped = postmaster.stop_fast(STOP) => stopped.map_err(|e| e.to_string()),
+            () = self.shut_down() => Err("the shutdown checkpoint is written; the archiver is not waited for".into()),
+        };
+        if let Err(e) = done {
+            tracing::info!(reason = e, "ending the shutdown by force");
+            let tree = self.tree;
+            let _ = tokio::task::spawn_blocking(move || tree.kill(Duration::from_secs(5))).await;
+        }
+        let how = postmaster.exited().await;
+        tracing::info!(took_ms = begin.elapsed().as_millis(), "postgres stopped");
+        self.buried(&how).await;
+        true
+    }
+
+    /// Returns some time after the shutdown checkpoint of a primary is on disk: what follows is the archiver, which goes on
+    /// after the next start, and the walsenders, which get that time; the standby fetches what they did not send.
+    async fn shut_down(&self) {
+        let pgdata = self.settings.layout.pgdata();
+        while !pgdata::is_shut_down(&pgdata) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(LAST_WORDS).await;
+    }
+
+    /// A running primary: prepared once a term, synchronous commit as wished, clients when admitted, the endpoint here.
+    async fn tend_primary(&mut self, order: &Order) -> bool {
+        if self.prepared != Some(order.term) {
+            return self.prepare(order.term).await;
+        }
+        let proven = match self.sync {
+            SyncState::On { epoch, .. } => order.desired.synchronous && epoch == order.desired.sync_epoch,
+            SyncState::Off => !order.desired.synchronous,
+            SyncState::Unknown => false,
+        };
+        if !proven {
+            return self.switch_sync(order.desired.synchronous, order.desired.sync_epoch).await;
+        }
+        if order.desired.admit_clients && self.access == ClientAccess::Closed {
+            let Server::Up { postmaster, .. } = &self.server else { return false };
+            match postmaster::set_clients(&self.settings, postmaster, ClientAccess::Open) {
+                Ok(()) => self.access = ClientAccess::Open,
+                Err(e) => tracing::error!(error = %e, "clients cannot be let in"),
+            }
+            return true;
+        }
+        if self.access == ClientAccess::Open && self.pointed.is_none_or(|(term, _)| term != order.term) {
+            return self.point_here(order.term).await;
+        }
+        false
+    }
+
+    /// What a new primary needs: roles (a new pair), the standby's slot, and its past for those who rejoin.
+    async fn prepare(&mut self, term: Term) -> bool {
+        let work = async {
+            if term == Term(1) {
+                postmaster::bootstrap(&self.settings, &self.sql).await.map_err(|e| e.to_string())?;
+            }
+            let slot = Settings::standby_name(self.settings.instance.peer());
+            self.sql.ensure_slot(slot).await.map_err(|e| e.to_string())
+        };
+        if let Err(e) = work.await {
+            tracing::error!(error = e, "the new primary cannot be prepared; trying again");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            return false;
+        }
+        match self.past(term) {
+            Some(past) => {
+                self.timeline.send_replace(Some(past));
+                self.prepared = Some(term);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn past(&self, term: Term) -> Option<PrimaryTimeline> {
+        let seen = self.seen.as_ref()?;
+        let (timeline, flush) = (seen.timeline?, seen.flush_lsn?);
+        let Ok(DataDir::Ready(volume)) = pgdata::inspect(&self.settings.layout) else { return None };
+        let history: TimelineHistory =
+            match pgdata::history(&self.settings.layout, volume.system_identifier, timeline) {
+                Ok(history) => history?,
+                Err(e) => {
+                    tracing::error!(error = %e, "the history of our timeline cannot be read");
+                    return None;
+                }
+            };
+        Some(PrimaryTimeline { term, past: PrimaryHistory { history, flush } })
+    }
+
+    async fn switch_sync(&mut self, on: bool, epoch: u32) -> bool {
+        // Told before it begins: in between, nothing is proven.
+        self.sync = SyncState::Unknown;
+        self.report().await;
+        let Server::Up { postmaster, .. } = &self.server else { return false };
+        let standby = on.then_some(self.settings.instance.peer());
+        match sync::set_sync(&self.settings, postmaster, &self.sql, standby, SYNC).await {
+            Ok(Some(from)) => {
+                tracing::info!(%from, "every commit waits for the standby");
+                self.sync = SyncState::On { from, epoch };
+            }
+            Ok(None) => {
+                tracing::info!("commits do not wait for the standby");
+                self.sync = SyncState::Off;
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "synchronous commit cannot be switched; trying again");
+                self.sync = SyncState::Unknown;
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn point_here(&mut self, term: Term) -> bool {
+        match self.endpoint.point_here().await {
+            Ok(_) => {
+                self.pointed = Some((term, clock::unix_ms()));
+                tracing::info!(term = term.0, "the read-write endpoint is here");
+                true
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "the read-write endpoint is not here yet; trying again");
+                false
+            }
+        }
+    }
+
+    async fn promote(&mut self, order: &Order) -> bool {
+        self.writable.raise();
+        if !self.allowed() {
+            self.writable.lower();
+            return false;
+        }
+        let Server::Up { postmaster, promoting, .. } = &mut self.server else { return false };
+        *promoting = true;
+        let postmaster = postmaster.clone();
+        tracing::warn!(term = order.term.0, "promoting through the trigger file");
+        match promote::promote(&self.settings, &postmaster, &self.sql, PROMOTE).await {
+            Ok(promotion) => {
+                tracing::warn!(
+                    term = order.term.0,
+                    took_ms = promotion.confirmed.as_millis(),
+                    "promoted: a write was flushed"
+                );
+                self.promotion = Some((order.term, promotion));
+                self.sync = SyncState::Off;
+                if let Server::Up { kind, promoting, .. } = &mut self.server {
+                    (*kind, *promoting) = (Kind::Primary, false);
+                }
+                self.point_here(order.term).await;
+                // Before PostgreSQL 16 pg_rewind reads the timeline of its source from the control file.
+                let sql = self.sql.clone();
+                tokio::spawn(async move { sql.checkpoint(Duration::from_secs(300)).await });
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "the promotion did not come to its end");
+                if let Server::Up { promoting, kind, .. } = &mut self.server {
+                    *promoting = false;
+                    if !self.settings.layout.in_pgdata("standby.signal").exists() {
+                        *kind = Kind::Primary;
+                    }
+                }
+            }
+        }
+        true
+    }
+}

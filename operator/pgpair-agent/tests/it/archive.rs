@@ -1,0 +1,144 @@
+//! The archive as postgres uses it.
+
+use std::fs;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Path as UrlPath;
+use axum::http::StatusCode;
+use axum::routing::get;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use pgpair_agent::archive::{archive_status, wal_file};
+use pgpair_agent::restore::{RestoreError, restore};
+use pgpair_agent::{pgdata, tls};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::fixture::{Instance, eventually, run};
+
+/// What the agent of `i` serves its peer.
+async fn serve_wal(i: &Instance) {
+    let layout = i.settings.layout.clone();
+    let system = pgdata::system_identifier(&layout.pgdata()).unwrap();
+    let app = Router::new().route(
+        "/v1/wal/{name}",
+        get(async move |UrlPath(name): UrlPath<String>| match wal_file(&layout, system, &name, false) {
+            Some(path) => Ok(fs::read(path).unwrap()),
+            None => Err(StatusCode::NOT_FOUND),
+        }),
+    );
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls::server_config(&i.settings.layout.tls).unwrap()));
+    let listener = TcpListener::bind((i.settings.listen, i.settings.peer_port)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (acceptor, service) = (acceptor.clone(), TowerToHyperService::new(app.clone()));
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(tcp).await else { return };
+                let http = hyper::server::conn::http1::Builder::new();
+                let _ = http.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+}
+
+/// Fills a segment and waits until it is in the archives of all `at`.
+async fn archived_segment(primary: &Instance, at: &[&Instance]) -> String {
+    let client = primary.sql.session(None).await.unwrap();
+    let name: String =
+        client.query_one("SELECT pg_walfile_name(pg_current_wal_insert_lsn())", &[]).await.unwrap().get(0);
+    primary.exec("INSERT INTO t VALUES (1); SELECT pg_switch_wal(); INSERT INTO t VALUES (1)").await;
+    for i in at {
+        let path = i.wal_archive().join(&name);
+        eventually("the segment is archived", async || path.exists().then_some(())).await;
+    }
+    name
+}
+
+#[test]
+fn both_archives_hold_the_same_segments() {
+    run(async |w| {
+        w.pair().await;
+        let name = archived_segment(&w.a, &[&w.a, &w.b]).await;
+        let read = |i: &Instance| fs::read(i.wal_archive().join(&name)).unwrap();
+        assert!(read(&w.a) == read(&w.b));
+        let facts = eventually("postgres says so", async || {
+            let facts = w.a.facts().await;
+            (facts.archiver.last_archived.as_deref() >= Some(name.as_str())).then_some(facts)
+        })
+        .await;
+        let system = pgdata::system_identifier(&w.a.settings.layout.pgdata()).unwrap();
+        let status = archive_status(&w.a.settings.layout, system, Some(&facts.archiver));
+        assert!(status.last_segment >= Some(name) && status.last_archived_at_ms.is_some());
+        assert_eq!((status.failures, status.backlog_segments.is_some()), (Some(0), true));
+    });
+}
+
+#[test]
+fn a_failing_archive_is_counted_and_named() {
+    run(async |w| {
+        w.primary().await;
+        assert_eq!(w.a.facts().await.archiver.failing, None);
+        // Another server's segment under the next name.
+        let client = w.a.sql.session(None).await.unwrap();
+        let query = "SELECT pg_walfile_name(pg_current_wal_insert_lsn())";
+        let name: String = client.query_one(query, &[]).await.unwrap().get(0);
+        fs::create_dir_all(w.a.wal_archive()).unwrap();
+        fs::write(w.a.wal_archive().join(&name), b"foreign").unwrap();
+        w.a.exec("INSERT INTO t VALUES (1); SELECT pg_switch_wal()").await;
+        let facts = eventually("the refusal is seen", async || {
+            Some(w.a.facts().await.archiver).filter(|a| a.failing.is_some())
+        })
+        .await;
+        assert!(facts.failures >= 1 && facts.failing == Some(name.clone()));
+        assert_eq!(fs::read(w.a.wal_archive().join(name)).unwrap(), b"foreign");
+    });
+}
+
+#[test]
+fn a_segment_comes_from_our_archive_else_from_the_peers_else_from_nobody() {
+    run(async |w| {
+        w.pair().await;
+        let name = archived_segment(&w.a, &[&w.a, &w.b]).await;
+        let to = w.path().join("restored");
+        assert_eq!(restore(&w.b.settings, &name, &to).unwrap(), "archive");
+        let own = w.b.wal_archive().join(&name);
+        let content = fs::read(&own).unwrap();
+        assert!(fs::read(&to).unwrap() == content);
+        fs::remove_file(&to).unwrap();
+        fs::remove_file(&own).unwrap();
+        // restore() has a runtime of its own, as the command has.
+        let ask = async |name: String| {
+            let (settings, to) = (w.b.settings.clone(), to.clone());
+            tokio::task::spawn_blocking(move || restore(&settings, &name, &to)).await.unwrap()
+        };
+        assert!(matches!(ask(name.clone()).await, Err(RestoreError::Peer { .. })));
+        serve_wal(&w.a).await;
+        assert_eq!(ask(name.clone()).await.unwrap(), "peer");
+        assert!(fs::read(&to).unwrap() == content);
+        let absent = "0000000100000000000000FE".to_owned();
+        assert!(matches!(ask(absent).await, Err(RestoreError::Nobody)));
+        // A damaged copy of ours is not used.
+        fs::write(&own, &content[..100]).unwrap();
+        assert_eq!(ask(name).await.unwrap(), "peer");
+    });
+}
+
+#[test]
+fn a_standby_whose_wal_is_gone_from_the_primary_catches_up_from_the_peers_archive() {
+    run(async |mut w| {
+        w.a.settings.parameters.insert("wal_keep_size".into(), "0".into());
+        let (_, b) = w.pair().await;
+        w.b.stop(&b).await;
+        w.a.sql.drop_slot("pgpair_b").await.unwrap();
+        for _ in 0..3 {
+            archived_segment(&w.a, &[&w.a]).await;
+        }
+        w.a.sql.checkpoint(crate::fixture::LIMIT).await.unwrap();
+        serve_wal(&w.a).await;
+        w.a.sql.ensure_slot("pgpair_b").await.unwrap();
+        w.b.start(w.b.standby_of(&w.a)).await;
+        w.streaming(&w.a).await;
+        assert_eq!(w.b.count().await, w.a.count().await);
+    });
+}

@@ -1,0 +1,318 @@
+//! A pair on loopback: temporary volumes, certificates, two instances.
+//!
+//! Each test runs in a process of its own, which is the subreaper of its postgres processes and, since postgres refuses root,
+//! is started as the user `postgres` (or `nobody`) when the tests run as root.
+
+use std::any::type_name;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use pgpair_agent::base_backup;
+use pgpair_agent::init::Tree;
+use pgpair_agent::lock::{VolumeLock, wait_free};
+use pgpair_agent::postmaster::{
+    self, ClientAccess, PgBin, Postmaster, StartAs, StartOptions, bootstrap, initdb, start,
+};
+use pgpair_agent::settings::Settings;
+use pgpair_agent::sql::{PgFacts, Sql};
+use pgpair_core::ids::{InstanceId, VolumeId};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+
+pub const LIMIT: Duration = Duration::from_secs(60);
+const CHILD: &str = "PGPAIR_TEST_CHILD";
+const ARGS: &str = "PGPAIR_TEST_ARGS";
+
+/// Runs the body of a test in its own process, then kills whatever it has left.
+pub fn run<B: AsyncFnOnce(World)>(body: B) {
+    if std::env::var_os(CHILD).is_none() {
+        let name = type_name::<B>().trim_end_matches("::{{closure}}");
+        let name = name.split_once("::").expect("a path in this crate").1;
+        let status = exe_as_unprivileged().args(["--exact", name, "--nocapture"]).env(CHILD, "1").status();
+        assert!(status.expect("the test binary starts").success(), "{name} failed in its process");
+        return;
+    }
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("a subreaper");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(240), body(World::new())).await })
+    }));
+    let killed = Tree::of_agent().kill(Duration::from_secs(20));
+    result.expect("the claim holds").expect("in time");
+    assert_eq!(killed.left, 0);
+}
+
+pub fn exe_as_unprivileged() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.current_dir("/");
+    if rustix::process::geteuid().is_root() {
+        let (uid, gid) = unprivileged();
+        command.uid(uid).gid(gid).env_remove("TMPDIR");
+    }
+    command
+}
+
+fn unprivileged() -> (u32, u32) {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let find = |user: &str| {
+        let line = passwd.lines().find(|l| l.split(':').next() == Some(user))?;
+        let mut ids = line.split(':').skip(2).map_while(|f| f.parse().ok());
+        Some((ids.next()?, ids.next()?))
+    };
+    find("postgres").or_else(|| find("nobody")).unwrap_or((65534, 65534))
+}
+
+/// The `pgpair` that postgres calls: the script of an instance ends here.
+#[test]
+fn program() {
+    let Ok(args) = std::env::var(ARGS) else { return };
+    let args: Vec<&str> = args.split('|').collect();
+    let code = match args[..] {
+        ["wal-archive", path, name] => pgpair_agent::archive::run(Path::new(path), name),
+        ["wal-restore", name, path] => pgpair_agent::restore::run(name, Path::new(path)),
+        _ => std::process::ExitCode::from(2),
+    };
+    std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
+}
+
+/// The directory of a test, and the pair's certificates.
+pub struct World {
+    dir: TempDir,
+    pub a: Instance,
+    pub b: Instance,
+}
+
+/// One instance: its settings and its connection. Postgres need not run.
+#[derive(Clone)]
+pub struct Instance {
+    pub settings: Settings,
+    pub bin: PgBin,
+    pub sql: Sql,
+}
+
+impl World {
+    fn new() -> World {
+        let dir = tempfile::Builder::new().prefix("pgpair-it-").tempdir_in("/tmp").expect("a directory");
+        let exe = dir.path().join("it");
+        fs::copy("/proc/self/exe", &exe).expect("a copy of the test binary");
+        let ca = Ca::new();
+        let ports: Vec<(u16, u16)> = (0..2).map(|_| (free_port(), free_port())).collect();
+        let make = |id: InstanceId, own: (u16, u16), peer: (u16, u16)| {
+            Instance::new(dir.path(), &exe, &ca, id, own, peer)
+        };
+        let a = make(InstanceId::A, ports[0], ports[1]);
+        let b = make(InstanceId::B, ports[1], ports[0]);
+        World { dir, a, b }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A primary on a that clients can use, and its slot for b.
+    pub async fn primary(&self) -> Postmaster {
+        self.a.init().await;
+        let postmaster = self.a.start(StartAs::Primary).await;
+        bootstrap(&self.a.settings, &self.a.sql).await.expect("roles");
+        self.a.sql.ensure_slot("pgpair_b").await.expect("a slot");
+        self.a.exec("CREATE TABLE t (n int); INSERT INTO t SELECT generate_series(1, 1000)").await;
+        postmaster
+    }
+
+    /// A primary on a and a standby on b that streams.
+    pub async fn pair(&self) -> (Postmaster, Postmaster) {
+        let a = self.primary().await;
+        self.b.seed().await;
+        let b = self.b.start(self.b.standby_of(&self.a)).await;
+        self.streaming(&self.a).await;
+        (a, b)
+    }
+
+    /// Waits until the peer of `primary` streams and has replayed everything.
+    pub async fn streaming(&self, primary: &Instance) {
+        eventually("the standby streams and has replayed everything", async || {
+            let facts = primary.sql.observe().await.ok()?;
+            let peer = facts.peer?;
+            (peer.state == "streaming" && peer.replay >= facts.insert_lsn).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Instance {
+    fn new(root: &Path, exe: &Path, ca: &Ca, id: InstanceId, own: (u16, u16), peer: (u16, u16)) -> Instance {
+        let root = root.join(id.as_str());
+        let at = |name: &str| root.join(name).display().to_string();
+        for name in ["data", "archive", "run", "tls", "app"] {
+            fs::create_dir_all(root.join(name)).expect("a directory");
+        }
+        ca.issue(&root.join("tls"));
+        for (name, value) in [("username", "shop"), ("dbname", "shop"), ("password", "s3cret")] {
+            fs::write(root.join("app").join(name), value).expect("a secret");
+        }
+        let script = root.join("pgpair");
+        let env = [
+            ("PGPAIR_PAIR", "shop".into()),
+            ("PGPAIR_NAMESPACE", "test".into()),
+            ("PGPAIR_INSTANCE", id.to_string()),
+            ("PGPAIR_PEER_HOST", "localhost".into()),
+            ("PGPAIR_DATA_ROOT", at("data")),
+            ("PGPAIR_ARCHIVE_ROOT", at("archive")),
+            ("PGPAIR_RUN", at("run")),
+            ("PGPAIR_TLS", at("tls")),
+            ("PGPAIR_APP", at("app")),
+            ("PGPAIR_LISTEN", "127.0.0.1".into()),
+            ("PGPAIR_PG_PORT", own.0.to_string()),
+            ("PGPAIR_PEER_PORT", own.1.to_string()),
+            ("PGPAIR_PEER_PG_PORT", peer.0.to_string()),
+            ("PGPAIR_PEER_PEER_PORT", peer.1.to_string()),
+            ("PGPAIR_PG_BIN", std::env::var("PGPAIR_TEST_PG_BIN").unwrap_or_default()),
+            ("PGPAIR_PROGRAM", script.display().to_string()),
+        ];
+        let lookup = |name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone());
+        let settings = Settings::from_lookup(lookup).expect("settings");
+        let exports: String = env.iter().map(|(n, v)| format!("export {n}='{v}'\n")).collect();
+        let call = format!("{ARGS}=\"$1|$2|$3\" exec {} --exact fixture::program", exe.display());
+        fs::write(&script, format!("#!/bin/sh\n{exports}{call} --nocapture >/dev/null\n")).expect("a script");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("an executable script");
+        let bin = PgBin::find(&settings).expect("PostgreSQL is installed");
+        let sql = Sql::new(&settings);
+        Instance { settings, bin, sql }
+    }
+
+    pub fn lock(&self) -> VolumeLock {
+        VolumeLock::try_acquire(&self.settings.layout.lock()).expect("a lock file").expect("a free lock")
+    }
+
+    pub async fn init(&self) {
+        initdb(&self.settings, &self.bin, &self.lock(), VolumeId(1)).await.expect("initdb");
+    }
+
+    pub async fn seed(&self) -> Vec<base_backup::Progress> {
+        let (send, mut receive) = tokio::sync::watch::channel(base_backup::Progress::default());
+        let seen = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while receive.changed().await.is_ok() {
+                seen.push(*receive.borrow_and_update());
+            }
+            seen
+        });
+        base_backup::seed(&self.settings, VolumeId(2), &send).await.expect("a base backup");
+        drop(send);
+        seen.await.expect("progress")
+    }
+
+    pub fn standby_of(&self, primary: &Instance) -> StartAs {
+        StartAs::Standby { host: "localhost".into(), port: primary.settings.pg_port }
+    }
+
+    pub async fn start(&self, role: StartAs) -> Postmaster {
+        let postmaster = self.start_only(role).await;
+        postmaster.wait_ready(&self.sql, LIMIT).await.expect("postgres is ready");
+        postmaster
+    }
+
+    pub async fn start_only(&self, role: StartAs) -> Postmaster {
+        let options = StartOptions { role, clients: ClientAccess::Open, sync_with: None };
+        start(&self.settings, &self.bin, self.lock(), options).await.expect("postgres starts")
+    }
+
+    /// SIGKILL of the postmaster alone; its children notice, and the lock tells when the last is gone.
+    pub async fn kill(&self, postmaster: &Postmaster) {
+        rustix::process::kill_process(postmaster.pid(), rustix::process::Signal::KILL).expect("a signal");
+        postmaster.exited().await;
+        assert!(self.free().await.is_some(), "the tree is gone");
+    }
+
+    pub async fn stop(&self, postmaster: &Postmaster) {
+        postmaster.stop_fast(LIMIT).await.expect("a fast shutdown");
+        assert!(self.free().await.is_some(), "the tree is gone");
+    }
+
+    pub async fn free(&self) -> Option<VolumeLock> {
+        wait_free(&self.settings.layout.lock(), Instant::now() + LIMIT).await.expect("a lock file")
+    }
+
+    pub async fn exec(&self, statements: &str) {
+        self.sql
+            .session(None)
+            .await
+            .expect("a session")
+            .batch_execute(statements)
+            .await
+            .expect("a statement");
+    }
+
+    pub async fn count(&self) -> i64 {
+        let client = self.sql.session(None).await.expect("a session");
+        client.query_one("SELECT count(*) FROM t", &[]).await.expect("a count").get(0)
+    }
+
+    pub async fn facts(&self) -> PgFacts {
+        self.sql.observe().await.expect("facts")
+    }
+
+    pub fn wal_archive(&self) -> PathBuf {
+        let system = pgpair_agent::pgdata::system_identifier(&self.settings.layout.pgdata()).expect("an id");
+        self.settings.layout.wal_archive(system)
+    }
+
+    pub async fn sync(
+        &self,
+        postmaster: &Postmaster,
+        with: Option<InstanceId>,
+    ) -> Option<pgpair_core::lsn::Lsn> {
+        postmaster::sync::set_sync(&self.settings, postmaster, &self.sql, with, LIMIT).await.expect("a proof")
+    }
+}
+
+/// Asks until there is an answer; bounded.
+pub async fn eventually<T>(claim: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + LIMIT;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "not within {LIMIT:?}: {claim}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn free_port() -> u16 {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    socket.local_addr().expect("an address").port()
+}
+
+struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Ca {
+    fn new() -> Ca {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "pair CA");
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        Ca { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn issue(&self, dir: &Path) {
+        fs::write(dir.join("ca.crt"), &self.pem).expect("a file");
+        for (name, file) in [("shop-a", "tls"), ("pgpair_replication", "replication")] {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
+            fs::write(dir.join(format!("{file}.crt")), cert.pem()).expect("a file");
+            fs::write(dir.join(format!("{file}.key")), key.serialize_pem()).expect("a file");
+        }
+    }
+}

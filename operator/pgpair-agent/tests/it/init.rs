@@ -1,0 +1,89 @@
+//! The init process and the end of a tree.
+
+use std::fs;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use pgpair_agent::init::{Tree, run_if_init};
+use pgpair_agent::lock::VolumeLock;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::fixture::{eventually, run};
+
+const FILE: &str = "PGPAIR_TEST_FILE";
+const CODE: u8 = 7;
+
+/// Plays `pgpair agent`: becomes the init process, and then the agent below it.
+#[test]
+fn agent() {
+    let Ok(file) = std::env::var(FILE) else { return };
+    if let Some(code) = run_if_init().unwrap() {
+        std::process::exit(if code == ExitCode::from(CODE) { i32::from(CODE) } else { 1 });
+    }
+    // Handlers of a runtime of its own, started after the split.
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+        let script = "setsid sh -c 'sleep 600 & sleep 600' & sleep 600";
+        let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let tree = Tree::of_agent();
+        let pids = eventually("all five run", async || Some(tree.alive()).filter(|p| p.len() >= 5)).await;
+        let pids: Vec<String> = pids.iter().map(|p| p.as_raw_nonzero().to_string()).collect();
+        fs::write(format!("{file}.new"), pids.join(" ")).unwrap();
+        fs::rename(format!("{file}.new"), &file).unwrap();
+        term.recv().await;
+        // Still alive: the init process has to end it.
+        assert!(child.try_wait().unwrap().is_none());
+    });
+    std::process::exit(i32::from(CODE));
+}
+
+#[test]
+fn the_init_process_passes_term_on_and_ends_with_every_descendant() {
+    run(async |w| {
+        let file = w.path().join("pids");
+        let mut init = Command::new("/proc/self/exe")
+            .args(["--exact", "init::agent", "--nocapture"])
+            .env(FILE, &file)
+            .spawn()
+            .unwrap();
+        let pids =
+            eventually("the agent has started its children", async || fs::read_to_string(&file).ok()).await;
+        kill_process(Pid::from_child(&init), Signal::TERM).unwrap();
+        let status = eventually("the init process ends", async || init.try_wait().unwrap()).await;
+        assert_eq!(status.code(), Some(i32::from(CODE)));
+        for pid in pids.split(' ') {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        }
+    });
+}
+
+#[test]
+fn an_orphaned_backend_keeps_the_lock_until_the_tree_is_killed() {
+    run(async |w| {
+        let postmaster = w.primary().await;
+        let client = w.a.sql.session(None).await.unwrap();
+        let busy = tokio::spawn(async move {
+            // Never looks whether its postmaster is still there.
+            let text = "DO $$ BEGIN FOR i IN 1..2000000000 LOOP PERFORM 1; END LOOP; END $$";
+            let _ = client.batch_execute(text).await;
+        });
+        eventually("the backend is busy", async || {
+            let client = w.a.sql.session(None).await.ok()?;
+            let query = "SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'DO%'";
+            client.query_opt(query, &[]).await.ok()?
+        })
+        .await;
+        kill_process(postmaster.pid(), Signal::KILL).unwrap();
+        postmaster.exited().await;
+        let tree = Tree::of_agent();
+        eventually("only the busy backend is left", async || (tree.alive().len() == 1).then_some(())).await;
+        assert!(VolumeLock::try_acquire(&w.a.settings.layout.lock()).unwrap().is_none());
+        let begin = std::time::Instant::now();
+        let killed = tree.kill(Duration::from_secs(10));
+        assert_eq!((killed.left, tree.alive().len()), (0, 0));
+        assert!(w.a.free().await.is_some());
+        println!("killed and lock free after {:?}: {killed:?}", begin.elapsed());
+        let _ = busy.await;
+    });
+}

@@ -1,0 +1,9 @@
+//! The agent's parts against real postgres processes.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside of test functions")]
+
+mod archive;
+mod fixture;
+mod init;
+mod pair;
+mod rejoin;
+mod server;

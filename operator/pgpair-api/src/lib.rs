@@ -1,0 +1,12 @@
+//! The `PgReplicaPair` resource: what a user writes, what the status tells, and the names of everything that belongs
+//! to a pair. Pure: no client, no clock.
+
+pub mod crd;
+pub mod names;
+pub mod settings;
+pub mod spec;
+pub mod status;
+pub mod validate;
+
+pub use spec::{PgReplicaPair, PgReplicaPairSpec};
+pub use status::PgReplicaPairStatus;

@@ -1,0 +1,176 @@
+//! Every name, label and annotation of the objects of a pair, in one place.
+
+use std::collections::BTreeMap;
+
+use pgpair_core::ids::InstanceId;
+
+/// API group.
+pub const GROUP: &str = "pgpair.dev";
+/// Field manager of the operator's server-side apply.
+pub const FIELD_MANAGER: &str = "pgreplicapair";
+/// Name of the operator: its Lease, and the reporter of its Events.
+pub const OPERATOR: &str = "pgreplicapair-operator";
+/// Label with the name of the pair, on everything.
+pub const LABEL_PAIR: &str = "pgpair.dev/pair";
+/// Label with `a` or `b`, on what belongs to one instance.
+pub const LABEL_INSTANCE: &str = "pgpair.dev/instance";
+/// Label that tells instance pods from seeding pods.
+pub const LABEL_COMPONENT: &str = "pgpair.dev/component";
+/// Value of [`LABEL_COMPONENT`] for pods that run an instance.
+pub const COMPONENT_INSTANCE: &str = "instance";
+/// Value of [`LABEL_COMPONENT`] for pods that seed an instance.
+pub const COMPONENT_SEED: &str = "instance-seed";
+/// Label of Kubernetes that names the program that manages an object.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Annotation of a StatefulSet at 0 replicas: number of the seeding Job that it waits for.
+pub const ANNOTATION_SEED: &str = "pgpair.dev/seed";
+/// Annotation of a StatefulSet: seeding Jobs that failed in a row.
+pub const ANNOTATION_SEED_FAILURES: &str = "pgpair.dev/seed-failures";
+/// Annotation of a certificate Secret: when its certificate is to be renewed (RFC 3339).
+pub const ANNOTATION_RENEW_AFTER: &str = "pgpair.dev/renew-after";
+/// Common name of the operator's client certificate.
+pub const OPERATOR_CN: &str = "pgpair-operator";
+/// Common name of the client certificate for replication, and name of the role.
+pub const REPLICATION_ROLE: &str = "pgpair_replication";
+
+/// Port of PostgreSQL.
+pub const POSTGRES_PORT: i32 = 5432;
+
+/// Name and namespace of a pair; gives the names of everything that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PairName {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl PairName {
+    /// The record's Lease.
+    #[must_use]
+    pub fn lease(&self) -> &str {
+        &self.name
+    }
+    /// StatefulSet of an instance; also the instance's name in status and certificates.
+    #[must_use]
+    pub fn instance(&self, i: InstanceId) -> String {
+        format!("{}-{i}", self.name)
+    }
+    /// Pod of an instance.
+    #[must_use]
+    pub fn pod(&self, i: InstanceId) -> String {
+        format!("{}-{i}-0", self.name)
+    }
+    /// Headless Service of the pods.
+    #[must_use]
+    pub fn pods_service(&self) -> String {
+        format!("{}-pods", self.name)
+    }
+    /// Name of an instance's pod as the other pod of its namespace looks it up: found with the first search domain, so by
+    /// one query, where [`PairName::pod_dns`] takes three.
+    #[must_use]
+    pub fn pod_short_dns(&self, i: InstanceId) -> String {
+        format!("{}.{}", self.pod(i), self.pods_service())
+    }
+    /// DNS name of an instance's pod.
+    #[must_use]
+    pub fn pod_dns(&self, i: InstanceId) -> String {
+        format!("{}.{}.{}.svc", self.pod(i), self.pods_service(), self.namespace)
+    }
+    /// Service (and EndpointSlice) of the primary.
+    #[must_use]
+    pub fn rw(&self) -> String {
+        format!("{}-rw", self.name)
+    }
+    /// Service (and EndpointSlice) for reading.
+    #[must_use]
+    pub fn ro(&self) -> String {
+        format!("{}-ro", self.name)
+    }
+    /// Service of any ready instance.
+    #[must_use]
+    pub fn any(&self) -> String {
+        format!("{}-r", self.name)
+    }
+    /// ServiceAccount, Role and RoleBinding of the agents.
+    #[must_use]
+    pub fn agent(&self) -> String {
+        format!("{}-agent", self.name)
+    }
+    /// Secret of the pair's certificate authority; read by the operator only.
+    #[must_use]
+    pub fn ca_secret(&self) -> String {
+        format!("{}-ca", self.name)
+    }
+    /// Secret with the certificates of an instance.
+    #[must_use]
+    pub fn tls_secret(&self, i: InstanceId) -> String {
+        format!("{}-{i}-tls", self.name)
+    }
+    /// Secret with the client certificate by which the operator talks to the agents.
+    #[must_use]
+    pub fn operator_tls_secret(&self) -> String {
+        format!("{}-operator-tls", self.name)
+    }
+    /// Secret with user, password and address for applications.
+    #[must_use]
+    pub fn app_secret(&self) -> String {
+        format!("{}-app", self.name)
+    }
+    /// Claim of the data volume.
+    #[must_use]
+    pub fn data_claim(&self, i: InstanceId) -> String {
+        format!("data-{}", self.pod(i))
+    }
+    /// Claim of the archive volume.
+    #[must_use]
+    pub fn archive_claim(&self, i: InstanceId) -> String {
+        format!("archive-{}", self.pod(i))
+    }
+    /// The seeding Job number `n` of an instance.
+    #[must_use]
+    pub fn seed_job(&self, i: InstanceId, n: u32) -> String {
+        format!("{}-{i}-seed-{n}", self.name)
+    }
+    /// Labels of everything that belongs to the pair.
+    #[must_use]
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        [
+            ("app.kubernetes.io/name", "pgreplicapair"),
+            (LABEL_MANAGED_BY, OPERATOR),
+            ("app.kubernetes.io/instance", &self.name),
+            (LABEL_PAIR, &self.name),
+        ]
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
+    }
+    /// Labels of what belongs to one instance.
+    #[must_use]
+    pub fn instance_labels(&self, i: InstanceId) -> BTreeMap<String, String> {
+        let mut labels = self.labels();
+        labels.insert(LABEL_INSTANCE.into(), i.to_string());
+        labels
+    }
+    /// DNS names in the certificate of an instance.
+    #[must_use]
+    pub fn certificate_names(&self, i: InstanceId) -> Vec<String> {
+        let dns = self.pod_dns(i);
+        let mut out = vec![
+            dns.clone(),
+            format!("{dns}.cluster.local"),
+            format!("{}.{}", self.pod(i), self.pods_service()),
+            "localhost".to_owned(),
+        ];
+        for service in [self.rw(), self.ro(), self.any()] {
+            let ns = &self.namespace;
+            out.extend([
+                format!("{service}.{ns}"),
+                format!("{service}.{ns}.svc"),
+                format!("{service}.{ns}.svc.cluster.local"),
+                service,
+            ]);
+        }
+        out
+    }
+}

@@ -1,0 +1,316 @@
+//! What a user writes. Defaults live here, in one place; ranges and relations are rules of the CRD, so that a wrong
+//! object is refused by the API server with a sentence that says what to do.
+
+use std::collections::BTreeMap;
+
+use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{OWNED, OWNED_PREFIXES};
+
+/// A PostgreSQL primary and its hot standby.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[kube(
+    group = "pgpair.dev",
+    version = "v1alpha1",
+    kind = "PgReplicaPair",
+    plural = "pgreplicapairs",
+    shortname = "pgpair",
+    category = "all",
+    namespaced,
+    status = "crate::status::PgReplicaPairStatus",
+    derive = "PartialEq",
+    doc = "A PostgreSQL primary with a streaming hot standby that takes over when the primary fails.",
+    printcolumn(name = "Primary", type_ = "string", json_path = ".status.primary"),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".status.mode"),
+    printcolumn(name = "Term", type_ = "integer", json_path = ".status.term"),
+    printcolumn(name = "Lag", type_ = "string", json_path = ".status.lag.summary"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Archived", type_ = "date", json_path = ".status.archive[0].lastArchivedTime", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must be at most 40 characters of a-z, 0-9 and '-', and begin with a letter: the names of Services and pods are derived from it")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PgReplicaPairSpec {
+    /// The server: version, image, settings.
+    #[serde(default)]
+    pub postgres: PostgresSpec,
+    /// Volumes of each instance.
+    #[serde(default)]
+    pub storage: StorageSpec,
+    /// What a commit waits for.
+    #[serde(default)]
+    pub durability: Durability,
+    /// When the standby takes over.
+    #[serde(default)]
+    pub failover: FailoverSpec,
+    /// The database made at first start.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.bootstrap is used once, when the data directory is made: create databases and roles with SQL"))]
+    pub bootstrap: BootstrapSpec,
+    /// A WAL segment is archived at the latest after this many seconds, if anything was written. 10 to 3600.
+    #[serde(default = "PgReplicaPairSpec::default_archive_timeout_seconds")]
+    #[schemars(range(min = 10, max = 3600))]
+    pub archive_timeout_seconds: i32,
+    /// What the standby is for besides taking over.
+    #[serde(default)]
+    pub standby_profile: StandbyProfile,
+    /// CPU and memory of each instance. Without it the container has neither requests nor limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesSpec>,
+    /// Labels and annotations for the Services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceSpec>,
+    /// While true, the operator changes nothing but the status. The agents still fail over.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+impl PgReplicaPairSpec {
+    fn default_archive_timeout_seconds() -> i32 {
+        60
+    }
+}
+
+/// The server.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")] // KubeSchema knows no default of a whole struct: each field names its own
+#[x_kube(validation = Rule::new("self.version == oldSelf.version").message("spec.postgres.version cannot change: a data directory belongs to one major version; create a new pair with the other version and move the data with pg_dump or logical replication"))]
+#[x_kube(validation = Rule::new("self.uid == oldSelf.uid").message("spec.postgres.uid cannot change: the files on the volumes belong to it; create a new pair"))]
+pub struct PostgresSpec {
+    /// Major version, 14 to 18.
+    #[serde(default = "default_version")]
+    #[schemars(range(min = 14, max = 18))]
+    pub version: i32,
+    /// Image with that version of PostgreSQL. Default: the operator's `--postgres-image-template`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// User and group id of `postgres` in the image.
+    #[serde(default = "default_uid")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub uid: i64,
+    /// Settings for `postgresql.conf`. Those that keep the pair safe belong to the operator and are refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "parameters_schema")]
+    pub parameters: BTreeMap<String, String>,
+    /// Lines for `pg_hba.conf`, tried after the operator's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "hba_schema")]
+    pub hba: Vec<String>,
+}
+
+impl Default for PostgresSpec {
+    fn default() -> Self {
+        PostgresSpec {
+            version: default_version(),
+            image: None,
+            uid: default_uid(),
+            parameters: BTreeMap::new(),
+            hba: Vec::new(),
+        }
+    }
+}
+
+/// Volumes of each instance.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StorageSpec {
+    /// The data directory.
+    pub data: VolumeSpec,
+    /// The WAL archive of this instance.
+    pub archive: VolumeSpec,
+}
+
+/// One volume.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")] // KubeSchema knows no default of a whole struct: each field names its own
+#[x_kube(validation = Rule::new("!quantity(self.size).isLessThan(quantity(oldSelf.size))").message("a volume cannot shrink: give the old size or a larger one"))]
+#[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot change on an existing volume: create a new pair"))]
+pub struct VolumeSpec {
+    /// Size, such as `10Gi`; at least 256Mi.
+    #[serde(default = "default_size")]
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).compareTo(quantity('256Mi')) >= 0").message("size must be a quantity of at least 256Mi, such as 10Gi"))]
+    pub size: String,
+    /// Storage class. Default: the cluster's default class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+impl Default for VolumeSpec {
+    fn default() -> Self {
+        VolumeSpec { size: default_size(), storage_class_name: None }
+    }
+}
+
+/// What a commit waits for.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The standby's disk, as long as there is a standby that may take over. Nothing acknowledged is lost in a failover.
+    #[default]
+    Sync,
+    /// The standby's disk, always: without a standby no commit returns.
+    SyncStrict,
+    /// The primary's disk. A failover may lose what the standby had not received.
+    Async,
+}
+
+impl Durability {
+    /// The word of the spec.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Durability::Sync => "Sync",
+            Durability::SyncStrict => "SyncStrict",
+            Durability::Async => "Async",
+        }
+    }
+}
+
+/// What the standby is for besides taking over.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StandbyProfile {
+    /// Replay goes first: queries that conflict with it are cancelled soon.
+    #[default]
+    Failover,
+    /// Long queries go first: replay may wait for them.
+    Reporting,
+}
+
+impl StandbyProfile {
+    /// The word of the spec.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StandbyProfile::Failover => "Failover",
+            StandbyProfile::Reporting => "Reporting",
+        }
+    }
+}
+
+/// When the standby takes over.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FailoverSpec {
+    /// Seconds for which a standby promises the primary not to take over; the time to notice a silent primary. 2 to 60.
+    #[schemars(range(min = 2, max = 60))]
+    pub ttl_seconds: i32,
+}
+
+impl Default for FailoverSpec {
+    fn default() -> Self {
+        FailoverSpec { ttl_seconds: 5 }
+    }
+}
+
+/// The database made at first start; its password is in Secret `NAME-app`.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BootstrapSpec {
+    /// Name of the database.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z_][a-z0-9_]*$"))]
+    pub database: String,
+    /// Role that owns it. Not `postgres` and not `pg_…`: those exist already or are reserved.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z_][a-z0-9_]*$"))]
+    pub owner: String,
+}
+
+impl Default for BootstrapSpec {
+    fn default() -> Self {
+        BootstrapSpec { database: "app".into(), owner: "app".into() }
+    }
+}
+
+/// CPU and memory, as quantities in quotes, such as `"500m"` or `2Gi`.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourcesSpec {
+    /// What the scheduler reserves.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities_schema")]
+    pub requests: BTreeMap<String, String>,
+    /// What the container may not exceed.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities_schema")]
+    pub limits: BTreeMap<String, String>,
+}
+
+/// Labels and annotations that are added to the Services `NAME-rw`, `NAME-ro` and `NAME-r`.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceSpec {
+    /// Labels. Those of the operator win.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "metadata_schema")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "metadata_schema")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+fn default_version() -> i32 {
+    17
+}
+
+fn default_uid() -> i64 {
+    999
+}
+
+fn default_size() -> String {
+    "10Gi".into()
+}
+
+fn parameters_schema(_: &mut SchemaGenerator) -> Schema {
+    let list = |names: &[&str]| names.iter().map(|n| format!("'{n}'")).collect::<Vec<_>>().join(",");
+    json_schema!({
+        "type": "object",
+        "maxProperties": 128,
+        // Names are compared in lower case by PostgreSQL: the first rule leaves only lower case for the second.
+        "additionalProperties": { "type": "string", "maxLength": 2048, "pattern": r"^[^\n\r\x00]*$" },
+        "x-kubernetes-validations": [
+            {
+                "rule": "self.all(k, k.matches('^[a-z_][a-z0-9_]{0,62}([.][a-z_][a-z0-9_]{0,62})?$'))",
+                "message": "names of settings are written in lower case, such as work_mem or pg_stat_statements.max",
+            },
+            {
+                "rule": format!(
+                    "self.all(k, !(k in [{}]) && ![{}].exists(p, k.startsWith(p)))",
+                    list(OWNED), list(OWNED_PREFIXES)
+                ),
+                "message": format!(
+                    "one of these settings belongs to the operator and must be removed from spec.postgres.parameters: {}, and all that begin with {}",
+                    OWNED.join(" "), OWNED_PREFIXES.join(" ")
+                ),
+            },
+        ],
+    })
+}
+
+fn hba_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": { "type": "string", "minLength": 1, "maxLength": 512, "pattern": r"^(host|hostssl|hostgssenc|hostnossl|hostnogssenc)\s[^\n\r\x00]*$" },
+    })
+}
+
+fn quantities_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 8,
+        "additionalProperties": { "type": "string", "maxLength": 32, "pattern": r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[mkMGTPE])?$" },
+    })
+}
+
+fn metadata_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 1024 },
+    })
+}

@@ -1,0 +1,164 @@
+//! Requests to the API server: each with a timeout, each write counted.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use pgpair_api::names::FIELD_MANAGER;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Error;
+use crate::metrics::Metrics;
+
+/// Longest wait for one answer of the API server. The client's own default has no end.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A namespaced object of a kind known at compile time.
+pub trait Object:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
+{
+}
+
+impl<K> Object for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+{
+}
+
+/// Outcome of [`Requests::create`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// Now.
+    Yes,
+    /// It was there before.
+    AlreadyExists,
+}
+
+/// The requests that the operator makes, in one namespace.
+#[derive(Clone, Debug)]
+pub struct Requests {
+    client: DebugClient,
+    namespace: String,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Clone)]
+struct DebugClient(Client);
+
+impl Debug for DebugClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+impl Requests {
+    /// Requests in `namespace`.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, metrics: Arc<Metrics>) -> Self {
+        Requests { client: DebugClient(client), namespace: namespace.to_owned(), metrics }
+    }
+
+    fn api<K: Object>(&self) -> Api<K> {
+        Api::namespaced(self.client.0.clone(), &self.namespace)
+    }
+
+    /// Reads an object from the API server itself, never from a cache.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn get<K: Object>(&self, name: &str) -> Result<Option<K>, Error> {
+        bounded::<K, _>("get", name, self.api::<K>().get_opt(name)).await
+    }
+
+    /// Creates an object; that it exists already is no error.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn create<K: Object>(&self, object: &K) -> Result<Created, Error> {
+        let name = object.name_any();
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        self.metrics.wrote(&K::kind(&()), "create");
+        match bounded::<K, _>("create", &name, self.api::<K>().create(&params, object)).await {
+            Ok(_) => Ok(Created::Yes),
+            Err(Error::Request { source, .. }) if is_status(&source, 409) => Ok(Created::AlreadyExists),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Server-side apply: the object is to have at least these fields.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn apply<K: Object>(&self, object: &K) -> Result<K, Error> {
+        let name = object.name_any();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        self.metrics.wrote(&K::kind(&()), "apply");
+        // k8s-openapi types carry apiVersion and kind when serialised, as server-side apply wants it.
+        bounded::<K, _>("apply", &name, self.api::<K>().patch(&name, &params, &Patch::Apply(object))).await
+    }
+
+    /// Replaces an object on the resource version that it carries.
+    ///
+    /// # Errors
+    /// The request failed (409: it changed meanwhile) or was not answered.
+    pub async fn replace<K: Object>(&self, object: &K) -> Result<K, Error> {
+        let name = object.name_any();
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        self.metrics.wrote(&K::kind(&()), "replace");
+        bounded::<K, _>("replace", &name, self.api::<K>().replace(&name, &params, object)).await
+    }
+
+    /// Replaces the status of an object on the resource version that it carries.
+    ///
+    /// # Errors
+    /// The request failed (409: it changed meanwhile) or was not answered.
+    pub async fn replace_status<K: Object>(&self, object: &K) -> Result<K, Error> {
+        let name = object.name_any();
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        self.metrics.wrote(&K::kind(&()), "replace_status");
+        bounded::<K, _>("replace", &name, self.api::<K>().replace_status(&name, &params, object)).await
+    }
+
+    /// Deletes an object and, in the background, what it owns; that it is gone already is no error.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn delete<K: Object>(&self, name: &str) -> Result<(), Error> {
+        self.metrics.wrote(&K::kind(&()), "delete");
+        match bounded::<K, _>("delete", name, self.api::<K>().delete(name, &DeleteParams::background())).await
+        {
+            Ok(_) => Ok(()),
+            Err(Error::Request { source, .. }) if is_status(&source, 404) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Whether the API server answered with this code.
+#[must_use]
+pub fn is_status(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+async fn bounded<K: Object, T>(
+    verb: &'static str,
+    name: &str,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    let kind = || K::kind(&()).into_owned();
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => {
+            Err(Error::Request { verb, kind: kind(), name: name.to_owned(), source: Box::new(source) })
+        }
+        Err(_) => Err(Error::Timeout { verb, kind: kind(), name: name.to_owned(), after: REQUEST_TIMEOUT }),
+    }
+}

@@ -1,0 +1,23 @@
+//! The record of a pair that has no data yet.
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use pgpair_api::validate::ValidatedPair;
+use pgpair_core::record::Record;
+
+use super::owned;
+
+/// The Lease of term 0. It is created once, while no system identifier is known, and never updated by the operator.
+#[must_use]
+pub fn build_lease(pair: &ValidatedPair) -> Lease {
+    let record = Record::initial();
+    let mut metadata = owned(pair, pair.name.lease(), pair.name.labels());
+    metadata.annotations = Some(record.annotations());
+    Lease {
+        metadata,
+        spec: Some(LeaseSpec {
+            holder_identity: Some(record.holder_identity()),
+            lease_transitions: i32::try_from(record.term.0).ok(),
+            ..LeaseSpec::default()
+        }),
+    }
+}

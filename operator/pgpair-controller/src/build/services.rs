@@ -1,0 +1,114 @@
+//! Services, and the EndpointSlices of those that have no selector.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use pgpair_api::names::{COMPONENT_INSTANCE, LABEL_COMPONENT, LABEL_PAIR, POSTGRES_PORT};
+use pgpair_api::validate::ValidatedPair;
+use pgpair_core::report::wire::PEER_PORT;
+
+use super::owned;
+
+/// Where a Service without selector leads: one pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Name of the pod.
+    pub pod: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its address.
+    pub ip: String,
+    /// Its node.
+    pub node: Option<String>,
+}
+
+/// All Services of a pair.
+#[must_use]
+pub fn build_services(pair: &ValidatedPair) -> [Service; 4] {
+    let selector = BTreeMap::from([
+        (LABEL_PAIR.to_owned(), pair.name.name.clone()),
+        (LABEL_COMPONENT.to_owned(), COMPONENT_INSTANCE.to_owned()),
+    ]);
+    let postgres = port("postgres", POSTGRES_PORT);
+    let pods = Service {
+        metadata: owned(pair, pair.name.pods_service(), pair.name.labels()),
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".into()),
+            // Agents find each other before anything is ready.
+            publish_not_ready_addresses: Some(true),
+            selector: Some(selector.clone()),
+            ports: Some(vec![postgres.clone(), port("peer", i32::from(PEER_PORT))]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    };
+    [
+        pods,
+        client_service(pair, pair.name.rw(), None, &postgres),
+        client_service(pair, pair.name.ro(), None, &postgres),
+        client_service(pair, pair.name.any(), Some(selector), &postgres),
+    ]
+}
+
+fn client_service(
+    pair: &ValidatedPair,
+    name: String,
+    selector: Option<BTreeMap<String, String>>,
+    postgres: &ServicePort,
+) -> Service {
+    let mut labels = pair.service.labels.clone();
+    labels.extend(pair.name.labels());
+    let mut metadata = owned(pair, name, labels);
+    if !pair.service.annotations.is_empty() {
+        metadata.annotations = Some(pair.service.annotations.clone());
+    }
+    let spec = ServiceSpec { selector, ports: Some(vec![postgres.clone()]), ..ServiceSpec::default() };
+    Service { metadata, spec: Some(spec), status: None }
+}
+
+fn port(name: &str, port: i32) -> ServicePort {
+    ServicePort {
+        name: Some(name.into()),
+        port,
+        protocol: Some("TCP".into()),
+        target_port: Some(IntOrString::Int(port)),
+        ..ServicePort::default()
+    }
+}
+
+/// The EndpointSlice `name` of the Service with the same name, leading to `target` or nowhere.
+#[must_use]
+pub fn build_slice(pair: &ValidatedPair, name: &str, target: Option<&Target>) -> EndpointSlice {
+    let mut labels = pair.name.labels();
+    labels.insert("kubernetes.io/service-name".into(), name.into());
+    labels.insert("endpointslice.kubernetes.io/managed-by".into(), "pgreplicapair".into());
+    EndpointSlice {
+        metadata: owned(pair, name, labels),
+        address_type: "IPv4".into(),
+        endpoints: target.map(|t| endpoint(pair, t)).into_iter().collect(),
+        ports: Some(vec![EndpointPort {
+            name: Some("postgres".into()),
+            port: Some(POSTGRES_PORT),
+            protocol: Some("TCP".into()),
+            ..EndpointPort::default()
+        }]),
+    }
+}
+
+fn endpoint(pair: &ValidatedPair, target: &Target) -> Endpoint {
+    Endpoint {
+        addresses: vec![target.ip.clone()],
+        conditions: Some(EndpointConditions { ready: Some(true), ..EndpointConditions::default() }),
+        node_name: target.node.clone(),
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".into()),
+            name: Some(target.pod.clone()),
+            namespace: Some(pair.name.namespace.clone()),
+            uid: Some(target.uid.clone()),
+            ..ObjectReference::default()
+        }),
+        ..Endpoint::default()
+    }
+}

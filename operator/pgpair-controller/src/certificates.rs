@@ -1,0 +1,104 @@
+//! The pair's certificate authority and the certificates that it signs. Time and randomness come from the outside, but
+//! for the keys, which the library makes.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Life of the authority.
+pub const CA_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// Life of a certificate.
+pub const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Part of its life after which a certificate is renewed.
+pub const RENEW_AFTER: Duration = Duration::from_secs(60 * 24 * 3600);
+/// Clocks of nodes may differ by this much.
+const SKEW: Duration = Duration::from_secs(300);
+
+/// A certificate and its key (PKCS#8), as PEM.
+#[derive(Clone)]
+pub struct Pem {
+    /// The certificate.
+    pub certificate: String,
+    /// The key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pem(..)") // never a key in a log
+    }
+}
+
+/// A new authority.
+///
+/// # Errors
+/// The key could not be made.
+pub fn new_authority(name: &str, now: Timestamp) -> Result<Pem, rcgen::Error> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = params(name, Vec::new(), now, CA_LIFE)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    let certificate = params.self_signed(&key)?.pem();
+    Ok(Pem { certificate, key: key.serialize_pem() })
+}
+
+/// A certificate for server and client, signed by `authority`.
+///
+/// # Errors
+/// The authority is unreadable, a name is no DNS name, or the key could not be made.
+pub fn new_leaf(authority: &Pem, name: &str, dns: Vec<String>, now: Timestamp) -> Result<Pem, rcgen::Error> {
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = params(name, dns, now, LEAF_LIFE)?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    let certificate = params.signed_by(&key, &issuer)?.pem();
+    Ok(Pem { certificate, key: key.serialize_pem() })
+}
+
+fn params(
+    name: &str,
+    dns: Vec<String>,
+    now: Timestamp,
+    life: Duration,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(dns)?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    let unix = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(DAY.as_secs()));
+    let epoch = date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + unix.saturating_sub(SKEW);
+    params.not_after = epoch + unix + life;
+    Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::prelude::{FromDer, X509Certificate, parse_x509_pem};
+
+    use super::*;
+
+    #[test]
+    fn a_leaf_is_signed_by_its_authority_and_carries_its_names() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let ca = new_authority("orders", now).unwrap();
+        let leaf = new_leaf(&ca, "orders-a", vec!["orders-a-0.orders-pods.shop.svc".into()], now).unwrap();
+        let (_, ca_pem) = parse_x509_pem(ca.certificate.as_bytes()).unwrap();
+        let (_, leaf_pem) = parse_x509_pem(leaf.certificate.as_bytes()).unwrap();
+        let (_, ca) = X509Certificate::from_der(&ca_pem.contents).unwrap();
+        let (_, leaf) = X509Certificate::from_der(&leaf_pem.contents).unwrap();
+        assert_eq!(leaf.issuer(), ca.subject());
+        assert_eq!(leaf.subject().iter_common_name().next().unwrap().as_str().unwrap(), "orders-a");
+        let days = (leaf.validity().not_after.timestamp() - now.as_second()) / 86400;
+        assert_eq!(days, 90);
+        assert!(leaf.validity().not_before.timestamp() < now.as_second());
+        assert!(ca.is_ca() && !leaf.is_ca());
+    }
+}

@@ -1,0 +1,272 @@
+//! What is to be done, as a pure function of what was observed.
+//!
+//! Expected flow of a pair:
+//! 1. the record of term 0 is created; instance a runs, instance b waits at 0 replicas for seeding Job 1;
+//! 2. a has made its data directory and taken the record: Job 1 copies it to b;
+//! 3. Job 1 is complete: b runs, and the agents pair;
+//! 4. an instance that cannot follow says so: it goes to 0 replicas, waits for the next Job, and comes back.
+//!
+//! Guarantees: the StatefulSet of the instance that the record names is never scaled down; two seeding Jobs never run
+//! at once; the record is never created when anything says that the pair has data; the same observation gives the same
+//! plan, and a plan that has been carried out gives a plan without steps.
+//!
+//! Assumptions: a report tells the truth about its own instance; everything else may be old or missing.
+
+mod slices;
+
+use std::time::Duration;
+
+use pgpair_core::ids::{InstanceId, Term};
+use pgpair_core::record::{Mode, Record};
+use pgpair_core::report::Need;
+
+use crate::observed::{LeaseView, Observed, SeedJob, SeedState, SetView};
+pub use slices::{RoPlan, RwPlan};
+
+/// Delay before a failed seeding Job is followed by the next: doubled with each failure in a row.
+const SEED_RETRY_FIRST: Duration = Duration::from_secs(30);
+/// Longest such delay. A base backup that fails for hours should still be tried when the cause is gone.
+const SEED_RETRY_LONGEST: Duration = Duration::from_secs(600);
+
+/// Steps and reasons.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Create the record of term 0.
+    pub create_lease: bool,
+    /// Instance a; `None`: leave it as it is.
+    pub a: Option<InstancePlan>,
+    /// Instance b; `None`: leave it as it is.
+    pub b: Option<InstancePlan>,
+    /// The seeding Job to create.
+    pub create_job: Option<(InstanceId, u32)>,
+    /// Seeding Jobs to delete.
+    pub delete_jobs: Vec<(InstanceId, u32)>,
+    /// The read-write slice.
+    pub rw: RwPlan,
+    /// The read-only slice.
+    pub ro: RoPlan,
+    /// What is worth an Event once the steps are done.
+    pub notices: Vec<Notice>,
+    /// What stands in the way, most important first.
+    pub problems: Vec<Problem>,
+    /// Nothing is under way: the next look may wait.
+    pub settled: bool,
+}
+
+/// What the StatefulSet of an instance is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InstancePlan {
+    /// 0 or 1.
+    pub replicas: i32,
+    /// Number of the seeding Job that it waits for or last had.
+    pub seed: u32,
+    /// Seeding Jobs that failed in a row.
+    pub seed_failures: u32,
+}
+
+/// A step that people want to know of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The record of term 0 is created.
+    Bootstrapping,
+    /// An instance goes down to be copied anew; why.
+    RebuildStarted(InstanceId, String),
+    /// A Job begins.
+    SeedingStarted(InstanceId, u32),
+    /// A Job is complete, and its instance starts.
+    SeedingFinished(InstanceId, u32),
+    /// The read-write Service led elsewhere and is put right.
+    EndpointRepaired(InstanceId),
+}
+
+/// What stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// The Lease is gone, and the pair has data.
+    RecordMissing,
+    /// The Lease is no record; why.
+    RecordUnreadable(String),
+    /// The last Job of an instance failed; what Kubernetes says.
+    SeedFailed(InstanceId, u32, String),
+    /// An instance asks for a base backup and cannot get it yet; why not.
+    RebuildBlocked(InstanceId, Blocked),
+}
+
+/// Why an instance that asks for a base backup does not get it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocked {
+    /// The record names it as primary.
+    IsPrimary,
+    /// The record is still `Paired`: the primary has to go on alone first.
+    StillPaired,
+    /// No primary says that it takes writes, so there is nothing to copy from.
+    NoServingPrimary,
+}
+
+/// Decides.
+#[must_use]
+pub fn decide(observed: &Observed) -> Plan {
+    let mut plan = Plan {
+        create_lease: false,
+        a: None,
+        b: None,
+        create_job: None,
+        delete_jobs: Vec::new(),
+        rw: slices::decide_rw(observed),
+        ro: slices::decide_ro(observed),
+        notices: Vec::new(),
+        problems: Vec::new(),
+        settled: false,
+    };
+    match &observed.lease {
+        LeaseView::Missing if observed.has_data() => plan.problems.push(Problem::RecordMissing),
+        LeaseView::Unreadable(why) => plan.problems.push(Problem::RecordUnreadable(why.clone())),
+        LeaseView::Missing => {
+            plan.create_lease = true;
+            plan.notices.push(Notice::Bootstrapping);
+            decide_instances(observed, &Record::initial(), &mut plan);
+        }
+        LeaseView::Present(record) => decide_instances(observed, record, &mut plan),
+    }
+    if let RwPlan::Repair(instance, _) = &plan.rw {
+        plan.notices.push(Notice::EndpointRepaired(*instance));
+    }
+    plan.settled = is_settled(observed, &plan);
+    plan
+}
+
+fn decide_instances(observed: &Observed, record: &Record, plan: &mut Plan) {
+    let primary = record.primary.instance;
+    let of_primary = decide_primary(observed, primary, plan);
+    let of_standby = decide_standby(observed, record, primary.peer(), plan);
+    (plan.a, plan.b) = match primary {
+        InstanceId::A => (Some(of_primary), Some(of_standby)),
+        InstanceId::B => (Some(of_standby), Some(of_primary)),
+    };
+}
+
+/// The instance that the record names runs, whatever else is known.
+fn decide_primary(observed: &Observed, i: InstanceId, plan: &mut Plan) -> InstancePlan {
+    let instance = observed.instance(i);
+    let Some(set) = instance.set else {
+        return InstancePlan { replicas: 1, seed: last_number(&instance.jobs), seed_failures: 0 };
+    };
+    if let Some(report) = instance.report.fresh()
+        && report.need.is_some()
+    {
+        plan.problems.push(Problem::RebuildBlocked(i, Blocked::IsPrimary));
+    }
+    let running: Vec<u32> = running_jobs(&instance.jobs).collect();
+    if set.replicas == 0 && !running.is_empty() {
+        // It was chosen for seeding and then became primary by a person's order: the Job has to let go of the volume first.
+        plan.delete_jobs.extend(running.into_iter().map(|n| (i, n)));
+        return keep(set, 0);
+    }
+    keep(set, 1)
+}
+
+fn decide_standby(observed: &Observed, record: &Record, i: InstanceId, plan: &mut Plan) -> InstancePlan {
+    let instance = observed.instance(i);
+    match instance.set {
+        // Of a new pair: nothing can be on its volume. Later: the agent looks, and asks for a base backup if need be.
+        None if record.term == Term(0) => InstancePlan { replicas: 0, seed: 1, seed_failures: 0 },
+        None => InstancePlan { replicas: 1, seed: last_number(&instance.jobs), seed_failures: 0 },
+        Some(set) if set.replicas == 0 && set.seed > 0 => decide_seed(observed, i, set, plan),
+        Some(set) => decide_running_standby(observed, record, i, set, plan),
+    }
+}
+
+fn decide_running_standby(
+    observed: &Observed,
+    record: &Record,
+    i: InstanceId,
+    set: SetView,
+    plan: &mut Plan,
+) -> InstancePlan {
+    let instance = observed.instance(i);
+    let Some(need) = instance.report.fresh().and_then(|r| r.need.clone()) else { return keep(set, 1) };
+    let blocked = if record.mode == Mode::Paired {
+        Some(Blocked::StillPaired)
+    } else if observed.serving_primary().is_none() {
+        Some(Blocked::NoServingPrimary)
+    } else {
+        None
+    };
+    if let Some(blocked) = blocked {
+        plan.problems.push(Problem::RebuildBlocked(i, blocked));
+        return keep(set, 1);
+    }
+    let reason = match need {
+        Need::Seed => "its volume holds no data directory".to_owned(),
+        Need::Rebuild { reason } => reason,
+    };
+    plan.notices.push(Notice::RebuildStarted(i, reason));
+    let seed = set.seed.max(last_number(&instance.jobs)) + 1;
+    InstancePlan { replicas: 0, seed, seed_failures: set.seed_failures }
+}
+
+/// An instance at 0 replicas that waits for Job `set.seed`.
+fn decide_seed(observed: &Observed, i: InstanceId, set: SetView, plan: &mut Plan) -> InstancePlan {
+    let instance = observed.instance(i);
+    plan.delete_jobs.extend(instance.jobs.iter().filter(|j| j.number < set.seed).map(|j| (i, j.number)));
+    match instance.jobs.iter().find(|j| j.number == set.seed).map(|j| &j.state) {
+        None => {
+            let alone = set.running == 0 && instance.pod.is_none();
+            let other = InstanceId::ALL
+                .into_iter()
+                .any(|i| running_jobs(&observed.instance(i).jobs).next().is_some());
+            if alone && !other && observed.serving_primary().is_some() {
+                plan.create_job = Some((i, set.seed));
+                plan.notices.push(Notice::SeedingStarted(i, set.seed));
+            }
+            keep(set, 0)
+        }
+        Some(SeedState::Running) => keep(set, 0),
+        Some(SeedState::Complete) => {
+            plan.notices.push(Notice::SeedingFinished(i, set.seed));
+            InstancePlan { replicas: 1, seed: set.seed, seed_failures: 0 }
+        }
+        Some(SeedState::Failed { at, message }) => {
+            plan.problems.push(Problem::SeedFailed(i, set.seed, message.clone()));
+            let waited = observed.now.duration_since(*at).unsigned_abs();
+            if waited < seed_retry_delay(set.seed_failures) {
+                return keep(set, 0);
+            }
+            InstancePlan { replicas: 0, seed: set.seed + 1, seed_failures: set.seed_failures + 1 }
+        }
+    }
+}
+
+/// How long to wait after a failed Job when `failures` Jobs failed before it.
+#[must_use]
+pub fn seed_retry_delay(failures: u32) -> Duration {
+    SEED_RETRY_FIRST.saturating_mul(1 << failures.min(8)).min(SEED_RETRY_LONGEST)
+}
+
+fn keep(set: SetView, replicas: i32) -> InstancePlan {
+    InstancePlan { replicas, seed: set.seed, seed_failures: set.seed_failures }
+}
+
+fn last_number(jobs: &[SeedJob]) -> u32 {
+    jobs.iter().map(|j| j.number).max().unwrap_or(0)
+}
+
+fn running_jobs(jobs: &[SeedJob]) -> impl Iterator<Item = u32> {
+    jobs.iter().filter(|j| j.state == SeedState::Running).map(|j| j.number)
+}
+
+fn is_settled(observed: &Observed, plan: &Plan) -> bool {
+    let steady = |i: InstanceId| {
+        let instance = observed.instance(i);
+        instance.set.is_some_and(|s| s.replicas == 1 && s.running == 1)
+            && instance.report.fresh().is_some_and(|r| r.need.is_none())
+    };
+    plan.problems.is_empty()
+        && plan.notices.is_empty()
+        && observed.record().is_some_and(|r| r.mode == Mode::Paired)
+        && observed.serving_primary().is_some()
+        && InstanceId::ALL.into_iter().all(steady)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+use pgpair_core::ids::InstanceId::{self, A, B};
+
+use super::*;
+use crate::fixtures::{empty, ip, lag, now, pod, record, report, steady};
+use crate::observed::{InstanceObserved, ReportView, SliceView};
+use pgpair_core::report::PostgresState;
+
+fn plan_of(replicas: i32, seed: u32) -> Option<InstancePlan> {
+    Some(InstancePlan { replicas, seed, seed_failures: 0 })
+}
+
+fn failed(seconds_ago: i64) -> SeedState {
+    let at = jiff::Timestamp::from_second(now().as_second() - seconds_ago).unwrap();
+    SeedState::Failed { at, message: "BackoffLimitExceeded".into() }
+}
+
+fn rebuild() -> Need {
+    Need::Rebuild { reason: "pg_rewind failed".into() }
+}
+
+#[test]
+fn a_new_pair_gets_its_record_and_only_instance_a_runs() {
+    let plan = decide(&empty());
+    assert!(plan.create_lease);
+    assert_eq!((plan.a, plan.b), (plan_of(1, 0), plan_of(0, 1)));
+    assert_eq!(plan.rw, RwPlan::Create);
+    assert_eq!(plan.notices, [Notice::Bootstrapping]);
+    assert_eq!(plan.create_job, None);
+}
+
+#[test]
+fn the_record_is_never_made_again_once_anything_says_that_there_is_data() {
+    let by_status = crate::observed::Observed { system_identifier: Some("99".into()), ..empty() };
+    let report = ReportView::Fresh(Box::new(report(B, PostgresState::Standby)));
+    let by_report = crate::observed::Observed {
+        b: InstanceObserved { report, ..InstanceObserved::default() },
+        ..empty()
+    };
+    for observed in [by_status, by_report] {
+        let plan = decide(&observed);
+        assert!(!plan.create_lease);
+        assert_eq!(plan.problems, [Problem::RecordMissing]);
+        assert_eq!((plan.a, plan.b), (None, None), "nothing is scaled on a guess");
+    }
+}
+
+#[test]
+fn a_lease_that_is_no_record_changes_nothing() {
+    let mut observed = steady();
+    observed.lease = LeaseView::Unreadable("the lease has no holderIdentity".into());
+    let plan = decide(&observed);
+    assert_eq!((plan.a, plan.b, plan.create_lease), (None, None, false));
+    assert!(matches!(plan.problems[..], [Problem::RecordUnreadable(_)]));
+}
+
+#[test]
+fn a_pair_as_it_should_be_gets_a_plan_without_steps() {
+    let plan = decide(&steady());
+    assert!(plan.settled);
+    assert_eq!((plan.a, plan.b), (plan_of(1, 0), plan_of(1, 1)));
+    assert_eq!((plan.rw, plan.ro), (RwPlan::Keep, RoPlan::Keep));
+    assert!(plan.notices.is_empty() && plan.delete_jobs.is_empty() && plan.create_job.is_none());
+}
+
+#[test]
+fn the_first_copy_begins_only_when_the_primary_takes_writes() {
+    let waiting = steady().solo().b_waits_for(1, &[]);
+    assert_eq!(decide(&waiting).create_job, Some((B, 1)));
+    assert_eq!(decide(&waiting).notices, [Notice::SeedingStarted(B, 1)]);
+    assert_eq!(decide(&waiting.clone().a_silent()).create_job, None);
+    let mut starting = waiting;
+    starting.a.report = ReportView::Fresh(Box::new(report(A, PostgresState::Starting)));
+    assert_eq!(decide(&starting).create_job, None);
+}
+
+#[test]
+fn a_copy_waits_until_the_instances_own_pod_is_gone() {
+    let mut observed = steady().solo().b_waits_for(1, &[]);
+    observed.b.pod = Some(pod(B));
+    assert_eq!(decide(&observed).create_job, None);
+}
+
+#[test]
+fn a_running_copy_is_left_alone_and_a_complete_one_starts_its_instance() {
+    let running = decide(&steady().solo().b_waits_for(1, &[(1, SeedState::Running)]));
+    assert_eq!((running.b, running.create_job), (plan_of(0, 1), None));
+    assert!(running.delete_jobs.is_empty());
+    let complete = decide(&steady().solo().b_waits_for(1, &[(1, SeedState::Complete)]));
+    assert_eq!(complete.b, plan_of(1, 1));
+    assert_eq!(complete.notices, [Notice::SeedingFinished(B, 1)]);
+}
+
+#[test]
+fn the_job_of_an_earlier_copy_does_not_count_for_the_next() {
+    let plan = decide(&steady().solo().b_waits_for(2, &[(1, SeedState::Complete)]));
+    assert_eq!(plan.b, plan_of(0, 2));
+    assert_eq!(plan.create_job, Some((B, 2)));
+    assert_eq!(plan.delete_jobs, [(B, 1)]);
+}
+
+#[test]
+fn a_failed_copy_is_followed_by_another_after_a_growing_delay() {
+    let fresh = decide(&steady().solo().b_waits_for(1, &[(1, failed(29))]));
+    assert_eq!(fresh.b, plan_of(0, 1));
+    assert!(matches!(fresh.problems[..], [Problem::SeedFailed(B, 1, _)]));
+    let old = decide(&steady().solo().b_waits_for(1, &[(1, failed(30))]));
+    assert_eq!(old.b, Some(InstancePlan { replicas: 0, seed: 2, seed_failures: 1 }));
+    let delays: Vec<u64> = (0..7).map(|n| seed_retry_delay(n).as_secs()).collect();
+    assert_eq!(delays, [30, 60, 120, 240, 480, 600, 600]);
+}
+
+#[test]
+fn an_instance_that_cannot_follow_goes_down_for_the_next_copy() {
+    let plan = decide(&steady().solo().b_needs(rebuild()));
+    assert_eq!(plan.b, plan_of(0, 2));
+    assert_eq!(plan.notices, [Notice::RebuildStarted(B, "pg_rewind failed".into())]);
+    assert_eq!(plan.create_job, None, "its pod has to go first");
+}
+
+#[test]
+fn no_instance_goes_down_while_the_record_is_paired_or_nothing_serves() {
+    let paired = decide(&steady().b_needs(Need::Seed));
+    assert_eq!(paired.b, plan_of(1, 1));
+    assert_eq!(paired.problems, [Problem::RebuildBlocked(B, Blocked::StillPaired)]);
+    let silent = decide(&steady().solo().a_silent().b_needs(Need::Seed));
+    assert_eq!(silent.b, plan_of(1, 1));
+    assert_eq!(silent.problems, [Problem::RebuildBlocked(B, Blocked::NoServingPrimary)]);
+}
+
+#[test]
+fn the_instance_that_the_record_names_is_never_scaled_down() {
+    let mut observed = steady().solo();
+    let mut needy = report(A, PostgresState::Down);
+    needy.need = Some(rebuild());
+    observed.a.report = ReportView::Fresh(Box::new(needy));
+    let plan = decide(&observed);
+    assert_eq!(plan.a, plan_of(1, 0));
+    assert_eq!(plan.problems, [Problem::RebuildBlocked(A, Blocked::IsPrimary)]);
+}
+
+#[test]
+fn a_primary_at_zero_replicas_runs_again_once_its_copy_has_let_go() {
+    let mut observed = steady().b_waits_for(1, &[(1, SeedState::Running)]);
+    observed.lease = LeaseView::Present(record(B, Mode::Solo));
+    let plan = decide(&observed);
+    assert_eq!((plan.b, plan.delete_jobs), (plan_of(0, 1), vec![(B, 1)]));
+    let freed = observed.b_waits_for(1, &[]);
+    let plan =
+        decide(&crate::observed::Observed { lease: LeaseView::Present(record(B, Mode::Solo)), ..freed });
+    assert_eq!(plan.b, plan_of(1, 1));
+}
+
+#[test]
+fn two_copies_never_run_at_once() {
+    let mut observed = steady().solo().b_waits_for(1, &[]);
+    observed.a.jobs = vec![SeedJob { number: 4, state: SeedState::Running, progress: None }];
+    assert_eq!(decide(&observed).create_job, None);
+}
+
+#[test]
+fn a_stateful_set_that_somebody_deleted_comes_back_running() {
+    let mut observed = steady();
+    observed.b.set = None;
+    assert_eq!(
+        decide(&observed).b,
+        plan_of(1, 0),
+        "its agent looks at the volume and asks if it needs a copy"
+    );
+}
+
+#[test]
+fn the_write_service_is_put_right_only_when_seen_wrong_twice() {
+    let mut observed = steady();
+    observed.rw = SliceView::Present(vec![ip(B)]);
+    assert_eq!(decide(&observed).rw, RwPlan::Suspect);
+    observed.rw_mismatches = 1;
+    let RwPlan::Repair(A, target) = decide(&observed).rw else { panic!("not repaired") };
+    assert_eq!(target.ip, ip(A));
+}
+
+#[test]
+fn the_write_service_is_never_led_to_an_instance_that_does_not_say_that_it_serves() {
+    let mut observed = steady();
+    observed.rw = SliceView::Present(vec![ip(B)]);
+    observed.rw_mismatches = 5;
+    assert_eq!(decide(&observed.clone().a_silent()).rw, RwPlan::Keep);
+    let with = |change: fn(&mut pgpair_core::report::InstanceReport)| {
+        let mut observed = observed.clone();
+        let mut report = report(A, PostgresState::Primary);
+        change(&mut report);
+        observed.a.report = ReportView::Fresh(Box::new(report));
+        decide(&observed).rw
+    };
+    assert_eq!(with(|r| r.authority.gate_open = false), RwPlan::Keep);
+    assert_eq!(with(|r| r.authority.term = pgpair_core::ids::Term(2)), RwPlan::Keep);
+    assert_eq!(with(|r| r.incarnation = pgpair_core::ids::Incarnation(1)), RwPlan::Keep);
+    assert_eq!(with(|r| r.postgres.state = PostgresState::Promoting), RwPlan::Keep);
+    let mut stale = observed.clone();
+    stale.a.report = ReportView::Stale(Box::new(report(A, PostgresState::Primary)));
+    assert_eq!(decide(&stale).rw, RwPlan::Keep);
+}
+
+fn ro_with_lag(bytes: u64, now_at: InstanceId) -> RoPlan {
+    let mut observed = steady();
+    observed.ro = SliceView::Present(vec![ip(now_at)]);
+    let mut primary = report(A, PostgresState::Primary);
+    primary.standby = Some(lag(bytes));
+    observed.a.report = ReportView::Fresh(Box::new(primary));
+    decide(&observed).ro
+}
+
+#[test]
+fn reading_moves_to_the_primary_when_the_standby_is_far_behind_and_back_when_it_is_close() {
+    let to = |plan: RoPlan| match plan {
+        RoPlan::Set(target) => target.map(|t| t.ip),
+        RoPlan::Keep => None,
+    };
+    assert_eq!(ro_with_lag(32 << 20, B), RoPlan::Keep);
+    assert_eq!(to(ro_with_lag(65 << 20, B)), Some(ip(A)));
+    assert_eq!(ro_with_lag(32 << 20, A), RoPlan::Keep, "not close enough to come back");
+    assert_eq!(to(ro_with_lag(1 << 20, A)), Some(ip(B)));
+}
+
+#[test]
+fn reading_goes_on_at_the_standby_while_there_is_no_primary() {
+    assert_eq!(decide(&steady().a_silent()).ro, RoPlan::Keep);
+}
+
+#[test]
+fn the_same_observation_gives_the_same_plan() {
+    for observed in
+        [steady(), empty(), steady().solo().b_needs(rebuild()), steady().b_waits_for(3, &[(3, failed(5))])]
+    {
+        assert_eq!(decide(&observed), decide(&observed));
+    }
+}

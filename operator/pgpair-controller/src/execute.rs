@@ -1,0 +1,206 @@
+//! Carries a plan out. No choice is left to make here: everything may run twice, and may stop after any step.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use kube::core::ObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
+use pgpair_api::validate::ValidatedPair;
+use pgpair_core::ids::InstanceId;
+use sha2::{Digest, Sha256};
+
+use crate::api::{Created, Object, Requests};
+use crate::build::services::{Target, build_services, build_slice};
+use crate::build::stateful_set::build_stateful_set;
+use crate::build::{claims, rbac, record, seed_job};
+use crate::cache::Caches;
+use crate::decide::{Notice, Plan, RoPlan, RwPlan};
+use crate::error::Error;
+use crate::observe::Memory;
+use crate::secrets::{self, SecretView};
+
+/// What was applied and what the API server made of it. While both stand, applying again would change nothing, so an
+/// idle pair causes no writes; an object that somebody changed or deleted has another mark and is applied again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    hash: [u8; 32],
+    mark: Mark,
+}
+
+impl Applied {
+    /// Whether a cached object is older than what this process wrote.
+    #[must_use]
+    pub fn outdates(&self, cached: Option<&ObjectMeta>) -> bool {
+        match (&self.mark, cached) {
+            (_, None) => true,
+            (Mark::Generation(written), Some(meta)) => meta.generation.unwrap_or(0) < *written,
+            (Mark::Version(_) | Mark::Exists, Some(_)) => false,
+        }
+    }
+}
+
+/// What tells that an object's desired part may have changed: the generation where there is one, else the version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mark {
+    Generation(i64),
+    Version(String),
+    /// Its status shares the version with its spec: only existence is checked.
+    Exists,
+}
+
+/// Carries `plan` out; returns the notices of what was really done.
+///
+/// # Errors
+/// The first request that failed. The steps before it stand.
+pub async fn execute(
+    requests: &Requests,
+    caches: &Caches,
+    memory: &mut Memory,
+    pair: &ValidatedPair,
+    plan: &Plan,
+) -> Result<Vec<Notice>, Error> {
+    let mut done = plan.notices.clone();
+    apply_base(requests, caches, memory, pair).await?;
+    let now = jiff::Timestamp::now();
+    let known = |name: &str| match caches.secrets.get(&ObjectRef::new(name).within(&pair.name.namespace)) {
+        Some(secret) => secrets::view(secret.annotations(), now),
+        None => SecretView::Missing,
+    };
+    secrets::ensure(requests, pair, known, now).await?;
+    if plan.create_lease
+        && requests.create::<Lease>(&record::build_lease(pair)).await? == Created::AlreadyExists
+    {
+        done.retain(|n| *n != Notice::Bootstrapping);
+    }
+    execute_slices(requests, memory, pair, plan).await?;
+    for (i, number) in &plan.delete_jobs {
+        requests.delete::<Job>(&pair.name.seed_job(*i, *number)).await?;
+    }
+    for (i, instance) in [(InstanceId::A, &plan.a), (InstanceId::B, &plan.b)] {
+        if let Some(instance) = instance {
+            let set = build_stateful_set(pair, i, instance);
+            apply(requests, memory, &set, mark_of(&caches.stateful_sets, pair, &set)).await?;
+        }
+    }
+    if let Some((i, number)) = plan.create_job
+        && requests.create(&seed_job::build_seed_job(pair, i, number)).await? == Created::AlreadyExists
+    {
+        done.retain(|n| *n != Notice::SeedingStarted(i, number));
+    }
+    Ok(done)
+}
+
+async fn apply_base(
+    requests: &Requests,
+    caches: &Caches,
+    memory: &mut Memory,
+    pair: &ValidatedPair,
+) -> Result<(), Error> {
+    let account = rbac::build_service_account(pair);
+    apply(requests, memory, &account, mark_of(&caches.accounts, pair, &account)).await?;
+    let role = rbac::build_role(pair);
+    apply(requests, memory, &role, mark_of(&caches.roles, pair, &role)).await?;
+    let binding = rbac::build_role_binding(pair);
+    apply(requests, memory, &binding, mark_of(&caches.bindings, pair, &binding)).await?;
+    for service in build_services(pair) {
+        apply(requests, memory, &service, mark_of(&caches.services, pair, &service)).await?;
+    }
+    let [data_a, archive_a] = claims::build_claims(pair, InstanceId::A);
+    let [data_b, archive_b] = claims::build_claims(pair, InstanceId::B);
+    for claim in [data_a, archive_a, data_b, archive_b] {
+        let exists = mark_of(&caches.claims, pair, &claim).map(|_| Mark::Exists);
+        apply(requests, memory, &claim, exists).await?;
+    }
+    Ok(())
+}
+
+async fn execute_slices(
+    requests: &Requests,
+    memory: &mut Memory,
+    pair: &ValidatedPair,
+    plan: &Plan,
+) -> Result<(), Error> {
+    memory.rw_mismatches = match &plan.rw {
+        RwPlan::Suspect => 1,
+        _ => 0,
+    };
+    match &plan.rw {
+        RwPlan::Keep | RwPlan::Suspect => {}
+        RwPlan::Create => {
+            requests.create(&build_slice(pair, &pair.name.rw(), None)).await?;
+        }
+        RwPlan::Repair(_, target) => replace_slice(requests, pair, &pair.name.rw(), Some(target)).await?,
+    }
+    match &plan.ro {
+        RoPlan::Keep => Ok(()),
+        RoPlan::Set(target) => replace_slice(requests, pair, &pair.name.ro(), target.as_ref()).await,
+    }
+}
+
+/// Writes a slice on the version that was just read, so that an agent's newer write is never undone unseen.
+async fn replace_slice(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    name: &str,
+    target: Option<&Target>,
+) -> Result<(), Error> {
+    let mut slice = build_slice(pair, name, target);
+    match requests.get::<EndpointSlice>(name).await? {
+        None => {
+            requests.create(&slice).await?;
+        }
+        Some(current) if current.endpoints == slice.endpoints => {}
+        Some(current) => {
+            slice.metadata.resource_version = current.resource_version();
+            requests.replace(&slice).await?;
+        }
+    }
+    Ok(())
+}
+
+fn mark_of<K, D>(store: &Store<K>, pair: &ValidatedPair, desired: &D) -> Option<Mark>
+where
+    K: kube::Resource + Clone,
+    K::DynamicType: Default + Eq + std::hash::Hash + Clone,
+    D: ResourceExt,
+{
+    store
+        .get(&ObjectRef::new(&desired.name_any()).within(&pair.name.namespace))
+        .map(|found| mark(found.meta()))
+}
+
+fn mark(meta: &ObjectMeta) -> Mark {
+    match meta.generation {
+        Some(generation) => Mark::Generation(generation),
+        None => Mark::Version(meta.resource_version.clone().unwrap_or_default()),
+    }
+}
+
+/// Applies `object` unless exactly this was applied before and `found` says that it still stands.
+async fn apply<K: Object>(
+    requests: &Requests,
+    memory: &mut Memory,
+    object: &K,
+    found: Option<Mark>,
+) -> Result<(), Error> {
+    let key = format!("{}/{}", K::kind(&()), object.name_any());
+    let hash = Sha256::digest(serde_json::to_vec(object).unwrap_or_default()).into();
+    if let (Some(applied), Some(found)) = (memory.applied.get(&key), &found)
+        && applied.hash == hash
+        && applied.mark == *found
+    {
+        return Ok(());
+    }
+    let stored = requests.apply(object).await?;
+    let mark = if found == Some(Mark::Exists) || K::kind(&()) == "PersistentVolumeClaim" {
+        Mark::Exists
+    } else {
+        mark(stored.meta())
+    };
+    memory.applied.insert(key, Applied { hash, mark });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

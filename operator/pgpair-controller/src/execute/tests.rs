@@ -1,0 +1,97 @@
+use std::sync::Arc;
+
+use http::Method;
+use serde_json::json;
+
+use super::*;
+use crate::decide::decide;
+use crate::fixtures::{empty, steady, valid};
+use crate::metrics::Metrics;
+use crate::mock_api::{Answers, Seen, empty_caches, mock_api, seen};
+use crate::observed::Observed;
+
+async fn run(answers: Answers, observed: &Observed) -> (Result<Vec<Notice>, Error>, Vec<Seen>) {
+    let (client, server) = mock_api(answers);
+    let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
+    let pair = valid(json!({}));
+    let done = execute(&requests, &empty_caches(), &mut Memory::default(), &pair, &decide(observed)).await;
+    drop(requests);
+    (done, seen(server).await)
+}
+
+fn of_leases(seen: &[Seen]) -> Vec<&Seen> {
+    seen.iter().filter(|s| s.path.contains("/leases")).collect()
+}
+
+#[tokio::test]
+async fn the_record_of_a_new_pair_is_created_and_of_an_old_one_never_touched() {
+    let (done, requests) = run(Answers::Empty, &empty()).await;
+    assert_eq!(done.unwrap(), [Notice::Bootstrapping]);
+    let leases = of_leases(&requests);
+    assert_eq!(leases.len(), 1);
+    assert_eq!(leases[0].method, Method::POST);
+    assert_eq!(
+        leases[0].body["spec"],
+        json!({"holderIdentity": "a/0000000000000000", "leaseTransitions": 0})
+    );
+
+    let lost = Observed { lease: crate::observed::LeaseView::Missing, ..steady() };
+    for observed in [steady(), steady().solo(), steady().a_silent(), lost] {
+        let (done, requests) = run(Answers::Empty, &observed).await;
+        done.unwrap();
+        assert_eq!(of_leases(&requests), Vec::<&Seen>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_new_pair_gets_all_its_objects_and_the_stateful_sets_last() {
+    let (_, requests) = run(Answers::Empty, &empty()).await;
+    let kinds: Vec<String> = requests
+        .iter()
+        .filter(|r| r.is_write())
+        .map(|r| r.body["kind"].as_str().unwrap_or("?").to_owned())
+        .collect();
+    let count = |kind: &str| kinds.iter().filter(|k| *k == kind).count();
+    let expected = [
+        ("ServiceAccount", 1),
+        ("Role", 1),
+        ("RoleBinding", 1),
+        ("Service", 4),
+        ("PersistentVolumeClaim", 4),
+        ("Secret", 5),
+        ("Lease", 1),
+        ("EndpointSlice", 2),
+        ("StatefulSet", 2),
+        ("Job", 0),
+    ];
+    assert_eq!(expected.map(|(kind, _)| count(kind)), expected.map(|(_, n)| n), "{kinds:?}");
+    assert_eq!(kinds[kinds.len() - 2..], ["StatefulSet", "StatefulSet"]);
+}
+
+#[tokio::test]
+async fn an_object_is_applied_again_only_when_it_was_changed_or_is_to_change() {
+    let (client, server) = mock_api(Answers::Empty);
+    let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
+    let mut memory = Memory::default();
+    let [service, ..] = build_services(&valid(json!({})));
+    let as_written = || Some(Mark::Version("5".into()));
+    apply(&requests, &mut memory, &service, None).await.unwrap();
+    apply(&requests, &mut memory, &service, as_written()).await.unwrap(); // nothing to do
+    apply(&requests, &mut memory, &service, Some(Mark::Version("6".into()))).await.unwrap(); // somebody changed it
+    apply(&requests, &mut memory, &service, None).await.unwrap(); // somebody deleted it
+    let mut other = service.clone();
+    other.metadata.annotations = Some([("a".to_owned(), "b".to_owned())].into());
+    apply(&requests, &mut memory, &other, as_written()).await.unwrap(); // it is to change
+    drop(requests);
+    assert_eq!(seen(server).await.len(), 4);
+}
+
+#[tokio::test]
+async fn what_existed_already_is_not_told_as_done() {
+    let (client, server) = mock_api(Answers::Conflict);
+    let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
+    let lease = record::build_lease(&valid(json!({})));
+    assert_eq!(requests.create(&lease).await.unwrap(), Created::AlreadyExists);
+    drop(requests);
+    assert_eq!(seen(server).await.len(), 1, "a conflict is not followed by another try");
+}

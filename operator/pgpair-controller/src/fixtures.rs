@@ -1,0 +1,184 @@
+//! Test objects that read like the sentence being tested.
+
+use jiff::Timestamp;
+use pgpair_api::PgReplicaPair;
+use pgpair_api::names::PairName;
+use pgpair_api::validate::{Defaults, ValidatedPair, validate};
+use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
+use pgpair_core::lsn::Lsn;
+use pgpair_core::record::{Holder, Mode, Record};
+use pgpair_core::report::{
+    ArchiveReport, AuthorityReport, InstanceReport, Lag, Need, PostgresReport, PostgresState, Role,
+    StandbyLag,
+};
+use pgpair_core::timeline::TimelineId;
+use serde_json::json;
+
+use crate::observed::{
+    InstanceObserved, LeaseView, Observed, PodView, ReportView, SeedJob, SeedState, SetView, SliceView,
+};
+
+pub fn now() -> Timestamp {
+    "2026-05-01T12:00:00Z".parse().unwrap()
+}
+
+/// A pair whose name differs from everything else, so that swapped arguments show.
+pub fn pair(spec: serde_json::Value) -> PgReplicaPair {
+    serde_json::from_value(json!({
+        "apiVersion": "pgpair.dev/v1alpha1", "kind": "PgReplicaPair",
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "11111111-2222", "generation": 3, "resourceVersion": "41"},
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+pub fn valid(spec: serde_json::Value) -> ValidatedPair {
+    let defaults = Defaults {
+        postgres_image_template: "registry.test/pg:{version}".into(),
+        agent_image: "registry.test/pgpair:1".into(),
+        image_pull_policy: "IfNotPresent".into(),
+    };
+    validate(&pair(spec), &defaults).unwrap()
+}
+
+pub fn name() -> PairName {
+    PairName { namespace: "shop".into(), name: "orders".into() }
+}
+
+pub fn record(primary: InstanceId, mode: Mode) -> Record {
+    Record {
+        term: Term(3),
+        primary: Holder { instance: primary, incarnation: Incarnation(7) },
+        mode,
+        primary_volume: Some(VolumeId(1)),
+        standby_volume: (mode == Mode::Paired).then_some(VolumeId(2)),
+        system_identifier: Some(SystemIdentifier(99)),
+    }
+}
+
+pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
+    let primary = state == PostgresState::Primary;
+    InstanceReport {
+        instance: i,
+        incarnation: Incarnation(if primary { 7 } else { 8 }),
+        volume: Some(VolumeId(if primary { 1 } else { 2 })),
+        system_identifier: Some(SystemIdentifier(99)),
+        authority: AuthorityReport {
+            term: Term(3),
+            mode: Some(Mode::Paired),
+            role: if primary { Role::Primary } else { Role::Standby },
+            gate_open: primary,
+            refusal: None,
+        },
+        postgres: PostgresReport {
+            state,
+            version_num: Some(170_002),
+            timeline: Some(TimelineId(2)),
+            flush_lsn: Some(Lsn(0x0500_0000)),
+            replay_lsn: (!primary).then_some(Lsn(0x0500_0000)),
+            streaming: (!primary).then_some(true),
+        },
+        standby: primary.then(|| lag(0)),
+        archive: ArchiveReport {
+            last_segment: Some("000000020000000000000004".into()),
+            last_archived_at_ms: Some(now().as_millisecond() - 30_500),
+            backlog_segments: Some(0),
+            failures: Some(0),
+            last_failure: None,
+        },
+        need: None,
+        last_failover: None,
+    }
+}
+
+pub fn lag(bytes: u64) -> StandbyLag {
+    let lag = Some(Lag { bytes, millis: 0 });
+    StandbyLag { streaming: true, synchronous: true, receive: lag, replay: lag, total: lag }
+}
+
+pub fn pod(i: InstanceId) -> PodView {
+    PodView {
+        name: name().pod(i),
+        uid: format!("pod-{i}"),
+        ip: Some(ip(i)),
+        node: Some(format!("node-{i}")),
+        ready: true,
+        deleting: false,
+        running: true,
+    }
+}
+
+pub fn ip(i: InstanceId) -> String {
+    match i {
+        InstanceId::A => "10.0.0.1".into(),
+        InstanceId::B => "10.0.0.2".into(),
+    }
+}
+
+fn running(i: InstanceId, state: PostgresState) -> InstanceObserved {
+    InstanceObserved {
+        set: Some(SetView { replicas: 1, running: 1, seed: u32::from(i == InstanceId::B), seed_failures: 0 }),
+        pod: Some(pod(i)),
+        report: ReportView::Fresh(Box::new(report(i, state))),
+        jobs: Vec::new(),
+    }
+}
+
+/// A pair as it should be, with a as primary.
+pub fn steady() -> Observed {
+    Observed {
+        now: now(),
+        system_identifier: Some("99".into()),
+        lease: LeaseView::Present(record(InstanceId::A, Mode::Paired)),
+        a: running(InstanceId::A, PostgresState::Primary),
+        b: running(InstanceId::B, PostgresState::Standby),
+        rw: SliceView::Present(vec![ip(InstanceId::A)]),
+        ro: SliceView::Present(vec![ip(InstanceId::B)]),
+        rw_mismatches: 0,
+    }
+}
+
+/// A pair of which nothing exists yet.
+pub fn empty() -> Observed {
+    Observed {
+        now: now(),
+        system_identifier: None,
+        lease: LeaseView::Missing,
+        a: InstanceObserved::default(),
+        b: InstanceObserved::default(),
+        rw: SliceView::Missing,
+        ro: SliceView::Missing,
+        rw_mismatches: 0,
+    }
+}
+
+impl Observed {
+    pub fn solo(mut self) -> Self {
+        self.lease = LeaseView::Present(record(InstanceId::A, Mode::Solo));
+        self
+    }
+    pub fn b_needs(mut self, need: Need) -> Self {
+        let mut report = report(InstanceId::B, PostgresState::Down);
+        report.need = Some(need);
+        self.b.report = ReportView::Fresh(Box::new(report));
+        self
+    }
+    pub fn a_silent(mut self) -> Self {
+        self.a.report = ReportView::Unreachable;
+        self
+    }
+    /// b is at 0 replicas and waits for Job `seed`.
+    pub fn b_waits_for(mut self, seed: u32, jobs: &[(u32, SeedState)]) -> Self {
+        let jobs = jobs.iter().map(|(number, state)| SeedJob {
+            number: *number,
+            state: state.clone(),
+            progress: None,
+        });
+        self.b = InstanceObserved {
+            set: Some(SetView { replicas: 0, running: 0, seed, seed_failures: 0 }),
+            jobs: jobs.collect(),
+            ..InstanceObserved::default()
+        };
+        self
+    }
+}

@@ -1,0 +1,25 @@
+//! The operator: watches pairs, builds their objects, seeds and rebuilds instances, and tells their state. It is never
+//! needed for a failover.
+
+pub mod agent_client;
+pub mod api;
+pub mod build;
+pub mod cache;
+pub mod certificates;
+pub mod decide;
+pub mod error;
+pub mod events;
+pub mod execute;
+#[cfg(test)]
+mod fixtures;
+pub mod http;
+pub mod leader;
+pub mod metrics;
+#[cfg(test)]
+mod mock_api;
+pub mod observe;
+pub mod observed;
+pub mod reconcile;
+pub mod run;
+pub mod secrets;
+pub mod status;

@@ -1,0 +1,93 @@
+//! An API server for tests: notes each request and answers by a rule. It knows nothing of server-side apply or CEL; what
+//! those do is shown by the end-to-end tests.
+
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use kube::runtime::reflector;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::cache::Caches;
+
+/// A request that came in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    pub method: Method,
+    pub path: String,
+    pub body: Value,
+}
+
+impl Seen {
+    pub fn is_write(&self) -> bool {
+        self.method != Method::GET
+    }
+}
+
+/// How it answers.
+#[derive(Debug, Clone, Copy)]
+pub enum Answers {
+    /// Nothing exists; what is written is taken, and gets resource version 5.
+    Empty,
+    /// Every write meets a conflict.
+    Conflict,
+}
+
+/// A client of such a server, and the requests it will have seen when the client is gone.
+pub fn mock_api(answers: Answers) -> (Client, JoinHandle<Vec<Seen>>) {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let server = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while let Some((request, send)) = handle.next_request().await {
+            let (parts, body) = request.into_parts();
+            let bytes = body.collect().await.unwrap().to_bytes();
+            let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            let (code, answer) = answer(answers, &parts.method, &body);
+            seen.push(Seen { method: parts.method, path: parts.uri.path().to_owned(), body });
+            let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+            send.send_response(Response::builder().status(code).body(answer).unwrap());
+        }
+        seen
+    });
+    (Client::new(service, "default"), server)
+}
+
+fn answer(answers: Answers, method: &Method, body: &Value) -> (StatusCode, Value) {
+    match (answers, method) {
+        (_, &Method::GET) => (StatusCode::NOT_FOUND, status(404, "NotFound")),
+        (Answers::Conflict, _) => (StatusCode::CONFLICT, status(409, "Conflict")),
+        (Answers::Empty, _) => {
+            let mut stored = body.clone();
+            stored["metadata"]["resourceVersion"] = json!("5");
+            (StatusCode::OK, stored)
+        }
+    }
+}
+
+fn status(code: u16, reason: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason})
+}
+
+/// What the server has seen. A test that leaves a client alive fails here instead of hanging.
+pub async fn seen(server: JoinHandle<Vec<Seen>>) -> Vec<Seen> {
+    tokio::time::timeout(Duration::from_secs(5), server).await.expect("a client is still alive").unwrap()
+}
+
+/// Caches of an empty cluster.
+pub fn empty_caches() -> Caches {
+    Caches {
+        stateful_sets: reflector::store().0,
+        pods: reflector::store().0,
+        jobs: reflector::store().0,
+        slices: reflector::store().0,
+        claims: reflector::store().0,
+        services: reflector::store().0,
+        secrets: reflector::store().0,
+        accounts: reflector::store().0,
+        roles: reflector::store().0,
+        bindings: reflector::store().0,
+    }
+}

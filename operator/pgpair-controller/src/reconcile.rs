@@ -1,0 +1,268 @@
+//! One reconcile: observe, validate, decide, build and execute, tell. It is not told why it runs, starts from the
+//! beginning each time, and may stop at any step.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::runtime::controller::Action;
+use kube::runtime::events::Recorder;
+use kube::{Client, Resource, ResourceExt};
+use pgpair_api::PgReplicaPair;
+use pgpair_api::names::PairName;
+use pgpair_api::status::{ConditionType, PgReplicaPairStatus, Reason};
+use pgpair_api::validate::{Defaults, validate};
+use rand::RngExt;
+
+use crate::api::Requests;
+use crate::cache::Caches;
+use crate::decide::{Notice, decide};
+use crate::error::Error;
+use crate::events::{Told, of_change, of_notice};
+use crate::execute::execute;
+use crate::metrics::{Metrics, labels};
+use crate::observe::{Memory, observe};
+use crate::observed::Observed;
+use crate::status::{self, compute, degraded, is_worth_a_write, merge};
+
+/// Next look while something is under way.
+const BUSY: Duration = Duration::from_secs(2);
+/// Next look at a pair that is as it should be. Reads of agents only; the API server is asked for the record.
+const SETTLED: Duration = Duration::from_secs(5);
+/// Next look after an error, doubled with each one in a row.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest such delay.
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+/// Longest wait for an Event to be taken; Events are for people and never hold up work.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What all reconciles share.
+#[derive(Clone)]
+pub struct Context {
+    /// Client of the API server.
+    pub client: Client,
+    /// Watch caches.
+    pub caches: Caches,
+    /// What the operator gives where the spec is silent.
+    pub defaults: Arc<Defaults>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Sender of Events; one per process, because it holds the series.
+    pub recorder: Recorder,
+    /// Memory and errors in a row of each pair.
+    pub pairs: Arc<Mutex<HashMap<PairName, Known>>>,
+}
+
+/// What is kept of one pair.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    memory: Arc<tokio::sync::Mutex<Memory>>,
+    errors: u32,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("defaults", &self.defaults).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    fn with_known<T>(&self, name: &PairName, f: impl FnOnce(&mut Known) -> T) -> T {
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        f(pairs.entry(name.clone()).or_default())
+    }
+
+    /// Forgets pairs that are no longer there, and their metrics.
+    pub fn retain(&self, exists: impl Fn(&PairName) -> bool) {
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        pairs.retain(|name, _| {
+            let keep = exists(name);
+            if !keep {
+                self.metrics.forget(name);
+            }
+            keep
+        });
+    }
+}
+
+/// Reconciles one pair.
+///
+/// # Errors
+/// The first thing that failed; it is also told in the status and tried again later.
+#[tracing::instrument(skip_all, fields(namespace = pair.namespace().unwrap_or_default(), pair = pair.name_any()))]
+pub async fn reconcile(pair: Arc<PgReplicaPair>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let _timer = ctx.metrics.reconcile_timer();
+    if pair.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change()); // the garbage collector takes what the pair owns
+    }
+    let name = PairName { namespace: pair.namespace().unwrap_or_default(), name: pair.name_any() };
+    let requests = Requests::new(ctx.client.clone(), &name.namespace, ctx.metrics.clone());
+    let known = ctx.with_known(&name, |known| known.memory.clone());
+    let mut memory = known.lock().await;
+    let result = steps(&pair, &name, &requests, &mut memory, &ctx).await;
+    match &result {
+        Ok(_) => ctx.with_known(&name, |known| known.errors = 0),
+        Err(error) => tell_error(&pair, &name, &requests, &mut memory, &ctx, error).await,
+    }
+    result
+}
+
+async fn steps(
+    pair: &PgReplicaPair,
+    name: &PairName,
+    requests: &Requests,
+    memory: &mut Memory,
+    ctx: &Context,
+) -> Result<Action, Error> {
+    let validated = validate(pair, &ctx.defaults)?;
+    let observed = observe(requests, &ctx.caches, memory, pair, name).await?;
+    let mut plan = decide(&observed);
+    if validated.paused {
+        plan.notices.clear();
+    } else {
+        let done = execute(requests, &ctx.caches, memory, &validated, &plan).await?;
+        let told = done.iter().map(|notice| logged(name, notice)).collect();
+        tell(pair, ctx, told).await;
+    }
+    let old = pair.status.clone().unwrap_or_default();
+    let new = compute(name, pair.metadata.generation, &observed, &plan, &old);
+    measure(name, &observed, &new, &ctx.metrics);
+    write(pair, requests, memory, ctx, &old, new).await?;
+    Ok(Action::requeue(jittered(if plan.settled || validated.paused { SETTLED } else { BUSY })))
+}
+
+/// Writes the status if it is worth it; the Events of the change follow the write, so that they are told once.
+async fn write(
+    pair: &PgReplicaPair,
+    requests: &Requests,
+    memory: &mut Memory,
+    ctx: &Context,
+    old: &PgReplicaPairStatus,
+    new: PgReplicaPairStatus,
+) -> Result<(), Error> {
+    if !is_worth_a_write(old, &new, memory.status_written.map(|at| at.elapsed())) {
+        return Ok(());
+    }
+    if !replace_status(pair, requests, new.clone()).await? {
+        return Ok(()); // somebody wrote meanwhile: their change triggers the next reconcile, which sees it
+    }
+    memory.status_written = Some(Instant::now());
+    tell(pair, ctx, of_change(old, &new)).await;
+    Ok(())
+}
+
+/// `false`: the pair has changed since it was read, or is gone.
+///
+/// # Errors
+/// The request failed in another way.
+pub async fn replace_status(
+    pair: &PgReplicaPair,
+    requests: &Requests,
+    new: PgReplicaPairStatus,
+) -> Result<bool, Error> {
+    let mut body = pair.clone();
+    body.status = Some(new);
+    match requests.replace_status(&body).await {
+        Ok(_) => Ok(true),
+        Err(Error::Request { source, .. })
+            if crate::api::is_status(&source, 409) || crate::api::is_status(&source, 404) =>
+        {
+            Ok(false)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn logged(name: &PairName, notice: &Notice) -> Told {
+    let told = of_notice(name, notice);
+    tracing::info!(reason = told.shown, "{}", told.note);
+    told
+}
+
+async fn tell(pair: &PgReplicaPair, ctx: &Context, events: Vec<Told>) {
+    for told in events {
+        ctx.metrics.wrote("Event", "event");
+        let sent =
+            tokio::time::timeout(EVENT_TIMEOUT, ctx.recorder.publish(&told.event(), &pair.object_ref(&())))
+                .await;
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, reason = told.shown, "an event was refused"),
+            Err(_) => tracing::warn!(reason = told.shown, "an event was not taken in time"),
+        }
+    }
+}
+
+async fn tell_error(
+    pair: &PgReplicaPair,
+    name: &PairName,
+    requests: &Requests,
+    memory: &mut Memory,
+    ctx: &Context,
+    error: &Error,
+) {
+    ctx.metrics.errors.get_or_create(&crate::metrics::ErrorLabels { error: error.label() }).inc();
+    ctx.with_known(name, |known| known.errors = known.errors.saturating_add(1));
+    tracing::warn!(error = chain(error), "reconcile failed");
+    let reason = match error {
+        Error::Invalid(_) => Reason::InvalidSpec,
+        Error::Certificates { .. } | Error::Secret { .. } => Reason::ApplyFailed,
+        // An API server that is away cannot take a status either; one refusal may be gone a second later.
+        Error::Request { .. } | Error::Timeout { .. } if ctx.with_known(name, |k| k.errors) < 3 => return,
+        Error::Request { .. } | Error::Timeout { .. } => Reason::ApplyFailed,
+    };
+    let old = pair.status.clone().unwrap_or_default();
+    let mut new = PgReplicaPairStatus { observed_generation: pair.metadata.generation, ..old.clone() };
+    let draft = degraded(reason, chain(error));
+    new.conditions = merge(&old.conditions, vec![draft], pair.metadata.generation, jiff::Timestamp::now());
+    if let Err(error) = write(pair, requests, memory, ctx, &old, new).await {
+        tracing::warn!(error = chain(&error), "the error could not be told in the status");
+    }
+}
+
+/// An error with its causes, as one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut cause = error.source();
+    while let Some(c) = cause {
+        out = format!("{out}: {c}");
+        cause = c.source();
+    }
+    out
+}
+
+/// When to look again after an error: an invalid spec waits for its change, everything else is tried again, slower and
+/// slower.
+pub fn error_policy(pair: Arc<PgReplicaPair>, error: &Error, ctx: Arc<Context>) -> Action {
+    if matches!(error, Error::Invalid(_)) {
+        return Action::await_change();
+    }
+    let name = PairName { namespace: pair.namespace().unwrap_or_default(), name: pair.name_any() };
+    let errors = ctx.with_known(&name, |known| known.errors);
+    let delay = RETRY_FIRST.saturating_mul(1 << errors.saturating_sub(1).min(6)).min(RETRY_LONGEST);
+    Action::requeue(jittered(delay))
+}
+
+/// Up to a tenth longer, so that many pairs do not keep step.
+fn jittered(delay: Duration) -> Duration {
+    delay.mul_f64(1.0 + rand::rng().random_range(0.0..0.1))
+}
+
+fn measure(name: &PairName, observed: &Observed, new: &PgReplicaPairStatus, metrics: &Metrics) {
+    let labels = labels(name);
+    if let Some(record) = observed.record() {
+        metrics.term.get_or_create(&labels).set(i64::from(record.term.0));
+    }
+    let lag = new.lag.as_ref().and_then(|l| l.total);
+    if let Some(lag) = lag {
+        metrics.lag_bytes.get_or_create(&labels).set(lag.bytes);
+        metrics.lag_seconds.get_or_create(&labels).set(lag.seconds);
+    }
+    let holds = |t| i64::from(status::condition(new, t).is_some_and(|c| c.status == "True"));
+    metrics.ready.get_or_create(&labels).set(holds(ConditionType::Ready));
+    metrics.failover_ready.get_or_create(&labels).set(holds(ConditionType::FailoverReady));
+}
+
+#[cfg(test)]
+mod tests;

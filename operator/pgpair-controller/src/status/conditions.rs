@@ -1,0 +1,221 @@
+//! Conditions: each from its own facts; the transition time moves only with the status.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use pgpair_api::names::PairName;
+use pgpair_api::status::{ConditionType, PairMode, PgReplicaPairStatus, Reason};
+use pgpair_core::ids::{InstanceId, Term};
+
+use crate::decide::{Blocked, Plan, Problem};
+use crate::observed::{Observed, ReportView, SeedState};
+
+/// Segments that may wait for the archiver before the archive counts as unhealthy: 512 MiB of WAL.
+const BACKLOG_LIMIT: u64 = 32;
+
+/// A condition before it has its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    type_: ConditionType,
+    status: Option<bool>,
+    reason: Reason,
+    message: String,
+}
+
+fn draft(
+    type_: ConditionType,
+    status: impl Into<Option<bool>>,
+    reason: Reason,
+    message: impl Into<String>,
+) -> Draft {
+    Draft { type_, status: status.into(), reason, message: message.into() }
+}
+
+pub(super) fn compute(
+    name: &PairName,
+    observed: &Observed,
+    plan: &Plan,
+    status: &PgReplicaPairStatus,
+) -> Vec<Draft> {
+    vec![
+        ready(name, observed),
+        failover_ready(observed, status),
+        archive_healthy(name, observed),
+        seeding(name, observed, plan),
+        problem(name, observed, plan),
+    ]
+}
+
+/// `Degraded` for an error that ended the reconcile early.
+#[must_use]
+pub fn degraded(reason: Reason, message: String) -> Draft {
+    draft(ConditionType::Degraded, true, reason, message)
+}
+
+fn ready(name: &PairName, observed: &Observed) -> Draft {
+    let type_ = ConditionType::Ready;
+    if let Some(primary) = observed.serving_primary() {
+        return draft(
+            type_,
+            true,
+            Reason::PrimaryAcceptsWrites,
+            format!("{} takes writes", name.instance(primary)),
+        );
+    }
+    match observed.record() {
+        Some(record) if record.term > Term(0) => {
+            let primary = name.instance(record.primary.instance);
+            draft(
+                type_,
+                false,
+                Reason::PrimaryNotReady,
+                format!("{primary} is named as primary and does not say that it takes writes"),
+            )
+        }
+        Some(_) => draft(type_, false, Reason::Bootstrapping, "the first data directory is being made"),
+        None => draft(type_, false, Reason::Bootstrapping, "the record is not there yet"),
+    }
+}
+
+fn failover_ready(observed: &Observed, status: &PgReplicaPairStatus) -> Draft {
+    let type_ = ConditionType::FailoverReady;
+    if observed.record().is_none() {
+        return draft(type_, None, Reason::Unknown, "the record cannot be read");
+    }
+    match status.mode {
+        Some(PairMode::Paired) => draft(type_, true, Reason::Paired, "the standby may take over"),
+        _ => draft(
+            type_,
+            false,
+            Reason::Solo,
+            "the primary goes on alone: nobody takes over by itself until a standby has caught up",
+        ),
+    }
+}
+
+fn archive_healthy(name: &PairName, observed: &Observed) -> Draft {
+    let type_ = ConditionType::ArchiveHealthy;
+    let primary = observed.record().map(|r| r.primary.instance);
+    let Some((i, report)) = primary.and_then(|i| Some((i, observed.instance(i).report.recent()?))) else {
+        return draft(type_, None, Reason::Unknown, "the primary does not report");
+    };
+    let (me, archive) = (name.instance(i), &report.archive);
+    if archive.failures.is_some_and(|n| n > 0) {
+        let why = archive.last_failure.clone().unwrap_or_default();
+        return draft(type_, false, Reason::ArchiveFailing, format!("{me} cannot archive: {why}"));
+    }
+    if archive.backlog_segments.is_some_and(|n| n > BACKLOG_LIMIT) {
+        return draft(
+            type_,
+            false,
+            Reason::ArchiveBacklog,
+            format!("more than {BACKLOG_LIMIT} segments of {me} wait for the archiver"),
+        );
+    }
+    match archive.last_segment {
+        Some(_) => draft(type_, true, Reason::Archiving, format!("{me} archives")),
+        None => draft(type_, None, Reason::Unknown, format!("{me} has not archived a segment yet")),
+    }
+}
+
+fn seeding(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
+    let type_ = ConditionType::Seeding;
+    for i in InstanceId::ALL {
+        if let Some(job) = observed.instance(i).jobs.iter().find(|j| j.state == SeedState::Running) {
+            return draft(
+                type_,
+                true,
+                Reason::SeedRunning,
+                format!("job {} copies the primary", name.seed_job(i, job.number)),
+            );
+        }
+    }
+    for problem in &plan.problems {
+        if let Problem::SeedFailed(i, n, why) = problem {
+            return draft(type_, false, Reason::SeedFailed, seed_failed(name, *i, *n, why));
+        }
+    }
+    draft(type_, false, Reason::NotSeeding, "nothing is being copied")
+}
+
+fn seed_failed(name: &PairName, i: InstanceId, n: u32, why: &str) -> String {
+    format!("job {} failed and is tried again later; see the log of its pod: {why}", name.seed_job(i, n))
+}
+
+fn problem(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
+    if let Some(problem) = plan.problems.first() {
+        let (reason, message) = describe(name, problem);
+        return degraded(reason, message);
+    }
+    for i in InstanceId::ALL {
+        if observed.instance(i).report == ReportView::Unreachable {
+            return degraded(Reason::InstanceUnreachable, format!("{} does not answer", name.instance(i)));
+        }
+    }
+    draft(ConditionType::Degraded, false, Reason::AsExpected, "nothing is known to be wrong")
+}
+
+fn describe(name: &PairName, problem: &Problem) -> (Reason, String) {
+    match problem {
+        Problem::RecordMissing => (
+            Reason::RecordMissing,
+            format!(
+                "lease {} is gone although the pair has data: restore it from a backup of the cluster; it is not made anew, because a wrong one could make two primaries",
+                name.lease()
+            ),
+        ),
+        Problem::RecordUnreadable(why) => (
+            Reason::RecordUnreadable,
+            format!("lease {} is not a record: {why}; somebody changed it: put it back", name.lease()),
+        ),
+        Problem::SeedFailed(i, n, why) => (Reason::SeedFailed, seed_failed(name, *i, *n, why)),
+        Problem::RebuildBlocked(i, blocked) => {
+            let why = match blocked {
+                Blocked::IsPrimary => "the record names it as primary",
+                Blocked::StillPaired => "the record is still Paired; the primary has to go on alone first",
+                Blocked::NoServingPrimary => {
+                    "no primary says that it takes writes, so there is nothing to copy from"
+                }
+            };
+            (
+                Reason::RebuildBlocked,
+                format!("{} asks for a base backup and does not get it yet: {why}", name.instance(*i)),
+            )
+        }
+    }
+}
+
+/// Gives the drafts their times: the transition time of an unchanged status stays. Conditions without a draft stay too.
+#[must_use]
+pub fn merge(
+    old: &[Condition],
+    drafts: Vec<Draft>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut out = old.to_vec();
+    for draft in drafts {
+        let status = match draft.status {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        };
+        let before = out.iter().position(|c| c.type_ == draft.type_.as_str());
+        let since =
+            before.map(|n| &out[n]).filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
+        let condition = Condition {
+            type_: draft.type_.as_str().to_owned(),
+            status: status.to_owned(),
+            reason: draft.reason.as_str().to_owned(),
+            message: draft.message,
+            observed_generation: generation,
+            // The API keeps whole seconds; anything finer would differ from what is read back.
+            last_transition_time: since
+                .unwrap_or_else(|| Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
+        };
+        match before {
+            Some(n) => out[n] = condition,
+            None => out.push(condition),
+        }
+    }
+    out
+}

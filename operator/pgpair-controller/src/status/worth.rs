@@ -1,0 +1,102 @@
+//! When a status is worth a write. Numbers that move all the time are compared by what they mean, not digit by digit.
+
+use std::time::Duration;
+
+use pgpair_api::status::{LagStatus, PgReplicaPairStatus};
+use pgpair_core::lsn::Lsn;
+
+/// Shortest time between writes that are made for moving numbers only.
+const MOVING_INTERVAL: Duration = Duration::from_secs(10);
+/// Shortest time between writes that are made for the progress of a base backup only.
+const SEEDING_INTERVAL: Duration = Duration::from_secs(2);
+/// Progress of a base backup that is worth a write.
+const SEEDING_PERCENT: i64 = 5;
+/// A position is worth a write when it has moved this far: one WAL segment.
+const POSITION_STEP: u64 = 16 * 1024 * 1024;
+
+/// Whether `new` is worth writing over `old`, which was written `since` ago (`None`: by an earlier process).
+#[must_use]
+pub fn is_worth_a_write(
+    old: &PgReplicaPairStatus,
+    new: &PgReplicaPairStatus,
+    since: Option<Duration>,
+) -> bool {
+    // As JSON: what was read back has whole seconds where this process knows milliseconds.
+    let json = |status| serde_json::to_value(settled_part(status)).unwrap_or_default();
+    if json(old) != json(new) {
+        return true;
+    }
+    let waited = |interval| since.is_none_or(|s| s >= interval);
+    let moved = moving_part(old) != moving_part(new) || positions_moved(old, new);
+    (moved && waited(MOVING_INTERVAL)) || (seeding_moved(old, new) && waited(SEEDING_INTERVAL))
+}
+
+/// Everything but what moves by itself. A change here is written at once.
+fn settled_part(status: &PgReplicaPairStatus) -> PgReplicaPairStatus {
+    let mut out = PgReplicaPairStatus { lag: None, archive: Vec::new(), ..status.clone() };
+    for instance in &mut out.instances {
+        (instance.flush_lsn, instance.replay_lsn, instance.receive_lsn) = (None, None, None);
+    }
+    if let Some(seeding) = &mut out.seeding {
+        (seeding.done_bytes, seeding.total_bytes, seeding.percent) = (None, None, None);
+    }
+    out
+}
+
+/// What moves by itself, by what it means.
+#[derive(PartialEq)]
+struct Moving<'a> {
+    lag: Option<[u32; 2]>,
+    archives: Vec<Archived<'a>>,
+}
+
+/// An archive without its age.
+#[derive(PartialEq)]
+struct Archived<'a> {
+    last_segment: Option<&'a str>,
+    failures: Option<i64>,
+    backlog: Option<u32>,
+}
+
+fn moving_part(status: &PgReplicaPairStatus) -> Moving<'_> {
+    let archives = status.archive.iter().map(|a| Archived {
+        last_segment: a.last_segment.as_deref(),
+        failures: a.failures,
+        backlog: a.backlog_segments.map(|n| level(n, 4)),
+    });
+    Moving { lag: status.lag.as_ref().map(lag_level), archives: archives.collect() }
+}
+
+/// Lag in levels: of bytes by factors of 4 above 1 MiB, of seconds by factors of 4 above 1 s.
+fn lag_level(lag: &LagStatus) -> [u32; 2] {
+    match &lag.total {
+        None => [u32::MAX; 2],
+        Some(total) => [level(total.bytes, 1 << 20), level(total.seconds as i64, 1)],
+    }
+}
+
+/// 0 below `first`, then one more for each factor of 4.
+fn level(n: i64, first: i64) -> u32 {
+    let times = u64::try_from(n / first).unwrap_or(0);
+    if times == 0 { 0 } else { times.ilog2() / 2 + 1 }
+}
+
+fn positions_moved(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> bool {
+    let position = |text: &Option<String>| text.as_deref().and_then(|t| t.parse::<Lsn>().ok());
+    let moved = |old: &Option<String>, new: &Option<String>| match (position(old), position(new)) {
+        (Some(a), Some(b)) => a.0.abs_diff(b.0) >= POSITION_STEP,
+        (a, b) => a != b,
+    };
+    old.instances
+        .iter()
+        .zip(&new.instances)
+        .any(|(a, b)| moved(&a.flush_lsn, &b.flush_lsn) || moved(&a.replay_lsn, &b.replay_lsn))
+}
+
+fn seeding_moved(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> bool {
+    let (Some(old), Some(new)) = (&old.seeding, &new.seeding) else { return false };
+    match (old.percent, new.percent) {
+        (Some(a), Some(b)) => (b - a).abs() >= SEEDING_PERCENT || (b == 100 && a != 100),
+        (a, b) => a != b || old.done_bytes.is_some() != new.done_bytes.is_some(),
+    }
+}

@@ -1,0 +1,341 @@
+//! The primary's rules: 1 (losing the standby), 4 (pairing again), 7 (start-up), and its heartbeats.
+
+use crate::authority::messages::{Answer, Heartbeat, StandbyInfo, Verdict};
+use crate::authority::timing::Ms;
+use crate::authority::{Authority, Command, Directory, Durability, Gate, Note, SoloReason, SyncState, Want};
+use crate::ids::Term;
+use crate::lsn::Lsn;
+use crate::record::{Mode, Record, Versioned};
+use crate::report::PostgresState;
+
+/// The way between `Solo` and `Paired`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Pairing {
+    /// Why and since when the primary wants to leave `Paired`.
+    noticed: Option<(Ms, SoloReason)>,
+    /// The standby has not been streaming since.
+    not_streaming_since: Option<Ms>,
+    /// Commits are made to wait, to pair, since.
+    pub(super) sync_since: Option<Ms>,
+    /// No pairing before.
+    not_before: Ms,
+    /// Consecutive pairings that did not last; the back-off doubles with each.
+    flaps: u32,
+    paired_at: Option<Ms>,
+    /// Postgres has not been up as a primary since.
+    down_since: Option<Ms>,
+    /// Number of the present wish that commits wait; each new one needs a new proof.
+    pub(super) sync_epoch: u32,
+    /// Postgres may be started, and has not come up, since.
+    starting_since: Option<Ms>,
+    /// No heartbeats before: a postgres that does not come up must not keep its standby from taking over.
+    mute_until: Ms,
+}
+
+impl Pairing {
+    /// Nothing of an earlier term counts, except that its proofs must not be taken for new ones.
+    pub(super) fn of_new_term(&self) -> Pairing {
+        Pairing { sync_epoch: self.sync_epoch + 1, ..Pairing::default() }
+    }
+}
+
+/// First back-off after a pairing that did not last, doubled each time up to [`MAX_BACKOFF_MS`].
+const FIRST_BACKOFF_MS: u64 = 1_000;
+const MAX_BACKOFF_MS: u64 = 60_000;
+/// Time for the checkpoint that proves that commits wait, and for the standby to reach what was written before it.
+const SYNC_BUDGET_MS: u64 = 120_000;
+/// A pairing that lasts as long as this is no flapping.
+const LASTING_MS: u64 = 60_000;
+
+impl Authority {
+    pub(super) fn desired_of_primary(&self, now: Ms, gate: Gate) -> Want {
+        let writable = self.postgres_may_write();
+        if self.term() == Term(0) {
+            return match self.pg.directory {
+                Directory::Empty | Directory::Unusable => Want::Initialise,
+                _ => Want::Down,
+            };
+        }
+        if !gate.is_open() {
+            return if writable || !self.postgres_is_up() { Want::Down } else { Want::Unchanged };
+        }
+        if self.resign.is_stopping() || (self.leaving.is_some() && self.resign.is_declined()) {
+            return Want::Stopped;
+        }
+        if self.resign.is_asking() && !self.postgres_is_up() {
+            return Want::Down;
+        }
+        match self.pg.directory {
+            Directory::Primary => Want::Primary,
+            Directory::Standby if self.pg.state == PostgresState::Promoting || self.may_promote(now) => {
+                Want::Promoted
+            }
+            Directory::Standby => Want::Unchanged,
+            Directory::Unknown | Directory::Empty | Directory::Unusable => Want::Down,
+        }
+    }
+
+    /// Commits wait for the standby except under settled `Solo` in `Sync`, and in `Async`. Never weakened on less.
+    pub(super) fn wants_sync(&self) -> bool {
+        match self.settings.durability {
+            Durability::Async => false,
+            Durability::SyncStrict => true,
+            Durability::Sync => !self.is_settled_solo() || self.pairing.sync_since.is_some(),
+        }
+    }
+
+    /// Clients are let in only when what they see cannot be lost: see [`super::Desired::admit_clients`].
+    pub(super) fn admits_clients(&self) -> bool {
+        self.settings.durability == Durability::Async
+            || (self.is_settled_solo() && self.settings.durability == Durability::Sync)
+            || self.peer.is_some_and(|(_, info)| self.sync_is_confirmed(info.flush))
+    }
+
+    fn is_settled_solo(&self) -> bool {
+        self.view.settled().is_some_and(|v| v.record.mode == Mode::Solo && v.record.primary == self.me)
+    }
+
+    pub(super) fn react_as_primary(&mut self, now: Ms) {
+        if self.term() == Term(0) {
+            return self.be_born(now);
+        }
+        if !self.volume_is_named() {
+            return self.read(now);
+        }
+        self.note_down(now);
+        self.retry_open(now);
+        self.react_resign(now);
+        if self.resign.has_resigned(self.term()) {
+            return;
+        }
+        self.claim(now);
+        self.heartbeat(now);
+        self.guard_promise(now);
+        self.pair(now);
+    }
+
+    /// Term 0: after `initdb`, the record gets the first term.
+    fn be_born(&mut self, now: Ms) {
+        let (Some(volume), Some(system)) = (self.pg.volume, self.pg.system_identifier) else { return };
+        if self.pg.directory != Directory::Primary || self.view.has_open() {
+            return self.retry_open(now);
+        }
+        if let Some(v) = self.view.settled().copied() {
+            let record = Record {
+                term: Term(1),
+                primary: self.me,
+                mode: Mode::Solo,
+                primary_volume: Some(volume),
+                standby_volume: None,
+                system_identifier: Some(system),
+            };
+            self.cas(now, &v, record);
+        }
+    }
+
+    fn note_down(&mut self, now: Ms) {
+        let up = self.pg.state == PostgresState::Primary;
+        self.pairing.down_since = if up { None } else { self.pairing.down_since.or(Some(now)) };
+        let starting = !up && self.gate(now).is_open();
+        self.pairing.starting_since = if starting { self.pairing.starting_since.or(Some(now)) } else { None };
+        if self.pairing.starting_since.is_some_and(|s| now - s >= self.timing.start_budget()) {
+            self.pairing.mute_until = now + 2 * self.timing.ttl();
+        }
+    }
+
+    /// Rule 7, `Solo`: the record must name this incarnation before it writes. On another node than the named one last
+    /// held the volume, its lock proves nothing.
+    fn claim(&mut self, now: Ms) {
+        let Some(v) = self.view.settled().copied() else { return };
+        if v.record.mode == Mode::Solo && v.record.primary != self.me && !self.is_elsewhere() {
+            self.cas(now, &v, Record { primary: self.me, ..v.record });
+        }
+    }
+
+    /// Sent while postgres runs as a primary, or is starting as one within its start budget.
+    fn heartbeat(&mut self, now: Ms) {
+        let down_by_choice = self.resign.is_asking() && !self.postgres_is_up();
+        let mute = now < self.pairing.mute_until || self.is_elsewhere();
+        // First the record: with it, a restarted primary offers its term to the standby instead of starting on its promise.
+        // Only when the API server does not answer does it go by its disk.
+        let unread = self.view.last().is_none() && now - self.born < self.timing.ttl() / 5;
+        if self.pg.directory != Directory::Primary || mute || down_by_choice || unread {
+            return;
+        }
+        if self.held.last_sent().is_some_and(|t| now - t < self.timing.heartbeat_every()) {
+            return;
+        }
+        self.push_heartbeat(now);
+    }
+
+    fn push_heartbeat(&mut self, now: Ms) {
+        let (seq, echo) = self.held.next(now);
+        self.out.push(Command::Heartbeat(Heartbeat {
+            term: self.term(),
+            from: self.me,
+            seq,
+            ttl_ms: u32::try_from(self.timing.ttl()).unwrap_or(u32::MAX),
+            echo,
+            version: self.view.last().map(|v| v.version),
+        }));
+    }
+
+    pub(super) fn on_answer(&mut self, now: Ms, answer: &Answer) {
+        if answer.to != self.me.incarnation {
+            return;
+        }
+        if let Verdict::NewerTerm(term) = answer.verdict
+            && term > self.term()
+        {
+            self.read(now);
+            return;
+        }
+        let first = self.held.promised_at(self.term()).is_none();
+        let promised = self.held.on_answer(self.term(), answer);
+        if first
+            && !promised
+            && answer.verdict == Verdict::Challenge
+            && !self.resign.has_resigned(self.term())
+        {
+            // The way back is proven now: ask again at once instead of after a tenth of ttl.
+            self.push_heartbeat(now);
+        }
+        self.peer = Some((now, answer.standby));
+    }
+
+    /// Rule 1 (and 7 for a start in `Paired`): in time, and only after a read that proves the way back, the record is
+    /// made `Solo`; postgres runs meanwhile. The fence at the deadline is the gate's.
+    fn guard_promise(&mut self, now: Ms) {
+        if self.view.last().is_none_or(|v| v.record.mode == Mode::Solo) && !self.view.has_open() {
+            (self.pairing.noticed, self.pairing.not_streaming_since) = (None, None);
+            return;
+        }
+        if self.is_elsewhere() {
+            return;
+        }
+        let Some(reason) = self.reason_for_solo(now) else {
+            self.pairing.noticed = None;
+            return;
+        };
+        let (since, _) = *self.pairing.noticed.get_or_insert((now, reason));
+        let Some(v) = self.view.settled_since(since).copied() else {
+            return self.read(now);
+        };
+        if v.record.mode != Mode::Paired
+            || v.record.primary.instance != self.me.instance
+            || self.will_not_start()
+        {
+            return;
+        }
+        let solo = Record { primary: self.me, mode: Mode::Solo, standby_volume: None, ..v.record };
+        if self.cas(now, &v, solo) {
+            self.note(Note::GoingSolo(reason));
+            self.back_off(now);
+        }
+    }
+
+    /// A postgres that will not start is no reason to go `Solo`: rule 5 asks the standby.
+    fn will_not_start(&self) -> bool {
+        !self.postgres_is_up() && (self.resign.is_asking() || self.pg.failed_starts > 0)
+    }
+
+    fn reason_for_solo(&mut self, now: Ms) -> Option<SoloReason> {
+        let promised = self.held.promised_at(self.term());
+        if promised.is_none_or(|sent| now >= self.timing.worry_at(sent)) {
+            // Just started: give the first heartbeats the time to be answered.
+            let patience = self.pairing.down_since.map_or(0, |_| self.timing.ttl() / 2);
+            let asked_since = self.pairing.down_since.unwrap_or(now);
+            if promised.is_some() || now - asked_since >= patience {
+                return Some(SoloReason::StandbySilent);
+            }
+        }
+        let (_, info) = self.peer?;
+        let named = self.record().and_then(|r| r.standby_volume);
+        if named.is_some() && info.volume != named {
+            return Some(SoloReason::StandbyReplaced);
+        }
+        if info.leaving {
+            return Some(SoloReason::StandbyLeaves);
+        }
+        if self.pg.state != PostgresState::Primary {
+            return None; // nothing can stream from a postgres that is not up
+        }
+        self.pairing.not_streaming_since =
+            if info.streaming { None } else { self.pairing.not_streaming_since.or(Some(now)) };
+        if self.pairing.not_streaming_since.is_some_and(|s| now - s >= self.timing.ttl() / 5) {
+            return Some(SoloReason::StandbyNotStreaming);
+        }
+        self.lag(&info).is_some_and(|lag| lag > self.settings.max_lag).then_some(SoloReason::StandbyLags)
+    }
+
+    fn lag(&self, info: &StandbyInfo) -> Option<u64> {
+        Some(self.pg.flush?.bytes_since(info.flush?))
+    }
+
+    pub(super) fn restart_budget(&mut self, now: Ms) {
+        self.pairing.down_since = Some(now);
+    }
+
+    fn back_off(&mut self, now: Ms) {
+        let lasted = self.pairing.paired_at.is_none_or(|t| now - t >= LASTING_MS);
+        self.pairing.flaps = if lasted { 0 } else { self.pairing.flaps + 1 };
+        let wait = FIRST_BACKOFF_MS << self.pairing.flaps.min(6);
+        self.pairing.not_before = now + wait.min(MAX_BACKOFF_MS);
+        self.pairing.sync_since = None;
+    }
+
+    /// Rule 4: the standby streams and is caught up, sync is on and confirmed, and a fresh promise is held.
+    fn pair(&mut self, now: Ms) {
+        let ready = self.standby_to_pair(now);
+        let (Some((v, info)), true) = (ready, now >= self.pairing.not_before) else {
+            if self.is_settled_solo() {
+                self.pairing.sync_since = None;
+            }
+            return;
+        };
+        if self.settings.durability != Durability::Async {
+            if self.pairing.sync_since.is_none() {
+                self.pairing.sync_epoch += 1;
+            }
+            let since = *self.pairing.sync_since.get_or_insert(now);
+            if !self.sync_is_confirmed(info.flush) {
+                if now - since > SYNC_BUDGET_MS {
+                    self.back_off(now);
+                }
+                return;
+            }
+        }
+        let fresh =
+            self.held.promised_at(v.record.term).is_some_and(|sent| now - sent < self.timing.ttl() / 4);
+        let paired = Record { mode: Mode::Paired, standby_volume: info.volume, ..v.record };
+        if fresh && self.cas(now, &v, paired) {
+            self.pairing.paired_at = Some(now);
+            self.note(Note::Pairing);
+        }
+    }
+
+    fn sync_is_confirmed(&self, flush: Option<Lsn>) -> bool {
+        match self.pg.sync {
+            SyncState::On { from, epoch } => epoch == self.pairing.sync_epoch && flush >= Some(from),
+            SyncState::Unknown | SyncState::Off => false,
+        }
+    }
+
+    /// The settled `Solo` record of ours and a standby that could be paired with.
+    fn standby_to_pair(&self, now: Ms) -> Option<(Versioned, StandbyInfo)> {
+        let v = self.view.settled().filter(|_| self.is_settled_solo()).copied()?;
+        let (at, info) = self.peer?;
+        let fresh = now - at < 2 * self.timing.heartbeat_every();
+        let same_line = info.timeline.is_some() && info.timeline == self.pg.timeline;
+        let caught_up = self.lag(&info).is_some_and(|lag| lag <= self.settings.max_lag);
+        let running = self.pg.state == PostgresState::Primary && self.leaving.is_none();
+        (fresh
+            && running
+            && same_line
+            && caught_up
+            && info.streaming
+            && !info.leaving
+            && info.volume.is_some())
+        .then_some((v, info))
+    }
+}

@@ -1,0 +1,206 @@
+//! Rule 5: the primary gives its term up when its postgres is dead and the standby can take it.
+
+use crate::authority::messages::{CanTake, CanTakeReply, ResignReply, Resignation};
+use crate::authority::timing::Ms;
+use crate::authority::{Authority, Command, Directory, Note};
+use crate::ids::Term;
+use crate::record::{Mode, Record};
+use crate::report::{PostgresState, Role};
+
+/// How far a resignation has come. One of an earlier term is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Resign {
+    None,
+    /// The standby has been asked whether it can take it.
+    Asking {
+        since: Ms,
+    },
+    /// It cannot, or did not say: postgres starts again under the gate, and it is not asked before `until`.
+    Declined {
+        until: Ms,
+    },
+    /// It can: postgres stops politely, or has died; where its log ends is being looked up.
+    Stopping {
+        since: Ms,
+    },
+    /// This incarnation never writes again in `term`.
+    Resigned {
+        term: Term,
+        since: Ms,
+        heard: Option<Ms>,
+        told: Option<Ms>,
+        refused: bool,
+    },
+}
+
+/// Time for a polite stop and for finding the end of the log.
+const STOP_BUDGET_MS: u64 = 10_000;
+
+impl Resign {
+    pub(super) fn has_resigned(&self, now_term: Term) -> bool {
+        matches!(self, Resign::Resigned { term, .. } if *term == now_term)
+    }
+
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self, Resign::Asking { .. } | Resign::Stopping { .. })
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(self, Resign::Stopping { .. })
+    }
+
+    pub(super) fn is_declined(&self) -> bool {
+        matches!(self, Resign::Declined { .. })
+    }
+
+    /// A resignation is not remembered beyond its term.
+    pub(super) fn forget_before(&mut self, current: Term) {
+        if matches!(self, Resign::Resigned { term, .. } if *term < current) {
+            *self = Resign::None;
+        }
+    }
+}
+
+impl Authority {
+    pub(super) fn react_resign(&mut self, now: Ms) {
+        match self.resign {
+            Resign::None => {
+                if self.has_reason_to_resign() {
+                    self.ask_can_take(now);
+                } else if self.leaving.is_some_and(|t| now - t > self.timing.ttl() / 2) {
+                    self.decline(now); // the API server is away: stop without a successor
+                }
+            }
+            Resign::Declined { until } => {
+                if self.pg.state == PostgresState::Primary && self.leaving.is_none() {
+                    self.resign = Resign::None;
+                } else if now >= until && (self.pg.failed_starts > 0 || self.leaving.is_some()) {
+                    self.ask_can_take(now);
+                }
+            }
+            Resign::Asking { since } => {
+                if now - since > self.timing.ttl() / 2 {
+                    self.decline(now);
+                }
+            }
+            Resign::Stopping { since } => self.finish_stop(now, since),
+            Resign::Resigned { since, heard, told, refused, .. } => {
+                self.push_resignation(now, told);
+                let silent = now - heard.unwrap_or(since) >= self.timing.ttl();
+                if refused || silent || now - since >= 2 * self.timing.ttl() {
+                    self.take_back(now);
+                }
+            }
+        }
+    }
+
+    /// The postmaster is dead in `Paired`, or in `Solo` cannot be started, or this instance is going to stop.
+    fn has_reason_to_resign(&self) -> bool {
+        let Some(r) = self.record() else { return false };
+        let dead = !self.postgres_is_up() && self.pg.directory == Directory::Primary;
+        let crashed = dead && (r.mode == Mode::Paired || self.pg.failed_starts >= 2);
+        let leaves = self.leaving.is_some() && self.pg.directory == Directory::Primary;
+        (crashed || leaves) && !self.is_elsewhere() && self.view.settled().is_some()
+    }
+
+    fn ask_can_take(&mut self, now: Ms) {
+        self.resign = Resign::Asking { since: now };
+        self.out.push(Command::AskCanTake(CanTake { term: self.term(), from: self.me }));
+    }
+
+    fn decline(&mut self, now: Ms) {
+        self.resign = Resign::Declined { until: now + self.timing.ttl() };
+        // The start budget counts from here: the heartbeats that ask for a promise to start on begin now.
+        self.restart_budget(now);
+    }
+
+    pub(super) fn on_can_take_reply(&mut self, now: Ms, reply: Option<CanTakeReply>) {
+        if let Resign::Asking { .. } = self.resign {
+            match reply {
+                Some(CanTakeReply::Yes) => self.resign = Resign::Stopping { since: now },
+                Some(CanTakeReply::No(_)) | None => self.decline(now),
+            }
+        }
+    }
+
+    /// Dead by the lock, the end of the log known, and no write of ours under way: then, and not before, it is given up.
+    fn finish_stop(&mut self, now: Ms, since: Ms) {
+        let dead = !self.postgres_is_up();
+        if dead && self.pg.end.is_some() && !self.view.has_open() {
+            let term = self.term();
+            self.held.void();
+            self.resign = Resign::Resigned { term, since: now, heard: None, told: None, refused: false };
+            self.note(Note::Resigned(term));
+            self.push_resignation(now, None);
+        } else if now - since > STOP_BUDGET_MS {
+            self.decline(now);
+        }
+    }
+
+    fn push_resignation(&mut self, now: Ms, told: Option<Ms>) {
+        let Some((timeline, end)) = self.pg.end else { return };
+        if told.is_some_and(|t| now - t < self.timing.heartbeat_every()) {
+            return;
+        }
+        if let Resign::Resigned { told, .. } = &mut self.resign {
+            *told = Some(now);
+        }
+        let resignation =
+            Resignation { term: self.term(), from: self.me, predecessor: self.predecessor(), timeline, end };
+        self.out.push(Command::Resign(resignation));
+        if told.is_some() {
+            self.read(now); // the standby may have won without our hearing of it
+        }
+    }
+
+    pub(super) fn on_resign_reply(&mut self, now: Ms, reply: Option<ResignReply>) {
+        let Resign::Resigned { heard, refused, .. } = &mut self.resign else { return };
+        match reply {
+            Some(ResignReply::Accepted) => *heard = Some(now),
+            Some(ResignReply::Refused(_)) => *refused = true,
+            Some(ResignReply::Taken(_)) => self.read(now),
+            None => {}
+        }
+    }
+
+    /// The next term for ourselves: the number grows, so that a resignation that is still under way means nothing.
+    fn take_back(&mut self, now: Ms) {
+        if self.leaving.is_some() {
+            return;
+        }
+        let Some(v) = self.view.settled().copied() else { return };
+        let elsewhere = self.is_elsewhere();
+        if v.record.primary.instance != self.me.instance || v.record.term != self.term() || elsewhere {
+            return;
+        }
+        let record = Record {
+            term: v.record.term.next(),
+            primary: self.me,
+            mode: Mode::Solo,
+            standby_volume: None,
+            ..v.record
+        };
+        if self.cas(now, &v, record) {
+            self.note(Note::TakingBack(record.term));
+        }
+    }
+
+    /// Whether a stopping instance (SIGTERM) has done what it owes its peer: the agent may end.
+    #[must_use]
+    pub fn may_leave(&self, now: Ms) -> bool {
+        let Some(since) = self.leaving else { return false };
+        let late = now - since >= 2 * self.timing.ttl();
+        match self.role() {
+            Role::Standby => {
+                late || self.view.settled().is_some_and(|v| v.record.mode == Mode::Solo)
+                    || self.pg.volume.is_none()
+            }
+            Role::Primary => match self.resign {
+                Resign::Resigned { .. } => late,
+                Resign::Asking { .. } | Resign::Stopping { .. } => false,
+                Resign::None | Resign::Declined { .. } => !self.postgres_is_up(),
+            },
+            Role::Unknown => true,
+        }
+    }
+}

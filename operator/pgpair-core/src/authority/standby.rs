@@ -1,0 +1,228 @@
+//! The standby's rules: the promise, 2 (losing the primary), 5 and 6 as they open the way to it, 8 (eligibility).
+
+use crate::authority::messages::{
+    Answer, CanTake, CanTakeReply, CannotTake, Evidence, Heartbeat, NoPromise, ResignReply, Resignation,
+    StandbyInfo, Verdict,
+};
+use crate::authority::timing::Ms;
+use crate::authority::{Authority, Command, Directory, Durability, Note, ReplyId, Want};
+use crate::ids::Incarnation;
+use crate::record::{Mode, Record};
+use crate::report::{FailoverCause, PostgresState, Role};
+
+/// What speaks for taking over from the primary of the present term.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Takeover {
+    resigned: Option<(Ms, Resignation)>,
+    dead: Vec<Incarnation>,
+    /// Who was told to take its term back, and how long it has the time to do so.
+    refused: Option<(Incarnation, Ms)>,
+}
+
+impl Authority {
+    pub(super) fn desired_of_standby(&self) -> Want {
+        let writable = self.postgres_may_write();
+        if writable {
+            return Want::Down;
+        }
+        if self.view.has_open() {
+            return Want::Unchanged;
+        }
+        match self.pg.directory {
+            Directory::Standby | Directory::Primary => Want::Following(self.term()),
+            Directory::Unknown | Directory::Empty | Directory::Unusable => Want::Down,
+        }
+    }
+
+    pub(super) fn on_heartbeat(&mut self, now: Ms, reply: ReplyId, hb: &Heartbeat) {
+        let verdict = self.verdict_on(now, hb);
+        if verdict == Verdict::Promised {
+            self.given.promise(hb.from.incarnation, now, u64::from(hb.ttl_ms));
+            self.takeover = None;
+        }
+        if hb.version.is_some_and(|v| self.view.last().is_none_or(|l| l.version < v)) {
+            self.read(now);
+        }
+        let number = self.given.number(hb.from.incarnation, now);
+        let standby = StandbyInfo {
+            volume: self.pg.volume,
+            timeline: self.pg.timeline,
+            flush: self.pg.flush,
+            replay: self.pg.replay,
+            streaming: self.pg.streaming && self.pg.state == PostgresState::Standby,
+            leaving: self.leaving.is_some(),
+        };
+        let answer = Answer { to: hb.from.incarnation, term: hb.term, seq: hb.seq, number, verdict, standby };
+        self.out.push(Command::AnswerHeartbeat(reply, answer));
+    }
+
+    /// Answers are given only by a standby of that term that has nothing under way; unread, by the term on its disk.
+    fn verdict_on(&mut self, now: Ms, hb: &Heartbeat) -> Verdict {
+        let term = self.term();
+        if hb.term < term {
+            return Verdict::NewerTerm(term);
+        }
+        if hb.term > term {
+            self.read(now);
+            return Verdict::Refused(NoPromise::RecordUnknown);
+        }
+        if self.role() != Role::Standby || hb.from.instance == self.me.instance {
+            return Verdict::Refused(NoPromise::NotStandby);
+        }
+        if self.given.is_void(hb.from.incarnation) {
+            return Verdict::Refused(NoPromise::Void);
+        }
+        if self.view.has_open() {
+            return Verdict::Refused(NoPromise::TakeoverUnderWay);
+        }
+        if self.view.last().is_some() && self.view.settled().is_none() && !self.view.foreign() {
+            return Verdict::Refused(NoPromise::RecordUnknown);
+        }
+        if !self.given.proves_way_back(hb.from.incarnation, hb.echo, now, u64::from(hb.ttl_ms)) {
+            return Verdict::Challenge;
+        }
+        if hb.ttl_ms > self.persisted.longest_ttl_ms {
+            self.durable.longest_ttl_ms = self.durable.longest_ttl_ms.max(hb.ttl_ms);
+            return Verdict::Refused(NoPromise::Persisting);
+        }
+        Verdict::Promised
+    }
+
+    pub(super) fn answer_questions(&mut self, now: Ms) {
+        for (reply, question, at) in std::mem::take(&mut self.questions) {
+            let answer = match self.view.settled_since(at) {
+                Some(v) => self.can_take(now, &question, &v.record.clone()),
+                None if now - at >= self.timing.ttl() / 5 => CanTakeReply::No(CannotTake::RecordUnreadable),
+                None => {
+                    self.read(now);
+                    self.questions.push((reply, question, at));
+                    continue;
+                }
+            };
+            self.out.push(Command::AnswerCanTake(reply, answer));
+        }
+    }
+
+    fn can_take(&self, now: Ms, q: &CanTake, r: &Record) -> CanTakeReply {
+        let named =
+            r.term == q.term && r.primary.instance == q.from.instance && q.from.instance != self.me.instance;
+        let takeable = match r.mode {
+            Mode::Paired => r.standby_volume == self.pg.volume && self.pg.volume.is_some(),
+            Mode::Solo => r.primary == q.from && self.pg.streaming,
+        };
+        CanTakeReply::No(if !named || !takeable {
+            CannotTake::RecordSaysNo
+        } else if self.pg.state != PostgresState::Standby {
+            CannotTake::NotStandby
+        } else if now < self.quarantine_until {
+            CannotTake::Quarantine
+        } else if self.leaving.is_some() {
+            CannotTake::Leaving
+        } else {
+            return CanTakeReply::Yes;
+        })
+    }
+
+    pub(super) fn on_resignation(&mut self, now: Ms, reply: ReplyId, r: &Resignation) {
+        let answer = self.accept_resignation(now, r);
+        self.out.push(Command::AnswerResignation(reply, answer));
+    }
+
+    fn accept_resignation(&mut self, now: Ms, r: &Resignation) -> ResignReply {
+        let term = self.term();
+        if r.term < term {
+            return ResignReply::Taken(term);
+        }
+        if r.term > term || self.role() != Role::Standby || r.from.instance == self.me.instance {
+            self.read(now);
+            return ResignReply::Refused(CannotTake::RecordSaysNo);
+        }
+        self.given.void(r.from.incarnation);
+        if let Some(dead) = r.predecessor {
+            self.given.void(dead);
+        }
+        let takeover = self.takeover.get_or_insert_default();
+        if takeover.refused.is_some_and(|(who, _)| who == r.from.incarnation) {
+            return ResignReply::Refused(CannotTake::WalMissing);
+        }
+        let (since, _) = *takeover.resigned.get_or_insert((now, *r));
+        // Without the end of the log it will not be taken over; say so in time for the old primary to take it back.
+        if now - since > self.timing.ttl() / 2 && !self.view.has_open() {
+            takeover.resigned = None;
+            takeover.refused = Some((r.from.incarnation, now + self.timing.ttl()));
+            return ResignReply::Refused(CannotTake::WalMissing);
+        }
+        ResignReply::Accepted
+    }
+
+    /// Rule 6: names one incarnation, and voids the promise to that one only. Never shortens the quarantine.
+    pub(super) fn on_evidence(&mut self, now: Ms, evidence: Evidence) {
+        if self.role() == Role::Primary && self.predecessor_is(evidence.incarnation) {
+            self.durable.node = Some(self.node); // what ran on another node is dead: the lock here counts again
+        }
+        if self.role() != Role::Standby || evidence.incarnation == self.me.incarnation {
+            return;
+        }
+        self.given.void(evidence.incarnation);
+        self.takeover.get_or_insert_default().dead.push(evidence.incarnation);
+        self.read(now);
+    }
+
+    fn predecessor_is(&self, incarnation: Incarnation) -> bool {
+        let named = self.record().map(|r| r.primary);
+        named.is_some_and(|n| n.instance == self.me.instance && n.incarnation == incarnation)
+    }
+
+    /// Rule 2: every promise lapsed or void, the record says `Paired` and names this volume (or rule 5 or 6 opened
+    /// `Solo`): take the next term by compare-and-set. Promotion waits for its success.
+    pub(super) fn react_as_standby(&mut self, now: Ms) {
+        if self.view.has_open() {
+            return self.retry_open(now);
+        }
+        let held_back = self.takeover.as_ref().and_then(|t| t.refused).is_some_and(|(_, until)| now < until);
+        let lapsed = self.given.all_lapsed(now) && now >= self.quarantine_until;
+        let free = lapsed && !held_back && self.leaving.is_none();
+        // Without heartbeats nobody tells that the record has changed, and a pairing may land late: look now and then.
+        if lapsed && self.view.settled_since(Ms(now.0.saturating_sub(self.timing.ttl()))).is_none() {
+            self.read(now);
+        }
+        let (Some(volume), true, Directory::Standby) = (self.pg.volume, free, self.pg.directory) else {
+            return;
+        };
+        let Some(v) = self.view.settled().copied() else { return };
+        let Some(cause) = self.cause(&v.record) else { return };
+        let term = v.record.term.next();
+        let record = Record {
+            term,
+            primary: self.me,
+            mode: Mode::Solo,
+            primary_volume: Some(volume),
+            standby_volume: None,
+            ..v.record
+        };
+        if self.cas(now, &v, record) {
+            self.note(Note::TakingOver { term, cause, last_heartbeat: self.given.last_heartbeat() });
+        }
+    }
+
+    fn cause(&self, r: &Record) -> Option<FailoverCause> {
+        let paired_with_me = r.mode == Mode::Paired && r.standby_volume == self.pg.volume;
+        let dead = self.takeover.as_ref().is_some_and(|t| t.dead.contains(&r.primary.incarnation));
+        if let Some((_, resignation)) = self.takeover.as_ref().and_then(|t| t.resigned.as_ref()) {
+            let names =
+                resignation.from == r.primary || resignation.predecessor == Some(r.primary.incarnation);
+            if resignation.term == r.term && (paired_with_me || names) {
+                return self.has_wal_up_to(resignation).then_some(FailoverCause::Resigned);
+            }
+        }
+        if paired_with_me {
+            return Some(if dead { FailoverCause::Evidence } else { FailoverCause::PromiseLapsed });
+        }
+        let opened = r.mode == Mode::Solo && dead && self.settings.durability == Durability::Async;
+        opened.then_some(FailoverCause::Evidence)
+    }
+
+    fn has_wal_up_to(&self, r: &Resignation) -> bool {
+        self.pg.timeline == Some(r.timeline) && self.pg.flush.max(self.pg.replay) >= Some(r.end)
+    }
+}

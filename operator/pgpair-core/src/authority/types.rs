@@ -1,0 +1,360 @@
+//! Events, facts, commands and wishes of the state machine.
+
+use serde::{Deserialize, Serialize};
+
+use crate::authority::messages::{
+    Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
+};
+use crate::authority::timing::{Ms, Timing};
+use crate::authority::view::{CasId, CasOutcome, ReadOutcome};
+use crate::ids::{SystemIdentifier, Term, VolumeId};
+use crate::lsn::Lsn;
+use crate::record::{LeaseUid, Record, Version};
+use crate::report::{FailoverCause, PostgresState};
+use crate::timeline::TimelineId;
+
+/// Identity of the node (a hash of its name): on another node than the one it last held, a lock proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub u64);
+
+/// How much an acknowledged commit is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Durability {
+    /// On both instances while `Paired`; on the primary alone after the record says `Solo`.
+    Sync,
+    /// Always on both; no standby, no commits.
+    SyncStrict,
+    /// On the primary; the standby follows within `max_lag`.
+    Async,
+}
+
+/// What a person or the operator has set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// Derived from `ttl`.
+    pub timing: Timing,
+    /// What an acknowledged commit is worth.
+    pub durability: Durability,
+    /// Bytes of WAL that a standby may lack and still be `Paired`.
+    pub max_lag: u64,
+}
+
+/// Remembered on the data volume, beside the data directory; survives the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Durable {
+    /// The Lease that this volume belongs to.
+    pub lease_uid: Option<LeaseUid>,
+    /// Highest term seen.
+    pub term: Term,
+    /// Whether this instance was primary in that term.
+    pub primary: bool,
+    /// The data directory that was named with it.
+    pub volume: Option<VolumeId>,
+    /// Longest promise ever granted, in milliseconds: on disk before it is granted, it is the quarantine of a restart.
+    pub longest_ttl_ms: u32,
+    /// Where this instance last ran as the named primary.
+    pub node: Option<NodeId>,
+}
+
+/// What kind of data directory there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Directory {
+    /// Not looked at yet.
+    #[default]
+    Unknown,
+    /// None, or an empty one.
+    Empty,
+    /// One with a standby signal: made writable only by promotion.
+    Standby,
+    /// One that starts as a primary.
+    Primary,
+    /// One that cannot be used as it is.
+    Unusable,
+}
+
+/// State of synchronous replication as proven on the running primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SyncState {
+    /// Not known: treat as the worse of the two.
+    #[default]
+    Unknown,
+    /// No commit waits.
+    Off,
+    /// Every commit waits for the standby; commits before `from` may not have.
+    On {
+        /// Insert position read after the checkpointer had applied the setting.
+        from: Lsn,
+        /// The wish that it was proven for: a proof for an earlier one is worth nothing.
+        epoch: u32,
+    },
+}
+
+/// All that the protocol needs to know of the local postgres. Positions that are not known are `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PgFacts {
+    /// `Down` only when no process holds the volume's lock.
+    pub state: PostgresState,
+    /// What lies in the data directory.
+    pub directory: Directory,
+    /// Its id.
+    pub volume: Option<VolumeId>,
+    /// Its system identifier.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// Timeline that is written or received.
+    pub timeline: Option<TimelineId>,
+    /// Flushed (primary), or received and flushed (standby).
+    pub flush: Option<Lsn>,
+    /// Replayed (standby).
+    pub replay: Option<Lsn>,
+    /// Whether a walreceiver streams (standby).
+    pub streaming: bool,
+    /// Timeline and end of the valid log of a stopped directory.
+    pub end: Option<(TimelineId, Lsn)>,
+    /// Synchronous replication (primary).
+    pub sync: SyncState,
+    /// Failed starts in a row.
+    pub failed_starts: u32,
+}
+
+impl Default for PgFacts {
+    fn default() -> Self {
+        PgFacts {
+            state: PostgresState::Down,
+            directory: Directory::Unknown,
+            volume: None,
+            system_identifier: None,
+            timeline: None,
+            flush: None,
+            replay: None,
+            streaming: false,
+            end: None,
+            sync: SyncState::Unknown,
+            failed_starts: 0,
+        }
+    }
+}
+
+/// Where a reply belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplyId(pub u64);
+
+/// One fact for the state machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// Postgres as it is now.
+    Postgres(PgFacts),
+    /// This is on disk now.
+    Persisted(Durable),
+    /// The answer to a read of the record that was asked at `asked`.
+    Read {
+        /// When it was asked.
+        asked: Ms,
+        /// What came.
+        outcome: ReadOutcome,
+    },
+    /// The answer to a compare-and-set.
+    Cas {
+        /// Which one.
+        id: CasId,
+        /// What came.
+        outcome: CasOutcome,
+    },
+    /// The peer's heartbeat, to be answered.
+    Heartbeat(ReplyId, Heartbeat),
+    /// The peer's answer to ours.
+    Answer(Answer),
+    /// "Can you take it?", to be answered.
+    CanTake(ReplyId, CanTake),
+    /// The peer's answer to that; `None` when none came in time.
+    CanTakeReply(Option<CanTakeReply>),
+    /// The peer's resignation, to be answered.
+    Resignation(ReplyId, Resignation),
+    /// The peer's answer to ours; `None` when none came in time.
+    ResignReply(Option<ResignReply>),
+    /// One incarnation is proven dead.
+    Evidence(Evidence),
+    /// This instance is going to stop for good (SIGTERM).
+    Leave,
+}
+
+/// Something to send or to store. None of them is to be waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Store it durably, then [`Event::Persisted`].
+    Persist(Durable),
+    /// Read the record (GET without `resourceVersion`), then [`Event::Read`].
+    Read {
+        /// To be returned with the answer.
+        asked: Ms,
+    },
+    /// Write the record if it still has this uid and version, then [`Event::Cas`].
+    Cas {
+        /// To be returned with the outcome.
+        id: CasId,
+        /// Precondition.
+        uid: LeaseUid,
+        /// Precondition.
+        expected: Version,
+        /// New content.
+        record: Record,
+    },
+    /// Send to the peer; its answer is [`Event::Answer`].
+    Heartbeat(Heartbeat),
+    /// Ask the peer; its answer is [`Event::CanTakeReply`].
+    AskCanTake(CanTake),
+    /// Tell the peer; its answer is [`Event::ResignReply`].
+    Resign(Resignation),
+    /// Answer the peer.
+    AnswerHeartbeat(ReplyId, Answer),
+    /// Answer the peer.
+    AnswerCanTake(ReplyId, CanTakeReply),
+    /// Answer the peer.
+    AnswerResignation(ReplyId, ResignReply),
+    /// For the journal: a decision, with its reason.
+    Note(Note),
+}
+
+/// Decisions worth telling people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Note {
+    /// The primary goes on alone: it lost its standby's answers.
+    GoingSolo(SoloReason),
+    /// The standby is caught up; from now on it may take over.
+    Pairing,
+    /// The primary gave its term up.
+    Resigned(Term),
+    /// The primary resigned and took the next term itself, for the standby did not.
+    TakingBack(Term),
+    /// The standby tries to take the next term.
+    TakingOver {
+        /// The term it takes.
+        term: Term,
+        /// Why it may.
+        cause: FailoverCause,
+        /// When the last promise was given, if one was.
+        last_heartbeat: Option<Ms>,
+    },
+    /// The record names this instance as primary of a new term.
+    Won(Term),
+}
+
+/// Why a primary leaves `Paired`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SoloReason {
+    /// No promise for half of `ttl`.
+    StandbySilent,
+    /// The standby does not stream.
+    StandbyNotStreaming,
+    /// The standby lags more than `max_lag`.
+    StandbyLags,
+    /// The standby is going to stop.
+    StandbyLeaves,
+    /// The standby's data directory is not the one in the record.
+    StandbyReplaced,
+}
+
+/// What postgres should be made to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Want {
+    /// Not running. If it is writable: SIGKILL, everything, at once.
+    Down,
+    /// Stopped politely (fast shutdown), all WAL sent to the standby; then it is `Down`.
+    Stopped,
+    /// Run `initdb`: this is a new pair.
+    Initialise,
+    /// Running as primary.
+    Primary,
+    /// Running; if it is a standby's directory, promoted through the trigger file.
+    Promoted,
+    /// Running as a standby of the primary of this term, rewound or rebuilt first if it has to be.
+    Following(Term),
+    /// As it is: a take-over is under way.
+    Unchanged,
+}
+
+/// What is wished of postgres at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Desired {
+    /// State of the postmaster.
+    pub postgres: Want,
+    /// Whether commits are to wait for the standby.
+    pub synchronous: bool,
+    /// Number of the wish that commits wait, to be repeated with its proof: the wish may have been off in between.
+    pub sync_epoch: u32,
+    /// Whether clients may be let in: after a restart in a sync mode only when the standby has confirmed the recovered
+    /// end of the log, or the record is settled `Solo`.
+    pub admit_clients: bool,
+    /// When a writable postgres has to be killed if nothing new comes: for the deadman. `None`: no deadline.
+    pub fence_at: Option<Ms>,
+    /// Why it is `Down`.
+    pub refusal: Option<Refusal>,
+}
+
+/// Whether postgres may be writable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Gate {
+    /// It may, until then.
+    Open {
+        /// `None`: the record names this incarnation; nothing ends it.
+        until: Option<Ms>,
+    },
+    /// It may not.
+    Closed(Refusal),
+}
+
+impl Gate {
+    /// Whether postgres may be writable.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Gate::Open { .. })
+    }
+
+    /// When it closes, if that is known.
+    #[must_use]
+    pub fn until(self) -> Option<Ms> {
+        match self {
+            Gate::Open { until } => until,
+            Gate::Closed(_) => None,
+        }
+    }
+}
+
+/// Why postgres may not be writable. The word is the reason in status, log and metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The Lease is missing or not the one that this volume knows.
+    ForeignRecord,
+    /// This incarnation gave the term up.
+    Resigned,
+    /// The record names the other instance, or has not been read.
+    NotPrimary,
+    /// The record names another data directory.
+    VolumeReplaced,
+    /// `Paired`, and no unexpired promise.
+    NoPromise,
+    /// The term is not on disk yet.
+    NotStored,
+    /// The named incarnation last ran on another node: this node's lock proves nothing about it.
+    OtherNode,
+    /// A promise of our own to the other instance is still open.
+    OwnPromise,
+}
+
+impl Refusal {
+    /// A stable word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refusal::ForeignRecord => "ForeignRecord",
+            Refusal::Resigned => "Resigned",
+            Refusal::NotPrimary => "NotPrimary",
+            Refusal::VolumeReplaced => "VolumeReplaced",
+            Refusal::NoPromise => "NoPromise",
+            Refusal::NotStored => "NotStored",
+            Refusal::OtherNode => "OtherNode",
+            Refusal::OwnPromise => "OwnPromise",
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What an agent tells about its instance: the wire type between agent and operator (`GET /v1/report`).
+//! What is not known is `None`; it is never zero.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
+use crate::lsn::Lsn;
+use crate::record::Mode;
+use crate::timeline::TimelineId;
+
+/// Everything that an agent knows about its own instance at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceReport {
+    /// Which instance.
+    pub instance: InstanceId,
+    /// The agent process that reports.
+    pub incarnation: Incarnation,
+    /// Id of the data directory; `None` when there is none.
+    pub volume: Option<VolumeId>,
+    /// From the data directory.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// What the authority protocol says.
+    pub authority: AuthorityReport,
+    /// What postgres says.
+    pub postgres: PostgresReport,
+    /// Lag of the peer as this primary sees it; `None` unless primary.
+    pub standby: Option<StandbyLag>,
+    /// The archive volume.
+    pub archive: ArchiveReport,
+    /// What this instance cannot do for itself.
+    pub need: Option<Need>,
+    /// The last change of primary that this agent carried out.
+    pub last_failover: Option<FailoverReport>,
+}
+
+/// The agent's view of the authority protocol.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityReport {
+    /// Highest term known.
+    pub term: Term,
+    /// Mode of the record when last seen.
+    pub mode: Option<Mode>,
+    /// Role of this instance in that term.
+    pub role: Role,
+    /// Whether postgres may be writable here, now.
+    pub gate_open: bool,
+    /// Why this agent is not doing what it would like to do; a stable word.
+    pub refusal: Option<String>,
+}
+
+/// Role of an instance in a term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// Named by the record.
+    Primary,
+    /// The other one.
+    Standby,
+    /// The record has not been seen yet.
+    Unknown,
+}
+
+/// State of the postmaster of one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PostgresState {
+    /// No process holds the volume's lock.
+    Down,
+    /// Started, not yet accepting connections.
+    Starting,
+    /// In recovery, accepting connections.
+    Standby,
+    /// In recovery, told to leave it.
+    Promoting,
+    /// Out of recovery: a write was flushed.
+    Primary,
+}
+
+/// Positions and state of one postgres.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresReport {
+    /// State of the postmaster.
+    pub state: PostgresState,
+    /// `server_version_num`, such as 170002.
+    pub version_num: Option<u32>,
+    /// Timeline that is written (primary) or replayed (standby).
+    pub timeline: Option<TimelineId>,
+    /// Flushed on a primary; received and flushed on a standby.
+    pub flush_lsn: Option<Lsn>,
+    /// Replayed; `None` on a primary.
+    pub replay_lsn: Option<Lsn>,
+    /// Whether a walreceiver streams; `None` on a primary.
+    pub streaming: Option<bool>,
+}
+
+/// Lag of the standby, measured on the primary, so that it is right when nothing is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StandbyLag {
+    /// Whether the standby streams from this primary at this moment.
+    pub streaming: bool,
+    /// Whether `synchronous_standby_names` holds the standby and the standby confirmed it.
+    pub synchronous: bool,
+    /// Not yet received and flushed by the standby.
+    pub receive: Option<Lag>,
+    /// Received, not yet replayed.
+    pub replay: Option<Lag>,
+    /// Not yet replayed: the sum of the two.
+    pub total: Option<Lag>,
+}
+
+/// A distance in the write-ahead log.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lag {
+    /// Bytes of WAL.
+    pub bytes: u64,
+    /// Age of the oldest byte of it in milliseconds; 0 when there is none.
+    pub millis: u64,
+}
+
+/// One instance's archive.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveReport {
+    /// Newest complete segment on this instance's archive volume.
+    pub last_segment: Option<String>,
+    /// Unix time in milliseconds at which it was published.
+    pub last_archived_at_ms: Option<i64>,
+    /// Segments that wait for the archiver (`archive_status/*.ready`).
+    pub backlog_segments: Option<u64>,
+    /// Failures of the archiver since the last success.
+    pub failures: Option<u64>,
+    /// Message of the last failure.
+    pub last_failure: Option<String>,
+}
+
+/// What an instance needs from the operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Need {
+    /// The data volume holds no data directory.
+    Seed,
+    /// The data directory cannot follow the primary and cannot be rewound.
+    Rebuild {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// One change of primary, as told by the agent that took over. Times are Unix milliseconds of that agent's clock.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailoverReport {
+    /// The term that began.
+    pub term: Term,
+    /// What opened it.
+    pub cause: FailoverCause,
+    /// Each step with its time, in order.
+    pub steps: Vec<(FailoverStep, i64)>,
+}
+
+/// What allowed the standby to take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FailoverCause {
+    /// Every promise to the old primary lapsed.
+    PromiseLapsed,
+    /// The old primary resigned: its postgres is proven dead and its last position known.
+    Resigned,
+    /// The old primary's agent process was proven dead.
+    Evidence,
+}
+
+/// Steps of a take-over, in the order in which they happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FailoverStep {
+    /// The last answer to the old primary was given.
+    LastHeartbeat,
+    /// Its resignation, the evidence of its death or the lapse of the last promise was noticed.
+    Noticed,
+    /// The compare-and-set left.
+    CasSent,
+    /// The record names this instance.
+    CasWon,
+    /// The walreceiver is gone and the trigger file exists.
+    TriggerFile,
+    /// Out of recovery, and a write was flushed.
+    Promoted,
+    /// The read-write endpoint names this instance.
+    Endpoint,
+}
+
+/// Path prefix and ports on which the agents and the operator meet.
+pub mod wire {
+    /// mTLS: agents and operator.
+    pub const PEER_PORT: u16 = 8443;
+    /// Plain HTTP: probes and metrics, nothing secret.
+    pub const PROBE_PORT: u16 = 8080;
+    /// `GET`: [`super::InstanceReport`] as JSON.
+    pub const REPORT: &str = "/v1/report";
+    /// `POST` heartbeat -> answer.
+    pub const HEARTBEAT: &str = "/v1/heartbeat";
+    /// `POST` "can you take it?".
+    pub const CAN_TAKE: &str = "/v1/can-take";
+    /// `POST` resignation.
+    pub const RESIGN: &str = "/v1/resign";
+    /// `POST` evidence of death.
+    pub const EVIDENCE: &str = "/v1/evidence";
+    /// `GET /v1/wal/FILE`: a file of the archive, or, after a resignation, of `pg_wal`.
+    pub const WAL: &str = "/v1/wal";
+    /// `GET`: state that a rejoining instance compares itself with.
+    pub const TIMELINE: &str = "/v1/timeline";
+}

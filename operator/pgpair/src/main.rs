@@ -1,0 +1,109 @@
+//! `pgpair`: one binary for operator and agent, so that their versions cannot differ.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// PostgreSQL primary/standby pairs on Kubernetes.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch PgReplicaPairs and build what they ask for
+    Operator(pgpair_controller::run::Settings),
+    /// Own the postgres of one instance: PID 1 of its container
+    Agent,
+    /// archive_command: publish a WAL file in the archive, never overwriting
+    WalArchive {
+        /// Path of the file (%p)
+        path: PathBuf,
+        /// Its name (%f)
+        name: String,
+    },
+    /// restore_command: fetch a WAL file from our archive or the peer's
+    WalRestore {
+        /// Name of the file (%f)
+        name: String,
+        /// Where to put it (%p)
+        path: PathBuf,
+    },
+    /// Prove the death of the agent of this pod to the peer: run by a second container
+    Witness,
+    /// Seed this instance's volume from the primary: run by a Job
+    Basebackup,
+    /// Copy this program into a directory: run by an init container
+    Install {
+        /// The directory
+        dir: PathBuf,
+    },
+    /// Print the CustomResourceDefinition
+    Crd,
+}
+
+fn main() -> ExitCode {
+    // Two TLS providers may be compiled in; rustls asks for a choice before its first use. Only fails if already chosen.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let command = Args::parse().command;
+    start_log(&command);
+    match command {
+        Command::Agent => pgpair_agent::run::main(),
+        Command::WalArchive { path, name } => pgpair_agent::archive::run(&path, &name),
+        Command::WalRestore { name, path } => pgpair_agent::restore::run(&name, &path),
+        Command::Witness => pgpair_agent::witness::main(),
+        Command::Basebackup => pgpair_agent::base_backup::run(),
+        Command::Operator(settings) => exit(operator(settings)),
+        Command::Install { dir } => exit(install(&dir)),
+        Command::Crd => exit(crd()),
+    }
+}
+
+fn exit(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("pgpair: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// JSON lines for the operator, whose log is collected; plain lines for the agent, between those of postgres.
+fn start_log(command: &Command) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match command {
+        Command::Operator(_) => log.json().init(),
+        _ => log.with_ansi(false).init(),
+    }
+}
+
+fn operator(settings: pgpair_controller::run::Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    Ok(runtime.block_on(pgpair_controller::run::run(settings))?)
+}
+
+fn crd() -> anyhow::Result<()> {
+    let yaml = pgpair_api::crd::yaml()?;
+    std::io::stdout().write_all(yaml.as_bytes()).context("write the definition")
+}
+
+/// Complete under its name or not there: a container that starts meanwhile never runs half a program.
+fn install(dir: &Path) -> anyhow::Result<()> {
+    let target = dir.join("pgpair");
+    let temporary = dir.join(".pgpair.new");
+    std::fs::copy("/proc/self/exe", &temporary)
+        .with_context(|| format!("copy to {}", temporary.display()))?;
+    std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("make {} executable", temporary.display()))?;
+    std::fs::rename(&temporary, &target).with_context(|| format!("rename to {}", target.display()))
+}

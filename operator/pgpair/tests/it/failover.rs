@@ -1,0 +1,146 @@
+//! What a pair does when something dies.
+
+use std::time::{Duration, Instant};
+
+use pgpair_core::ids::{InstanceId, Term};
+use pgpair_core::record::Mode;
+use pgpair_core::report::FailoverCause;
+use rustix::process::Signal;
+
+use crate::pair::{LIMIT, Pair, eventually};
+
+const A: InstanceId = InstanceId::A;
+const B: InstanceId = InstanceId::B;
+
+async fn table(pair: &Pair, at: InstanceId) {
+    pair.sql(at, "CREATE TABLE t (n int)").await.unwrap();
+    pair.sql(at, "INSERT INTO t SELECT generate_series(1, 1000)").await.unwrap();
+}
+
+/// `to` is primary of a later term with every row, `from` comes back as a standby, and the two are Paired.
+async fn taken_over(pair: &Pair, to: InstanceId, rows: &str) {
+    eventually("the record names the other instance", LIMIT, async || {
+        let r = pair.api.record();
+        (r.primary.instance == to && r.term > Term(1)).then_some(())
+    })
+    .await;
+    eventually("it takes writes", LIMIT, async || pair.is_writable(to).await.then_some(())).await;
+    assert_eq!(pair.sql(to, "SELECT count(*) FROM t").await.as_deref(), Ok(rows));
+    let name = format!("shop-{to}-0");
+    eventually("the endpoint follows", LIMIT, async || pair.api.endpoint().filter(|e| *e == name)).await;
+}
+
+async fn back_as_standby(pair: &Pair, who: InstanceId) {
+    pair.paired().await;
+    pair.sql(who.peer(), "INSERT INTO t VALUES (0)").await.unwrap();
+    let rows = pair.sql(who.peer(), "SELECT count(*) FROM t").await.unwrap();
+    eventually("the standby has every row", LIMIT, async || {
+        (pair.sql(who, "SELECT count(*) FROM t").await.as_ref() == Ok(&rows)).then_some(())
+    })
+    .await;
+    assert!(!pair.is_writable(who).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_postmaster_is_handed_over_and_comes_back_as_a_standby() {
+    let pair = Pair::up().await;
+    table(&pair, A).await;
+    rustix::process::kill_process(pair.postmaster_pid(A), Signal::KILL).unwrap();
+    taken_over(&pair, B, "1000").await;
+    back_as_standby(&pair, A).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_container_is_taken_over_when_its_promise_has_lapsed() {
+    let mut pair = Pair::up().await;
+    table(&pair, A).await;
+    pair.kill_container(A);
+    taken_over(&pair, B, "1000").await;
+    pair.start(A);
+    back_as_standby(&pair, A).await;
+}
+
+/// A zombie (its parent is stopped and cannot reap it) executes nothing.
+fn executes(pid: rustix::process::Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_agent_is_fenced_by_the_deadman_before_its_standby_takes_over() {
+    let pair = Pair::up().await;
+    table(&pair, A).await;
+    let postmaster = pair.postmaster_pid(A);
+    rustix::process::kill_process(pair.agent_pid(A), Signal::STOP).unwrap();
+    eventually("the record names b", LIMIT, async || (pair.api.record().primary.instance == B).then_some(()))
+        .await;
+    assert!(!executes(postmaster), "its postmaster is dead by then");
+    taken_over(&pair, B, "1000").await;
+    rustix::process::kill_process(pair.agent_pid(A), Signal::CONT).unwrap();
+    back_as_standby(&pair, A).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_container_is_taken_over_by_the_word_of_its_witness() {
+    let mut pair = Pair::up().await;
+    table(&pair, A).await;
+    pair.start_witness(A);
+    eventually("the witness waits for the lock", LIMIT, async || pair.witness_waits(A).then_some(())).await;
+    pair.kill_container(A);
+    taken_over(&pair, B, "1000").await;
+    let cause = pair.report(B).await.and_then(|r| r.last_failover).map(|f| f.cause);
+    assert_eq!(cause, Some(FailoverCause::Evidence));
+    pair.start(A);
+    back_as_standby(&pair, A).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_comes_back_at_once_hands_over_what_its_predecessor_left() {
+    let mut pair = Pair::up().await;
+    table(&pair, A).await;
+    pair.kill_container(A);
+    pair.start(A);
+    taken_over(&pair, B, "1000").await;
+    let cause = pair.report(B).await.and_then(|r| r.last_failover).map(|f| f.cause);
+    assert_eq!(cause, Some(FailoverCause::Resigned));
+    back_as_standby(&pair, A).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_pair_does_not_notice_that_the_api_server_is_away() {
+    let pair = Pair::up().await;
+    table(&pair, A).await;
+    let (record, writes) = (pair.api.record(), pair.api.writes());
+    pair.api.set_away(true);
+    let end = Instant::now() + Duration::from_secs(8);
+    while Instant::now() < end {
+        pair.sql(A, "INSERT INTO t VALUES (0)").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    pair.api.set_away(false);
+    assert_eq!((pair.api.record(), pair.api.writes()), (record, writes));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_standby_leaves_the_primary_writing_and_the_record_solo() {
+    let mut pair = Pair::up().await;
+    table(&pair, A).await;
+    pair.kill_container(B);
+    eventually("the record says Solo", LIMIT, async || (pair.api.mode() == Mode::Solo).then_some(())).await;
+    eventually("commits do not wait", LIMIT, async || pair.sql(A, "INSERT INTO t VALUES (0)").await.ok())
+        .await;
+    assert_eq!(pair.api.record().term, Term(1));
+    pair.start(B);
+    back_as_standby(&pair, B).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_told_to_stop_hands_over_first() {
+    let mut pair = Pair::up().await;
+    table(&pair, A).await;
+    pair.signal(A, Signal::TERM);
+    taken_over(&pair, B, "1000").await;
+    eventually("the agent of a has ended", LIMIT, async || pair.has_ended(A).then_some(())).await;
+    pair.start(A);
+    back_as_standby(&pair, A).await;
+}

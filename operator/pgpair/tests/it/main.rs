@@ -1,0 +1,7 @@
+//! Two agents, real postgres, and an API server of a hundred lines that can be taken away.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
+
+mod api;
+mod failover;
+mod pair;

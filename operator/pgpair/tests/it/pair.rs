@@ -1,0 +1,348 @@
+//! Two real agents with real postgres processes on loopback, started as the user postgres when the tests run as root.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use pgpair_core::ids::InstanceId;
+use pgpair_core::record::Mode;
+use pgpair_core::report::InstanceReport;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_postgres::{Client, NoTls};
+
+use crate::api::Api;
+
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A pair. Everything ends and vanishes when it is dropped.
+pub struct Pair {
+    dir: TempDir,
+    pub api: Api,
+    kubeconfig: PathBuf,
+    ports: [[u16; 3]; 2],
+    agents: [Option<Child>; 2],
+    witnesses: Vec<Child>,
+    owner: (u32, u32),
+    ttl_ms: u32,
+}
+
+fn index(i: InstanceId) -> usize {
+    usize::from(i == InstanceId::B)
+}
+
+/// Waits for a condition; what did not come is named.
+pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "did not come within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+impl Pair {
+    /// Both instances seeded and `Paired`.
+    pub async fn up() -> Pair {
+        let mut pair = Pair::new().await;
+        pair.start(InstanceId::A);
+        eventually("a is primary", LIMIT, async || pair.sql(InstanceId::A, "SELECT 1").await.ok()).await;
+        eventually("the endpoint is at a", LIMIT, async || pair.api.endpoint().filter(|e| e == "shop-a-0"))
+            .await;
+        pair.seed(InstanceId::B);
+        pair.start(InstanceId::B);
+        pair.paired().await;
+        pair
+    }
+
+    async fn new() -> Pair {
+        let dir = tempfile::Builder::new().prefix("pgpair-it-").tempdir().unwrap();
+        let (api, address) = Api::start("shop").await;
+        let owner = owner();
+        let kubeconfig = dir.path().join("kubeconfig");
+        let config = format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: \"{address}\"}}}}]\nusers: [{{name: u, user: {{}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n"
+        );
+        fs::write(&kubeconfig, config).unwrap();
+        let program = dir.path().join("pgpair");
+        fs::copy(env!("CARGO_BIN_EXE_pgpair"), &program).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let pair = Pair {
+            kubeconfig,
+            api,
+            ports: [ports(), ports()],
+            agents: [None, None],
+            witnesses: Vec::new(),
+            owner,
+            ttl_ms: 2_000,
+            dir,
+        };
+        pair.make_volumes();
+        pair
+    }
+
+    fn root(&self, i: InstanceId) -> PathBuf {
+        self.dir.path().join(i.as_str())
+    }
+
+    pub fn socket_dir(&self, i: InstanceId) -> PathBuf {
+        self.root(i).join("run/pg")
+    }
+
+    fn make_volumes(&self) {
+        let ca = Ca::new();
+        for i in InstanceId::ALL {
+            let root = self.root(i);
+            for sub in ["data", "archive", "run", "tls", "app"] {
+                fs::create_dir_all(root.join(sub)).unwrap();
+            }
+            ca.issue(&root.join("tls"), "tls", &format!("shop-{i}"));
+            ca.issue(&root.join("tls"), "replication", "pgpair_replication");
+            for (name, text) in [("username", "app"), ("password", "secret"), ("dbname", "app")] {
+                fs::write(root.join("app").join(name), text).unwrap();
+            }
+            give(&root, self.owner);
+        }
+    }
+
+    fn command(&self, i: InstanceId, subcommand: &str) -> Command {
+        let (own, peer) = (self.ports[index(i)], self.ports[index(i.peer())]);
+        let root = self.root(i);
+        let mut c = Command::new(self.dir.path().join("pgpair"));
+        c.arg(subcommand).current_dir("/").uid(self.owner.0).gid(self.owner.1);
+        let vars: [(&str, String); 16] = [
+            ("PGPAIR_PAIR", "shop".into()),
+            ("PGPAIR_NAMESPACE", "test".into()),
+            ("PGPAIR_INSTANCE", i.to_string()),
+            ("PGPAIR_POD_NAME", format!("shop-{i}-0")),
+            ("PGPAIR_POD_IP", "127.0.0.1".into()),
+            ("PGPAIR_NODE", "n1".into()),
+            ("PGPAIR_PEER_HOST", "localhost".into()),
+            ("PGPAIR_LISTEN", "127.0.0.1".into()),
+            ("PGPAIR_TTL_MS", self.ttl_ms.to_string()),
+            ("PGPAIR_PG_PORT", own[0].to_string()),
+            ("PGPAIR_PEER_PG_PORT", peer[0].to_string()),
+            ("PGPAIR_PEER_PORT", own[1].to_string()),
+            ("PGPAIR_PEER_PEER_PORT", peer[1].to_string()),
+            ("PGPAIR_PROBE_PORT", own[2].to_string()),
+            ("KUBECONFIG", self.kubeconfig.display().to_string()),
+            ("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into())),
+        ];
+        c.envs(vars);
+        for (name, sub) in [
+            ("DATA_ROOT", "data"),
+            ("ARCHIVE_ROOT", "archive"),
+            ("RUN", "run"),
+            ("TLS", "tls"),
+            ("APP", "app"),
+        ] {
+            c.env(format!("PGPAIR_{name}"), root.join(sub));
+        }
+        c
+    }
+
+    pub fn start(&mut self, i: InstanceId) {
+        let child = self.command(i, "agent").spawn().unwrap();
+        self.agents[index(i)] = Some(child);
+    }
+
+    /// The second container of an instance's pod; ends with the pair.
+    pub fn start_witness(&mut self, i: InstanceId) {
+        let child = self.command(i, "witness").spawn().unwrap();
+        self.witnesses.push(child);
+    }
+
+    /// Whether somebody waits for the lock of the agent: the kernel marks those with an arrow (proc(5), `/proc/locks`).
+    pub fn witness_waits(&self, i: InstanceId) -> bool {
+        let inode = fs::metadata(self.root(i).join("data/agent.lock")).map(|m| m.ino()).unwrap_or(0);
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|l| l.contains("->") && l.contains(&format!(":{inode} ")))
+    }
+
+    /// The instance report, as the probe port gives it.
+    pub async fn report(&self, i: InstanceId) -> Option<InstanceReport> {
+        let port = self.ports[index(i)][2];
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        stream.write_all(b"GET /v1/report HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.ok()?;
+        serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// The seeding Job.
+    pub fn seed(&self, i: InstanceId) {
+        let status = self.command(i, "basebackup").status().unwrap();
+        assert!(status.success(), "the seeding of {i} failed");
+    }
+
+    /// SIGKILL of the init process and everything below it, as when a container is killed.
+    pub fn kill_container(&mut self, i: InstanceId) {
+        if let Some(mut child) = self.agents[index(i)].take() {
+            kill_tree(child.id());
+            let _ = child.wait();
+        }
+    }
+
+    pub fn signal(&self, i: InstanceId, signal: rustix::process::Signal) {
+        let pid = self.agents[index(i)].as_ref().and_then(|c| i32::try_from(c.id()).ok()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// Pids of the agent process (the child of init).
+    pub fn agent_pid(&self, i: InstanceId) -> rustix::process::Pid {
+        let init = self.agents[index(i)].as_ref().unwrap().id();
+        let pids = children_of(init);
+        let program = self.dir.path().join("pgpair");
+        let agent =
+            pids.into_iter().find(|p| fs::read_link(format!("/proc/{p}/exe")).is_ok_and(|e| e == program));
+        rustix::process::Pid::from_raw(i32::try_from(agent.unwrap()).unwrap()).unwrap()
+    }
+
+    pub fn has_ended(&mut self, i: InstanceId) -> bool {
+        self.agents[index(i)].as_mut().is_none_or(|c| c.try_wait().unwrap().is_some())
+    }
+
+    pub fn postmaster_pid(&self, i: InstanceId) -> rustix::process::Pid {
+        let text = fs::read_to_string(self.root(i).join("data/pgdata/postmaster.pid")).unwrap();
+        rustix::process::Pid::from_raw(text.lines().next().unwrap().parse().unwrap()).unwrap()
+    }
+
+    pub async fn connect(&self, i: InstanceId) -> Result<Client, tokio_postgres::Error> {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(self.socket_dir(i)).port(self.ports[index(i)][0]).user("postgres").dbname("app");
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// First column of the first row as text.
+    pub async fn sql(&self, i: InstanceId, text: &str) -> Result<String, String> {
+        let attempt = async {
+            let client = self.connect(i).await.map_err(|e| e.to_string())?;
+            let rows = client.simple_query(text).await.map_err(|e| e.to_string())?;
+            let first = rows.iter().find_map(|m| match m {
+                tokio_postgres::SimpleQueryMessage::Row(r) => Some(r.get(0).unwrap_or_default().to_owned()),
+                _ => None,
+            });
+            Ok(first.unwrap_or_default())
+        };
+        tokio::time::timeout(Duration::from_secs(5), attempt).await.map_err(|_| "late".to_owned())?
+    }
+
+    pub async fn paired(&self) {
+        eventually("the record says Paired", LIMIT, async || (self.api.mode() == Mode::Paired).then_some(()))
+            .await;
+    }
+
+    /// Who is out of recovery, by his own word.
+    pub async fn is_writable(&self, i: InstanceId) -> bool {
+        self.sql(i, "SELECT pg_is_in_recovery()::text").await.as_deref() == Ok("false")
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for child in self.agents.iter_mut().flatten().chain(&mut self.witnesses) {
+            kill_tree(child.id());
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("record: {:?}", self.api.record());
+        }
+    }
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|w| w.parse().ok()).collect()
+}
+
+/// Stops the root first, so that it cannot act on the death of its children, then kills all.
+fn kill_tree(root: u32) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let pid = |p: u32| i32::try_from(p).ok().and_then(Pid::from_raw).unwrap();
+    let _ = kill_process(pid(root), Signal::STOP);
+    for _ in 0..50 {
+        let mut all = vec![root];
+        let mut at = 0;
+        while let Some(p) = all.get(at).copied() {
+            at += 1;
+            all.extend(children_of(p));
+        }
+        if all.len() == 1 {
+            break;
+        }
+        for p in all.iter().skip(1) {
+            let _ = kill_process(pid(*p), Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = kill_process(pid(root), Signal::KILL);
+}
+
+/// Below the range from which the kernel takes ports for outgoing connections, so that none is taken before its use.
+fn ports() -> [u16; 3] {
+    static NEXT: AtomicU16 = AtomicU16::new(21_000);
+    [(); 3].map(|()| {
+        loop {
+            let port = NEXT.fetch_add(1, Ordering::Relaxed);
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return port;
+            }
+        }
+    })
+}
+
+/// The user that postgres may run as: itself, or `postgres` when the tests run as root.
+fn owner() -> (u32, u32) {
+    if !rustix::process::geteuid().is_root() {
+        return (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    }
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let line =
+        passwd.lines().find(|l| l.starts_with("postgres:")).expect("a user postgres (from the package)");
+    let fields: Vec<&str> = line.split(':').collect();
+    (fields[2].parse().unwrap(), fields[3].parse().unwrap())
+}
+
+fn give(path: &Path, owner: (u32, u32)) {
+    chown(path, Some(owner.0), Some(owner.1)).unwrap();
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path(), owner);
+        }
+    }
+}
+
+struct Ca {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    fn new() -> Ca {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Ca { pem, issuer: Issuer::new(params, key) }
+    }
+
+    fn issue(&self, dir: &Path, file: &str, name: &str) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        fs::write(dir.join("ca.crt"), &self.pem).unwrap();
+        fs::write(dir.join(format!("{file}.crt")), certificate.pem()).unwrap();
+        fs::write(dir.join(format!("{file}.key")), key.serialize_pem()).unwrap();
+    }
+}
