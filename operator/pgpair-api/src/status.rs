@@ -1,8 +1,12 @@
 //! What the operator tells about a pair. What is not known is absent; it is never zero.
 
+mod reasons;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use reasons::{ConditionType, Reason};
 
 /// State of a pair as last written by the operator.
 ///
@@ -14,7 +18,7 @@ pub struct PgReplicaPairStatus {
     /// `metadata.generation` of the spec that this status follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, FailoverReady, ArchiveHealthy, Seeding, Degraded.
+    /// Ready, FailoverReady, ArchiveHealthy, StorageHealthy, Seeding, UpdatePending, Degraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Instance that the record names, such as `orders-a`.
@@ -41,12 +45,67 @@ pub struct PgReplicaPairStatus {
     /// The archive of each instance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub archive: Vec<ArchiveStatus>,
+    /// The volumes of each instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub storage: Vec<StorageStatus>,
+    /// What the loss of the primary at this moment would lose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo: Option<RpoStatus>,
+    /// How long the loss of the primary at this moment would keep clients waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rto: Option<RtoStatus>,
     /// A base backup under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeding: Option<SeedingStatus>,
+    /// The certificates of the pair.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
     /// The last change of primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<FailoverStatus>,
+    /// The last order of a person (annotation `pgpair.dev/order`), and what became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderStatus>,
+}
+
+/// An order and what became of it.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderStatus {
+    /// `id` of the annotation.
+    pub id: String,
+    /// `Switchover`, `Promote`, `Restart`, `Fence`, `Unfence` or `Rebuild`.
+    pub kind: String,
+    /// Instance that it was given to, such as `orders-a`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// How far it has come.
+    pub state: OrderState,
+    /// Why it was refused or failed, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same as a sentence, with what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When it came to this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+    /// For `Promote`: what it would lose, by what was last known before it was sent. Absent: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_loss: Option<LagValue>,
+}
+
+/// How far an order has come.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderState {
+    /// The agent works on it.
+    Running,
+    /// It is carried out.
+    Done,
+    /// It is not carried out; nothing has changed.
+    Refused,
+    /// It was begun and could not be finished.
+    Failed,
 }
 
 /// Mode of the record.
@@ -89,6 +148,18 @@ pub struct InstanceStatus {
     /// Why its agent does not do what it would like to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// The agent process that reported last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
+    /// Node on which that process ran. Its out-of-service taint proves that this incarnation is dead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation_node: Option<String>,
+    /// `metadata.generation` of the settings that its agent follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_generation: Option<i64>,
+    /// Parameters whose new value needs a restart of its postgres.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending_restart: Vec<String>,
 }
 
 /// Lag of the standby: received but not yet replayed, not yet received, and the sum.
@@ -173,8 +244,12 @@ pub struct SeedingStatus {
 pub struct FailoverStatus {
     /// The term that began.
     pub term: i64,
-    /// `PromiseLapsed`, `Resigned` or `Evidence`.
+    /// `PromiseLapsed`, `Resigned`, `Evidence`, `Switchover` or `Forced`.
     pub cause: String,
+    /// For the cause `Evidence`: `KubeletTerminated` or `OutOfServiceTaint` if the operator had sent that proof, else
+    /// `VolumeLock`, which the witness of the pod sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
     /// Instance that was primary.
     pub from: String,
     /// Instance that became primary.
@@ -188,6 +263,20 @@ pub struct FailoverStatus {
     /// First to last step, in seconds: about what clients saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap_estimate_seconds: Option<f64>,
+    /// What became of the old primary's log: `Followed` (all of it is part of the new history) or `Rewound`. Absent until
+    /// it is back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoin: Option<String>,
+    /// Bytes of WAL that only the old primary had: 0 if it could follow. Absent until it is back. In the `Sync` modes
+    /// none of it was acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_lost: Option<i64>,
+    /// Where these bytes begin. They are kept in `lost/` on the old primary's archive volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_from: Option<String>,
+    /// Where they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_to: Option<String>,
 }
 
 /// One step of a change of primary.
@@ -202,102 +291,94 @@ pub struct FailoverStepStatus {
     pub offset_ms: i64,
 }
 
-/// Types of the conditions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ConditionType {
-    /// A primary takes writes and the Service leads to it.
-    Ready,
-    /// The standby may take over now.
-    FailoverReady,
-    /// Segments reach the archive.
-    ArchiveHealthy,
-    /// A base backup is under way.
-    Seeding,
-    /// Something needs a person, or cannot be done.
-    Degraded,
+/// The volumes of one instance. Free space is written when it moved by a twentieth of the volume.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageStatus {
+    /// Such as `orders-a`.
+    pub instance: String,
+    /// Size of the data volume's file system in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_bytes: Option<i64>,
+    /// Free on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_free_bytes: Option<i64>,
+    /// Size of the archive volume's file system in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_bytes: Option<i64>,
+    /// Free on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_free_bytes: Option<i64>,
+    /// Seconds until the first of the two is full, at the pace of the last minutes. Absent: not filling, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_in_seconds: Option<i64>,
 }
 
-impl ConditionType {
-    /// Value of `type`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ConditionType::Ready => "Ready",
-            ConditionType::FailoverReady => "FailoverReady",
-            ConditionType::ArchiveHealthy => "ArchiveHealthy",
-            ConditionType::Seeding => "Seeding",
-            ConditionType::Degraded => "Degraded",
-        }
-    }
+/// What the loss of the primary would lose: an estimate, and the last loss that was measured.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RpoStatus {
+    /// What the numbers rest on.
+    pub basis: RpoBasis,
+    /// Bytes of WAL; absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
+    /// Age of the oldest of these bytes; absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// What the last failover lost, once its old primary was back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_measured_bytes: Option<i64>,
+    /// Term that the last measured failover began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_measured_term: Option<i64>,
 }
 
-/// Why a condition has its status. One enumeration for all conditions, so that a reason has one meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The primary's postgres takes writes.
-    PrimaryAcceptsWrites,
-    /// The primary is named, and its report does not say that it takes writes.
-    PrimaryNotReady,
-    /// The first data directory is being made.
-    Bootstrapping,
-    /// The record is `Paired`.
-    Paired,
-    /// The record is `Solo`.
-    Solo,
-    /// The archiver's last attempt succeeded.
-    Archiving,
-    /// The archiver's last attempts failed.
-    ArchiveFailing,
-    /// Too many segments wait for the archiver.
-    ArchiveBacklog,
-    /// No report tells.
+/// What an estimate of loss rests on.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RpoBasis {
+    /// Every acknowledged commit is on both disks: nothing acknowledged is lost.
+    Synchronous,
+    /// What the standby has not received is lost.
+    Lag,
+    /// Nobody takes over by himself (mode `Solo`): nothing is lost while the primary's volume exists, and a forced
+    /// promotion loses what the standby has not received, which is the number if it is known.
+    NotProtected,
+    /// The primary does not report.
     Unknown,
-    /// A Job copies the primary.
-    SeedRunning,
-    /// The last Job failed; another follows.
-    SeedFailed,
-    /// Nothing to copy.
-    NotSeeding,
-    /// The spec cannot be carried out.
-    InvalidSpec,
-    /// The record's Lease is gone although the pair has data.
-    RecordMissing,
-    /// The record's Lease cannot be read as a record.
-    RecordUnreadable,
-    /// An instance asks for a base backup and cannot get it yet.
-    RebuildBlocked,
-    /// An instance does not report.
-    InstanceUnreachable,
-    /// The operator could not write one of the pair's objects.
-    ApplyFailed,
-    /// Nothing is wrong.
-    AsExpected,
 }
 
-impl Reason {
-    /// Value of `reason`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::PrimaryAcceptsWrites => "PrimaryAcceptsWrites",
-            Reason::PrimaryNotReady => "PrimaryNotReady",
-            Reason::Bootstrapping => "Bootstrapping",
-            Reason::Paired => "Paired",
-            Reason::Solo => "Solo",
-            Reason::Archiving => "Archiving",
-            Reason::ArchiveFailing => "ArchiveFailing",
-            Reason::ArchiveBacklog => "ArchiveBacklog",
-            Reason::Unknown => "Unknown",
-            Reason::SeedRunning => "SeedRunning",
-            Reason::SeedFailed => "SeedFailed",
-            Reason::NotSeeding => "NotSeeding",
-            Reason::InvalidSpec => "InvalidSpec",
-            Reason::RecordMissing => "RecordMissing",
-            Reason::RecordUnreadable => "RecordUnreadable",
-            Reason::RebuildBlocked => "RebuildBlocked",
-            Reason::InstanceUnreachable => "InstanceUnreachable",
-            Reason::ApplyFailed => "ApplyFailed",
-            Reason::AsExpected => "AsExpected",
-        }
-    }
+/// How long the loss of the primary would keep clients waiting: estimates by cause, and the last time that was measured.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct RtoStatus {
+    /// By cause; none while nobody takes over by himself (mode `Solo`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub estimates: Vec<RtoEstimate>,
+    /// First to last step of the last failover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_measured_seconds: Option<f64>,
+    /// Its cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_measured_cause: Option<String>,
+}
+
+/// One estimate.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RtoEstimate {
+    /// `PostgresKilled`, `PodDeleted`, `ContainerKilled` or `NodeLost`.
+    pub cause: String,
+    /// Seconds from the last acknowledged commit to the first one on the other side.
+    pub seconds: f64,
+}
+
+/// A certificate of the pair.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// The Secret that holds it.
+    pub secret: String,
+    /// End of its life. The operator renews it before.
+    pub not_after: Time,
 }

@@ -1,0 +1,239 @@
+//! Orders of people: the content of the annotation `pgpair.dev/order`, written by `kubectl pgpair` or by hand.
+//!
+//! The operator takes an order at most once, tells what becomes of it in `status.order`, and leaves the annotation alone.
+
+use pgpair_core::ids::{Incarnation, InstanceId, Term};
+use pgpair_core::order::{Order, OrderKind};
+use serde::{Deserialize, Serialize};
+
+/// An order that is older than this is never carried out: it was meant for another situation. Seconds.
+pub const MAX_AGE_SECONDS: i64 = 3600;
+/// An order that claims to be this much younger than the operator's clock is refused. Seconds.
+pub const MAX_AHEAD_SECONDS: i64 = 300;
+/// Longest id.
+const MAX_ID: usize = 64;
+
+/// An order of a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UserOrder {
+    /// See [`order_id`]. The same id is never carried out twice.
+    pub id: String,
+    /// What is to be done.
+    pub kind: UserOrderKind,
+    /// To whom; not for `Switchover` and `Promote`, whose instance follows from the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// The term in which it was given: `status.term`.
+    pub term: Term,
+    /// For `Promote`: the incarnation that the person knows to be dead, as the record's Lease names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead: Option<Incarnation>,
+}
+
+/// What a person can order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum UserOrderKind {
+    /// Hand over to the standby after a clean stop.
+    Switchover,
+    /// Make the standby primary, although the record does not open the way.
+    Promote,
+    /// Stop postgres politely and start it again.
+    Restart,
+    /// Stop postgres and keep it down.
+    Fence,
+    /// The end of `Fence`.
+    Unfence,
+    /// Copy the standby anew.
+    Rebuild,
+}
+
+/// Why an annotation is no order. Waiting does not help: the person has to write another one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidOrder {
+    /// No JSON, or not these fields.
+    #[error("the annotation pgpair.dev/order is not understood: {0}; use kubectl pgpair to write it")]
+    Malformed(String),
+    /// The id.
+    #[error(
+        "the order's id {0:?} is not WORD-UNIXSECONDS of at most 64 characters of a-z, 0-9 and '-', such as x1-1763728000"
+    )]
+    Id(String),
+    /// See the text.
+    #[error("the order was given {0} s ago, more than an hour: look at the pair and order again")]
+    TooOld(i64),
+    /// See the text.
+    #[error("the order's id is {0} s ahead of the operator's clock: look at the clocks and order again")]
+    FromTheFuture(i64),
+    /// See the text.
+    #[error("{0} needs an instance: a or b")]
+    InstanceMissing(&'static str),
+    /// See the text.
+    #[error("{0} takes no instance: it follows from the record")]
+    InstanceGiven(&'static str),
+    /// See the text.
+    #[error("Promote needs the incarnation that is dead, as the record's Lease names it (kubectl get lease)")]
+    DeadMissing,
+    /// See the text.
+    #[error("{0} takes no dead incarnation")]
+    DeadGiven(&'static str),
+}
+
+impl InvalidOrder {
+    /// A stable word.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            InvalidOrder::Malformed(_) => "Malformed",
+            InvalidOrder::Id(_) => "InvalidId",
+            InvalidOrder::TooOld(_) => "TooOld",
+            InvalidOrder::FromTheFuture(_) => "FromTheFuture",
+            InvalidOrder::InstanceMissing(_) => "InstanceMissing",
+            InvalidOrder::InstanceGiven(_) => "InstanceGiven",
+            InvalidOrder::DeadMissing => "DeadMissing",
+            InvalidOrder::DeadGiven(_) => "DeadGiven",
+        }
+    }
+}
+
+impl UserOrderKind {
+    /// The word of the annotation.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            UserOrderKind::Switchover => "Switchover",
+            UserOrderKind::Promote => "Promote",
+            UserOrderKind::Restart => "Restart",
+            UserOrderKind::Fence => "Fence",
+            UserOrderKind::Unfence => "Unfence",
+            UserOrderKind::Rebuild => "Rebuild",
+        }
+    }
+}
+
+/// The id of an order that is given at `unix_seconds`; `word` tells it from others of the same second.
+#[must_use]
+pub fn order_id(unix_seconds: i64, word: &str) -> String {
+    format!("{word}-{unix_seconds}")
+}
+
+/// The time in an id.
+fn time_of(id: &str) -> Option<i64> {
+    let (word, seconds) = id.rsplit_once('-')?;
+    let well_formed = id.len() <= MAX_ID
+        && !word.is_empty()
+        && seconds.len() >= 10
+        && seconds.bytes().all(|b| b.is_ascii_digit())
+        && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if well_formed { seconds.parse().ok() } else { None }
+}
+
+impl UserOrder {
+    /// Reads the annotation. Says nothing of age or completeness: see [`UserOrder::check`].
+    ///
+    /// # Errors
+    /// It is no order, or its id has not the right form.
+    pub fn parse(annotation: &str) -> Result<UserOrder, InvalidOrder> {
+        let order: UserOrder =
+            serde_json::from_str(annotation).map_err(|e| InvalidOrder::Malformed(e.to_string()))?;
+        if time_of(&order.id).is_none() {
+            return Err(InvalidOrder::Id(order.id));
+        }
+        Ok(order)
+    }
+
+    /// The order for an agent.
+    ///
+    /// # Errors
+    /// It is too old at `unix_seconds`, or a field is missing or too many.
+    pub fn check(&self, unix_seconds: i64) -> Result<Order, InvalidOrder> {
+        let age = unix_seconds - time_of(&self.id).ok_or_else(|| InvalidOrder::Id(self.id.clone()))?;
+        if age > MAX_AGE_SECONDS {
+            return Err(InvalidOrder::TooOld(age));
+        }
+        if age < -MAX_AHEAD_SECONDS {
+            return Err(InvalidOrder::FromTheFuture(-age));
+        }
+        let word = self.kind.as_str();
+        let by_record = matches!(self.kind, UserOrderKind::Switchover | UserOrderKind::Promote);
+        match (by_record, self.instance) {
+            (true, Some(_)) => return Err(InvalidOrder::InstanceGiven(word)),
+            (false, None) => return Err(InvalidOrder::InstanceMissing(word)),
+            (true, None) | (false, Some(_)) => {}
+        }
+        let kind = match (self.kind, self.dead) {
+            (UserOrderKind::Promote, Some(dead)) => OrderKind::Promote { dead },
+            (UserOrderKind::Promote, None) => return Err(InvalidOrder::DeadMissing),
+            (_, Some(_)) => return Err(InvalidOrder::DeadGiven(word)),
+            (UserOrderKind::Switchover, None) => OrderKind::Switchover,
+            (UserOrderKind::Restart, None) => OrderKind::Restart,
+            (UserOrderKind::Fence, None) => OrderKind::Fence,
+            (UserOrderKind::Unfence, None) => OrderKind::Unfence,
+            (UserOrderKind::Rebuild, None) => OrderKind::Rebuild,
+        };
+        Ok(Order { id: self.id.clone(), term: self.term, kind })
+    }
+
+    /// As written into the annotation.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_763_728_000;
+
+    fn check(json: &str) -> Result<Order, InvalidOrder> {
+        UserOrder::parse(json)?.check(NOW)
+    }
+
+    #[test]
+    fn a_complete_order_becomes_one_for_an_agent() {
+        let order = check(r#"{"id":"x-1763727990","kind":"Fence","instance":"b","term":3}"#).unwrap();
+        assert_eq!(order, Order { id: "x-1763727990".into(), term: Term(3), kind: OrderKind::Fence });
+        let promote = r#"{"id":"x-1763727990","kind":"Promote","term":3,"dead":"00000000000000ab"}"#;
+        assert_eq!(check(promote).unwrap().kind, OrderKind::Promote { dead: Incarnation(0xab) });
+    }
+
+    #[test]
+    fn what_is_no_order_is_refused_with_a_stable_word() {
+        let cases = [
+            ("", "Malformed"),
+            ("{}", "Malformed"),
+            (r#"{"id":"x-1763727990","kind":"Destroy","term":3}"#, "Malformed"),
+            (r#"{"id":"x-1763727990","kind":"Switchover","term":3,"force":true}"#, "Malformed"),
+            (r#"{"id":"x-1763727990","kind":"Switchover","term":-1}"#, "Malformed"),
+            (r#"{"id":"again","kind":"Switchover","term":3}"#, "InvalidId"),
+            (r#"{"id":"-1763727990","kind":"Switchover","term":3}"#, "InvalidId"),
+            (r#"{"id":"A b-1763727990","kind":"Switchover","term":3}"#, "InvalidId"),
+            (r#"{"id":"x-1763724399","kind":"Switchover","term":3}"#, "TooOld"),
+            (r#"{"id":"x-1763728301","kind":"Switchover","term":3}"#, "FromTheFuture"),
+            (r#"{"id":"x-1763727990","kind":"Restart","term":3}"#, "InstanceMissing"),
+            (r#"{"id":"x-1763727990","kind":"Switchover","instance":"a","term":3}"#, "InstanceGiven"),
+            (r#"{"id":"x-1763727990","kind":"Promote","term":3}"#, "DeadMissing"),
+            (
+                r#"{"id":"x-1763727990","kind":"Fence","instance":"a","term":3,"dead":"00000000000000ab"}"#,
+                "DeadGiven",
+            ),
+        ];
+        for (json, reason) in cases {
+            assert_eq!(check(json).unwrap_err().reason(), reason, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_order_is_read_as_it_was_written() {
+        let order = UserOrder {
+            id: order_id(NOW, "x1"),
+            kind: UserOrderKind::Rebuild,
+            instance: Some(InstanceId::B),
+            term: Term(4),
+            dead: None,
+        };
+        assert_eq!(UserOrder::parse(&order.to_json()), Ok(order));
+    }
+}

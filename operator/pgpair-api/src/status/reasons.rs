@@ -1,0 +1,152 @@
+//! Words of the conditions: their types, and the reasons why they hold or not.
+
+/// Types of the conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// A primary takes writes and the Service leads to it.
+    Ready,
+    /// The standby may take over now.
+    FailoverReady,
+    /// Segments reach the archive.
+    ArchiveHealthy,
+    /// The volumes have space, and will have it for a while.
+    StorageHealthy,
+    /// A base backup is under way.
+    Seeding,
+    /// Something is newer in the spec than in a pod, a postgres or an agent.
+    UpdatePending,
+    /// Something needs a person, or cannot be done.
+    Degraded,
+}
+
+impl ConditionType {
+    /// Value of `type`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConditionType::Ready => "Ready",
+            ConditionType::FailoverReady => "FailoverReady",
+            ConditionType::ArchiveHealthy => "ArchiveHealthy",
+            ConditionType::StorageHealthy => "StorageHealthy",
+            ConditionType::Seeding => "Seeding",
+            ConditionType::UpdatePending => "UpdatePending",
+            ConditionType::Degraded => "Degraded",
+        }
+    }
+}
+
+/// Why a condition has its status. One enumeration for all conditions, so that a reason has one meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The primary's postgres takes writes.
+    PrimaryAcceptsWrites,
+    /// The primary is named, and its report does not say that it takes writes.
+    PrimaryNotReady,
+    /// The first data directory is being made.
+    Bootstrapping,
+    /// The record is `Paired`.
+    Paired,
+    /// The record is `Solo`.
+    Solo,
+    /// `Solo`, and the standby lacks more than `maxLag`.
+    StandbyLags,
+    /// `Solo`, and the standby does not stream.
+    StandbyNotStreaming,
+    /// `Solo`, and no postgres of the standby runs.
+    StandbyNotRunning,
+    /// `Solo`, and the standby is being copied.
+    StandbySeeding,
+    /// `Solo`, and the standby is close: the primary will pair with it.
+    StandbyCatchesUp,
+    /// `Paired`, and the spec says that the standby does not take over by itself.
+    AutomaticOff,
+    /// An instance was fenced by an order.
+    Fenced,
+    /// Volumes have space.
+    SpaceLeft,
+    /// A volume is nearly full.
+    SpaceLow,
+    /// A volume will be full soon at its pace.
+    FillingUp,
+    /// Everything is as the spec says.
+    UpToDate,
+    /// An agent does not follow the newest settings yet.
+    ConfigPending,
+    /// A setting needs a restart of postgres.
+    RestartPending,
+    /// A pod was made of an earlier template.
+    PodOutdated,
+    /// A volume holds data that is not this pair's.
+    ForeignData,
+    /// The archiver's last attempt succeeded.
+    Archiving,
+    /// The archiver's last attempts failed.
+    ArchiveFailing,
+    /// Too many segments wait for the archiver.
+    ArchiveBacklog,
+    /// No report tells.
+    Unknown,
+    /// A Job copies the primary.
+    SeedRunning,
+    /// The last Job failed; another follows.
+    SeedFailed,
+    /// Nothing to copy.
+    NotSeeding,
+    /// The spec cannot be carried out.
+    InvalidSpec,
+    /// The record's Lease is gone although the pair has data.
+    RecordMissing,
+    /// The record's Lease cannot be read as a record.
+    RecordUnreadable,
+    /// An instance asks for a base backup and cannot get it yet.
+    RebuildBlocked,
+    /// An instance does not report.
+    InstanceUnreachable,
+    /// The operator could not write one of the pair's objects.
+    ApplyFailed,
+    /// Nothing is wrong.
+    AsExpected,
+}
+
+impl Reason {
+    /// Value of `reason`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::PrimaryAcceptsWrites => "PrimaryAcceptsWrites",
+            Reason::PrimaryNotReady => "PrimaryNotReady",
+            Reason::Bootstrapping => "Bootstrapping",
+            Reason::Paired => "Paired",
+            Reason::Solo => "Solo",
+            Reason::StandbyLags => "StandbyLags",
+            Reason::StandbyNotStreaming => "StandbyNotStreaming",
+            Reason::StandbyNotRunning => "StandbyNotRunning",
+            Reason::StandbySeeding => "StandbySeeding",
+            Reason::StandbyCatchesUp => "StandbyCatchesUp",
+            Reason::AutomaticOff => "AutomaticOff",
+            Reason::Fenced => "Fenced",
+            Reason::SpaceLeft => "SpaceLeft",
+            Reason::SpaceLow => "SpaceLow",
+            Reason::FillingUp => "FillingUp",
+            Reason::UpToDate => "UpToDate",
+            Reason::ConfigPending => "ConfigPending",
+            Reason::RestartPending => "RestartPending",
+            Reason::PodOutdated => "PodOutdated",
+            Reason::ForeignData => "ForeignData",
+            Reason::Archiving => "Archiving",
+            Reason::ArchiveFailing => "ArchiveFailing",
+            Reason::ArchiveBacklog => "ArchiveBacklog",
+            Reason::Unknown => "Unknown",
+            Reason::SeedRunning => "SeedRunning",
+            Reason::SeedFailed => "SeedFailed",
+            Reason::NotSeeding => "NotSeeding",
+            Reason::InvalidSpec => "InvalidSpec",
+            Reason::RecordMissing => "RecordMissing",
+            Reason::RecordUnreadable => "RecordUnreadable",
+            Reason::RebuildBlocked => "RebuildBlocked",
+            Reason::InstanceUnreachable => "InstanceUnreachable",
+            Reason::ApplyFailed => "ApplyFailed",
+            Reason::AsExpected => "AsExpected",
+        }
+    }
+}
