@@ -26,7 +26,7 @@ SCRIPTS := .ci/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2
 
 -include e2e/cluster/cluster.mk
 
-.PHONY: help demo test setup lint unit e2e install uninstall ready-cluster generate plugin
+.PHONY: help demo test setup lint unit e2e bench install uninstall ready-cluster generate plugin
 
 ## this list
 help:
@@ -58,6 +58,11 @@ unit:
 ## tests on a real cluster; part of a name in T chooses some of them
 e2e: ready-cluster install
 	cargo test --locked -p pgpair-e2e --features cluster --test it -- $(T)
+
+## numbers into target/bench: each fault many times, and what a pair costs at rest; B="--n=5 --faults=pod-delete" for less
+bench: ready-cluster install
+	cargo build --release --locked -p pgpair-e2e --bin pgpair-bench
+	"$(CARGO_TARGET_DIR)/release/pgpair-bench" $(B)
 
 # The cluster first: images are loaded into a cluster that is up.
 ready-cluster:

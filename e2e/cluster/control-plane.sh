@@ -48,6 +48,10 @@ start_apiserver() {
     --kubelet-preferred-address-types=InternalIP
     # No kube-proxy serves this namespace: webhooks are reached at the pod's address.
     --enable-aggregator-routing=true
+    --audit-policy-file="$CLUSTER_DIR/manifests/audit-policy.yaml"
+    --audit-log-path="$RUN/log/audit.log"
+    --audit-log-maxsize=100
+    --audit-log-maxbackup=1
   )
   start_in "$CP" apiserver "$CACHE/bin/kube-apiserver" "${flags[@]}"
 }

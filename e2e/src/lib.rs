@@ -1,4 +1,5 @@
-//! What the end-to-end tests and the demo stand on: the write oracle, and a harness over a real cluster.
+//! What the end-to-end tests, the demo and the benchmark stand on: the write oracle, and a harness over a real cluster.
 
+pub mod bench;
 pub mod harness;
 pub mod oracle;

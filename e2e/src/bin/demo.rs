@@ -149,7 +149,7 @@ impl Demo {
 
     async fn verdict(&self, failover: &mut Failover) -> anyhow::Result<()> {
         self.title("What the clients were told, and what is there");
-        let Judgement { verdict, service_gap_ms } = failover.judge().await?;
+        let Judgement { verdict, service_gap_ms, .. } = failover.judge().await?;
         print_verdict(&verdict, service_gap_ms);
         ensure!(verdict.reigns.len() >= 2, "no server but the first acknowledged anything");
         ensure!(verdict.holds(), "acknowledged writes were lost, or two servers acknowledged at once");

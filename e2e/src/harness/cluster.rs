@@ -30,6 +30,8 @@ pub struct Cluster {
 pub struct LocalCluster {
     /// Its command.
     script: PathBuf,
+    /// Its run folder: records, logs, the kubeconfig.
+    pub run_dir: PathBuf,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -143,7 +145,11 @@ async fn local_config() -> anyhow::Result<(Config, Option<LocalCluster>, Vec<Str
         .await
         .with_context(|| format!("reading {}", path.display()))?;
     let script = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/cluster"));
-    Ok((config, Some(LocalCluster { script }), vec![format!("--kubeconfig={}", path.display())]))
+    Ok((
+        config,
+        Some(LocalCluster { script, run_dir: run }),
+        vec![format!("--kubeconfig={}", path.display())],
+    ))
 }
 
 /// A namespace of its own for one run. Gone at the end, unless `PGPAIR_KEEP=1`.

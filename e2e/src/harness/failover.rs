@@ -10,8 +10,8 @@ use crate::harness::faults::{Broken, Fault, inject};
 use crate::harness::oracle_pod::{Oracle, Target};
 use crate::harness::pair::Pair;
 use crate::harness::wait::await_condition;
-use crate::oracle::event::Ack;
-use crate::oracle::verdict::{Verdict, judge};
+use crate::oracle::event::{Ack, Event};
+use crate::oracle::verdict::{Verdict, judge, longest_silence_ms};
 use crate::oracle::writer::now_us;
 
 /// Clocks of nodes that are machines of their own may lie this far apart; nodes of the local cluster share one.
@@ -27,8 +27,11 @@ pub struct Judgement {
     /// Over all writers: nothing lost, never two servers.
     pub verdict: Verdict,
     /// Longest time for which the writer through the Service had no acknowledgement across a change of server, in
-    /// milliseconds: what an application sees. The direct writers do not wait for the Service to follow.
+    /// milliseconds: what an application sees. The direct writers do not wait for the Service to follow. `None` when one
+    /// server acknowledged everything.
     pub service_gap_ms: Option<f64>,
+    /// Longest time for which that writer had no acknowledgement, whoever answered, in milliseconds.
+    pub service_silence_ms: f64,
 }
 
 /// A failover under way.
@@ -77,11 +80,11 @@ impl Failover {
         // A client is best on a node of its own; beside the standby it survives the primary's node too.
         let client = nodes.iter().find(|n| **n != old && **n != new).unwrap_or(&new);
         self.oracle.start(client, &Target::Service).await?;
+        let addresses = vec![self.pair.address(self.old).await?, self.pair.address(self.old.peer()).await?];
+        self.oracle.start(&old, &Target::Direct(addresses)).await?;
         let first = self.oracle.await_acks(0, 25, |_| true, Duration::from_secs(60)).await?;
         // As the server itself tells it: the status may be some seconds behind.
         self.timeline = first.reign.timeline;
-        let addresses = vec![self.pair.address(self.old).await?, self.pair.address(self.old.peer()).await?];
-        self.oracle.start(&old, &Target::Direct(addresses)).await?;
         self.oracle.await_acks(1, 25, |_| true, Duration::from_secs(60)).await?;
         Ok(())
     }
@@ -117,6 +120,25 @@ impl Failover {
             first.reign.server
         );
         Ok(first)
+    }
+
+    /// Waits until the writer through the Service has an acknowledgement on a connection made after the fault, by whichever
+    /// instance, and returns it.
+    ///
+    /// # Errors
+    /// When none comes within 60 s.
+    pub async fn await_service(&self) -> anyhow::Result<Ack> {
+        let back = await_condition("an acknowledgement on a new connection", TAKEOVER, || async {
+            let log = self.oracle.log(0).await?;
+            let mut after = log.0.iter().skip_while(
+                |event| !matches!(event, Event::Connected { at_us, .. } if *at_us > self.struck_us),
+            );
+            let ack =
+                after.find_map(|event| if let Event::Ack(ack) = event { Some(ack.clone()) } else { None });
+            ack.with_context(|| format!("its last record: {}", log.last_line()))
+        });
+        let back = back.await;
+        self.pair.explain(back).await
     }
 
     /// Waits until the status tells of the take-over, its steps included, and the read-write Service leads to it.
@@ -161,7 +183,17 @@ impl Failover {
         Ok(status)
     }
 
-    /// Ends the writers, judges their records by the rows on the new primary, and compares both instances.
+    /// Waits until the pair is whole again, whoever is primary, and the status knows of the fault: it tells of a later term,
+    /// or, when the old primary went on in its term, is as it was.
+    ///
+    /// # Errors
+    /// When that does not come within `limit`.
+    pub async fn await_told(&self, limit: Duration) -> anyhow::Result<PgReplicaPairStatus> {
+        let changed = self.oracle.log(0).await?.acks().any(|ack| ack.reign.timeline > self.timeline);
+        self.pair.await_paired(self.term + i64::from(changed), limit).await
+    }
+
+    /// Ends the writers, judges their records by the rows on the primary of now, and compares both instances.
     ///
     /// # Errors
     /// When records or rows cannot be read, or the instances do not become equal. A bad verdict is no error.
@@ -170,8 +202,9 @@ impl Failover {
         let acks = self.oracle.all_acks().await?;
         let service = self.oracle.log(0).await?;
         let service_gap_ms = judge(service.acks(), [], 0).longest_gap_ms();
-        let rows =
-            self.pair.psql(self.new_primary(), &format!("SELECT n FROM {}", self.oracle.table)).await?;
+        let service_silence_ms = longest_silence_ms(service.acks());
+        let primary = self.pair.primary_of(&self.pair.status().await?)?;
+        let rows = self.pair.psql(primary, &format!("SELECT n FROM {}", self.oracle.table)).await?;
         let rows = rows.lines().map(|n| n.parse().with_context(|| format!("row {n:?}")));
         let rows = rows.collect::<anyhow::Result<Vec<i64>>>()?;
         let clock_error = if self.pair.cluster.local.is_some() { 0 } else { FOREIGN_CLOCK_ERROR_US };
@@ -182,6 +215,6 @@ impl Failover {
             self.oracle.table
         );
         self.pair.await_equal(&sum, Duration::from_secs(60)).await?;
-        Ok(Judgement { verdict, service_gap_ms })
+        Ok(Judgement { verdict, service_gap_ms, service_silence_ms })
     }
 }

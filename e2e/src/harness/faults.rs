@@ -8,6 +8,9 @@ use crate::harness::cluster::Cluster;
 use crate::harness::exec::exec;
 use crate::harness::pair::{CONTAINER, Pair};
 
+/// Where [`Fault::DataLoss`] puts the data directory, out of the agent's sight.
+pub const LOST_DIRECTORY: &str = "/pgpair/data/lost-by-test";
+
 /// What happens to an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -15,31 +18,69 @@ pub enum Fault {
     ContainerKill,
     /// SIGKILL of the postmaster; the agent lives.
     PostmasterKill,
+    /// `kubectl delete pod`: SIGTERM, and the grace period of the pod.
+    PodDelete,
     /// `kubectl delete pod --force --grace-period=0`.
     PodDeleteForce,
     /// The node is cut off from everything, and goes on running.
     NodeCut,
     /// The node loses power.
     NodeStop,
+    /// The data directory is gone, and the container is killed.
+    DataLoss,
 }
 
 impl Fault {
+    /// Every one.
+    pub const ALL: [Fault; 7] = [
+        Fault::PostmasterKill,
+        Fault::ContainerKill,
+        Fault::PodDelete,
+        Fault::PodDeleteForce,
+        Fault::NodeStop,
+        Fault::NodeCut,
+        Fault::DataLoss,
+    ];
+
     /// For people.
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
             Fault::ContainerKill => "SIGKILL of the primary's container",
             Fault::PostmasterKill => "SIGKILL of the primary's postmaster",
+            Fault::PodDelete => "deletion of the primary's pod",
             Fault::PodDeleteForce => "forced deletion of the primary's pod",
             Fault::NodeCut => "the primary's node is cut off",
             Fault::NodeStop => "the primary's node loses power",
+            Fault::DataLoss => "the primary's data directory is lost",
         }
+    }
+
+    /// For programs: in tables and files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::ContainerKill => "container-kill",
+            Fault::PostmasterKill => "postmaster-kill",
+            Fault::PodDelete => "pod-delete",
+            Fault::PodDeleteForce => "pod-delete-force",
+            Fault::NodeCut => "isolation",
+            Fault::NodeStop => "node-loss",
+            Fault::DataLoss => "data-loss",
+        }
+    }
+
+    /// Whether the clients on the primary's node survive it.
+    #[must_use]
+    pub fn spares_the_node(self) -> bool {
+        self != Fault::NodeStop
     }
 
     /// Why this fault cannot be made on `cluster`; `None` when it can.
     #[must_use]
     pub fn impossible_on(self, cluster: &Cluster) -> Option<String> {
-        let needs_host = matches!(self, Fault::ContainerKill | Fault::NodeCut | Fault::NodeStop);
+        let needs_host =
+            matches!(self, Fault::ContainerKill | Fault::NodeCut | Fault::NodeStop | Fault::DataLoss);
         (needs_host && cluster.local.is_none()).then(|| {
             format!(
                 "\"{}\" needs the machine under the cluster; PGPAIR_CONTEXT names a cluster without it",
@@ -64,27 +105,35 @@ pub struct Broken {
 pub async fn inject(pair: &Pair, instance: InstanceId, fault: Fault) -> anyhow::Result<Broken> {
     let pod = pair.names.pod(instance);
     let node = pair.node(instance).await?;
-    let local = |args: Vec<String>| async move {
-        let local = pair.cluster.local.as_ref().context("this fault needs the local cluster")?;
-        local.run(&args.iter().map(String::as_str).collect::<Vec<_>>()).await.map(|_| ())
-    };
-    let words = |text: String| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let kill = ["container", "kill", &node, &pair.names.namespace, &pod, CONTAINER];
     match fault {
-        Fault::ContainerKill => {
-            local(words(format!("container kill {node} {} {pod} {CONTAINER}", pair.names.namespace))).await?;
-        }
+        Fault::ContainerKill => local(&pair.cluster, &kill).await?,
         Fault::PostmasterKill => {
             let kill = "kill -9 \"$(head -n 1 /pgpair/data/pgdata/postmaster.pid)\"";
             exec(&pair.pods(), &pod, CONTAINER, &["sh", "-c", kill]).await?;
         }
-        Fault::PodDeleteForce => {
-            let now = DeleteParams::default().grace_period(0);
-            pair.pods().delete(&pod, &now).await.with_context(|| format!("deleting pod {pod}"))?;
+        Fault::PodDelete | Fault::PodDeleteForce => {
+            let params = match fault {
+                Fault::PodDeleteForce => DeleteParams::default().grace_period(0),
+                _ => DeleteParams::default(),
+            };
+            pair.pods().delete(&pod, &params).await.with_context(|| format!("deleting pod {pod}"))?;
         }
-        Fault::NodeCut => local(words(format!("link {node} down"))).await?,
-        Fault::NodeStop => local(words(format!("node stop {node}"))).await?,
+        Fault::NodeCut => local(&pair.cluster, &["link", &node, "down"]).await?,
+        Fault::NodeStop => local(&pair.cluster, &["node", "stop", &node]).await?,
+        Fault::DataLoss => {
+            // At once, for a server whose files vanish one by one fails in its own way first.
+            let hide = ["mv", "/pgpair/data/pgdata", LOST_DIRECTORY];
+            exec(&pair.pods(), &pod, CONTAINER, &hide).await?;
+            local(&pair.cluster, &kill).await?;
+        }
     }
     Ok(Broken { fault, node })
+}
+
+async fn local(cluster: &Cluster, args: &[&str]) -> anyhow::Result<()> {
+    let local = cluster.local.as_ref().context("this fault needs the local cluster")?;
+    local.run(args).await.map(|_| ())
 }
 
 impl Broken {
@@ -93,11 +142,14 @@ impl Broken {
     /// # Errors
     /// When the cluster's command fails.
     pub async fn heal(self, cluster: &Cluster) -> anyhow::Result<()> {
-        let args = match self.fault {
-            Fault::NodeCut => ["link", &self.node, "up"],
-            Fault::NodeStop => ["node", "start", &self.node],
-            Fault::ContainerKill | Fault::PostmasterKill | Fault::PodDeleteForce => return Ok(()),
-        };
-        cluster.local.as_ref().context("healing needs the local cluster")?.run(&args).await.map(|_| ())
+        match self.fault {
+            Fault::NodeCut => local(cluster, &["link", &self.node, "up"]).await,
+            Fault::NodeStop => local(cluster, &["node", "start", &self.node]).await,
+            Fault::ContainerKill
+            | Fault::PostmasterKill
+            | Fault::PodDelete
+            | Fault::PodDeleteForce
+            | Fault::DataLoss => Ok(()),
+        }
     }
 }

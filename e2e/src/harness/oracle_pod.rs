@@ -130,7 +130,7 @@ impl Oracle {
         await_condition(&what, limit, || async {
             let log = self.log(index).await?;
             let found: Vec<&Ack> = log.acks().filter(|ack| which(ack)).collect();
-            let last = log.0.last().map(crate::oracle::event::Event::to_line).unwrap_or_default();
+            let last = log.last_line();
             ensure!(found.len() >= count.max(1), "{} so far; its last record: {last}", found.len());
             Ok(found[0].clone())
         })
@@ -156,12 +156,15 @@ impl Oracle {
     /// # Errors
     /// When one is still there after 60 s.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
-        for name in std::mem::take(&mut self.pods) {
-            let api = self.api();
+        let api = self.api();
+        let pods = std::mem::take(&mut self.pods);
+        for name in &pods {
             // One that is gone already is what was wanted.
-            let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
+            let _ = api.delete(name, &DeleteParams::default().grace_period(0)).await;
+        }
+        for name in &pods {
             await_condition(&format!("the end of pod {name}"), Duration::from_secs(60), || async {
-                ensure!(api.get_opt(&name).await?.is_none(), "it is still there");
+                ensure!(api.get_opt(name).await?.is_none(), "it is still there");
                 Ok(())
             })
             .await?;

@@ -1,5 +1,6 @@
 //! One pair under test, seen as its user sees it: the resource, its status, its Services, and psql.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -190,11 +191,11 @@ impl Pair {
         Ok(())
     }
 
-    /// Whether the base-backup Job of `instance` completed.
+    /// The base-backup Jobs of `instance` that completed.
     ///
     /// # Errors
-    /// When none did.
-    pub async fn seeded_by_job(&self, instance: InstanceId) -> anyhow::Result<String> {
+    /// When the API does not answer.
+    pub async fn completed_seed_jobs(&self, instance: InstanceId) -> anyhow::Result<BTreeSet<String>> {
         let api: Api<Job> = Api::namespaced(self.cluster.client.clone(), &self.names.namespace);
         let jobs = api.list(&ListParams::default()).await.context("listing Jobs")?;
         let prefix = format!("{}-seed-", self.names.instance(instance));
@@ -202,8 +203,17 @@ impl Pair {
             job.name_any().starts_with(&prefix)
                 && job.status.as_ref().and_then(|s| s.succeeded).unwrap_or(0) > 0
         };
-        let found = jobs.iter().find(completed).map(|job| job.name_any());
-        found.with_context(|| format!("no completed Job {prefix}N"))
+        Ok(jobs.iter().filter(completed).map(|job| job.name_any()).collect())
+    }
+
+    /// The branches that `instance` has kept on its archive volume: one for each time that its log went beyond a new
+    /// primary's past.
+    ///
+    /// # Errors
+    /// When its container cannot be asked.
+    pub async fn kept_branches(&self, instance: InstanceId) -> anyhow::Result<BTreeSet<String>> {
+        let script = "for f in /pgpair/archive/lost/*/branch.json; do [ ! -e \"$f\" ] || echo \"$f\"; done";
+        Ok(self.shell(instance, script).await?.lines().map(str::to_owned).collect())
     }
 
     /// A value of Secret `NAME-app`.

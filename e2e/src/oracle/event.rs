@@ -112,6 +112,12 @@ pub struct ParseEventError {
 pub struct Log(pub Vec<Event>);
 
 impl Log {
+    /// The last record; empty when there is none.
+    #[must_use]
+    pub fn last_line(&self) -> String {
+        self.0.last().map(Event::to_line).unwrap_or_default()
+    }
+
     /// The acknowledged numbers, in the order of the log.
     pub fn acks(&self) -> impl Iterator<Item = &Ack> {
         self.0.iter().filter_map(|event| match event {

@@ -100,6 +100,14 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// The longest time between two acknowledgements that follow each other in arrival, in milliseconds; 0 for less than two.
+#[must_use]
+pub fn longest_silence_ms<'a>(acks: impl IntoIterator<Item = &'a Ack>) -> f64 {
+    let mut arrivals: Vec<i64> = acks.into_iter().map(|ack| ack.acked_us).collect();
+    arrivals.sort_unstable();
+    micros_to_ms(arrivals.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0))
+}
+
 #[expect(clippy::cast_precision_loss, reason = "for people; a gap of 2^52 microseconds is 142 years")]
 fn micros_to_ms(us: i64) -> f64 {
     us as f64 / 1000.0
@@ -262,6 +270,13 @@ mod tests {
         acks.push(ack(6, 1740, 3));
         let verdict = judge(&acks, [1, 2, 4, 5, 6], 0);
         assert_eq!(verdict.gaps_us, [700_000, 1_000_000]);
+    }
+
+    #[test]
+    fn silence_is_counted_whoever_answers_before_and_after() {
+        assert_eq!(longest_silence_ms(&failover()), 700.0);
+        assert_eq!(longest_silence_ms(&[ack(2, 2500, 1), ack(1, 0, 1)]), 2500.0);
+        assert_eq!(longest_silence_ms(&[ack(1, 0, 1)]), 0.0);
     }
 
     #[test]

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::Api;
-use kube::api::ListParams;
 use pgpair_e2e::harness::cluster::{Cluster, TempNamespace};
 use pgpair_e2e::harness::describe::describe;
+use pgpair_e2e::harness::operator;
 use pgpair_e2e::harness::pair::{Pair, apply, manifest};
-use pgpair_e2e::harness::wait::await_condition;
 
 /// For a pair from nothing to `Paired`: images may have to be started for the first time.
 const BRING_UP: Duration = Duration::from_secs(240);
@@ -60,7 +57,7 @@ impl Context {
     pub async fn bring_up(&mut self, name: &str, version: u32) -> anyhow::Result<Pair> {
         let namespace = self.namespace().await?;
         let cluster = self.cluster()?;
-        operator_is_available(&cluster).await?;
+        operator::await_available(&cluster).await?;
         apply(&cluster, &namespace, &manifest(name, version)).await.context("applying the pair")?;
         let pair = Pair::new(&cluster, &namespace, name);
         pair.await_paired(1, BRING_UP).await?;
@@ -79,23 +76,4 @@ impl Context {
         }
         namespace.delete().await
     }
-}
-
-async fn operator_is_available(cluster: &Cluster) -> anyhow::Result<()> {
-    let api: Api<Deployment> = Api::all(cluster.client.clone());
-    let params = ListParams::default().labels("app.kubernetes.io/name=pgreplicapair-operator");
-    await_condition(
-        "an available operator (install it with `make install`)",
-        Duration::from_secs(60),
-        || async {
-            let found = api.list(&params).await?;
-            let available =
-                |d: &Deployment| d.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0) > 0;
-            match found.iter().find(|d| available(d)) {
-                Some(_) => Ok(()),
-                None => bail!("{} deployments of it, none available", found.items.len()),
-            }
-        },
-    )
-    .await
 }

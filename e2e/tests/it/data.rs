@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use pgpair_api::status::{LagStatus, PgReplicaPairStatus};
 use pgpair_core::ids::InstanceId;
+use pgpair_e2e::harness::archive;
 use pgpair_e2e::harness::pair::Pair;
 use pgpair_e2e::harness::wait::await_condition;
 
@@ -21,8 +22,9 @@ pub async fn bring_up_seeds_the_standby_by_a_job_and_streams(c: &mut Context) ->
     let primary = pair.primary_of(&status)?;
     ensure!(primary == InstanceId::A, "the first primary is {primary}");
     ensure!(status.system_identifier.is_some(), "status has no system identifier");
-    let job = pair.seeded_by_job(InstanceId::B).await?;
-    println!("  seeded by {job}");
+    let jobs = pair.completed_seed_jobs(InstanceId::B).await?;
+    ensure!(!jobs.is_empty(), "the standby was not seeded by a Job");
+    println!("  seeded by {jobs:?}");
     let (a, b) = (pair.node(InstanceId::A).await?, pair.node(InstanceId::B).await?);
     ensure!(a != b, "both instances run on {a}");
 
@@ -100,4 +102,22 @@ async fn archive_holds(pair: &Pair, instance: InstanceId, segment: &str) -> anyh
         Ok(())
     })
     .await
+}
+
+/// After everything that has happened to the pair: no segment of the history in use is missing from either archive, and no
+/// name has two contents.
+pub async fn both_archives_are_without_a_gap_and_equal(c: &mut Context) -> anyhow::Result<Outcome> {
+    let pair = c.pair().await?;
+    let status = pair.await_paired(1, Duration::from_secs(120)).await?;
+    let (last, history) = archive::close_segment(&pair, pair.primary_of(&status)?).await?;
+    for instance in InstanceId::ALL {
+        archive_holds(&pair, instance, &last.to_string()).await?;
+    }
+    let a = archive::list(&pair, InstanceId::A).await?;
+    let b = archive::list(&pair, InstanceId::B).await?;
+    let found = archive::compare(&a, &b, &history, last.number);
+    println!("  timeline {}, {} before it: {found}", history.timeline, history.ancestors.len());
+    ensure!(found.holds(), "the archives have gaps or differ: {found}");
+    ensure!(found.segments.iter().all(|n| *n >= 2) && found.common >= 2, "too few to say anything: {found}");
+    Ok(Outcome::Passed)
 }

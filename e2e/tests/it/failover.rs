@@ -1,9 +1,13 @@
-//! The primary fails, the standby takes over: nothing acknowledged is lost, and never do two servers acknowledge.
+//! The primary fails, the standby takes over: nothing acknowledged is lost, never do two servers acknowledge, and the old
+//! primary comes back as a standby.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, ensure};
 use pgpair_api::status::FailoverStatus;
+use pgpair_core::ids::InstanceId;
 use pgpair_e2e::harness::failover::Failover;
-use pgpair_e2e::harness::faults::Fault;
+use pgpair_e2e::harness::faults::{Fault, LOST_DIRECTORY};
 use pgpair_e2e::harness::pair::Pair;
 
 use crate::Outcome;
@@ -12,44 +16,92 @@ use crate::context::Context;
 /// Numbers that must have been acknowledged for a verdict to say anything.
 const ENOUGH: usize = 50;
 
+/// How the old primary must come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Return {
+    /// Its log ended where the new primary's past does: it follows, and nothing is rewound or copied.
+    Followed,
+    /// It wrote what nobody else has: that is kept, and the directory rewound.
+    Rewound,
+    /// By a new base backup.
+    Rebuilt,
+    /// As it turns out: a commit may have been under way or not.
+    FollowedOrRewound,
+}
+
+struct Case {
+    fault: Fault,
+    /// Name of the oracle's table, and of the case in what is printed.
+    table: &'static str,
+    /// Well over what is aimed at, so that a slow machine does not fail a correct failover; what was measured is printed.
+    gap_limit_s: f64,
+    comes_back: Return,
+}
+
 /// The agent lives, and resigns.
 pub async fn postmaster_kill_loses_nothing(c: &mut Context) -> anyhow::Result<Outcome> {
-    let pair = c.pair().await?;
-    fails_over(&pair, Fault::PostmasterKill, "postmaster_kill", 10.0).await
+    let (fault, comes_back) = (Fault::PostmasterKill, Return::Followed);
+    shared(c, Case { fault, table: "postmaster_kill", gap_limit_s: 10.0, comes_back }).await
 }
 
 /// Agent and postgres die together, the pod lives.
 pub async fn container_kill_loses_nothing(c: &mut Context) -> anyhow::Result<Outcome> {
-    let pair = c.pair().await?;
-    fails_over(&pair, Fault::ContainerKill, "container_kill", 10.0).await
+    let (fault, comes_back) = (Fault::ContainerKill, Return::FollowedOrRewound);
+    shared(c, Case { fault, table: "container_kill", gap_limit_s: 10.0, comes_back }).await
 }
 
-/// The old primary runs on, out of reach, with a client beside it.
-pub async fn cutting_the_primarys_node_loses_nothing(c: &mut Context) -> anyhow::Result<Outcome> {
-    let pair = c.pair().await?;
-    fails_over(&pair, Fault::NodeCut, "node_cut", 12.0).await
+/// As a drain does it: postgres is stopped politely, so nothing is rewound.
+pub async fn deletion_of_the_pod_hands_over(c: &mut Context) -> anyhow::Result<Outcome> {
+    let (fault, comes_back) = (Fault::PodDelete, Return::Followed);
+    shared(c, Case { fault, table: "pod_delete", gap_limit_s: 10.0, comes_back }).await
 }
 
-/// Works on any cluster, whatever its host.
+/// The next pod may be there while the old one still ends.
 pub async fn forced_deletion_of_the_pod_loses_nothing(c: &mut Context) -> anyhow::Result<Outcome> {
-    let pair = c.pair().await?;
-    fails_over(&pair, Fault::PodDeleteForce, "pod_delete", 12.0).await
+    let (fault, comes_back) = (Fault::PodDeleteForce, Return::FollowedOrRewound);
+    shared(c, Case { fault, table: "pod_delete_force", gap_limit_s: 12.0, comes_back }).await
+}
+
+/// Nobody can say a last word; the pod comes back with the node.
+pub async fn power_loss_of_the_primarys_node_loses_nothing(c: &mut Context) -> anyhow::Result<Outcome> {
+    let (fault, comes_back) = (Fault::NodeStop, Return::FollowedOrRewound);
+    shared(c, Case { fault, table: "node_loss", gap_limit_s: 15.0, comes_back }).await
+}
+
+/// The old primary runs on, out of reach, with a client beside it whose commits go nowhere: they are on its disk alone.
+pub async fn cutting_the_primarys_node_loses_nothing(c: &mut Context) -> anyhow::Result<Outcome> {
+    let (fault, comes_back) = (Fault::NodeCut, Return::Rewound);
+    shared(c, Case { fault, table: "node_cut", gap_limit_s: 12.0, comes_back }).await
+}
+
+/// Nothing is left to rejoin with.
+pub async fn loss_of_the_primarys_data_is_made_good_by_a_base_backup(
+    c: &mut Context,
+) -> anyhow::Result<Outcome> {
+    let (fault, comes_back) = (Fault::DataLoss, Return::Rebuilt);
+    shared(c, Case { fault, table: "data_loss", gap_limit_s: 10.0, comes_back }).await
 }
 
 /// The oldest version that is tested, with a pair of its own.
 pub async fn version_15_comes_up_and_fails_over(c: &mut Context) -> anyhow::Result<Outcome> {
     let pair = c.bring_up("legacy", 15).await?;
-    fails_over(&pair, Fault::PostmasterKill, "version_15", 10.0).await
+    let (fault, comes_back) = (Fault::ContainerKill, Return::FollowedOrRewound);
+    fails_over(&pair, &Case { fault, table: "version_15", gap_limit_s: 10.0, comes_back }).await
 }
 
-/// `gap_limit_s`: well over what is aimed at, so that a slow machine does not fail a correct failover; what was
-/// measured is printed.
-async fn fails_over(pair: &Pair, fault: Fault, table: &str, gap_limit_s: f64) -> anyhow::Result<Outcome> {
-    if let Some(reason) = fault.impossible_on(&pair.cluster) {
+async fn shared(c: &mut Context, case: Case) -> anyhow::Result<Outcome> {
+    let pair = c.pair().await?;
+    fails_over(&pair, &case).await
+}
+
+async fn fails_over(pair: &Pair, case: &Case) -> anyhow::Result<Outcome> {
+    if let Some(reason) = case.fault.impossible_on(&pair.cluster) {
         return Ok(Outcome::Skipped(reason));
     }
+    let table = case.table;
     let mut failover = Failover::begin(pair, table).await?;
-    let walked = walk(&mut failover, fault).await;
+    let before = Traces::of(pair, failover.old).await?;
+    let walked = walk(&mut failover, case.fault).await;
     // Whatever happened, the next test needs a whole cluster.
     failover.heal().await?;
     let told = walked?;
@@ -68,8 +120,24 @@ async fn fails_over(pair: &Pair, fault: Fault, table: &str, gap_limit_s: f64) ->
     );
     let gap_s =
         judgement.service_gap_ms.context("the writer through the Service saw one server only")? / 1000.0;
-    println!("  {table}: gap through the Service {gap_s:.2} s");
-    ensure!(gap_s < gap_limit_s, "nobody took writes for {gap_s:.1} s; at most {gap_limit_s} s are allowed");
+    let after = Traces::of(pair, failover.old).await?;
+    let came_back = before.came_back(&after);
+    println!("  {table}: gap through the Service {gap_s:.2} s; the old primary was {came_back:?}");
+    ensure!(
+        gap_s < case.gap_limit_s,
+        "nobody took writes for {gap_s:.1} s; at most {} s are allowed",
+        case.gap_limit_s
+    );
+    let either = case.comes_back == Return::FollowedOrRewound
+        && matches!(came_back, Return::Followed | Return::Rewound);
+    ensure!(
+        either || came_back == case.comes_back,
+        "the old primary was {came_back:?}, not {:?}",
+        case.comes_back
+    );
+    if case.fault == Fault::DataLoss {
+        pair.shell(failover.old, &format!("rm -rf {LOST_DIRECTORY}")).await?;
+    }
     Ok(Outcome::Passed)
 }
 
@@ -78,6 +146,30 @@ async fn walk(failover: &mut Failover, fault: Fault) -> anyhow::Result<FailoverS
     failover.await_first_ack().await?;
     let (_, told) = failover.await_takeover().await?;
     Ok(told)
+}
+
+/// What an instance leaves behind when it comes back other than by following.
+struct Traces {
+    branches: BTreeSet<String>,
+    backups: BTreeSet<String>,
+}
+
+impl Traces {
+    async fn of(pair: &Pair, instance: InstanceId) -> anyhow::Result<Traces> {
+        let branches = pair.kept_branches(instance).await?;
+        Ok(Traces { branches, backups: pair.completed_seed_jobs(instance).await? })
+    }
+
+    fn came_back(&self, after: &Traces) -> Return {
+        let new = |before: &BTreeSet<String>, after: &BTreeSet<String>| after.difference(before).count() > 0;
+        if new(&self.backups, &after.backups) {
+            Return::Rebuilt
+        } else if new(&self.branches, &after.branches) {
+            Return::Rewound
+        } else {
+            Return::Followed
+        }
+    }
 }
 
 fn timeline(told: &FailoverStatus) -> String {

@@ -6,6 +6,9 @@
 mod context;
 mod data;
 mod failover;
+mod idle;
+mod lag;
+mod outages;
 mod samples;
 
 use std::process::ExitCode;
@@ -23,6 +26,13 @@ pub enum Outcome {
     Skipped(String),
 }
 
+/// A test that failed.
+struct Failure {
+    name: &'static str,
+    /// Its first line says why.
+    error: String,
+}
+
 type Run = for<'a> fn(&'a mut Context) -> BoxFuture<'a, anyhow::Result<Outcome>>;
 
 macro_rules! tests {
@@ -32,22 +42,31 @@ macro_rules! tests {
 }
 
 /// In this order: what is quick and what others stand on comes first.
-const TESTS: [(&str, Run); 8] = tests![
+const TESTS: [(&str, Run); 17] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
+    idle::an_idle_pair_causes_no_writes,
+    lag::replay_lag_is_told_and_goes_back,
+    lag::receive_lag_is_told_while_the_standby_is_stopped,
     failover::postmaster_kill_loses_nothing,
     failover::container_kill_loses_nothing,
-    failover::cutting_the_primarys_node_loses_nothing,
-    failover::version_15_comes_up_and_fails_over,
+    failover::deletion_of_the_pod_hands_over,
     failover::forced_deletion_of_the_pod_loses_nothing,
+    failover::cutting_the_primarys_node_loses_nothing,
+    failover::power_loss_of_the_primarys_node_loses_nothing,
+    failover::loss_of_the_primarys_data_is_made_good_by_a_base_backup,
+    outages::a_failover_needs_no_operator,
+    outages::a_minute_without_the_api_server_harms_nobody,
+    data::both_archives_are_without_a_gap_and_equal,
+    failover::version_15_comes_up_and_fails_over,
 ];
 
 fn main() -> ExitCode {
     // What cargo and its users pass to any test binary is accepted; what is no option is part of a name.
     let args: Vec<String> = std::env::args().skip(1).collect();
     let parts: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
-    let chosen: Vec<&(&str, Run)> = TESTS
+    let chosen: Vec<&(&'static str, Run)> = TESTS
         .iter()
         .filter(|(name, _)| parts.is_empty() || parts.iter().any(|p| name.contains(*p)))
         .collect();
@@ -65,7 +84,7 @@ fn main() -> ExitCode {
     runtime.block_on(run(&chosen))
 }
 
-async fn run(chosen: &[&(&str, Run)]) -> ExitCode {
+async fn run(chosen: &[&(&'static str, Run)]) -> ExitCode {
     let begin = Instant::now();
     println!("\nrunning {} tests", chosen.len());
     let mut context = Context::new().await;
@@ -84,17 +103,21 @@ async fn run(chosen: &[&(&str, Run)]) -> ExitCode {
                 println!("test {name} ... ignored: {reason}");
             }
             Err(error) => {
-                println!("test {name} ... FAILED ({seconds:.1} s)\n{error:#}\n");
-                failures.push(*name);
+                let error = format!("{error:#}");
+                println!("test {name} ... FAILED ({seconds:.1} s)\n{error}\n");
+                failures.push(Failure { name, error });
             }
         }
     }
     if let Err(error) = context.clean_up(failures.is_empty()).await {
-        println!("test clean_up ... FAILED\n{error:#}\n");
-        failures.push("clean_up");
+        failures.push(Failure { name: "clean_up", error: format!("{error:#}") });
     }
+    // Last, and a line each: what went wrong must not drown in the description of the namespace.
     if !failures.is_empty() {
-        println!("\nfailures:\n    {}", failures.join("\n    "));
+        println!("\nfailures:");
+    }
+    for Failure { name, error } in &failures {
+        println!("    {name}: {}", error.lines().next().unwrap_or_default());
     }
     println!(
         "\ntest result: {}. {passed} passed; {} failed; {ignored} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
