@@ -1,0 +1,108 @@
+//! Memory of containers, read on the machine under the local cluster.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::harness::cluster::LocalCluster;
+
+/// Resident memory of some processes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Pages in memory, each divided by the number of processes that share it, summed: what they cost together.
+    pub pss_bytes: u64,
+    /// Pages in memory, summed: shared ones count once for each process.
+    pub rss_bytes: u64,
+    /// How many.
+    pub processes: usize,
+}
+
+impl std::ops::Add for Memory {
+    type Output = Memory;
+    fn add(self, other: Memory) -> Memory {
+        Memory {
+            pss_bytes: self.pss_bytes + other.pss_bytes,
+            rss_bytes: self.rss_bytes + other.rss_bytes,
+            processes: self.processes + other.processes,
+        }
+    }
+}
+
+/// Memory of every process of a container but those of postgres.
+///
+/// # Errors
+/// When the container does not run, or its processes cannot be read.
+pub async fn of_container(
+    local: &LocalCluster,
+    node: &str,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+) -> anyhow::Result<Memory> {
+    let first = local.run(&["exec-pid", node, namespace, pod, container]).await?;
+    let first: i32 = first.trim().parse().with_context(|| format!("pid {first:?} of {pod}/{container}"))?;
+    let mut sum = Memory::default();
+    for pid in descendants(first, &parents()?) {
+        // One that has ended meanwhile used none.
+        let Ok(name) = fs::read_to_string(format!("/proc/{pid}/comm")) else { continue };
+        if name.trim() == "postgres" {
+            continue;
+        }
+        if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
+            sum = sum + parse(&text).with_context(|| format!("memory of process {pid}"))?;
+        }
+    }
+    Ok(sum)
+}
+
+fn parse(smaps_rollup: &str) -> Option<Memory> {
+    let bytes = |key: &str| {
+        let line = smaps_rollup.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    Some(Memory { pss_bytes: bytes("Pss:")?, rss_bytes: bytes("Rss:")?, processes: 1 })
+}
+
+/// Each process of the machine with its parent.
+fn parents() -> anyhow::Result<BTreeMap<i32, i32>> {
+    let entries = fs::read_dir("/proc").context("reading /proc")?;
+    let parent = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold anything.
+        stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(1)?.parse().ok()
+    };
+    let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    Ok(pids.filter_map(|pid| Some((pid, parent(pid)?))).collect())
+}
+
+fn descendants(root: i32, parents: &BTreeMap<i32, i32>) -> Vec<i32> {
+    let mut found = vec![root];
+    let mut at = 0;
+    while let Some(&parent) = found.get(at) {
+        found.extend(parents.iter().filter(|(_, p)| **p == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_in_bytes_and_summed() {
+        let text = "55d-7ff ---p 00000000 00:00 0 [rollup]\nRss:  2048 kB\nPss:   1000 kB\nPss_Anon: 7 kB\n";
+        let one = parse(text).unwrap();
+        assert_eq!(one, Memory { pss_bytes: 1_024_000, rss_bytes: 2_097_152, processes: 1 });
+        assert_eq!((one + one).pss_bytes, 2_048_000);
+        assert_eq!(parse("Rss: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn a_process_is_found_below_its_root_however_deep() {
+        let parents = BTreeMap::from([(2, 1), (3, 2), (4, 3), (5, 1)]);
+        assert_eq!(descendants(2, &parents), [2, 3, 4]);
+    }
+}

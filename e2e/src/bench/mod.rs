@@ -1,0 +1,9 @@
+//! What `make bench` measures.
+//!
+//! - [`gaps`]: rows of `target/bench/failover.json`;
+//! - [`footprint`]: memory of operator and agents;
+//! - [`environment`]: the machine, for a number means nothing without it.
+
+pub mod environment;
+pub mod footprint;
+pub mod gaps;

@@ -1,0 +1,315 @@
+//! `pgpair-bench`: each fault many times on one pair, with the gap that a client saw; and what the pair costs at rest.
+//! The results so far are in `target/bench` after each fault, so that a run which is cut keeps them.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use pgpair_core::ids::InstanceId;
+use pgpair_e2e::bench::environment::{self, Environment};
+use pgpair_e2e::bench::footprint::{self, Memory};
+use pgpair_e2e::bench::gaps::{Gaps, Row, Table, write_json};
+use pgpair_e2e::harness::audit::{AuditLog, Write};
+use pgpair_e2e::harness::cluster::{Cluster, TempNamespace};
+use pgpair_e2e::harness::failover::{Failover, Judgement};
+use pgpair_e2e::harness::faults::Fault;
+use pgpair_e2e::harness::operator;
+use pgpair_e2e::harness::pair::{CONTAINER, Pair, apply, manifest};
+use serde::Serialize;
+use tokio::time::sleep;
+
+/// For a pair from nothing to `Paired`.
+const BRING_UP: Duration = Duration::from_secs(300);
+/// For a pair to be whole again after a fault.
+const WHOLE: Duration = Duration::from_secs(240);
+/// Rounds that may fail before a fault is given up.
+const FAILURES: usize = 3;
+/// The pair's `ttl`: the default of the resource.
+const TTL_S: f64 = 5.0;
+/// What happened before has been told when nothing was written for so long.
+const QUIET: Duration = Duration::from_secs(30);
+
+#[derive(Parser)]
+#[command(version, about = "measures failovers; see ARCHITECTURE.md for what happens in one")]
+struct Args {
+    /// Times for each fault that kills something.
+    #[arg(long, default_value_t = 20)]
+    n: usize,
+    /// Times for each fault that takes a node away.
+    #[arg(long, default_value_t = 10)]
+    nodes: usize,
+    /// Which faults, with commas between; names as in the table.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "postmaster-kill,container-kill,pod-delete,node-loss,isolation"
+    )]
+    faults: Vec<String>,
+    /// Major version of PostgreSQL.
+    #[arg(long, default_value_t = 17)]
+    postgres: u32,
+    /// Pairs that are brought up and timed, the measured one included.
+    #[arg(long, default_value_t = 3)]
+    bring_ups: usize,
+    /// Minutes for which the writes of an idle pair are counted; 0: not.
+    #[arg(long, default_value_t = 10)]
+    idle_minutes: u64,
+    /// Keep rows of other faults and settings that an earlier run left.
+    #[arg(long)]
+    add: bool,
+    /// Where the results go.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"))]
+    out: PathBuf,
+}
+
+/// Content of `environment.json`. What was not measured is absent.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    environment: Environment,
+    /// From `kubectl apply` until both instances were ready and the standby could take over, seconds, images present.
+    apply_to_ready_s: Vec<f64>,
+    /// All processes of the operator.
+    operator_memory: Option<Memory>,
+    /// All processes in the pod of the primary that are not postgres.
+    primary_agent_memory: Option<Memory>,
+    /// The same of the standby.
+    standby_agent_memory: Option<Memory>,
+    /// Writes to the API server while nothing happened.
+    idle: Option<Idle>,
+}
+
+#[derive(Serialize)]
+struct Idle {
+    minutes: u64,
+    /// For the pair, by operator and agents.
+    writes: usize,
+    /// By the operator for its own lease, whether there are pairs or not.
+    leader_lease_writes: usize,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("FAILED: {error:#}");
+            println!("FAILED: {}", format!("{error:#}").lines().next().unwrap_or_default());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
+    let faults = args.faults.iter().map(|name| parse_fault(name)).collect::<anyhow::Result<Vec<Fault>>>()?;
+    let cluster = Cluster::connect().await?;
+    operator::await_available(&cluster).await?;
+    let namespace = TempNamespace::create(&cluster, "pgpair-bench").await?;
+    let measured = measure(args, &faults, &cluster, &namespace.name).await;
+    namespace.delete().await?;
+    measured
+}
+
+fn parse_fault(name: &str) -> anyhow::Result<Fault> {
+    let known = Fault::ALL.map(Fault::name).join(", ");
+    let found = Fault::ALL.into_iter().find(|fault| fault.name() == name);
+    found.with_context(|| format!("no fault {name:?}: there are {known}"))
+}
+
+async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &str) -> anyhow::Result<()> {
+    let mut report = Report {
+        environment: environment::observe(cluster).await,
+        apply_to_ready_s: Vec::new(),
+        operator_memory: None,
+        primary_agent_memory: None,
+        standby_agent_memory: None,
+        idle: None,
+    };
+    let pair = bring_up(args, cluster, namespace, &mut report).await?;
+    memory(&pair, &mut report).await?;
+    let told = args.out.join("environment.json");
+    write_json(&told, &report)?;
+
+    let path = args.out.join("failover.json");
+    let mut table = if args.add { Table::load(&path)? } else { Table::default() };
+    let mut failed = 0;
+    for fault in faults {
+        if let Some(reason) = fault.impossible_on(cluster) {
+            println!("{}: left out: {reason}", fault.name());
+            continue;
+        }
+        let times = if matches!(fault, Fault::NodeStop | Fault::NodeCut) { args.nodes } else { args.n };
+        let (row, failures) = many(&pair, args, *fault, times).await;
+        failed += failures;
+        if let Some(row) = row {
+            table.put(row);
+            table.store(&path)?;
+            println!("\n{table}");
+        }
+    }
+    if args.idle_minutes > 0 {
+        report.idle = idle(&pair, args.idle_minutes).await?;
+        write_json(&told, &report)?;
+    }
+    println!("{}\n\n{table}", serde_json::to_string_pretty(&report)?);
+    println!("in {}", args.out.display());
+    let sound =
+        table.0.iter().all(|row| (row.durability == "Async" || row.rows_lost == 0) && row.late_acks == 0);
+    ensure!(sound, "acknowledged writes were lost, or two servers acknowledged at once");
+    ensure!(failed == 0, "{failed} rounds did not come to their end");
+    Ok(())
+}
+
+/// The first pair stays; the others are there for their times only.
+async fn bring_up(
+    args: &Args,
+    cluster: &Cluster,
+    namespace: &str,
+    report: &mut Report,
+) -> anyhow::Result<Pair> {
+    let main = Pair::new(cluster, namespace, "bench");
+    for index in 0..args.bring_ups.max(1) {
+        let name = if index == 0 { "bench".to_owned() } else { format!("extra{index}") };
+        let begin = Instant::now();
+        apply(cluster, namespace, &manifest(&name, args.postgres)).await.context("applying a pair")?;
+        Pair::new(cluster, namespace, &name).await_paired(1, BRING_UP).await?;
+        let seconds = begin.elapsed().as_secs_f64();
+        println!("apply to ready: {seconds:.1} s");
+        report.apply_to_ready_s.push((seconds * 10.0).round() / 10.0);
+        if index > 0 {
+            cluster.kubectl(&["-n", namespace, "delete", "pgreplicapair", &name]).await?;
+        }
+    }
+    Ok(main)
+}
+
+async fn memory(pair: &Pair, report: &mut Report) -> anyhow::Result<()> {
+    let Some(local) = pair.cluster.local.as_ref() else { return Ok(()) };
+    let mib = |m: &Memory| {
+        format!(
+            "{:.1} MiB PSS, {:.1} MiB RSS in {} processes",
+            in_mib(m.pss_bytes),
+            in_mib(m.rss_bytes),
+            m.processes
+        )
+    };
+    for pod in operator::pods(&pair.cluster).await? {
+        let meta = &pod.metadata;
+        let (namespace, name) =
+            (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        let spec = pod.spec.unwrap_or_default();
+        let (node, container) = (spec.node_name.unwrap_or_default(), &spec.containers[0].name);
+        let found = footprint::of_container(local, &node, &namespace, &name, container).await?;
+        println!("operator: {}", mib(&found));
+        report.operator_memory = Some(found);
+    }
+    let primary = pair.primary_of(&pair.status().await?)?;
+    for instance in InstanceId::ALL {
+        let (node, pod) = (pair.node(instance).await?, pair.names.pod(instance));
+        let mut sum = Memory::default();
+        for container in [CONTAINER, "witness"] {
+            sum = sum + footprint::of_container(local, &node, &pair.names.namespace, &pod, container).await?;
+        }
+        println!("agent of {pod} with its helpers: {}", mib(&sum));
+        let told = if instance == primary {
+            &mut report.primary_agent_memory
+        } else {
+            &mut report.standby_agent_memory
+        };
+        *told = Some(sum);
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn in_mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// One fault `times` times. `None` when not a single round came to its end; the number says how many did not.
+async fn many(pair: &Pair, args: &Args, fault: Fault, times: usize) -> (Option<Row>, usize) {
+    println!("\n{}: {} times", fault.describe(), times);
+    let (mut gaps, mut rows_lost, mut late_acks, mut failures) = (Vec::new(), 0, 0, 0);
+    while gaps.len() < times && failures < FAILURES {
+        match once(pair, fault, gaps.len() + failures).await {
+            Ok(Round { gap_ms, judgement, told }) => {
+                gaps.push(gap_ms);
+                rows_lost += judgement.verdict.missing.len();
+                late_acks += judgement.verdict.late.len();
+                println!("  {:2}: gap {gap_ms:5.0} ms; {told}; {}", gaps.len(), short(&judgement));
+            }
+            Err(error) => {
+                failures += 1;
+                println!("  failed: {error:#}");
+            }
+        }
+    }
+    let row = Gaps::of(&gaps).map(|gap_ms| Row {
+        fault: fault.name().into(),
+        postgres: args.postgres,
+        durability: "Sync".into(),
+        ttl_s: TTL_S,
+        n: gaps.len(),
+        gap_ms,
+        rows_lost,
+        late_acks,
+    });
+    (row, failures)
+}
+
+struct Round {
+    gap_ms: f64,
+    judgement: Judgement,
+    /// What the status says of it.
+    told: String,
+}
+
+async fn once(pair: &Pair, fault: Fault, round: usize) -> anyhow::Result<Round> {
+    let table = format!("{}_{round}", fault.name().replace('-', "_"));
+    let mut failover = Failover::begin(pair, &table).await?;
+    let struck = match failover.strike(fault).await {
+        Ok(()) => failover.await_service().await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    failover.heal().await?;
+    struck?;
+    let status = failover.await_told(WHOLE).await?;
+    let judgement = failover.judge().await?;
+    pair.psql(pair.primary_of(&status)?, &format!("DROP TABLE {table}")).await?;
+    let told = match status.last_failover.filter(|f| f.term > failover.term) {
+        Some(f) => f.cause,
+        None => "no failover: the primary came back".into(),
+    };
+    // Without a change of server, the time without an acknowledgement is the gap.
+    let gap_ms = judgement.service_gap_ms.unwrap_or(judgement.service_silence_ms);
+    Ok(Round { gap_ms, judgement, told })
+}
+
+fn short(judgement: &Judgement) -> String {
+    let verdict = &judgement.verdict;
+    format!(
+        "{} acknowledged, {} missing, {} late",
+        verdict.acknowledged,
+        verdict.missing.len(),
+        verdict.late.len()
+    )
+}
+
+/// Counts what is written for a pair that nobody uses.
+async fn idle(pair: &Pair, minutes: u64) -> anyhow::Result<Option<Idle>> {
+    let Some(audit) = AuditLog::of(&pair.cluster) else { return Ok(None) };
+    pair.await_paired(1, WHOLE).await?;
+    println!("\nan idle pair for {minutes} minutes");
+    let of_pair = |writes: &[Write]| writes.iter().filter(|w| w.is_for(&pair.names)).count();
+    let begin = audit.await_quiet(&pair.names, QUIET, Duration::from_secs(300)).await?;
+    sleep(Duration::from_secs(minutes * 60)).await;
+    let all = audit.since(begin)?;
+    ensure!(!all.is_empty(), "the audit log did not grow: not even the operator's own lease is in it");
+    let writes = of_pair(&all);
+    all.iter().filter(|w| w.is_for(&pair.names)).for_each(|w| println!("  {w}"));
+    let lease = |w: &&Write| w.resource == "leases" && !w.is_for(&pair.names);
+    Ok(Some(Idle { minutes, writes, leader_lease_writes: all.iter().filter(lease).count() }))
+}

@@ -1,0 +1,106 @@
+//! The operator's own deployment: there, away, and back.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+
+use crate::harness::cluster::Cluster;
+use crate::harness::wait::await_condition;
+
+/// Selects the deployment and its pods.
+pub const LABEL: &str = "app.kubernetes.io/name=pgreplicapair-operator";
+/// For its pods to come or go.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Waits until the operator is available.
+///
+/// # Errors
+/// After 60 s: says how to install it.
+pub async fn await_available(cluster: &Cluster) -> anyhow::Result<()> {
+    let api: Api<Deployment> = Api::all(cluster.client.clone());
+    let what = "an available operator (install it with `make install`)";
+    await_condition(what, Duration::from_secs(60), || async {
+        let found = api.list(&ListParams::default().labels(LABEL)).await?;
+        let available =
+            |d: &Deployment| d.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0) > 0;
+        match found.iter().find(|d| available(d)) {
+            Some(_) => Ok(()),
+            None => bail!("{} deployments of it, none available", found.items.len()),
+        }
+    })
+    .await
+}
+
+/// Pods of the operator.
+///
+/// # Errors
+/// When the API does not answer.
+pub async fn pods(cluster: &Cluster) -> anyhow::Result<Vec<Pod>> {
+    let api: Api<Pod> = Api::all(cluster.client.clone());
+    let found =
+        api.list(&ListParams::default().labels(LABEL)).await.context("listing the operator's pods")?;
+    Ok(found.items)
+}
+
+/// The operator, taken away. It must be brought back: it does not come by itself.
+#[derive(Debug)]
+#[must_use]
+pub struct Absent {
+    namespace: String,
+    name: String,
+    replicas: i32,
+}
+
+/// Scales the operator to nothing, and waits until none of its processes is left.
+///
+/// # Errors
+/// When there is no operator, or it does not go; it may be on its way out then.
+pub async fn take_away(cluster: &Cluster) -> anyhow::Result<Absent> {
+    let api: Api<Deployment> = Api::all(cluster.client.clone());
+    let found = api.list(&ListParams::default().labels(LABEL)).await.context("listing deployments")?;
+    let deployment = found.items.into_iter().next().context("the operator is not installed")?;
+    let absent = Absent {
+        namespace: deployment.namespace().context("the deployment has no namespace")?,
+        name: deployment.name_any(),
+        replicas: deployment.spec.and_then(|s| s.replicas).unwrap_or(1),
+    };
+    absent.scale(cluster, 0).await?;
+    let gone = await_condition("the end of the operator's pods", LIMIT, || async {
+        let left = pods(cluster).await?;
+        ensure!(left.is_empty(), "{} are left", left.len());
+        Ok(())
+    })
+    .await;
+    match gone {
+        Ok(()) => Ok(absent),
+        Err(error) => {
+            absent.bring_back(cluster).await?;
+            Err(error)
+        }
+    }
+}
+
+impl Absent {
+    /// Scales it back, and waits until it is available.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn bring_back(self, cluster: &Cluster) -> anyhow::Result<()> {
+        self.scale(cluster, self.replicas).await?;
+        await_available(cluster).await
+    }
+
+    async fn scale(&self, cluster: &Cluster, replicas: i32) -> anyhow::Result<()> {
+        let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &self.namespace);
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        api.patch_scale(&self.name, &PatchParams::default(), &patch)
+            .await
+            .map(|_| ())
+            .with_context(|| format!("scaling {} to {replicas}", self.name))
+    }
+}
