@@ -8,6 +8,7 @@
 //! and keeps postgres as [`Authority::desired`] says. Nothing here waits: [`Authority::wake_at`] says when to call again.
 
 pub mod messages;
+mod orders;
 mod primary;
 pub mod promises;
 mod resign;
@@ -24,8 +25,9 @@ pub use types::*;
 use crate::ids::{Incarnation, InstanceId, Term};
 use crate::record::{Holder, Mode, Record, Versioned};
 use crate::report::{PostgresState, Role};
+use orders::Orders;
 use primary::Pairing;
-use promises::{Given, Held};
+use promises::{Given, Held, HeldPromise};
 use resign::Resign;
 use standby::Takeover;
 use timing::{Ms, Timing};
@@ -52,6 +54,7 @@ pub struct Authority {
     takeover: Option<Takeover>,
     pairing: Pairing,
     questions: Vec<(ReplyId, CanTake, Ms)>,
+    orders: Orders,
     leaving: Option<Ms>,
     cas_tried: Option<Ms>,
     next_cas: u64,
@@ -82,6 +85,7 @@ impl Authority {
             takeover: None,
             pairing: Pairing::default(),
             questions: Vec::new(),
+            orders: Orders::default(),
             leaving: None,
             cas_tried: None,
             next_cas: 0,
@@ -107,6 +111,8 @@ impl Authority {
             Event::Resignation(reply, r) => self.on_resignation(now, reply, &r),
             Event::ResignReply(reply) => self.on_resign_reply(now, reply),
             Event::Evidence(evidence) => self.on_evidence(now, evidence),
+            Event::Order(reply, term, kind) => self.on_order(now, reply, term, kind),
+            Event::Configure(settings) => (self.timing, self.settings) = (settings.timing, settings),
             Event::Leave => self.leaving = self.leaving.or(Some(now)),
         }
         self.learn_term();
@@ -174,7 +180,7 @@ impl Authority {
     /// Whether postgres may be writable at `now` (rule 0). Every start, promotion and un-fencing asks here.
     #[must_use]
     pub fn gate(&self, now: Ms) -> Gate {
-        if self.view.foreign() && self.held.promised_at(self.term()).is_none() {
+        if self.view.foreign() && self.held.promised(self.term()).is_none() {
             return Gate::Closed(Refusal::ForeignRecord);
         }
         if self.resign.has_resigned(self.term()) {
@@ -203,7 +209,7 @@ impl Authority {
         {
             return Gate::Open { until: None };
         }
-        match self.held.promised_at(self.term()).map(|sent| self.timing.fence_at(sent)) {
+        match self.held.promised(self.term()).map(HeldPromise::fence_at) {
             Some(until) if now < until => Gate::Open { until: Some(until) },
             _ => Gate::Closed(Refusal::NoPromise),
         }
@@ -221,10 +227,11 @@ impl Authority {
         let gate = self.gate(now);
         let postgres = match self.role() {
             Role::Primary => self.desired_of_primary(now, gate),
-            Role::Standby => self.desired_of_standby(),
+            Role::Standby => self.desired_of_standby(now),
             Role::Unknown => Want::Down,
         };
         let refusal = match gate {
+            _ if self.durable.fenced => Some(Refusal::Fenced),
             Gate::Closed(reason) if matches!(postgres, Want::Down) => Some(reason),
             _ => None,
         };
@@ -253,10 +260,10 @@ impl Authority {
     /// When to send [`Event::Tick`] at the latest.
     #[must_use]
     pub fn wake_at(&self, now: Ms) -> Ms {
-        let held = self.held.promised_at(self.term());
+        let held = self.held.promised(self.term());
         [
-            held.map(|s| self.timing.worry_at(s)),
-            held.map(|s| self.timing.fence_at(s)),
+            held.map(HeldPromise::worry_at),
+            held.map(HeldPromise::fence_at),
             self.given.last_lapse(),
             Some(self.quarantine_until),
             self.held.last_sent().map(|s| s + self.timing.heartbeat_every()),
@@ -311,6 +318,7 @@ impl Authority {
 
     fn react(&mut self, now: Ms) {
         self.answer_questions(now);
+        self.react_orders(now);
         match self.role() {
             Role::Primary => self.react_as_primary(now),
             Role::Standby => self.react_as_standby(now),

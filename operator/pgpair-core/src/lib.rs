@@ -3,9 +3,11 @@
 //! Knows nothing of Kubernetes, tokio, files, clocks or random numbers: `now` and random ids are arguments.
 
 pub mod authority;
+pub mod config;
 pub mod ids;
 pub mod lag;
 pub mod lsn;
+pub mod order;
 pub mod record;
 pub mod report;
 pub mod timeline;

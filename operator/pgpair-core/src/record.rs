@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::Durability;
 use crate::ids::{Incarnation, InstanceId, ParseIdError, SystemIdentifier, Term, VolumeId};
 
 /// Annotation of the Lease that holds [`Mode`].
@@ -13,6 +14,8 @@ pub const MODE: &str = "pgpair.dev/mode";
 pub const PRIMARY_VOLUME: &str = "pgpair.dev/primary-volume";
 /// Annotation of the Lease that holds the volume id of the standby, while `Paired`.
 pub const STANDBY_VOLUME: &str = "pgpair.dev/standby-volume";
+/// Annotation of the Lease that holds the [`Durability`] under which the primary acknowledges commits.
+pub const DURABILITY: &str = "pgpair.dev/durability";
 /// Annotation of the Lease that holds the system identifier of the pair.
 pub const SYSTEM_IDENTIFIER: &str = "pgpair.dev/system-identifier";
 
@@ -66,6 +69,8 @@ pub struct Record {
     pub standby_volume: Option<VolumeId>,
     /// System identifier of the pair; `None` in term 0 only.
     pub system_identifier: Option<SystemIdentifier>,
+    /// What an acknowledged commit is worth; changed only by the primary, and only together with `Solo`.
+    pub durability: Durability,
 }
 
 /// A record together with what a compare-and-set needs.
@@ -108,7 +113,8 @@ pub enum RecordError {
 
 impl Record {
     /// The annotations of the Lease that are the record's; others are left alone.
-    pub const ANNOTATIONS: [&'static str; 4] = [MODE, PRIMARY_VOLUME, STANDBY_VOLUME, SYSTEM_IDENTIFIER];
+    pub const ANNOTATIONS: [&'static str; 5] =
+        [MODE, PRIMARY_VOLUME, STANDBY_VOLUME, SYSTEM_IDENTIFIER, DURABILITY];
 
     /// The record that the operator creates for a pair without data: term 0, instance a is to be initialised.
     #[must_use]
@@ -120,6 +126,7 @@ impl Record {
             primary_volume: None,
             standby_volume: None,
             system_identifier: None,
+            durability: Durability::Sync,
         }
     }
 
@@ -141,6 +148,7 @@ impl Record {
         put(PRIMARY_VOLUME, self.primary_volume.map(|v| v.to_string()));
         put(STANDBY_VOLUME, self.standby_volume.map(|v| v.to_string()));
         put(SYSTEM_IDENTIFIER, self.system_identifier.map(|v| v.to_string()));
+        put(DURABILITY, Some(self.durability.as_str().to_owned()));
         out
     }
 
@@ -176,6 +184,17 @@ impl Record {
             primary_volume: annotation(annotations, PRIMARY_VOLUME)?,
             standby_volume: annotation(annotations, STANDBY_VOLUME)?,
             system_identifier: annotation(annotations, SYSTEM_IDENTIFIER)?,
+            durability: match annotations.get(DURABILITY).map(String::as_str) {
+                Some("Sync") => Durability::Sync,
+                Some("SyncStrict") => Durability::SyncStrict,
+                Some("Async") => Durability::Async,
+                Some(_) => {
+                    return Err(RecordError::Contradiction(
+                        "durability is neither Sync, SyncStrict nor Async",
+                    ));
+                }
+                None => return Err(RecordError::Missing(DURABILITY)),
+            },
         };
         record.check()?;
         Ok(record)
@@ -221,6 +240,7 @@ mod tests {
             primary_volume: Some(VolumeId(1)),
             standby_volume: Some(VolumeId(2)),
             system_identifier: Some(SystemIdentifier(7)),
+            durability: Durability::Async,
         }
     }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
 use crate::lsn::Lsn;
+use crate::order::OrderReport;
 use crate::record::Mode;
 use crate::timeline::TimelineId;
 
@@ -32,6 +33,60 @@ pub struct InstanceReport {
     pub need: Option<Need>,
     /// The last change of primary that this agent carried out.
     pub last_failover: Option<FailoverReport>,
+    /// The last order to this agent.
+    #[serde(default)]
+    pub order: Option<OrderReport>,
+    /// `generation` of the configuration that this agent follows; 0: none yet.
+    #[serde(default)]
+    pub config_generation: i64,
+    /// Parameters whose new value needs a restart of postgres.
+    #[serde(default)]
+    pub pending_restart: Vec<String>,
+    /// What became of this instance's log when it last joined a new primary.
+    #[serde(default)]
+    pub rejoin: Option<RejoinReport>,
+    /// Space on the volumes.
+    #[serde(default)]
+    pub space: SpaceReport,
+}
+
+/// What became of an old primary's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RejoinReport {
+    /// Term of the primary that was joined.
+    pub term: Term,
+    /// How it was done.
+    pub how: RejoinKind,
+    /// Bytes of WAL beyond the new primary's past: written here, never part of the new history, kept in `lost/`.
+    pub branch_bytes: u64,
+    /// Where the branch begins and ends; `None` when there is none.
+    pub branch: Option<(Lsn, Lsn)>,
+}
+
+/// How an instance joined a new primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RejoinKind {
+    /// All of its log was the primary's past.
+    Followed,
+    /// Its log went beyond: kept, then rewound.
+    Rewound,
+}
+
+/// Space on the volumes of an instance. What is not known is `None`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpaceReport {
+    /// Size of the data volume's file system in bytes.
+    pub data_bytes: Option<u64>,
+    /// Free on it.
+    pub data_free: Option<u64>,
+    /// Size of the archive volume's file system in bytes.
+    pub archive_bytes: Option<u64>,
+    /// Free on it.
+    pub archive_free: Option<u64>,
+    /// Seconds until the first of the two is full at the pace of the last minutes; `None`: not filling, or not known.
+    pub full_in_seconds: Option<u64>,
 }
 
 /// The agent's view of the authority protocol.
@@ -169,6 +224,10 @@ pub enum FailoverCause {
     Resigned,
     /// The old primary's agent process was proven dead.
     Evidence,
+    /// A person ordered the old primary to hand over.
+    Switchover,
+    /// A person said that the old primary is dead, and ordered the promotion.
+    Forced,
 }
 
 /// Steps of a take-over, in the order in which they happen.
@@ -208,6 +267,10 @@ pub mod wire {
     pub const EVIDENCE: &str = "/v1/evidence";
     /// `GET /v1/wal/FILE`: a file of the archive, or, after a resignation, of `pg_wal`.
     pub const WAL: &str = "/v1/wal";
+    /// `POST` [`crate::order::Order`] -> [`crate::order::OrderReply`].
+    pub const ORDER: &str = "/v1/order";
+    /// `PUT` [`crate::config::PairConfig`].
+    pub const CONFIG: &str = "/v1/config";
     /// `GET`: state that a rejoining instance compares itself with.
     pub const TIMELINE: &str = "/v1/timeline";
 }

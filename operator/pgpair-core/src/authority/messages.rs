@@ -93,6 +93,8 @@ pub struct CanTake {
     pub term: Term,
     /// Who asks.
     pub from: Holder,
+    /// A person ordered it: counts also where the standby does not take over by itself.
+    pub ordered: bool,
 }
 
 /// Answer to [`CanTake`].
@@ -117,10 +119,10 @@ pub enum CannotTake {
     NotStandby,
     /// It does not have the write-ahead log up to the end and could not fetch it in time.
     WalMissing,
-    /// A compare-and-set of its own is open.
-    CasOpen,
     /// It is going to stop.
     Leaving,
+    /// It takes over only when a person orders it.
+    NotAutomatic,
 }
 
 /// The primary gives its term up: its postgres is dead by the lock, and where its log ends is known.
@@ -137,6 +139,8 @@ pub struct Resignation {
     pub timeline: TimelineId,
     /// End of the valid write-ahead log.
     pub end: Lsn,
+    /// A person ordered it.
+    pub ordered: bool,
 }
 
 /// Answer to [`Resignation`].

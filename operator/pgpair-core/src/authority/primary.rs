@@ -59,7 +59,11 @@ impl Authority {
         if !gate.is_open() {
             return if writable || !self.postgres_is_up() { Want::Down } else { Want::Unchanged };
         }
-        if self.resign.is_stopping() || (self.leaving.is_some() && self.resign.is_declined()) {
+        if self.pg.hung && self.postgres_is_up() && (self.resign.is_stopping() || self.resign.is_declined()) {
+            return Want::Down; // politeness would hang as well
+        }
+        let ends = self.leaving.is_some() || self.durable.fenced;
+        if self.resign.is_stopping() || (ends && self.resign.is_declined()) || self.orders.stops_primary() {
             return Want::Stopped;
         }
         if self.resign.is_asking() && !self.postgres_is_up() {
@@ -77,7 +81,7 @@ impl Authority {
 
     /// Commits wait for the standby except under settled `Solo` in `Sync`, and in `Async`. Never weakened on less.
     pub(super) fn wants_sync(&self) -> bool {
-        match self.settings.durability {
+        match self.durability() {
             Durability::Async => false,
             Durability::SyncStrict => true,
             Durability::Sync => !self.is_settled_solo() || self.pairing.sync_since.is_some(),
@@ -86,9 +90,16 @@ impl Authority {
 
     /// Clients are let in only when what they see cannot be lost: see [`super::Desired::admit_clients`].
     pub(super) fn admits_clients(&self) -> bool {
-        self.settings.durability == Durability::Async
-            || (self.is_settled_solo() && self.settings.durability == Durability::Sync)
+        self.durability() == Durability::Async
+            || (self.is_settled_solo() && self.durability() == Durability::Sync)
             || self.peer.is_some_and(|(_, info)| self.sync_is_confirmed(info.flush))
+    }
+
+    /// The stricter of what is set and what the record says: a promise to clients is weakened in the record first, and
+    /// strengthened here first.
+    pub(super) fn durability(&self) -> Durability {
+        let set = self.settings.durability;
+        self.record().map_or(set, |r| r.durability.max(set))
     }
 
     fn is_settled_solo(&self) -> bool {
@@ -128,6 +139,7 @@ impl Authority {
                 primary_volume: Some(volume),
                 standby_volume: None,
                 system_identifier: Some(system),
+                durability: self.settings.durability,
             };
             self.cas(now, &v, record);
         }
@@ -147,15 +159,20 @@ impl Authority {
     /// held the volume, its lock proves nothing.
     fn claim(&mut self, now: Ms) {
         let Some(v) = self.view.settled().copied() else { return };
-        if v.record.mode == Mode::Solo && v.record.primary != self.me && !self.is_elsewhere() {
-            self.cas(now, &v, Record { primary: self.me, ..v.record });
+        let durability = self.settings.durability;
+        let differs = v.record.primary != self.me || v.record.durability != durability;
+        if v.record.mode == Mode::Solo && differs && !self.is_elsewhere() {
+            self.cas(now, &v, Record { primary: self.me, durability, ..v.record });
         }
     }
 
     /// Sent while postgres runs as a primary, or is starting as one within its start budget.
     fn heartbeat(&mut self, now: Ms) {
-        let down_by_choice = self.resign.is_asking() && !self.postgres_is_up();
-        let mute = now < self.pairing.mute_until || self.is_elsewhere();
+        let ends = self.durable.fenced || self.resign.is_asking();
+        let down_by_choice = ends && !self.postgres_is_up();
+        // A postgres that not even SIGKILL ends (its disk hangs) keeps the lock: then only silence lets the standby go on.
+        let wedged = self.pg.hung && !self.resign.is_none();
+        let mute = now < self.pairing.mute_until || self.is_elsewhere() || wedged;
         // First the record: with it, a restarted primary offers its term to the standby instead of starting on its promise.
         // Only when the API server does not answer does it go by its disk.
         let unread = self.view.last().is_none() && now - self.born < self.timing.ttl() / 5;
@@ -169,7 +186,7 @@ impl Authority {
     }
 
     fn push_heartbeat(&mut self, now: Ms) {
-        let (seq, echo) = self.held.next(now);
+        let (seq, echo) = self.held.next(now, self.timing);
         self.out.push(Command::Heartbeat(Heartbeat {
             term: self.term(),
             from: self.me,
@@ -190,7 +207,7 @@ impl Authority {
             self.read(now);
             return;
         }
-        let first = self.held.promised_at(self.term()).is_none();
+        let first = self.held.promised(self.term()).is_none();
         let promised = self.held.on_answer(self.term(), answer);
         if first
             && !promised
@@ -227,7 +244,13 @@ impl Authority {
         {
             return;
         }
-        let solo = Record { primary: self.me, mode: Mode::Solo, standby_volume: None, ..v.record };
+        let solo = Record {
+            primary: self.me,
+            mode: Mode::Solo,
+            standby_volume: None,
+            durability: self.settings.durability,
+            ..v.record
+        };
         if self.cas(now, &v, solo) {
             self.note(Note::GoingSolo(reason));
             self.back_off(now);
@@ -240,14 +263,17 @@ impl Authority {
     }
 
     fn reason_for_solo(&mut self, now: Ms) -> Option<SoloReason> {
-        let promised = self.held.promised_at(self.term());
-        if promised.is_none_or(|sent| now >= self.timing.worry_at(sent)) {
+        let promised = self.held.promised(self.term());
+        if promised.is_none_or(|p| now >= p.worry_at()) {
             // Just started: give the first heartbeats the time to be answered.
             let patience = self.pairing.down_since.map_or(0, |_| self.timing.ttl() / 2);
             let asked_since = self.pairing.down_since.unwrap_or(now);
             if promised.is_some() || now - asked_since >= patience {
                 return Some(SoloReason::StandbySilent);
             }
+        }
+        if self.record().is_some_and(|r| r.durability != self.settings.durability) {
+            return Some(SoloReason::DurabilityChanged);
         }
         let (_, info) = self.peer?;
         let named = self.record().and_then(|r| r.standby_volume);
@@ -293,7 +319,7 @@ impl Authority {
             }
             return;
         };
-        if self.settings.durability != Durability::Async {
+        if self.durability() != Durability::Async {
             if self.pairing.sync_since.is_none() {
                 self.pairing.sync_epoch += 1;
             }
@@ -305,8 +331,7 @@ impl Authority {
                 return;
             }
         }
-        let fresh =
-            self.held.promised_at(v.record.term).is_some_and(|sent| now - sent < self.timing.ttl() / 4);
+        let fresh = self.held.promised(v.record.term).is_some_and(|p| now - p.sent < self.timing.ttl() / 4);
         let paired = Record { mode: Mode::Paired, standby_volume: info.volume, ..v.record };
         if fresh && self.cas(now, &v, paired) {
             self.pairing.paired_at = Some(now);
@@ -328,9 +353,12 @@ impl Authority {
         let fresh = now - at < 2 * self.timing.heartbeat_every();
         let same_line = info.timeline.is_some() && info.timeline == self.pg.timeline;
         let caught_up = self.lag(&info).is_some_and(|lag| lag <= self.settings.max_lag);
-        let running = self.pg.state == PostgresState::Primary && self.leaving.is_none();
+        let stops = self.leaving.is_some() || self.durable.fenced || self.orders.stops_primary();
+        let running = self.pg.state == PostgresState::Primary && !stops && !self.pg.hung;
+        let as_set = v.record.durability == self.settings.durability;
         (fresh
             && running
+            && as_set
             && same_line
             && caught_up
             && info.streaming

@@ -9,12 +9,35 @@ use crate::ids::{Incarnation, Term};
 /// What a primary holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Held {
-    /// When the heartbeat left whose promise is the latest, and its term.
-    promised: Option<(Ms, Term)>,
-    sent: VecDeque<(u64, Ms)>,
+    /// The latest promise, and its term.
+    promised: Option<(HeldPromise, Term)>,
+    sent: VecDeque<(u64, HeldPromise)>,
     next_seq: u64,
     echo: Option<u64>,
     last_sent: Option<Ms>,
+}
+
+/// A promise as the one who holds it counts it: from the sending of the heartbeat, for the length that it asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HeldPromise {
+    /// When the heartbeat left.
+    pub sent: Ms,
+    /// Times of that length: `ttl` may have been changed since.
+    pub timing: Timing,
+}
+
+impl HeldPromise {
+    /// When postgres must be killed if no other comes.
+    #[must_use]
+    pub fn fence_at(self) -> Ms {
+        self.timing.fence_at(self.sent)
+    }
+
+    /// When to look for a way to go on alone.
+    #[must_use]
+    pub fn worry_at(self) -> Ms {
+        self.timing.worry_at(self.sent)
+    }
 }
 
 /// Heartbeats whose answers are still of use: at one every tenth of `ttl` this is three times `ttl`.
@@ -22,9 +45,9 @@ const REMEMBERED: usize = 32;
 
 impl Held {
     /// Numbers the next heartbeat, sent at `now`: (number, answer number to repeat).
-    pub fn next(&mut self, now: Ms) -> (u64, Option<u64>) {
+    pub fn next(&mut self, now: Ms, timing: Timing) -> (u64, Option<u64>) {
         self.next_seq += 1;
-        self.sent.push_back((self.next_seq, now));
+        self.sent.push_back((self.next_seq, HeldPromise { sent: now, timing }));
         if self.sent.len() > REMEMBERED {
             self.sent.pop_front();
         }
@@ -40,7 +63,7 @@ impl Held {
 
     /// Takes an answer to one of our heartbeats of `term`; says whether it proved a new promise.
     pub fn on_answer(&mut self, term: Term, answer: &Answer) -> bool {
-        let Some(&(_, sent)) = self.sent.iter().find(|(seq, _)| *seq == answer.seq) else {
+        let Some(&(_, asked)) = self.sent.iter().find(|(seq, _)| *seq == answer.seq) else {
             return false; // unknown, doubled after use, or from before a resignation
         };
         if Some(answer.number) > self.echo {
@@ -49,17 +72,17 @@ impl Held {
         if answer.verdict != Verdict::Promised || answer.term != term {
             return false;
         }
-        let newer = self.promised.is_none_or(|(s, t)| t != term || s < sent);
+        let newer = self.promised.is_none_or(|(p, t)| t != term || p.fence_at() < asked.fence_at());
         if newer {
-            self.promised = Some((sent, term));
+            self.promised = Some((asked, term));
         }
         newer
     }
 
-    /// When the heartbeat left that got the latest promise in `term`.
+    /// The promise of `term` that ends last.
     #[must_use]
-    pub fn promised_at(&self, term: Term) -> Option<Ms> {
-        self.promised.filter(|(_, t)| *t == term).map(|(sent, _)| sent)
+    pub fn promised(&self, term: Term) -> Option<HeldPromise> {
+        self.promised.filter(|(_, t)| *t == term).map(|(promise, _)| promise)
     }
 
     /// Voids what is held and every answer to an earlier heartbeat (resignation).
@@ -131,6 +154,12 @@ impl Given {
     #[must_use]
     pub fn last_lapse(&self) -> Option<Ms> {
         self.until.values().max().copied()
+    }
+
+    /// Whether a heartbeat was answered, promised or not, at `since` or later.
+    #[must_use]
+    pub fn heard_since(&self, since: Ms) -> bool {
+        self.answers.iter().any(|(_, _, at)| *at >= since)
     }
 
     /// Receipt of the last heartbeat that got a promise.

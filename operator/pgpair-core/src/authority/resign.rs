@@ -3,7 +3,9 @@
 use crate::authority::messages::{CanTake, CanTakeReply, ResignReply, Resignation};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Directory, Note};
+use crate::config::OnPostgresCrash;
 use crate::ids::Term;
+use crate::order::{OrderRefusal, OrderReply};
 use crate::record::{Mode, Record};
 use crate::report::{PostgresState, Role};
 
@@ -41,6 +43,10 @@ impl Resign {
         matches!(self, Resign::Resigned { term, .. } if *term == now_term)
     }
 
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, Resign::None)
+    }
+
     pub(super) fn is_asking(&self) -> bool {
         matches!(self, Resign::Asking { .. } | Resign::Stopping { .. })
     }
@@ -72,9 +78,10 @@ impl Authority {
                 }
             }
             Resign::Declined { until } => {
-                if self.pg.state == PostgresState::Primary && self.leaving.is_none() {
+                let ends = self.leaving.is_some() || self.durable.fenced;
+                if self.pg.state == PostgresState::Primary && !ends && !self.pg.hung {
                     self.resign = Resign::None;
-                } else if now >= until && (self.pg.failed_starts > 0 || self.leaving.is_some()) {
+                } else if now >= until && (self.pg.failed_starts > 0 || ends) {
                     self.ask_can_take(now);
                 }
             }
@@ -94,18 +101,29 @@ impl Authority {
         }
     }
 
-    /// The postmaster is dead in `Paired`, or in `Solo` cannot be started, or this instance is going to stop.
+    /// The postmaster is dead in `Paired`, or in `Solo` cannot be started, or hangs, or is going to stop, or is to hand over.
     fn has_reason_to_resign(&self) -> bool {
         let Some(r) = self.record() else { return false };
-        let dead = !self.postgres_is_up() && self.pg.directory == Directory::Primary;
-        let crashed = dead && (r.mode == Mode::Paired || self.pg.failed_starts >= 2);
-        let leaves = self.leaving.is_some() && self.pg.directory == Directory::Primary;
-        (crashed || leaves) && !self.is_elsewhere() && self.view.settled().is_some()
+        let primary = self.pg.directory == Directory::Primary;
+        let dead = !self.postgres_is_up()
+            && primary
+            && !(self.orders.restarts_primary() && self.pg.failed_starts == 0);
+        let at_once = r.mode == Mode::Paired && self.settings.on_crash == OnPostgresCrash::Failover;
+        let crashed = dead && (at_once || self.pg.failed_starts >= 2);
+        let leaves = (self.leaving.is_some() || self.durable.fenced) && primary;
+        let ordered = self.orders.hands_over() && primary;
+        let hangs = self.pg.hung && self.postgres_is_up();
+        (crashed || leaves || ordered || hangs) && !self.is_elsewhere() && self.view.settled().is_some()
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.orders.hands_over() || self.durable.fenced
     }
 
     fn ask_can_take(&mut self, now: Ms) {
         self.resign = Resign::Asking { since: now };
-        self.out.push(Command::AskCanTake(CanTake { term: self.term(), from: self.me }));
+        let ordered = self.is_ordered();
+        self.out.push(Command::AskCanTake(CanTake { term: self.term(), from: self.me, ordered }));
     }
 
     fn decline(&mut self, now: Ms) {
@@ -118,7 +136,12 @@ impl Authority {
         if let Resign::Asking { .. } = self.resign {
             match reply {
                 Some(CanTakeReply::Yes) => self.resign = Resign::Stopping { since: now },
-                Some(CanTakeReply::No(_)) | None => self.decline(now),
+                Some(CanTakeReply::No(_)) | None => {
+                    if self.orders.hands_over() {
+                        self.end_job(OrderReply::Refused(OrderRefusal::StandbyCannot));
+                    }
+                    self.decline(now);
+                }
             }
         }
     }
@@ -133,6 +156,9 @@ impl Authority {
             self.note(Note::Resigned(term));
             self.push_resignation(now, None);
         } else if now - since > STOP_BUDGET_MS {
+            if self.orders.hands_over() {
+                self.end_job(OrderReply::Refused(OrderRefusal::TimedOut));
+            }
             self.decline(now);
         }
     }
@@ -145,8 +171,14 @@ impl Authority {
         if let Resign::Resigned { told, .. } = &mut self.resign {
             *told = Some(now);
         }
-        let resignation =
-            Resignation { term: self.term(), from: self.me, predecessor: self.predecessor(), timeline, end };
+        let resignation = Resignation {
+            term: self.term(),
+            from: self.me,
+            predecessor: self.predecessor(),
+            timeline,
+            end,
+            ordered: self.is_ordered(),
+        };
         self.out.push(Command::Resign(resignation));
         if told.is_some() {
             self.read(now); // the standby may have won without our hearing of it
@@ -165,7 +197,7 @@ impl Authority {
 
     /// The next term for ourselves: the number grows, so that a resignation that is still under way means nothing.
     fn take_back(&mut self, now: Ms) {
-        if self.leaving.is_some() {
+        if self.leaving.is_some() || self.durable.fenced {
             return;
         }
         let Some(v) = self.view.settled().copied() else { return };
@@ -191,10 +223,7 @@ impl Authority {
         let Some(since) = self.leaving else { return false };
         let late = now - since >= 2 * self.timing.ttl();
         match self.role() {
-            Role::Standby => {
-                late || self.view.settled().is_some_and(|v| v.record.mode == Mode::Solo)
-                    || self.pg.volume.is_none()
-            }
+            Role::Standby => self.may_stop_as_standby(now) || self.pg.volume.is_none(),
             Role::Primary => match self.resign {
                 Resign::Resigned { .. } => late,
                 Resign::Asking { .. } | Resign::Stopping { .. } => false,

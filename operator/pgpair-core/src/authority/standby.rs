@@ -20,13 +20,17 @@ pub(super) struct Takeover {
 }
 
 impl Authority {
-    pub(super) fn desired_of_standby(&self) -> Want {
+    pub(super) fn desired_of_standby(&self, now: Ms) -> Want {
         let writable = self.postgres_may_write();
         if writable {
             return Want::Down;
         }
         if self.view.has_open() {
             return Want::Unchanged;
+        }
+        let stops = self.durable.fenced || self.orders.restarts_standby();
+        if stops && (self.may_stop_as_standby(now) || !self.postgres_is_up()) {
+            return Want::Stopped;
         }
         match self.pg.directory {
             Directory::Standby | Directory::Primary => Want::Following(self.term()),
@@ -50,7 +54,7 @@ impl Authority {
             flush: self.pg.flush,
             replay: self.pg.replay,
             streaming: self.pg.streaming && self.pg.state == PostgresState::Standby,
-            leaving: self.leaving.is_some(),
+            leaving: self.stops_as_standby(),
         };
         let answer = Answer { to: hb.from.incarnation, term: hb.term, seq: hb.seq, number, verdict, standby };
         self.out.push(Command::AnswerHeartbeat(reply, answer));
@@ -116,8 +120,10 @@ impl Authority {
             CannotTake::NotStandby
         } else if now < self.quarantine_until {
             CannotTake::Quarantine
-        } else if self.leaving.is_some() {
+        } else if self.stops_as_standby() {
             CannotTake::Leaving
+        } else if !self.settings.automatic && !q.ordered {
+            CannotTake::NotAutomatic
         } else {
             return CanTakeReply::Yes;
         })
@@ -181,7 +187,7 @@ impl Authority {
         }
         let held_back = self.takeover.as_ref().and_then(|t| t.refused).is_some_and(|(_, until)| now < until);
         let lapsed = self.given.all_lapsed(now) && now >= self.quarantine_until;
-        let free = lapsed && !held_back && self.leaving.is_none();
+        let free = lapsed && !held_back && !self.stops_as_standby();
         // Without heartbeats nobody tells that the record has changed, and a pairing may land late: look now and then.
         if lapsed && self.view.settled_since(Ms(now.0.saturating_sub(self.timing.ttl()))).is_none() {
             self.read(now);
@@ -212,13 +218,21 @@ impl Authority {
             let names =
                 resignation.from == r.primary || resignation.predecessor == Some(r.primary.incarnation);
             if resignation.term == r.term && (paired_with_me || names) {
-                return self.has_wal_up_to(resignation).then_some(FailoverCause::Resigned);
+                let cause =
+                    if resignation.ordered { FailoverCause::Switchover } else { FailoverCause::Resigned };
+                return self.has_wal_up_to(resignation).then_some(cause);
             }
+        }
+        if self.orders.forced() == Some(r.primary.incarnation) {
+            return Some(FailoverCause::Forced);
+        }
+        if !self.settings.automatic && !self.orders.takes_over() {
+            return None;
         }
         if paired_with_me {
             return Some(if dead { FailoverCause::Evidence } else { FailoverCause::PromiseLapsed });
         }
-        let opened = r.mode == Mode::Solo && dead && self.settings.durability == Durability::Async;
+        let opened = r.mode == Mode::Solo && dead && r.durability == Durability::Async;
         opened.then_some(FailoverCause::Evidence)
     }
 

@@ -6,6 +6,7 @@ mod world;
 
 use crate::authority::Durability;
 use crate::ids::InstanceId;
+use crate::order::{OrderKind, OrderRefusal, OrderReply};
 use crate::record::Mode;
 use rng::Rng;
 use world::{Fault, World};
@@ -28,6 +29,10 @@ fn run(seed: u64, durability: Durability) -> World {
         world.step();
     }
     world.heal();
+    for i in InstanceId::ALL {
+        world.run_until_agent(i);
+        world.inject(Fault::Order(i, OrderKind::Unfence));
+    }
     world
 }
 
@@ -118,5 +123,149 @@ fn a_lost_standby_costs_half_the_ttl_at_most() {
         w.run_for(1_000);
         let gap = w.longest_gap_since(acked);
         assert!(gap < 3_000 && w.term() == 1, "seed {seed}: {gap} ms\n{}", w.tail());
+    }
+}
+
+fn paired(seed: u64, durability: Durability) -> World {
+    let mut w = World::new(seed, durability);
+    w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
+    w.run_for(10_000);
+    w
+}
+
+#[test]
+fn a_switchover_by_order_costs_less_than_a_second() {
+    for seed in 0..20 {
+        let mut w = paired(seed, Durability::Sync);
+        let acked = w.acked();
+        w.inject(Fault::Order(InstanceId::A, OrderKind::Switchover));
+        w.run_until(|w| w.term() == 2 && w.writable() == [InstanceId::B], 5_000);
+        w.run_until(|w| w.orders().last() == Some(&(InstanceId::A, OrderReply::Done)), 5_000);
+        assert!(w.longest_gap_since(acked) < 1_000, "seed {seed}\n{}", w.tail());
+        w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
+    }
+}
+
+#[test]
+fn a_switchover_is_refused_while_the_standby_may_not_take_over() {
+    let mut w = paired(3, Durability::Sync);
+    w.inject(Fault::Isolate(InstanceId::B));
+    w.run_until(|w| w.mode() == Some(Mode::Solo), 10_000);
+    w.inject(Fault::Order(InstanceId::A, OrderKind::Switchover));
+    w.run_for(2_000);
+    let refused = OrderReply::Refused(OrderRefusal::NotPaired);
+    assert_eq!(
+        (w.orders(), w.writable()),
+        (&[(InstanceId::A, refused)][..], vec![InstanceId::A]),
+        "{}",
+        w.tail()
+    );
+}
+
+#[test]
+fn a_restart_of_the_standby_waits_until_the_primary_goes_on_alone() {
+    let mut w = paired(4, Durability::Sync);
+    let acked = w.acked();
+    w.inject(Fault::Order(InstanceId::B, OrderKind::Restart));
+    w.run_until(|w| w.orders().last() == Some(&(InstanceId::B, OrderReply::Done)), 10_000);
+    assert_eq!(w.mode(), Some(Mode::Solo), "{}", w.tail());
+    w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
+    assert!(w.term() == 1 && w.longest_gap_since(acked) < 300, "{}", w.tail());
+}
+
+#[test]
+fn a_restart_of_the_primary_is_no_reason_for_a_failover() {
+    let mut w = paired(5, Durability::Sync);
+    w.inject(Fault::Order(InstanceId::A, OrderKind::Restart));
+    w.run_until(|w| w.orders().last() == Some(&(InstanceId::A, OrderReply::Done)), 10_000);
+    w.run_for(20_000);
+    assert_eq!(
+        (w.term(), w.mode(), w.writable()),
+        (1, Some(Mode::Paired), vec![InstanceId::A]),
+        "{}",
+        w.tail()
+    );
+}
+
+#[test]
+fn a_fenced_primary_hands_over_and_stays_down() {
+    let mut w = paired(6, Durability::Sync);
+    w.inject(Fault::Order(InstanceId::A, OrderKind::Fence));
+    w.run_until(|w| w.writable() == [InstanceId::B], 5_000);
+    w.inject(Fault::AgentCrash(InstanceId::A));
+    w.run_for(60_000);
+    assert_eq!((w.mode(), w.writable()), (Some(Mode::Solo), vec![InstanceId::B]), "{}", w.tail());
+    w.inject(Fault::Order(InstanceId::A, OrderKind::Unfence));
+    w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
+}
+
+#[test]
+fn without_automatic_failover_only_an_order_opens_the_way() {
+    let mut w = paired(7, Durability::Sync);
+    w.configure(Durability::Sync, false);
+    w.run_for(1_000);
+    w.inject(Fault::Isolate(InstanceId::A));
+    w.run_for(30_000);
+    assert_eq!((w.term(), w.writable()), (1, vec![]), "{}", w.tail());
+    let dead = w.incarnation(InstanceId::A).unwrap();
+    w.inject(Fault::Order(InstanceId::B, OrderKind::Promote { dead }));
+    w.run_until(|w| w.writable() == [InstanceId::B], 5_000);
+}
+
+#[test]
+fn an_order_to_take_over_waits_for_the_rules() {
+    let mut w = paired(11, Durability::Sync);
+    w.configure(Durability::Sync, false);
+    w.run_for(1_000);
+    w.inject(Fault::Order(InstanceId::B, OrderKind::TakeOver));
+    w.run_for(30_000);
+    assert_eq!((w.term(), w.writable()), (1, vec![InstanceId::A]), "{}", w.tail());
+    w.inject(Fault::Isolate(InstanceId::A));
+    w.run_until(|w| w.writable() == [InstanceId::B], 10_000);
+}
+
+#[test]
+fn a_living_primary_is_not_declared_dead() {
+    let mut w = paired(8, Durability::Sync);
+    let dead = w.incarnation(InstanceId::A).unwrap();
+    w.inject(Fault::Order(InstanceId::B, OrderKind::Promote { dead }));
+    w.run_for(10_000);
+    let refused = OrderReply::Refused(OrderRefusal::PrimaryIsAlive);
+    assert_eq!((w.term(), w.orders()), (1, &[(InstanceId::B, refused)][..]), "{}", w.tail());
+}
+
+#[test]
+fn a_forced_promotion_ends_a_solo_that_nobody_can_end() {
+    let mut w = paired(9, Durability::Sync);
+    w.inject(Fault::Isolate(InstanceId::B));
+    w.run_until(|w| w.mode() == Some(Mode::Solo), 10_000);
+    let dead = w.incarnation(InstanceId::A).unwrap();
+    w.heal();
+    w.lose(InstanceId::A);
+    w.run_for(20_000);
+    assert_eq!(w.writable(), vec![], "{}", w.tail());
+    w.forgive_loss();
+    w.inject(Fault::Order(InstanceId::B, OrderKind::Promote { dead }));
+    w.run_until(|w| w.writable() == [InstanceId::B] && w.term() == 2, 10_000);
+}
+
+#[test]
+fn a_change_of_durability_goes_through_solo() {
+    let mut w = paired(10, Durability::Async);
+    w.configure(Durability::Sync, true);
+    w.run_until(|w| w.mode() == Some(Mode::Solo), 5_000);
+    w.run_until(|w| w.mode() == Some(Mode::Paired) && w.durability() == Durability::Sync, 60_000);
+    w.run_for(1_000);
+    w.inject(Fault::Isolate(InstanceId::A));
+    w.run_until(|w| w.writable() == [InstanceId::B], 10_000);
+}
+
+#[test]
+fn a_hung_primary_is_killed_and_handed_over() {
+    for seed in 0..10 {
+        let mut w = paired(seed, Durability::Sync);
+        w.inject(Fault::Hang(InstanceId::A));
+        w.run_until(|w| w.term() == 2 && w.writable() == [InstanceId::B], 8_000);
+        w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
     }
 }

@@ -7,8 +7,10 @@ use crate::authority::messages::{
 };
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::{CasId, CasOutcome, ReadOutcome};
+use crate::config::OnPostgresCrash;
 use crate::ids::{SystemIdentifier, Term, VolumeId};
 use crate::lsn::Lsn;
+use crate::order::{OrderKind, OrderReply};
 use crate::record::{LeaseUid, Record, Version};
 use crate::report::{FailoverCause, PostgresState};
 use crate::timeline::TimelineId;
@@ -17,15 +19,27 @@ use crate::timeline::TimelineId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
 
-/// How much an acknowledged commit is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// How much an acknowledged commit is worth; the weaker first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Durability {
+    /// On the primary; the standby follows within `max_lag`.
+    Async,
     /// On both instances while `Paired`; on the primary alone after the record says `Solo`.
     Sync,
     /// Always on both; no standby, no commits.
     SyncStrict,
-    /// On the primary; the standby follows within `max_lag`.
-    Async,
+}
+
+impl Durability {
+    /// A stable word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Durability::Async => "Async",
+            Durability::Sync => "Sync",
+            Durability::SyncStrict => "SyncStrict",
+        }
+    }
 }
 
 /// What a person or the operator has set.
@@ -37,6 +51,10 @@ pub struct Settings {
     pub durability: Durability,
     /// Bytes of WAL that a standby may lack and still be `Paired`.
     pub max_lag: u64,
+    /// Whether the standby takes over by itself; otherwise only when a person orders it.
+    pub automatic: bool,
+    /// What follows the death of a postmaster whose agent lives.
+    pub on_crash: OnPostgresCrash,
 }
 
 /// Remembered on the data volume, beside the data directory; survives the agent.
@@ -54,6 +72,9 @@ pub struct Durable {
     pub longest_ttl_ms: u32,
     /// Where this instance last ran as the named primary.
     pub node: Option<NodeId>,
+    /// A person wants postgres to stay down.
+    #[serde(default)]
+    pub fenced: bool,
 }
 
 /// What kind of data directory there is.
@@ -114,6 +135,8 @@ pub struct PgFacts {
     pub sync: SyncState,
     /// Failed starts in a row.
     pub failed_starts: u32,
+    /// A running primary has neither answered nor written for longer than it may.
+    pub hung: bool,
 }
 
 impl Default for PgFacts {
@@ -130,6 +153,7 @@ impl Default for PgFacts {
             end: None,
             sync: SyncState::Unknown,
             failed_starts: 0,
+            hung: false,
         }
     }
 }
@@ -177,6 +201,10 @@ pub enum Event {
     Evidence(Evidence),
     /// This instance is going to stop for good (SIGTERM).
     Leave,
+    /// A person, or the operator for one, orders something; the term is the one that the sender knew.
+    Order(ReplyId, Term, OrderKind),
+    /// A person, or the operator for one, has changed the settings.
+    Configure(Settings),
 }
 
 /// Something to send or to store. None of them is to be waited for.
@@ -212,6 +240,10 @@ pub enum Command {
     AnswerCanTake(ReplyId, CanTakeReply),
     /// Answer the peer.
     AnswerResignation(ReplyId, ResignReply),
+    /// Answer the sender of an order.
+    AnswerOrder(ReplyId, OrderReply),
+    /// What became of the order that was accepted last.
+    OrderEnded(OrderReply),
     /// For the journal: a decision, with its reason.
     Note(Note),
 }
@@ -253,6 +285,8 @@ pub enum SoloReason {
     StandbyLeaves,
     /// The standby's data directory is not the one in the record.
     StandbyReplaced,
+    /// The record's durability is not the one that is set.
+    DurabilityChanged,
 }
 
 /// What postgres should be made to do.
@@ -340,6 +374,8 @@ pub enum Refusal {
     OtherNode,
     /// A promise of our own to the other instance is still open.
     OwnPromise,
+    /// A person wants postgres to stay down.
+    Fenced,
 }
 
 impl Refusal {
@@ -355,6 +391,7 @@ impl Refusal {
             Refusal::NotStored => "NotStored",
             Refusal::OtherNode => "OtherNode",
             Refusal::OwnPromise => "OwnPromise",
+            Refusal::Fenced => "Fenced",
         }
     }
 }

@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+mod net;
+
 use super::rng::Rng;
-use crate::authority::messages::{CanTakeReply, ResignReply};
 use crate::authority::timing::{Ms, Timing};
-use crate::authority::view::{CasId, CasOutcome, ReadOutcome};
+use crate::authority::view::CasId;
 use crate::authority::{
     Authority, Command, Directory, Durability, Durable, Event, NodeId, PgFacts, ReplyId, Settings, SyncState,
     Want,
 };
+use crate::config::OnPostgresCrash;
 use crate::ids::{Incarnation, InstanceId, SystemIdentifier, VolumeId};
 use crate::lsn::Lsn;
-use crate::record::{Holder, LeaseUid, Mode, Record, Version, Versioned};
+use crate::order::{OrderKind, OrderReply};
+use crate::record::{Holder, Mode, Record, Version};
 use crate::report::PostgresState;
 use crate::timeline::TimelineId;
 
@@ -30,13 +33,16 @@ pub enum Fault {
     ApiAway(InstanceId),
     Isolate(InstanceId),
     ApiReplyLost(InstanceId),
+    /// Its postgres neither answers nor writes until it is killed.
+    Hang(InstanceId),
+    Order(InstanceId, OrderKind),
     Heal,
 }
 
 impl Fault {
     pub fn any(rng: &mut Rng) -> Fault {
         let i = if rng.chance(50) { InstanceId::A } else { InstanceId::B };
-        match rng.below(12) {
+        match rng.below(16) {
             0 | 1 => Fault::AgentCrash(i),
             2 => Fault::AgentStall(i, rng.below(15_000)),
             3 => Fault::PostgresCrash(i),
@@ -44,6 +50,10 @@ impl Fault {
             5 => Fault::ApiAway(i),
             6 | 7 => Fault::Isolate(i),
             8 => Fault::ApiReplyLost(i),
+            9 => Fault::Hang(i),
+            10 => Fault::Order(i, OrderKind::Switchover),
+            11 => Fault::Order(i, OrderKind::Restart),
+            12 => Fault::Order(i, if rng.chance(50) { OrderKind::Fence } else { OrderKind::Unfence }),
             _ => Fault::Heal,
         }
     }
@@ -63,6 +73,7 @@ struct Server {
     switching: Option<(u64, bool, u32)>,
     ready_at: u64,
     followed: u32,
+    hung: bool,
 }
 
 struct Node {
@@ -96,10 +107,13 @@ pub struct World {
     api_cut: BTreeSet<InstanceId>,
     lose_reply: BTreeSet<InstanceId>,
     durability: Durability,
+    automatic: bool,
+    forgiven: bool,
     next_id: u64,
     next_commit: u64,
     acked: Vec<(u64, u64)>,
     api_requests: u64,
+    orders: Vec<(InstanceId, OrderReply)>,
     journal: VecDeque<String>,
     /// Disks, checkpoints, messages and the API server take seconds now and then.
     slow: bool,
@@ -126,6 +140,7 @@ impl World {
                 switching: None,
                 ready_at: 0,
                 followed: 0,
+                hung: false,
             },
             fence_at: None,
             stalled_until: 0,
@@ -145,10 +160,13 @@ impl World {
             api_cut: BTreeSet::new(),
             lose_reply: BTreeSet::new(),
             durability,
+            automatic: true,
+            forgiven: false,
             next_id: 1,
             next_commit: 0,
             acked: Vec::new(),
             api_requests: 0,
+            orders: Vec::new(),
             journal: VecDeque::new(),
             slow: false,
         }
@@ -172,6 +190,47 @@ impl World {
 
     pub fn acked(&self) -> usize {
         self.acked.len()
+    }
+
+    pub fn orders(&self) -> &[(InstanceId, OrderReply)] {
+        &self.orders
+    }
+
+    pub fn incarnation(&self, i: InstanceId) -> Option<Incarnation> {
+        self.nodes[index(i)].agent.as_ref().map(|a| a.me().incarnation)
+    }
+
+    pub fn configure(&mut self, durability: Durability, automatic: bool) {
+        (self.durability, self.automatic) = (durability, automatic);
+        for i in InstanceId::ALL {
+            let (at, event) = (self.now, Event::Configure(self.settings()));
+            self.nodes[index(i)].inbox.push_back((at, event));
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            timing: Timing::new(5_000).unwrap(),
+            durability: self.durability,
+            max_lag: 1_000,
+            automatic: self.automatic,
+            on_crash: OnPostgresCrash::Failover,
+        }
+    }
+
+    pub fn durability(&self) -> Durability {
+        self.record.1.durability
+    }
+
+    /// Its machine is gone for good.
+    pub fn lose(&mut self, i: InstanceId) {
+        self.inject(Fault::AgentCrash(i));
+        self.nodes[index(i)].restart_at = u64::MAX;
+    }
+
+    /// What is lost by a person's order is no violation.
+    pub fn forgive_loss(&mut self) {
+        self.forgiven = true;
     }
 
     pub fn api_requests(&self) -> u64 {
@@ -226,6 +285,10 @@ impl World {
         goal(self)
     }
 
+    pub fn run_until_agent(&mut self, i: InstanceId) {
+        self.run_until(|w| w.incarnation(i).is_some(), 60_000);
+    }
+
     pub fn run_for(&mut self, millis: u64) {
         let end = self.now + millis;
         while self.now < end {
@@ -233,6 +296,7 @@ impl World {
         }
     }
 
+    /// The ends of all faults, and of a person's wish that an instance stays down.
     pub fn heal(&mut self) {
         self.cut.clear();
         self.api_cut.clear();
@@ -266,6 +330,18 @@ impl World {
             }
             Fault::ApiReplyLost(i) => {
                 self.lose_reply.insert(i);
+            }
+            Fault::Hang(i) => {
+                let s = &mut self.nodes[index(i)].server;
+                s.hung = s.writable;
+            }
+            Fault::Order(i, kind) => {
+                let at = self.now;
+                let id = ReplyId(self.id());
+                if let Some(agent) = &self.nodes[index(i)].agent {
+                    let order = Event::Order(id, agent.term(), kind);
+                    self.nodes[index(i)].inbox.push_back((at, order));
+                }
             }
             Fault::Heal => self.heal(),
         }
@@ -330,8 +406,7 @@ impl World {
 
     fn start_agent(&mut self, i: InstanceId, clock: Ms) {
         let incarnation = Incarnation(self.id());
-        let timing = Timing::new(5_000).unwrap();
-        let settings = Settings { timing, durability: self.durability, max_lag: 1_000 };
+        let settings = self.settings();
         let n = &mut self.nodes[index(i)];
         let me = Holder { instance: i, incarnation };
         n.agent = Some(Authority::new(me, NodeId(index(i) as u64), settings, n.disk, clock));
@@ -359,6 +434,7 @@ impl World {
             end: (!up).then_some((TimelineId(s.timeline), end)),
             sync: s.proof,
             failed_starts: 0,
+            hung: s.hung,
         }
     }
 
@@ -366,7 +442,7 @@ impl World {
     fn streams(&self, i: InstanceId) -> bool {
         let (s, p) = (&self.nodes[index(i)].server, &self.nodes[index(i.peer())].server);
         let linked = !self.cut.contains(&i) && !self.cut.contains(&i.peer());
-        linked && s.state == PostgresState::Standby && p.writable && p.log.starts_with(&s.log)
+        linked && s.state == PostgresState::Standby && p.writable && !p.hung && p.log.starts_with(&s.log)
     }
 
     fn obey(&mut self, i: InstanceId, clock: Ms) {
@@ -387,6 +463,7 @@ impl World {
             (Want::Down, PostgresState::Starting | PostgresState::Promoting | PostgresState::Primary) => {
                 n.kill()
             }
+            (Want::Stopped, s) if s != PostgresState::Down => n.kill(),
             (Want::Initialise, _) => (s.directory, s.volume) = (Directory::Primary, Some(volume)),
             (Want::Primary, PostgresState::Down) => {
                 (s.state, s.ready_at) = (PostgresState::Starting, now + 300)
@@ -463,7 +540,7 @@ impl World {
 
     fn check_promoted(&mut self, i: InstanceId, log: &[u64]) {
         self.say(format!("{i} promoted with {} commits", log.len()));
-        if self.durability == Durability::Sync {
+        if self.durability() == Durability::Sync && !self.forgiven {
             let have: BTreeSet<u64> = log.iter().copied().collect();
             let missing: Vec<_> = self.acked.iter().filter(|(c, _)| !have.contains(c)).collect();
             assert!(missing.is_empty(), "S2: {missing:?} are lost\n{}", self.tail());
@@ -495,7 +572,7 @@ impl World {
             let other = self.nodes[index(i.peer())].server.log.len();
             let attached = self.streams(i.peer());
             let s = &mut self.nodes[index(i)].server;
-            if !s.writable {
+            if !s.writable || s.hung {
                 continue;
             }
             self.next_commit += 1;
@@ -510,116 +587,6 @@ impl World {
             self.acked.extend(newly.into_iter().rev().map(|c| (c, now)));
         }
     }
-
-    fn send(&mut self, i: InstanceId, command: Command) {
-        let delay =
-            1 + self.rng.below(20) + if self.slow && self.rng.chance(3) { self.rng.below(6_000) } else { 0 };
-        let at = self.now + delay;
-        let me = self.nodes[index(i)].agent.as_ref().map(|a| a.me().incarnation);
-        let Some(me) = me else { return };
-        match command {
-            Command::Persist(d) => {
-                let slow = 10 + if self.slow && self.rng.chance(10) { self.rng.below(4_000) } else { 0 };
-                self.nodes[index(i)].storing = Some((self.now + slow, d));
-            }
-            Command::Note(note) => self.say(format!("{i} {note:?}")),
-            Command::Read { asked } => {
-                self.api_requests += 1;
-                if self.api_cut.contains(&i) || delay > TIMEOUT {
-                    let failed = Event::Read { asked, outcome: ReadOutcome::Failed };
-                    self.nodes[index(i)].inbox.push_back((self.now + TIMEOUT, failed));
-                } else {
-                    self.flights.push((at, Flight::ApiRead(i, me, asked)));
-                }
-            }
-            Command::Cas { id, expected, record, .. } => {
-                self.api_requests += 1;
-                self.say(format!("{i} CAS term {} {} {}", record.term, record.primary.instance, record.mode));
-                if self.api_cut.contains(&i) {
-                    let gone = Event::Cas { id, outcome: CasOutcome::NotSent };
-                    self.nodes[index(i)].inbox.push_back((self.now + 50, gone));
-                } else {
-                    let unknown = Event::Cas { id, outcome: CasOutcome::Unknown };
-                    self.nodes[index(i)].inbox.push_back((self.now + TIMEOUT, unknown));
-                    self.flights.push((at, Flight::ApiCas(i, me, id, expected, record)));
-                }
-            }
-            Command::AskCanTake(_) if self.cut.contains(&i) => {
-                self.nodes[index(i)].inbox.push_back((self.now + TIMEOUT, Event::CanTakeReply(None)));
-            }
-            _ if self.cut.contains(&i) || self.rng.chance(1) => {}
-            other => {
-                if self.rng.chance(3) {
-                    let late = at + self.rng.below(8_000);
-                    self.flights.push((late, Flight::ToPeer(i, other.clone())));
-                }
-                self.flights.push((at, Flight::ToPeer(i, other)));
-            }
-        }
-    }
-
-    fn deliver(&mut self) {
-        let now = self.now;
-        let (due, later) = std::mem::take(&mut self.flights).into_iter().partition(|(at, _)| *at <= now);
-        self.flights = later;
-        let due: Vec<(u64, Flight)> = due;
-        for (_, flight) in due {
-            match flight {
-                Flight::ToPeer(from, command) => self.deliver_to(from.peer(), command),
-                Flight::ApiRead(i, me, asked) => {
-                    let (version, record) = self.record;
-                    let got = ReadOutcome::Got(Versioned { uid: LeaseUid(1), version, record });
-                    self.api_reply(i, me, Event::Read { asked, outcome: got });
-                }
-                Flight::ApiCas(i, me, id, expected, record) => {
-                    let outcome = if self.record.0 == expected {
-                        self.record = (Version(expected.0 + 1), record);
-                        self.say(format!(
-                            "RECORD term {} {} {}",
-                            record.term, record.primary.instance, record.mode
-                        ));
-                        CasOutcome::Won(self.record.0)
-                    } else {
-                        CasOutcome::Conflict
-                    };
-                    if !self.lose_reply.remove(&i) {
-                        self.api_reply(i, me, Event::Cas { id, outcome });
-                    }
-                }
-            }
-        }
-    }
-
-    fn api_reply(&mut self, i: InstanceId, me: Incarnation, event: Event) {
-        let alive = self.nodes[index(i)].agent.as_ref().is_some_and(|a| a.me().incarnation == me);
-        if alive && !self.api_cut.contains(&i) {
-            let at = self.now + 1 + self.rng.below(20);
-            self.nodes[index(i)].inbox.push_back((at, event));
-        } else if alive && let Event::Read { asked, .. } = event {
-            let failed = Event::Read { asked, outcome: ReadOutcome::Failed };
-            self.nodes[index(i)].inbox.push_back((self.now + TIMEOUT, failed));
-        }
-    }
-
-    fn deliver_to(&mut self, to: InstanceId, command: Command) {
-        if self.cut.contains(&to.peer()) {
-            return;
-        }
-        let reply = ReplyId(self.id());
-        let event = match command {
-            Command::Heartbeat(hb) => Event::Heartbeat(reply, hb),
-            Command::AnswerHeartbeat(_, answer) => Event::Answer(answer),
-            Command::AskCanTake(q) => Event::CanTake(reply, q),
-            Command::AnswerCanTake(_, answer) => Event::CanTakeReply(Some::<CanTakeReply>(answer)),
-            Command::Resign(r) => Event::Resignation(reply, r),
-            Command::AnswerResignation(_, answer) => Event::ResignReply(Some::<ResignReply>(answer)),
-            _ => return,
-        };
-        if self.nodes[index(to)].agent.is_some() {
-            let now = self.now;
-            self.nodes[index(to)].inbox.push_back((now, event));
-        }
-    }
 }
 
 impl Node {
@@ -632,6 +599,7 @@ impl Node {
     fn kill(&mut self) {
         self.server.state = PostgresState::Down;
         self.server.writable = false;
+        self.server.hung = false;
         self.server.sync_from = None;
         self.server.proof = SyncState::Off;
         self.server.switching = None;

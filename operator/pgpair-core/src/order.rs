@@ -1,0 +1,155 @@
+//! Orders: what a person (or the operator for one) asks of an instance. `POST` [`crate::report::wire::ORDER`].
+//!
+//! An order names the term that its sender knew. An agent refuses one of an earlier term: it was meant for another
+//! situation. What comes of an order is told in the reply and, while it is carried out, in the instance's report.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Incarnation, Term};
+
+/// One order to one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// Chosen by the sender; the same order sent again has the same id and is not carried out twice.
+    pub id: String,
+    /// The term that the sender knew.
+    pub term: Term,
+    /// What is to be done.
+    pub kind: OrderKind,
+}
+
+/// What can be ordered, and to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OrderKind {
+    /// To the primary: hand over to the standby after a clean stop. Refused unless the pair is `Paired`.
+    Switchover,
+    /// To the standby: take over, although the record does not open the way, from a primary that a person knows to be dead.
+    Promote {
+        /// The incarnation that is dead: the one that the record names.
+        dead: Incarnation,
+    },
+    /// To the standby: take over as soon as the rules allow it, although it is not set to do so by itself. The trigger file
+    /// of a person means this, after a primary that lives has been asked for a switchover.
+    TakeOver,
+    /// To either: stop postgres politely and start it again. A standby waits until the primary goes on alone.
+    Restart,
+    /// To either: stop postgres and keep it down, also after a restart of the agent. A primary hands over first, if it can.
+    Fence,
+    /// To either: the end of [`OrderKind::Fence`].
+    Unfence,
+    /// To the standby: have its data directory copied anew by the operator.
+    Rebuild,
+}
+
+impl OrderKind {
+    /// A stable word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OrderKind::Switchover => "Switchover",
+            OrderKind::Promote { .. } => "Promote",
+            OrderKind::TakeOver => "TakeOver",
+            OrderKind::Restart => "Restart",
+            OrderKind::Fence => "Fence",
+            OrderKind::Unfence => "Unfence",
+            OrderKind::Rebuild => "Rebuild",
+        }
+    }
+}
+
+/// The answer to an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OrderReply {
+    /// It is being carried out: see the report.
+    Accepted,
+    /// It is done.
+    Done,
+    /// It is not carried out.
+    Refused(OrderRefusal),
+}
+
+/// Why an order is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OrderRefusal {
+    /// A later term has begun since the order was given.
+    TermIsOver,
+    /// The record could not be read.
+    RecordUnknown,
+    /// The order is for a primary.
+    NotPrimary,
+    /// The order is for a standby.
+    NotStandby,
+    /// The record is `Solo`: the standby may not take over.
+    NotPaired,
+    /// Another order, a take-over or a resignation is under way.
+    Busy,
+    /// The primary that is said to be dead has been heard within `ttl`.
+    PrimaryIsAlive,
+    /// The record names another incarnation than the one that is said to be dead.
+    OtherIncarnation,
+    /// The standby said that it cannot take over.
+    StandbyCannot,
+    /// It took too long and was given up; the instance goes on as before.
+    TimedOut,
+    /// The instance has no usable data directory.
+    NoData,
+}
+
+impl OrderRefusal {
+    /// A stable word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OrderRefusal::TermIsOver => "TermIsOver",
+            OrderRefusal::RecordUnknown => "RecordUnknown",
+            OrderRefusal::NotPrimary => "NotPrimary",
+            OrderRefusal::NotStandby => "NotStandby",
+            OrderRefusal::NotPaired => "NotPaired",
+            OrderRefusal::Busy => "Busy",
+            OrderRefusal::PrimaryIsAlive => "PrimaryIsAlive",
+            OrderRefusal::OtherIncarnation => "OtherIncarnation",
+            OrderRefusal::StandbyCannot => "StandbyCannot",
+            OrderRefusal::TimedOut => "TimedOut",
+            OrderRefusal::NoData => "NoData",
+        }
+    }
+
+    /// What it means and what to do, for people.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            OrderRefusal::TermIsOver => {
+                "a later term has begun since the order was given; look at the pair and order again"
+            }
+            OrderRefusal::RecordUnknown => {
+                "the record cannot be read; order again when the API server answers"
+            }
+            OrderRefusal::NotPrimary => "the instance is not the primary",
+            OrderRefusal::NotStandby => "the instance is not a running standby",
+            OrderRefusal::NotPaired => {
+                "the standby may not take over now (mode Solo); wait for FailoverReady"
+            }
+            OrderRefusal::Busy => "another order or a change of primary is under way",
+            OrderRefusal::PrimaryIsAlive => "the primary was heard a moment ago; use a switchover",
+            OrderRefusal::OtherIncarnation => {
+                "the record names another incarnation; look at the pair and order again"
+            }
+            OrderRefusal::StandbyCannot => "the standby says that it cannot take over; its log tells why",
+            OrderRefusal::TimedOut => "it took too long and was given up; everything is as before",
+            OrderRefusal::NoData => "the instance has no usable data directory",
+        }
+    }
+}
+
+/// How far the last order of an instance has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderReport {
+    /// The order.
+    pub id: String,
+    /// What was ordered.
+    pub kind: OrderKind,
+    /// How far it has come.
+    pub reply: OrderReply,
+}
