@@ -1,73 +1,62 @@
-//! `kubectl pgpair`: what a person wants to know about a pair.
+//! `kubectl pgpair`: what a person wants to know about a pair, and what a person may order.
 
+mod args;
+mod certs;
+mod cluster;
+mod follow;
+mod loss;
+#[cfg(test)]
+mod mock;
+mod order;
+mod orders;
 mod page;
+mod psql;
+mod status;
 
-use std::time::Duration;
+use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
-use jiff::Timestamp;
-use kube::config::KubeConfigOptions;
-use kube::{Api, Client, Config};
-use pgpair_api::PgReplicaPair;
+use clap::Parser;
+use pgpair_api::order::UserOrderKind;
 
-/// For the API server to answer.
-const LIMIT: Duration = Duration::from_secs(15);
-
-#[derive(Parser)]
-#[command(name = "kubectl pgpair", version, about = "PostgreSQL pairs, for people")]
-struct Args {
-    /// Context of the kubeconfig.
-    #[arg(long, global = true)]
-    context: Option<String>,
-    /// Namespace; default: that of the context.
-    #[arg(short, long, global = true)]
-    namespace: Option<String>,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Roles, lag, archive, and the last failover.
-    Status {
-        /// Name of the pair.
-        name: String,
-        /// A page for people, or the resource's status as JSON.
-        #[arg(short, long, value_enum, default_value_t = Output::Page)]
-        output: Output,
-    },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Page,
-    Json,
-}
+use crate::args::{Cli, Command};
+use crate::cluster::Cluster;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
     // An error means that another provider was installed before, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    let config = Config::from_kubeconfig(&options).await.context("reading the kubeconfig")?;
-    let namespace = args.namespace.unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).context("building a client of the cluster")?;
-    match args.command {
-        Command::Status { name, output } => status(client, &namespace, &name, output).await,
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-async fn status(client: Client, namespace: &str, name: &str, output: Output) -> anyhow::Result<()> {
-    let api: Api<PgReplicaPair> = Api::namespaced(client, namespace);
-    let pair = tokio::time::timeout(LIMIT, api.get(name))
-        .await
-        .with_context(|| format!("the cluster's API did not answer within {} s", LIMIT.as_secs()))?
-        .with_context(|| format!("reading pair {namespace}/{name}"))?;
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&pair.status)?),
-        Output::Page => print!("{}", page::render(&pair, Timestamp::now())),
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let cluster = Cluster::connect(&cli.access).await?;
+    match cli.command {
+        Command::Status { name, output, watch: false } => status::once(&cluster, &name, output).await,
+        Command::Status { name, output, watch: true } => status::watch(&cluster, &name, output).await,
+        Command::Switchover { name, follow } => orders::switchover(&cluster, &name, follow).await,
+        // Whether the primary is dead was asked by the parser; the agent looks again.
+        Command::Promote { name, primary_is_dead: _, confirm, follow } => {
+            orders::promote(&cluster, &name, confirm, follow).await
+        }
+        Command::Restart(one) => orders::simple(&cluster, UserOrderKind::Restart, &one).await,
+        Command::Fence(one) => orders::simple(&cluster, UserOrderKind::Fence, &one).await,
+        Command::Unfence(one) => orders::simple(&cluster, UserOrderKind::Unfence, &one).await,
+        Command::Rebuild { one, confirm } => orders::rebuild(&cluster, &one, confirm).await,
+        Command::Psql { name, instance, args } => {
+            let pair = cluster.pair(&name).await?;
+            let instance = match instance {
+                Some(text) => args::instance(&name, &text)?,
+                None => cluster.record(&name).await?.primary.instance,
+            };
+            let pod = format!("{name}-{instance}-0");
+            psql::run(&cli.access, &cluster.namespace, &pod, &pair.spec.bootstrap.database, &args)
+        }
+        Command::Certs { name, output } => certs::show(&cluster, &name, output).await,
     }
-    Ok(())
 }

@@ -5,8 +5,12 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use pgpair_api::PgReplicaPair;
 use pgpair_api::status::{
-    ArchiveStatus, FailoverStatus, InstanceStatus, LagStatus, LagValue, PgReplicaPairStatus,
+    ArchiveStatus, CertificateStatus, FailoverStatus, InstanceStatus, LagStatus, LagValue, OrderStatus,
+    PgReplicaPairStatus, RpoBasis, RpoStatus, RtoStatus, SeedingStatus, StorageStatus,
 };
+
+/// A certificate is renewed 30 days before its end; with less than this left, something keeps the operator from it. Seconds.
+const LATE: i64 = 20 * 86_400;
 
 /// The page. What is not known is shown as `-`.
 #[must_use]
@@ -27,10 +31,15 @@ pub fn render(pair: &PgReplicaPair, now: Timestamp) -> String {
     if let Some(lag) = &status.lag {
         lag_lines(&mut out, lag);
     }
+    estimates(&mut out, status.rpo.as_ref(), status.rto.as_ref());
     archives(&mut out, &status.archive, now);
+    volumes(&mut out, &status.storage);
     if let Some(seeding) = &status.seeding {
-        let percent = seeding.percent.map_or_else(|| "-".to_owned(), |p| format!("{p} %"));
-        line(&mut out, &format!("\nSEEDING   {} by Job {}: {percent}", seeding.instance, seeding.job));
+        seeding_line(&mut out, seeding);
+    }
+    expiring(&mut out, &status.certificates, now);
+    if let Some(order) = &status.order {
+        order_line(&mut out, order, now);
     }
     if let Some(failover) = &status.last_failover {
         failover_lines(&mut out, failover, now);
@@ -85,6 +94,9 @@ fn instances(out: &mut String, instances: &[InstanceStatus]) {
         if let Some(refusal) = &i.refusal {
             line(out, &format!("{:wide$}  waits: {refusal}", ""));
         }
+        if !i.pending_restart.is_empty() {
+            line(out, &format!("{:wide$}  needs a restart for: {}", "", i.pending_restart.join(", ")));
+        }
     }
 }
 
@@ -101,6 +113,93 @@ fn lag_lines(out: &mut String, lag: &LagStatus) {
             value(lag.total)
         ),
     );
+}
+
+/// What the loss of the primary would cost now.
+fn estimates(out: &mut String, rpo: Option<&RpoStatus>, rto: Option<&RtoStatus>) {
+    if rpo.is_none() && rto.is_none() {
+        return;
+    }
+    line(out, "");
+    if let Some(rpo) = rpo {
+        let number = || {
+            let bytes = rpo.bytes.map(bytes);
+            let seconds = rpo.seconds.map(|s| format!("{s:.1} s"));
+            let known: Vec<_> = [bytes, seconds].into_iter().flatten().collect();
+            if known.is_empty() { "not known".into() } else { known.join(", ") }
+        };
+        let text = match rpo.basis {
+            RpoBasis::Synchronous => "nothing acknowledged".to_owned(),
+            RpoBasis::Lag => number(),
+            RpoBasis::NotProtected => {
+                format!("nothing while its volume exists; a forced promotion: {}", number())
+            }
+            RpoBasis::Unknown => "not known".to_owned(),
+        };
+        line(out, &format!("LOSS      if the primary were lost now: {text}"));
+    }
+    if let Some(rto) = rto {
+        let all: Vec<_> = rto.estimates.iter().map(|e| format!("{} {:.1} s", e.cause, e.seconds)).collect();
+        let text = if all.is_empty() { "nobody takes over by himself".to_owned() } else { all.join(", ") };
+        line(out, &format!("GAP       {text}"));
+    }
+}
+
+fn volumes(out: &mut String, volumes: &[StorageStatus]) {
+    if volumes.is_empty() {
+        return;
+    }
+    line(out, "");
+    for volume in volumes {
+        let left = |free: Option<i64>, all: Option<i64>| match (free, all) {
+            (Some(free), Some(all)) => format!("{} of {} free", bytes(free), bytes(all)),
+            _ => "-".to_owned(),
+        };
+        let mut text = format!(
+            "VOLUMES   {}: data {}, archive {}",
+            volume.instance,
+            left(volume.data_free_bytes, volume.data_bytes),
+            left(volume.archive_free_bytes, volume.archive_bytes)
+        );
+        if let Some(seconds) = volume.full_in_seconds {
+            let _ = write!(text, ", full in {}", span(seconds));
+        }
+        line(out, &text);
+    }
+}
+
+fn seeding_line(out: &mut String, seeding: &SeedingStatus) {
+    let percent = seeding.percent.map_or_else(|| "-".to_owned(), |p| format!("{p} %"));
+    let size = match (seeding.done_bytes, seeding.total_bytes) {
+        (Some(done), Some(total)) => format!(" ({} of {})", bytes(done), bytes(total)),
+        _ => String::new(),
+    };
+    line(out, &format!("\nSEEDING   {} by Job {}: {percent}{size}", seeding.instance, seeding.job));
+}
+
+/// Only what should have been renewed long ago: `certs` shows all.
+fn expiring(out: &mut String, certificates: &[CertificateStatus], now: Timestamp) {
+    for c in certificates {
+        let left = c.not_after.0.as_second() - now.as_second();
+        if left < LATE {
+            line(
+                out,
+                &format!(
+                    "\nCERTIFICATE  {} ends {}: the operator should have renewed it",
+                    c.secret,
+                    until(left)
+                ),
+            );
+        }
+    }
+}
+
+fn order_line(out: &mut String, order: &OrderStatus, now: Timestamp) {
+    let when = order.time.as_ref().map_or_else(|| "-".to_owned(), |t| ago(t.0, now));
+    let to = order.instance.as_ref().map(|i| format!(" of {i}")).unwrap_or_default();
+    let reason = order.reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
+    let message = order.message.as_ref().map(|m| format!(": {m}")).unwrap_or_default();
+    line(out, &format!("\nLAST ORDER  {}{to}, {:?}{reason}, {when}{message}", order.kind, order.state));
 }
 
 fn archives(out: &mut String, archives: &[ArchiveStatus], now: Timestamp) {
@@ -132,87 +231,114 @@ fn failover_lines(out: &mut String, failover: &FailoverStatus, now: Timestamp) {
         out,
         &format!(
             "\nLAST FAILOVER  {} -> {}, term {}, cause {}, {when}",
-            failover.from, failover.to, failover.term, failover.cause
+            failover.from,
+            failover.to,
+            failover.term,
+            [Some(failover.cause.clone()), failover.evidence.clone()]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("/"),
         ),
     );
     for step in &failover.steps {
         line(out, &format!("  {:>+7} ms  {}", step.offset_ms, step.step));
     }
+    if let Some(rejoin) = &failover.rejoin {
+        let kept = match failover.bytes_lost {
+            Some(0) => ", nothing lost".to_owned(),
+            Some(lost) => format!(", {} of its log are kept in lost/ ({})", bytes(lost), range(failover)),
+            None => String::new(),
+        };
+        line(out, &format!("  {} came back: {rejoin}{kept}", failover.from));
+    }
 }
 
-fn bytes(bytes: i64) -> String {
+fn range(failover: &FailoverStatus) -> String {
+    let dash = |lsn: &Option<String>| lsn.clone().unwrap_or_else(|| "-".into());
+    format!("{} to {}", dash(&failover.lost_from), dash(&failover.lost_to))
+}
+
+pub(crate) fn bytes(bytes: i64) -> String {
     const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
     let unit = (0..3).take_while(|u| bytes >> (10 * (u + 1)) > 0).count();
     format!("{} {}", bytes >> (10 * unit), UNITS[unit])
 }
 
-fn ago(then: Timestamp, now: Timestamp) -> String {
+pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second() - then.as_second();
+    if seconds < 0 { "by a clock ahead of this one".into() } else { format!("{} ago", span(seconds)) }
+}
+
+/// A time that is still to come, by its distance in seconds.
+pub(crate) fn until(seconds: i64) -> String {
+    if seconds < 0 { format!("{} ago", span(-seconds)) } else { format!("in {}", span(seconds)) }
+}
+
+fn span(seconds: i64) -> String {
     match seconds {
-        ..0 => "by a clock ahead of this one".into(),
-        0..120 => format!("{seconds} s ago"),
-        120..7200 => format!("{} min ago", seconds / 60),
-        7200..172_800 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} d ago", seconds / 86400),
+        ..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mock;
 
     fn pair(status: serde_json::Value) -> PgReplicaPair {
-        serde_json::from_value(serde_json::json!({
-            "apiVersion": "pgpair.dev/v1alpha1", "kind": "PgReplicaPair",
-            "metadata": {"name": "orders", "namespace": "shop"}, "spec": {}, "status": status,
-        }))
-        .unwrap()
+        serde_json::from_value(mock::pair(status)).unwrap()
     }
 
-    fn full() -> PgReplicaPair {
-        pair(serde_json::json!({
+    fn full() -> serde_json::Value {
+        serde_json::json!({
             "primary": "orders-b", "term": 2, "mode": "Paired", "timeline": 2,
             "conditions": [{"type": "Ready", "status": "True", "reason": "PrimaryAcceptsWrites", "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z"}],
             "instances": [
                 {"name": "orders-a", "role": "Standby", "ready": true, "node": "n1", "state": "Standby",
-                 "flushLsn": "0/5000060", "replayLsn": "0/5000060"},
+                 "flushLsn": "0/5000060", "replayLsn": "0/5000060", "pendingRestart": ["shared_buffers"]},
                 {"name": "orders-b", "role": "Primary", "ready": true, "node": "n2", "state": "Primary",
                  "flushLsn": "0/5000060", "refusal": "ApiUnreachable"}],
             "lag": {"summary": "48 MiB, 3 s", "receive": {"bytes": 0, "seconds": 0.0},
                 "total": {"bytes": 50331648, "seconds": 3.25}},
+            "rpo": {"basis": "Synchronous"},
+            "rto": {"estimates": [{"cause": "PostgresKilled", "seconds": 0.5}, {"cause": "NodeLost", "seconds": 6.5}]},
             "archive": [{"instance": "orders-a", "lastSegment": "000000020000000000000004",
                 "lastArchivedTime": "2026-01-01T00:00:30Z", "failures": 2, "lastFailure": "no space"}],
-            "lastFailover": {"term": 2, "cause": "Resigned", "from": "orders-a", "to": "orders-b",
-                "startedAt": "2026-01-01T00:00:00Z",
+            "storage": [{"instance": "orders-a", "dataBytes": 10737418240_i64, "dataFreeBytes": 2147483648_i64,
+                "archiveBytes": 10737418240_i64, "archiveFreeBytes": 1048576, "fullInSeconds": 7200}],
+            "seeding": {"instance": "orders-a", "job": "orders-a-seed-2", "doneBytes": 1048576, "totalBytes": 4194304,
+                "percent": 25},
+            "certificates": [{"secret": "orders-a-tls", "notAfter": "2026-03-01T00:00:00Z"},
+                {"secret": "orders-b-tls", "notAfter": "2026-01-11T00:01:00Z"}],
+            "order": {"id": "x-1", "kind": "Restart", "instance": "orders-a", "state": "Refused", "reason": "Busy",
+                "message": "another order is under way", "time": "2026-01-01T00:00:50Z"},
+            "lastFailover": {"term": 2, "cause": "Evidence", "evidence": "VolumeLock", "from": "orders-a",
+                "to": "orders-b", "startedAt": "2026-01-01T00:00:00Z", "rejoin": "Rewound", "bytesLost": 4096,
+                "lostFrom": "0/4000000", "lostTo": "0/4001000",
                 "steps": [{"step": "Noticed", "at": "2026-01-01T00:00:00Z", "offsetMs": 0},
                           {"step": "Endpoint", "at": "2026-01-01T00:00:00.310Z", "offsetMs": 310}]},
-        }))
+        })
     }
 
     #[test]
-    fn a_page_tells_roles_lag_archive_and_the_last_failover() {
-        let page = render(&full(), "2026-01-01T00:01:00Z".parse().unwrap());
-        let expected = "\
-shop/orders, PostgreSQL 17, Sync
-primary orders-b, term 2, mode Paired, timeline 2
+    fn a_page_tells_everything_that_the_status_knows() {
+        insta::assert_snapshot!(render(&pair(full()), "2026-01-01T00:01:00Z".parse().unwrap()));
+    }
 
-  Ready            True     PrimaryAcceptsWrites
-
-INSTANCE  ROLE      STATE        READY  NODE          FLUSHED         REPLAYED
-orders-a  Standby   Standby      yes    n1            0/5000060       0/5000060
-orders-b  Primary   Primary      yes    n2            0/5000060       -
-          waits: ApiUnreachable
-
-LAG       receive 0 B in 0.0 s, replay -, total 48 MiB in 3.2 s
-
-ARCHIVE   orders-a: 000000020000000000000004, 30 s ago, 2 failures: no space
-
-LAST FAILOVER  orders-a -> orders-b, term 2, cause Resigned, 60 s ago
-       +0 ms  Noticed
-     +310 ms  Endpoint
-";
-        assert_eq!(page, expected);
+    #[test]
+    fn a_pair_that_is_solo_is_told_what_is_at_stake() {
+        let status = serde_json::json!({
+            "primary": "orders-a", "term": 2, "mode": "Solo", "rto": {},
+            "rpo": {"basis": "NotProtected", "bytes": 2048},
+            "lastFailover": {"term": 2, "cause": "Resigned", "from": "orders-b", "to": "orders-a",
+                "rejoin": "Followed", "bytesLost": 0},
+        });
+        insta::assert_snapshot!(render(&pair(status), "2026-01-01T00:01:00Z".parse().unwrap()));
     }
 
     #[test]

@@ -1,0 +1,326 @@
+//! The verbs that give an order: what is said before, the order itself, what is said after.
+
+use std::io::{self, IsTerminal};
+
+use anyhow::bail;
+use jiff::Timestamp;
+use pgpair_api::PgReplicaPair;
+use pgpair_api::order::{UserOrder, UserOrderKind, order_id};
+use pgpair_api::status::{OrderState, OrderStatus};
+use pgpair_core::record::Record;
+
+use crate::args::{self, Confirm, Follow, OneInstance, Output};
+use crate::cluster::Cluster;
+use crate::follow::{self, Outcome};
+use crate::loss;
+use crate::order;
+
+/// Hand over.
+///
+/// # Errors
+/// It did not come to `Done`.
+pub async fn switchover(cluster: &Cluster, name: &str, how: Follow) -> anyhow::Result<()> {
+    let record = cluster.record(name).await?;
+    let request = order::new(UserOrderKind::Switchover, None, &record, id())?;
+    carry_out(cluster, name, &request, how).await
+}
+
+/// Restart, fence, unfence.
+///
+/// # Errors
+/// The instance is not this pair's, or it did not come to `Done`.
+pub async fn simple(cluster: &Cluster, kind: UserOrderKind, one: &OneInstance) -> anyhow::Result<()> {
+    let request = to_one(cluster, kind, one).await?.1;
+    carry_out(cluster, &one.name, &request, one.follow).await
+}
+
+/// Copy the standby anew.
+///
+/// # Errors
+/// It is the primary, nobody confirmed it, or it did not come to `Done`.
+pub async fn rebuild(cluster: &Cluster, one: &OneInstance, confirm: Confirm) -> anyhow::Result<()> {
+    let (record, request) = to_one(cluster, UserOrderKind::Rebuild, one).await?;
+    if request.instance == Some(record.primary.instance) {
+        bail!(
+            "{}-{} is the primary: only a standby is copied anew; hand over first with `kubectl pgpair switchover {}`",
+            one.name,
+            record.primary.instance,
+            one.name
+        );
+    }
+    eprintln!(
+        "REBUILD {}/{}: the standby stops and its data is copied anew from the primary; nobody can take over until it is done.",
+        cluster.namespace, one.name
+    );
+    ask(&one.name, confirm)?;
+    carry_out(cluster, &one.name, &request, one.follow).await
+}
+
+/// Make the standby primary.
+///
+/// # Errors
+/// The record is unreadable, nobody confirmed it, or it did not come to `Done`.
+pub async fn promote(cluster: &Cluster, name: &str, confirm: Confirm, how: Follow) -> anyhow::Result<()> {
+    let record = cluster.record(name).await?;
+    let request = order::new(UserOrderKind::Promote, None, &record, id())?;
+    let pair = cluster.pair(name).await?;
+    eprint!("{}", before_promotion(&pair, &record, Timestamp::now()));
+    ask(name, confirm)?;
+    carry_out(cluster, name, &request, how).await
+}
+
+async fn to_one(
+    cluster: &Cluster,
+    kind: UserOrderKind,
+    one: &OneInstance,
+) -> anyhow::Result<(Record, UserOrder)> {
+    let instance = args::instance(&one.name, &one.instance)?;
+    let record = cluster.record(&one.name).await?;
+    let request = order::new(kind, Some(instance), &record, id())?;
+    Ok((record, request))
+}
+
+fn id() -> String {
+    order_id(Timestamp::now().as_second(), &order::word(rand::random()))
+}
+
+fn ask(name: &str, confirm: Confirm) -> anyhow::Result<()> {
+    if confirm.yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        bail!("there is no terminal to ask on, so nothing was ordered: give --yes if you mean it");
+    }
+    order::confirm(name, &mut io::stdin().lock(), &mut io::stderr())
+}
+
+/// What a person has to know before the word is given.
+fn before_promotion(pair: &PgReplicaPair, record: &Record, now: Timestamp) -> String {
+    let name = pair.metadata.name.as_deref().unwrap_or("-");
+    let namespace = pair.metadata.namespace.as_deref().unwrap_or("-");
+    let (old, new) = (record.primary.instance, record.primary.instance.peer());
+    format!(
+        "PROMOTE {namespace}/{name}: {name}-{new} becomes the primary in place of {name}-{old}.
+  dead by your word  {name}-{old}, incarnation {}, term {}, mode {}
+  estimated loss     {}
+  If it is alive after all, it takes writes until it sees the record; those are lost too.
+",
+        record.primary.incarnation,
+        record.term,
+        record.mode,
+        loss::estimate(pair, record, now),
+    )
+}
+
+async fn carry_out(cluster: &Cluster, name: &str, request: &UserOrder, how: Follow) -> anyhow::Result<()> {
+    if let Some(other) = follow::unfinished(&cluster.pair(name).await?) {
+        bail!(
+            "order {} ({}) is under way: watch it with `kubectl pgpair status {name} --watch`, then order again",
+            other.id,
+            other.kind
+        );
+    }
+    cluster.order(name, &request.to_json()).await?;
+    eprintln!("{} of {}/{name} ordered, id {}", request.kind.as_str(), cluster.namespace, request.id);
+    let tell = |now: &OrderStatus| {
+        eprintln!("{}", now.message.as_deref().unwrap_or("under way"));
+    };
+    let outcome = follow::follow(cluster, name, request, how.limit(), tell).await;
+    conclude(name, request, &outcome, how)
+}
+
+fn conclude(name: &str, request: &UserOrder, outcome: &Outcome, how: Follow) -> anyhow::Result<()> {
+    let what = format!("{} of {name}", request.kind.as_str());
+    if how.output == Output::Json
+        && let Outcome::Ended(order) | Outcome::Running(order) = outcome
+    {
+        println!("{}", serde_json::to_string_pretty(order)?);
+    }
+    let text = sentence(&what, name, outcome, how.timeout);
+    match outcome {
+        Outcome::Ended(order) if order.state == OrderState::Done => {
+            if how.output == Output::Page {
+                println!("{text}");
+            }
+            Ok(())
+        }
+        _ => bail!("{text}"),
+    }
+}
+
+/// The outcome for people.
+fn sentence(what: &str, name: &str, outcome: &Outcome, limit: u64) -> String {
+    match outcome {
+        Outcome::Ended(order) => {
+            let state = match order.state {
+                OrderState::Done => "done",
+                OrderState::Refused => "refused",
+                OrderState::Failed => "failed",
+                OrderState::Running => "under way",
+            };
+            let mut text = format!("{what}: {state}");
+            if order.state != OrderState::Done
+                && let Some(reason) = &order.reason
+            {
+                text += &format!(" ({reason})");
+            }
+            if let Some(message) = &order.message {
+                text += &format!(": {message}");
+            }
+            let next = order.reason.as_deref().and_then(|reason| order::next_step(name, reason));
+            if order.state != OrderState::Done
+                && let Some(next) = next
+            {
+                text += &format!("\nwhat to do: {next}");
+            }
+            text
+        }
+        Outcome::Running(order) => format!(
+            "{what}: no outcome within {limit} s, it is still under way (order {})\nwhat to do: watch it with `kubectl pgpair status {name} --watch`",
+            order.id
+        ),
+        Outcome::Withdrawn => format!(
+            "{what}: no operator took the order up within {limit} s, so it was taken back and will not be carried out\nwhat to do: look whether the operator runs: kubectl get pods -A -l app.kubernetes.io/name=pgreplicapair-operator"
+        ),
+        Outcome::Unknown(why) => format!(
+            "{what}: no operator took the order up within {limit} s, and it could not be taken back: {why}\nwhat to do: look at `kubectl pgpair status {name}`; the order may still be carried out in this term"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::mock::{self, Seen};
+
+    const HOW: Follow = Follow { timeout: 120, output: Output::Page };
+    const YES: Confirm = Confirm { yes: true };
+
+    /// An operator that ends every order at once.
+    fn server(
+        state: &'static str,
+        reason: Option<&'static str>,
+    ) -> (Cluster, tokio::task::JoinHandle<Vec<Seen>>) {
+        mock::cluster(move |now, before| {
+            if now.path.contains("/leases/") {
+                return (StatusCode::OK, mock::lease());
+            }
+            let order = before.iter().find(|s| s.method == Method::PATCH).map(given);
+            let status = order.map_or(Value::Null, |o| {
+                json!({"order": {"id": o["id"], "kind": o["kind"], "state": state, "reason": reason, "message": "said"}})
+            });
+            (StatusCode::OK, mock::pair(status))
+        })
+    }
+
+    /// The order in the annotation of a patch.
+    fn given(patch: &Seen) -> Value {
+        let text = patch.body["metadata"]["annotations"]["pgpair.dev/order"].as_str().unwrap();
+        serde_json::from_str(text).unwrap()
+    }
+
+    async fn orders(server: tokio::task::JoinHandle<Vec<Seen>>) -> Vec<Value> {
+        let seen = tokio::time::timeout(std::time::Duration::from_secs(5), server).await.unwrap().unwrap();
+        seen.iter().filter(|s| s.method == Method::PATCH).map(given).collect()
+    }
+
+    fn one(instance: &str) -> OneInstance {
+        OneInstance { name: "orders".into(), instance: instance.into(), follow: HOW }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_promotion_names_the_incarnation_and_the_term_that_the_lease_shows() {
+        let (cluster, server) = server("Done", None);
+        promote(&cluster, "orders", YES, HOW).await.unwrap();
+        drop(cluster);
+        let orders = orders(server).await;
+        assert_eq!(orders.len(), 1);
+        assert_eq!(orders[0]["kind"], "Promote");
+        assert_eq!((&orders[0]["term"], &orders[0]["dead"]), (&json!(3), &json!("00000000000000aa")));
+        assert_eq!(orders[0]["instance"], Value::Null);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_to_one_instance_names_it() {
+        let (cluster, server) = server("Done", None);
+        simple(&cluster, UserOrderKind::Fence, &one("orders-b")).await.unwrap();
+        drop(cluster);
+        let orders = orders(server).await;
+        assert_eq!((&orders[0]["kind"], &orders[0]["instance"]), (&json!("Fence"), &json!("b")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_done_is_a_success_and_a_refusal_says_what_to_do() {
+        for (state, reason) in [("Refused", "NotPaired"), ("Failed", "TimedOut")] {
+            let (cluster, _server) = server(state, Some(reason));
+            let error = switchover(&cluster, "orders", HOW).await.unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains("said"), "{error}");
+            assert!(error.contains("what to do: "), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_primary_is_never_rebuilt() {
+        let (cluster, server) = server("Done", None);
+        let error = rebuild(&cluster, &one("a"), YES).await.unwrap_err().to_string();
+        assert!(error.contains("switchover orders"), "{error}");
+        drop(cluster);
+        assert_eq!(orders(server).await, Vec::<Value>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_order_is_given_while_another_one_is_under_way() {
+        let (cluster, server) = mock::cluster(|now, _| {
+            let running = json!({"order": {"id": "x", "kind": "Restart", "state": "Running"}});
+            let answer = if now.path.contains("/leases/") { mock::lease() } else { mock::pair(running) };
+            (StatusCode::OK, answer)
+        });
+        let error = switchover(&cluster, "orders", HOW).await.unwrap_err().to_string();
+        assert!(error.contains("order x (Restart) is under way"), "{error}");
+        drop(cluster);
+        assert_eq!(orders(server).await, Vec::<Value>::new());
+    }
+
+    #[test]
+    fn before_a_promotion_a_person_reads_who_is_said_to_be_dead_and_what_is_lost() {
+        let status = json!({"conditions": [{"type": "FailoverReady", "status": "False", "reason": "Solo",
+            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+        let pair = serde_json::from_value(mock::pair(status)).unwrap();
+        let record = Record {
+            term: pgpair_core::ids::Term(3),
+            primary: pgpair_core::record::Holder {
+                instance: pgpair_core::ids::InstanceId::A,
+                incarnation: pgpair_core::ids::Incarnation(0xaa),
+            },
+            ..Record::initial()
+        };
+        insta::assert_snapshot!(before_promotion(&pair, &record, "2026-01-01T01:00:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn every_outcome_is_a_sentence_with_what_to_do() {
+        let order = |state, reason: Option<&str>| OrderStatus {
+            id: "000000ab-1".into(),
+            kind: "Switchover".into(),
+            instance: None,
+            state,
+            reason: reason.map(Into::into),
+            message: Some("the operator's words".into()),
+            time: None,
+            estimated_loss: None,
+        };
+        let text = |outcome: &Outcome| sentence("Switchover of orders", "orders", outcome, 120);
+        let all = [
+            Outcome::Ended(order(OrderState::Done, None)),
+            Outcome::Ended(order(OrderState::Refused, Some("NotPaired"))),
+            Outcome::Ended(order(OrderState::Failed, Some("Other"))),
+            Outcome::Running(order(OrderState::Running, None)),
+            Outcome::Withdrawn,
+            Outcome::Unknown("no answer".into()),
+        ];
+        insta::assert_snapshot!(all.iter().map(text).collect::<Vec<_>>().join("\n\n"));
+    }
+}
