@@ -165,6 +165,12 @@ impl Authority {
         self.peer
     }
 
+    /// The times in force.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
     /// Postgres as last told.
     #[must_use]
     pub fn postgres(&self) -> &PgFacts {

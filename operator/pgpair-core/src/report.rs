@@ -273,4 +273,6 @@ pub mod wire {
     pub const CONFIG: &str = "/v1/config";
     /// `GET`: state that a rejoining instance compares itself with.
     pub const TIMELINE: &str = "/v1/timeline";
+    /// `GET`: what of the log an instance needs to start again; older log may be removed from the peer's archive.
+    pub const NEEDS: &str = "/v1/needs";
 }

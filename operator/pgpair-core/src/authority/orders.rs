@@ -141,6 +141,11 @@ impl Authority {
                 }
                 return OrderReply::Done;
             }
+            // The named incarnation ran on another node: with a person's word for its death, the lock here counts again.
+            OrderKind::Promote { dead } if self.is_elsewhere() && self.predecessor_is(dead) => {
+                self.durable.node = Some(self.node);
+                return OrderReply::Done;
+            }
             OrderKind::Fence => Ok(JobKind::Fence),
             _ if self.is_busy() => Err(OrderRefusal::Busy),
             OrderKind::Restart => self.judge_restart(),

@@ -174,7 +174,7 @@ impl Authority {
         self.read(now);
     }
 
-    fn predecessor_is(&self, incarnation: Incarnation) -> bool {
+    pub(super) fn predecessor_is(&self, incarnation: Incarnation) -> bool {
         let named = self.record().map(|r| r.primary);
         named.is_some_and(|n| n.instance == self.me.instance && n.incarnation == incarnation)
     }
