@@ -24,6 +24,12 @@ pub fn yaml() -> Result<String, serde_saphyr::ser::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use crate::validate::{Defaults, validate};
+
     #[test]
     fn the_committed_definition_is_the_generated_one() {
         let generated = super::yaml().unwrap();
@@ -37,11 +43,71 @@ mod tests {
         }
     }
 
+    fn schema_of_the_spec() -> Value {
+        let crd = serde_json::to_value(super::definition()).unwrap();
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+    }
+
+    fn sample(path: impl AsRef<Path>) -> String {
+        let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/samples");
+        std::fs::read_to_string(samples.join(path)).unwrap()
+    }
+
+    /// Text and expectation of each file in `docs/samples/invalid`.
+    fn invalid_samples() -> Vec<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/samples/invalid");
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        files.map(|path| sample(path).lines().next().unwrap().replace("# expect: ", "")).collect()
+    }
+
+    #[test]
+    fn every_rule_about_a_new_object_has_an_invalid_sample() {
+        fn walk(node: &Value, expected: &[String]) {
+            for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+                let message = rule["message"].as_str().unwrap();
+                let of_changes = rule["rule"].as_str().unwrap().contains("oldSelf");
+                let shown = expected.iter().any(|part| message.contains(part.as_str()));
+                assert!(of_changes || shown, "no file of docs/samples/invalid expects part of: {message}");
+            }
+            let children = node["properties"].as_object().into_iter().flatten().map(|(_, child)| child);
+            for child in children.chain(node.get("items")).chain(node.get("additionalProperties")) {
+                walk(child, expected);
+            }
+        }
+        walk(&schema_of_the_spec(), &invalid_samples());
+    }
+
+    #[test]
+    fn the_full_sample_shows_every_field_and_can_be_carried_out() {
+        fn walk(path: &str, schema: &Value, value: &Value) {
+            for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+                let path = format!("{path}.{name}");
+                assert!(!value[name].is_null(), "docs/samples/full.yaml lacks {path}");
+                walk(&path, child, &value[name]);
+            }
+        }
+        for file in ["full.yaml", "pair.yaml"] {
+            let mut pair: Value = serde_saphyr::from_str(&sample(file)).unwrap();
+            if file == "full.yaml" {
+                let mut schema = schema_of_the_spec()["properties"]["spec"].clone();
+                // As in a pod: one form of it is enough.
+                schema["properties"]["scheduling"]["properties"]["nodeAffinity"] = Value::Null;
+                walk("spec", &schema, &pair["spec"]);
+            }
+            pair["metadata"]["namespace"] = "shop".into();
+            pair["metadata"]["uid"] = "u-1".into();
+            let defaults = Defaults {
+                postgres_image_template: "pg".into(),
+                agent_image: "agent".into(),
+                image_pull_policy: "Always".into(),
+            };
+            validate(&serde_json::from_value(pair).unwrap(), &defaults).unwrap();
+        }
+    }
+
     #[test]
     fn every_list_and_map_of_the_spec_is_bounded_so_that_the_rules_can_be_costed() {
-        let crd = serde_json::to_value(super::definition()).unwrap();
-        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-        fn walk(path: &str, node: &serde_json::Value) {
+        fn walk(path: &str, node: &Value) {
             if node["type"] == "array" {
                 assert!(node["maxItems"].is_u64(), "{path} has no maxItems");
             }
@@ -51,7 +117,10 @@ mod tests {
             for (name, child) in node["properties"].as_object().into_iter().flatten() {
                 walk(&format!("{path}.{name}"), child);
             }
+            if let Some(child) = node.get("items") {
+                walk(path, child);
+            }
         }
-        walk("spec", spec);
+        walk("spec", &schema_of_the_spec()["properties"]["spec"]);
     }
 }

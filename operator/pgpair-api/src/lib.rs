@@ -3,6 +3,8 @@
 
 pub mod crd;
 pub mod names;
+pub mod order;
+pub mod quantity;
 pub mod settings;
 pub mod spec;
 pub mod status;

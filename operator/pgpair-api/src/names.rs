@@ -26,6 +26,8 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const ANNOTATION_SEED: &str = "pgpair.dev/seed";
 /// Annotation of a StatefulSet: seeding Jobs that failed in a row.
 pub const ANNOTATION_SEED_FAILURES: &str = "pgpair.dev/seed-failures";
+/// Annotation of a pair: the order of a person, see [`crate::order::UserOrder`].
+pub const ANNOTATION_ORDER: &str = "pgpair.dev/order";
 /// Annotation of a certificate Secret: when its certificate is to be renewed (RFC 3339).
 pub const ANNOTATION_RENEW_AFTER: &str = "pgpair.dev/renew-after";
 /// Common name of the operator's client certificate.
@@ -116,6 +118,21 @@ impl PairName {
     #[must_use]
     pub fn app_secret(&self) -> String {
         format!("{}-app", self.name)
+    }
+    /// Secret with the superuser's password.
+    #[must_use]
+    pub fn superuser_secret(&self) -> String {
+        format!("{}-superuser", self.name)
+    }
+    /// ConfigMap with the settings that the agents follow.
+    #[must_use]
+    pub fn config(&self) -> String {
+        format!("{}-config", self.name)
+    }
+    /// PodDisruptionBudget of the instances.
+    #[must_use]
+    pub fn budget(&self) -> String {
+        format!("{}-instances", self.name)
     }
     /// Claim of the data volume.
     #[must_use]

@@ -12,26 +12,39 @@ pub const OWNED: &[&str] = &[
     "full_page_writes",
     "hba_file",
     "hot_standby",
+    "hot_standby_feedback",
     "ident_file",
     "krb_server_keyfile",
     "listen_addresses",
+    "log_destination",
+    "logging_collector",
+    "max_replication_slots",
     "max_slot_wal_keep_size",
+    "max_standby_archive_delay",
+    "max_standby_streaming_delay",
     "max_wal_senders",
     "password_encryption",
     "port",
     "promote_trigger_file",
     "restart_after_crash",
     "restore_command",
+    "superuser_reserved_connections",
     "synchronous_commit",
     "synchronous_standby_names",
     "synchronized_standby_slots",
+    "tcp_user_timeout",
     "wal_level",
     "wal_log_hints",
+    "wal_receiver_status_interval",
+    "wal_receiver_timeout",
+    "wal_retrieve_retry_interval",
+    "wal_sender_timeout",
     "zero_damaged_pages",
 ];
 
 /// Settings whose name begins like this are refused too.
-pub const OWNED_PREFIXES: &[&str] = &["archive_", "include", "primary_", "recovery_", "ssl", "unix_socket_"];
+pub const OWNED_PREFIXES: &[&str] =
+    &["archive_", "include", "primary_", "recovery_", "ssl", "tcp_keepalives_", "unix_socket_"];
 
 /// Whether the operator alone sets `name`. Names of settings do not depend on case in PostgreSQL.
 #[must_use]

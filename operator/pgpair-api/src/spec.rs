@@ -1,13 +1,24 @@
 //! What a user writes. Defaults live here, in one place; ranges and relations are rules of the CRD, so that a wrong
 //! object is refused by the API server with a sentence that says what to do.
 
+mod bootstrap;
+mod failover;
+mod scheduling;
+mod schemas;
+mod service;
+mod tls;
+
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{OWNED, OWNED_PREFIXES};
+pub use bootstrap::BootstrapSpec;
+pub use failover::{FailoverSpec, OnPostgresCrash};
+pub use scheduling::{AntiAffinity, SchedulingSpec};
+pub use service::{ServiceSpec, ServiceType};
+pub use tls::{ClientTls, TlsSpec};
 
 /// A PostgreSQL primary and its hot standby.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -30,9 +41,12 @@ use crate::settings::{OWNED, OWNED_PREFIXES};
     printcolumn(name = "Archived", type_ = "date", json_path = ".status.archive[0].lastArchivedTime", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("metadata.name must be at most 40 characters of a-z, 0-9 and '-', and begin with a letter: the names of Services and pods are derived from it")
+        .message("metadata.name must be at most 40 characters of a-z, 0-9 and '-', and begin with a letter: the names of Services and pods are derived from it"),
+    validation = Rule::new("[self.metadata.name + '-app', self.metadata.name + '-superuser'].all(made, (!has(self.spec.bootstrap.ownerSecret) || self.spec.bootstrap.ownerSecret != made) && (!has(self.spec.bootstrap.superuserSecret) || self.spec.bootstrap.superuserSecret != made))")
+        .message("spec.bootstrap.ownerSecret and superuserSecret must name Secrets of yours: NAME-app and NAME-superuser are made by the operator; use another name, or leave the field out")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.tls.clients != 'Required' || !has(self.postgres.hba) || self.postgres.hba.all(line, !line.startsWith('hostnossl'))").message("spec.postgres.hba has a line hostnossl, but spec.tls.clients is Required: remove the line or set spec.tls.clients to Optional"))]
 pub struct PgReplicaPairSpec {
     /// The server: version, image, settings.
     #[serde(default)]
@@ -57,10 +71,25 @@ pub struct PgReplicaPairSpec {
     /// What the standby is for besides taking over.
     #[serde(default)]
     pub standby_profile: StandbyProfile,
+    /// A standby that has not replayed more than this, as a quantity of bytes, leaves the Service `NAME-ro`; the primary
+    /// takes its place. 1Mi to 1Ti.
+    #[serde(default = "default_read_lag")]
+    #[schemars(length(min = 1, max = 32), regex(pattern = schemas::BYTES))]
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).compareTo(quantity('1Mi')) >= 0 && quantity(self).compareTo(quantity('1Ti')) <= 0").message("readLag must be a quantity of 1Mi to 1Ti, such as 64Mi"))]
+    pub read_lag: String,
+    /// Base backups that make or renew an instance.
+    #[serde(default)]
+    pub seeding: SeedingSpec,
+    /// Where the pods run.
+    #[serde(default)]
+    pub scheduling: SchedulingSpec,
+    /// Certificates, and whether clients must use them.
+    #[serde(default)]
+    pub tls: TlsSpec,
     /// CPU and memory of each instance. Without it the container has neither requests nor limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourcesSpec>,
-    /// Labels and annotations for the Services.
+    /// Labels, annotations and type of the Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSpec>,
     /// While true, the operator changes nothing but the status. The agents still fail over.
@@ -94,11 +123,11 @@ pub struct PostgresSpec {
     pub uid: i64,
     /// Settings for `postgresql.conf`. Those that keep the pair safe belong to the operator and are refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "parameters_schema")]
+    #[schemars(schema_with = "schemas::parameters")]
     pub parameters: BTreeMap<String, String>,
     /// Lines for `pg_hba.conf`, tried after the operator's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "hba_schema")]
+    #[schemars(schema_with = "schemas::hba")]
     pub hba: Vec<String>,
 }
 
@@ -192,65 +221,29 @@ impl StandbyProfile {
     }
 }
 
-/// When the standby takes over.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+/// Base backups that make or renew an instance.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub struct FailoverSpec {
-    /// Seconds for which a standby promises the primary not to take over; the time to notice a silent primary. 2 to 60.
-    #[schemars(range(min = 2, max = 60))]
-    pub ttl_seconds: i32,
-}
-
-impl Default for FailoverSpec {
-    fn default() -> Self {
-        FailoverSpec { ttl_seconds: 5 }
-    }
-}
-
-/// The database made at first start; its password is in Secret `NAME-app`.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct BootstrapSpec {
-    /// Name of the database.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z_][a-z0-9_]*$"))]
-    pub database: String,
-    /// Role that owns it. Not `postgres` and not `pg_…`: those exist already or are reserved.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z_][a-z0-9_]*$"))]
-    pub owner: String,
-}
-
-impl Default for BootstrapSpec {
-    fn default() -> Self {
-        BootstrapSpec { database: "app".into(), owner: "app".into() }
-    }
+pub struct SeedingSpec {
+    /// Limit in MiB per second, 1 to 1024, so that a copy leaves disk and network to the primary. Default: none.
+    #[serde(rename = "maxRateMiB", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub max_rate_mib: Option<i32>,
 }
 
 /// CPU and memory, as quantities in quotes, such as `"500m"` or `2Gi`.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || !quantity(self.requests[k]).isGreaterThan(quantity(self.limits[k])))").message("spec.resources.requests must not be above spec.resources.limits: lower the request or raise the limit"))]
 pub struct ResourcesSpec {
     /// What the scheduler reserves.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "quantities_schema")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::quantities")]
     pub requests: BTreeMap<String, String>,
     /// What the container may not exceed.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "quantities_schema")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::quantities")]
     pub limits: BTreeMap<String, String>,
-}
-
-/// Labels and annotations that are added to the Services `NAME-rw`, `NAME-ro` and `NAME-r`.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ServiceSpec {
-    /// Labels. Those of the operator win.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "metadata_schema")]
-    pub labels: BTreeMap<String, String>,
-    /// Annotations.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "metadata_schema")]
-    pub annotations: BTreeMap<String, String>,
 }
 
 fn default_version() -> i32 {
@@ -265,52 +258,6 @@ fn default_size() -> String {
     "10Gi".into()
 }
 
-fn parameters_schema(_: &mut SchemaGenerator) -> Schema {
-    let list = |names: &[&str]| names.iter().map(|n| format!("'{n}'")).collect::<Vec<_>>().join(",");
-    json_schema!({
-        "type": "object",
-        "maxProperties": 128,
-        // Names are compared in lower case by PostgreSQL: the first rule leaves only lower case for the second.
-        "additionalProperties": { "type": "string", "maxLength": 2048, "pattern": r"^[^\n\r\x00]*$" },
-        "x-kubernetes-validations": [
-            {
-                "rule": "self.all(k, k.matches('^[a-z_][a-z0-9_]{0,62}([.][a-z_][a-z0-9_]{0,62})?$'))",
-                "message": "names of settings are written in lower case, such as work_mem or pg_stat_statements.max",
-            },
-            {
-                "rule": format!(
-                    "self.all(k, !(k in [{}]) && ![{}].exists(p, k.startsWith(p)))",
-                    list(OWNED), list(OWNED_PREFIXES)
-                ),
-                "message": format!(
-                    "one of these settings belongs to the operator and must be removed from spec.postgres.parameters: {}, and all that begin with {}",
-                    OWNED.join(" "), OWNED_PREFIXES.join(" ")
-                ),
-            },
-        ],
-    })
-}
-
-fn hba_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "array",
-        "maxItems": 64,
-        "items": { "type": "string", "minLength": 1, "maxLength": 512, "pattern": r"^(host|hostssl|hostgssenc|hostnossl|hostnogssenc)\s[^\n\r\x00]*$" },
-    })
-}
-
-fn quantities_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "maxProperties": 8,
-        "additionalProperties": { "type": "string", "maxLength": 32, "pattern": r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[mkMGTPE])?$" },
-    })
-}
-
-fn metadata_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "maxProperties": 32,
-        "additionalProperties": { "type": "string", "maxLength": 1024 },
-    })
+fn default_read_lag() -> String {
+    "64Mi".into()
 }

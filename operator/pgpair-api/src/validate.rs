@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
+use pgpair_core::config::{self, PairConfig};
 
 use crate::names::PairName;
-use crate::settings;
-use crate::spec::{Durability, PgReplicaPair, ResourcesSpec, ServiceSpec, StandbyProfile, VolumeSpec};
+use crate::spec::{
+    BootstrapSpec, ClientTls, Durability, FailoverSpec, OnPostgresCrash, PgReplicaPair, PgReplicaPairSpec,
+    ResourcesSpec, SchedulingSpec, ServiceSpec, StandbyProfile, TlsSpec, VolumeSpec,
+};
+use crate::{quantity, settings};
 
 /// What the operator gives where the spec is silent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,32 +40,41 @@ pub struct ValidatedPair {
     pub image_pull_policy: String,
     /// User and group of postgres.
     pub uid: i64,
-    /// The user's settings.
-    pub parameters: BTreeMap<String, String>,
-    /// The user's lines for `pg_hba.conf`.
-    pub hba: Vec<String>,
     /// Data volume.
     pub data: VolumeSpec,
     /// Archive volume.
     pub archive: VolumeSpec,
     /// What a commit waits for.
     pub durability: Durability,
-    /// Length of a promise in milliseconds.
-    pub ttl_ms: u32,
-    /// `archive_timeout` in seconds.
-    pub archive_timeout_seconds: u32,
-    /// What the standby is for.
-    pub standby_profile: StandbyProfile,
     /// CPU and memory.
     pub resources: Option<ResourcesSpec>,
-    /// Labels and annotations of the Services.
+    /// Where the pods run.
+    pub scheduling: SchedulingSpec,
+    /// Labels, annotations and type of the Services.
     pub service: ServiceSpec,
+    /// Certificates.
+    pub tls: TlsSpec,
     /// Database made at first start.
     pub database: String,
     /// Its owner.
     pub database_owner: String,
+    /// Secret of the user with the owner's password; `None`: it is generated.
+    pub owner_secret: Option<String>,
+    /// Secret of the user with the superuser's password; `None`: it is generated.
+    pub superuser_secret: Option<String>,
+    /// Bytes that a standby may lack and still be offered by `NAME-ro`.
+    pub read_lag_bytes: u64,
     /// Change nothing but the status.
     pub paused: bool,
+    config: PairConfig,
+}
+
+impl ValidatedPair {
+    /// What the agents follow while they run.
+    #[must_use]
+    pub fn config(&self) -> &PairConfig {
+        &self.config
+    }
 }
 
 /// A spec that cannot be carried out. Waiting does not help: the user has to change it.
@@ -91,6 +104,25 @@ pub enum InvalidSpec {
     #[error("spec.bootstrap.owner {0:?} is reserved: use another name, such as app")]
     ReservedOwner(String),
     /// See the text.
+    #[error("spec.bootstrap.database {0:?} exists in every new cluster: use another name, such as app")]
+    ReservedDatabase(String),
+    /// See the text.
+    #[error(
+        "spec.bootstrap.{0} names a Secret that the operator makes itself: name a Secret of yours, or leave the field out"
+    )]
+    OwnSecret(&'static str),
+    /// See the text.
+    #[error("{field} {value:?} is no quantity of 1Mi to 1Ti: write it like 16Mi")]
+    Quantity {
+        /// Path of the field.
+        field: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// Two fields that exclude each other; the text names both and says what to do.
+    #[error("{0}")]
+    Contradiction(&'static str),
+    /// See the text.
     #[error("{field} is {value}, outside {min} to {max}")]
     Range {
         /// Path of the field.
@@ -112,20 +144,15 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
     let spec = &pair.spec;
     let name = identity(pair)?;
     let owner = pair.controller_owner_ref(&()).ok_or(InvalidSpec::NoIdentity("metadata.uid"))?;
-    range("spec.failover.ttlSeconds", spec.failover.ttl_seconds.into(), 2, 60)?;
     range("spec.archiveTimeoutSeconds", spec.archive_timeout_seconds.into(), 10, 3600)?;
     range("spec.postgres.uid", spec.postgres.uid, 1, 65535)?;
     if !(14..=18).contains(&spec.postgres.version) {
         return Err(InvalidSpec::Version(spec.postgres.version));
     }
     parameters(&spec.postgres.parameters)?;
-    let database_owner = &spec.bootstrap.owner;
-    if database_owner == "postgres"
-        || database_owner == "pgpair_replication"
-        || database_owner.starts_with("pg_")
-    {
-        return Err(InvalidSpec::ReservedOwner(database_owner.clone()));
-    }
+    bootstrap(&spec.bootstrap, &name)?;
+    tls(&spec.tls, &spec.postgres.hba)?;
+    let config = config(spec, pair.metadata.generation.unwrap_or(0))?;
     let default_image =
         || defaults.postgres_image_template.replace("{version}", &spec.postgres.version.to_string());
     Ok(ValidatedPair {
@@ -135,20 +162,116 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
         agent_image: defaults.agent_image.clone(),
         image_pull_policy: defaults.image_pull_policy.clone(),
         uid: spec.postgres.uid,
-        parameters: spec.postgres.parameters.clone(),
-        hba: spec.postgres.hba.clone(),
         data: spec.storage.data.clone(),
         archive: spec.storage.archive.clone(),
         durability: spec.durability,
-        ttl_ms: spec.failover.ttl_seconds.unsigned_abs() * 1000,
-        archive_timeout_seconds: spec.archive_timeout_seconds.unsigned_abs(),
-        standby_profile: spec.standby_profile,
         resources: spec.resources.clone(),
+        scheduling: spec.scheduling.clone(),
         service: spec.service.clone().unwrap_or_default(),
+        tls: spec.tls.clone(),
         database: spec.bootstrap.database.clone(),
-        database_owner: database_owner.clone(),
+        database_owner: spec.bootstrap.owner.clone(),
+        owner_secret: spec.bootstrap.owner_secret.clone(),
+        superuser_secret: spec.bootstrap.superuser_secret.clone(),
+        read_lag_bytes: config.read_lag_bytes,
         paused: spec.paused,
+        config,
     })
+}
+
+fn config(spec: &PgReplicaPairSpec, generation: i64) -> Result<PairConfig, InvalidSpec> {
+    let FailoverSpec { automatic, ttl_seconds, max_lag, on_postgres_crash, hang_timeout_seconds } =
+        &spec.failover;
+    range("spec.failover.ttlSeconds", (*ttl_seconds).into(), 2, 60)?;
+    range("spec.failover.hangTimeoutSeconds", (*hang_timeout_seconds).into(), 2, 600)?;
+    if hang_timeout_seconds < ttl_seconds {
+        return Err(InvalidSpec::Contradiction(
+            "spec.failover.hangTimeoutSeconds is below spec.failover.ttlSeconds: raise the one or lower the other",
+        ));
+    }
+    let seed_rate_kib = match spec.seeding.max_rate_mib {
+        None => None,
+        Some(mib) => {
+            range("spec.seeding.maxRateMiB", mib.into(), 1, 1024)?;
+            Some(mib.unsigned_abs() * 1024)
+        }
+    };
+    let bootstrap = &spec.bootstrap;
+    Ok(PairConfig {
+        generation,
+        durability: match spec.durability {
+            Durability::Sync => config::Durability::Sync,
+            Durability::SyncStrict => config::Durability::SyncStrict,
+            Durability::Async => config::Durability::Async,
+        },
+        ttl_ms: ttl_seconds.unsigned_abs() * 1000,
+        max_lag_bytes: lag("spec.failover.maxLag", max_lag)?,
+        automatic: *automatic,
+        on_postgres_crash: match on_postgres_crash {
+            OnPostgresCrash::Failover => config::OnPostgresCrash::Failover,
+            OnPostgresCrash::Restart => config::OnPostgresCrash::Restart,
+        },
+        hang_timeout_ms: hang_timeout_seconds.unsigned_abs() * 1000,
+        archive_timeout_s: spec.archive_timeout_seconds.unsigned_abs(),
+        standby_profile: match spec.standby_profile {
+            StandbyProfile::Failover => config::StandbyProfile::Failover,
+            StandbyProfile::Reporting => config::StandbyProfile::Reporting,
+        },
+        parameters: spec.postgres.parameters.clone(),
+        hba: spec.postgres.hba.clone(),
+        read_lag_bytes: lag("spec.readLag", &spec.read_lag)?,
+        seed_rate_kib,
+        client_tls: match spec.tls.clients {
+            ClientTls::Required => config::ClientTls::Required,
+            ClientTls::Optional => config::ClientTls::Optional,
+        },
+        bootstrap: config::Bootstrap {
+            checksums: bootstrap.checksums,
+            locale: bootstrap.locale.clone(),
+            encoding: bootstrap.encoding.clone(),
+            post_init_sql: bootstrap.post_init_sql.clone(),
+        },
+    })
+}
+
+fn lag(field: &'static str, text: &str) -> Result<u64, InvalidSpec> {
+    let invalid = || InvalidSpec::Quantity { field, value: text.to_owned() };
+    quantity::bytes(text).filter(|bytes| (1 << 20..=1 << 40).contains(bytes)).ok_or_else(invalid)
+}
+
+fn bootstrap(bootstrap: &BootstrapSpec, name: &PairName) -> Result<(), InvalidSpec> {
+    let owner = bootstrap.owner.as_str();
+    if ["postgres", "pgpair_replication", "public", "none"].contains(&owner) || owner.starts_with("pg_") {
+        return Err(InvalidSpec::ReservedOwner(owner.to_owned()));
+    }
+    if ["postgres", "template0", "template1"].contains(&bootstrap.database.as_str()) {
+        return Err(InvalidSpec::ReservedDatabase(bootstrap.database.clone()));
+    }
+    let made = [name.app_secret(), name.superuser_secret()];
+    for (field, secret) in
+        [("ownerSecret", &bootstrap.owner_secret), ("superuserSecret", &bootstrap.superuser_secret)]
+    {
+        if secret.as_ref().is_some_and(|s| made.contains(s)) {
+            return Err(InvalidSpec::OwnSecret(field));
+        }
+    }
+    Ok(())
+}
+
+fn tls(tls: &TlsSpec, hba: &[String]) -> Result<(), InvalidSpec> {
+    range("spec.tls.validityDays", tls.validity_days.into(), 2, 3650)?;
+    range("spec.tls.renewBeforeDays", tls.renew_before_days.into(), 1, 3649)?;
+    if tls.renew_before_days >= tls.validity_days {
+        return Err(InvalidSpec::Contradiction(
+            "spec.tls.renewBeforeDays is not less than spec.tls.validityDays: lower the one or raise the other",
+        ));
+    }
+    if tls.clients == ClientTls::Required && hba.iter().any(|line| line.starts_with("hostnossl")) {
+        return Err(InvalidSpec::Contradiction(
+            "spec.postgres.hba has a line hostnossl, but spec.tls.clients is Required: remove the line or set it to Optional",
+        ));
+    }
+    Ok(())
 }
 
 fn identity(pair: &PgReplicaPair) -> Result<PairName, InvalidSpec> {
@@ -207,11 +330,74 @@ mod tests {
     fn an_empty_spec_gets_every_default() {
         let pair = check("orders", json!({})).unwrap();
         assert_eq!(pair.postgres_image, "registry.test/pg:17");
-        assert_eq!((pair.ttl_ms, pair.archive_timeout_seconds, pair.uid), (5000, 60, 999));
+        assert_eq!(pair.uid, 999);
         assert_eq!((pair.data.size.as_str(), pair.archive.size.as_str()), ("10Gi", "10Gi"));
         assert_eq!((pair.database.as_str(), pair.database_owner.as_str()), ("app", "app"));
         assert_eq!(pair.durability, Durability::Sync);
         assert!(!pair.paused);
+    }
+
+    #[test]
+    fn the_defaults_of_the_spec_are_those_of_the_agents_but_for_tls() {
+        let agents = PairConfig { client_tls: config::ClientTls::Required, ..PairConfig::default() };
+        assert_eq!(*check("orders", json!({})).unwrap().config(), agents);
+    }
+
+    #[test]
+    fn every_setting_reaches_the_agents() {
+        let pair = check(
+            "orders",
+            json!({
+                "postgres": {"parameters": {"work_mem": "8MB"}, "hba": ["host all all all md5"]},
+                "durability": "SyncStrict",
+                "failover": {"automatic": false, "ttlSeconds": 3, "maxLag": "1.5Mi", "onPostgresCrash": "Restart", "hangTimeoutSeconds": 7},
+                "archiveTimeoutSeconds": 20, "standbyProfile": "Reporting", "readLag": "2Gi", "seeding": {"maxRateMiB": 5},
+                "tls": {"clients": "Optional"},
+                "bootstrap": {"checksums": false, "locale": "C", "encoding": "LATIN1", "postInitSQL": ["SELECT 1"]},
+            }),
+        );
+        let expected = PairConfig {
+            generation: 0,
+            durability: config::Durability::SyncStrict,
+            ttl_ms: 3000,
+            max_lag_bytes: 3 << 19,
+            automatic: false,
+            on_postgres_crash: config::OnPostgresCrash::Restart,
+            hang_timeout_ms: 7000,
+            archive_timeout_s: 20,
+            standby_profile: config::StandbyProfile::Reporting,
+            parameters: [("work_mem".to_owned(), "8MB".to_owned())].into(),
+            hba: vec!["host all all all md5".into()],
+            read_lag_bytes: 2 << 30,
+            seed_rate_kib: Some(5120),
+            client_tls: config::ClientTls::Optional,
+            bootstrap: config::Bootstrap {
+                checksums: false,
+                locale: "C".into(),
+                encoding: "LATIN1".into(),
+                post_init_sql: vec!["SELECT 1".into()],
+            },
+        };
+        assert_eq!(*pair.unwrap().config(), expected);
+    }
+
+    #[test]
+    fn contradictions_and_quantities_out_of_range_are_refused_by_name() {
+        for (spec, word) in [
+            (json!({"failover": {"ttlSeconds": 11}}), "hangTimeoutSeconds"),
+            (json!({"failover": {"hangTimeoutSeconds": 601}}), "hangTimeoutSeconds"),
+            (json!({"failover": {"maxLag": "1023Ki"}}), "maxLag"),
+            (json!({"readLag": "2Ti"}), "readLag"),
+            (json!({"readLag": "much"}), "readLag"),
+            (json!({"tls": {"validityDays": 30}}), "renewBeforeDays"),
+            (json!({"postgres": {"hba": ["hostnossl all all all md5"]}}), "hostnossl"),
+            (json!({"seeding": {"maxRateMiB": 0}}), "maxRateMiB"),
+            (json!({"bootstrap": {"database": "template1"}}), "database"),
+            (json!({"bootstrap": {"ownerSecret": "orders-superuser"}}), "ownerSecret"),
+        ] {
+            let message = check("orders", spec).unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        }
     }
 
     #[test]

@@ -1,0 +1,79 @@
+//! What is made at first start.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use super::schemas;
+
+/// The database made at first start. Used once; its password is in Secret `NAME-app`.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")] // KubeSchema knows no default of a whole struct: each field names its own
+#[x_kube(validation = Rule::new("!(self.owner in ['postgres', 'pgpair_replication', 'public', 'none']) && !self.owner.startsWith('pg_')").message("spec.bootstrap.owner is a reserved name: use another one, such as app"))]
+#[x_kube(validation = Rule::new("!(self.database in ['postgres', 'template0', 'template1'])").message("spec.bootstrap.database exists in every new cluster: use another name, such as app"))]
+#[x_kube(validation = Rule::new("!self.locale.matches('(?i)[.]utf-?8$') || self.encoding in ['UTF8', 'SQL_ASCII']").message("spec.bootstrap.locale is for UTF-8, but spec.bootstrap.encoding is not UTF8: use encoding UTF8, or a locale of the other encoding such as C"))]
+pub struct BootstrapSpec {
+    /// Name of the database.
+    #[serde(default = "default_name")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z_][a-z0-9_]*$"))]
+    pub database: String,
+    /// Role that owns it. Not `postgres` and not `pg_…`: those exist already or are reserved.
+    #[serde(default = "default_name")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z_][a-z0-9_]*$"))]
+    pub owner: String,
+    /// Existing Secret of the namespace whose key `password` is the owner's password. Default: one is generated. It is
+    /// read when Secret `NAME-app` is made; later, change the password with `ALTER ROLE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub owner_secret: Option<String>,
+    /// The same for the superuser `postgres`, for Secret `NAME-superuser`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub superuser_secret: Option<String>,
+    /// Checksums on data pages: damage by the disk is noticed instead of returned.
+    #[serde(default = "default_checksums")]
+    pub checksums: bool,
+    /// Locale of the databases; the image must have it.
+    #[serde(default = "default_locale")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9_.@-]+$"))]
+    pub locale: String,
+    /// Encoding of the databases.
+    #[serde(default = "default_encoding")]
+    #[schemars(length(min = 1, max = 32), regex(pattern = "^[A-Za-z0-9_]+$"))]
+    pub encoding: String,
+    /// Statements that the superuser runs once in the new database, such as `CREATE EXTENSION pg_trgm`. No secrets: they
+    /// can be read in ConfigMap `NAME-config`.
+    #[serde(default, rename = "postInitSQL", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::statements")]
+    pub post_init_sql: Vec<String>,
+}
+
+impl Default for BootstrapSpec {
+    fn default() -> Self {
+        BootstrapSpec {
+            database: default_name(),
+            owner: default_name(),
+            owner_secret: None,
+            superuser_secret: None,
+            checksums: default_checksums(),
+            locale: default_locale(),
+            encoding: default_encoding(),
+            post_init_sql: Vec::new(),
+        }
+    }
+}
+
+fn default_name() -> String {
+    "app".into()
+}
+
+fn default_checksums() -> bool {
+    true
+}
+
+fn default_locale() -> String {
+    "C.UTF-8".into()
+}
+
+fn default_encoding() -> String {
+    "UTF8".into()
+}

@@ -1,0 +1,160 @@
+//! Schemas that the derive cannot make: bounded lists and maps, so that the API server can cost the rules.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::json;
+
+use crate::settings::{OWNED, OWNED_PREFIXES};
+
+/// A quantity of bytes: no exponents and no thousandths, so that it reads the same everywhere.
+pub const BYTES: &str = r"^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$";
+
+/// `spec.postgres.parameters`.
+pub fn parameters(_: &mut SchemaGenerator) -> Schema {
+    let list = |names: &[&str]| names.iter().map(|n| format!("'{n}'")).collect::<Vec<_>>().join(",");
+    json_schema!({
+        "type": "object",
+        "maxProperties": 128,
+        // Names are compared in lower case by PostgreSQL: the first rule leaves only lower case for the second.
+        "additionalProperties": { "type": "string", "maxLength": 2048, "pattern": r"^[^\n\r\x00]*$" },
+        "x-kubernetes-validations": [
+            {
+                "rule": "self.all(k, k.matches('^[a-z_][a-z0-9_]{0,62}([.][a-z_][a-z0-9_]{0,62})?$'))",
+                "message": "names of settings are written in lower case, such as work_mem or pg_stat_statements.max",
+            },
+            {
+                "rule": format!(
+                    "self.all(k, !(k in [{}]) && ![{}].exists(p, k.startsWith(p)))",
+                    list(OWNED), list(OWNED_PREFIXES)
+                ),
+                "message": format!(
+                    "one of these settings belongs to the operator and must be removed from spec.postgres.parameters: {}, and all that begin with {}",
+                    OWNED.join(" "), OWNED_PREFIXES.join(" ")
+                ),
+            },
+            {
+                "rule": "!('max_connections' in self) || (self['max_connections'].matches('^[0-9]{1,6}$') && int(self['max_connections']) >= 20)",
+                "message": "max_connections must be a number of at least 20: some connections are kept for the pair itself",
+            },
+        ],
+    })
+}
+
+/// `spec.postgres.hba`.
+pub fn hba(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": { "type": "string", "minLength": 1, "maxLength": 512, "pattern": r"^(host|hostssl|hostgssenc|hostnossl|hostnogssenc)\s[^\n\r\x00]*$" },
+    })
+}
+
+/// `spec.bootstrap.postInitSQL`.
+pub fn statements(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": { "type": "string", "minLength": 1, "maxLength": 8192, "pattern": r"^[^\x00]*$" },
+    })
+}
+
+/// `spec.tls.dnsNames`.
+pub fn dns_names(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "items": {
+            "type": "string", "minLength": 1, "maxLength": 253,
+            "pattern": r"^([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        },
+    })
+}
+
+/// Requests and limits.
+pub fn quantities(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 8,
+        "additionalProperties": { "type": "string", "maxLength": 32, "pattern": r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[mkMGTPE])?$" },
+    })
+}
+
+/// Labels, annotations, node selectors.
+pub fn metadata(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 1024 },
+    })
+}
+
+/// `spec.scheduling.tolerations`, as in a pod.
+pub fn tolerations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 32,
+        "items": {
+            "type": "object",
+            "properties": {
+                "key": { "type": "string", "maxLength": 317 },
+                "operator": { "type": "string", "enum": ["Exists", "Equal"] },
+                "value": { "type": "string", "maxLength": 63 },
+                "effect": { "type": "string", "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"] },
+                "tolerationSeconds": { "type": "integer", "format": "int64" },
+            },
+            "x-kubernetes-validations": [
+                {
+                    "rule": "has(self.operator) && self.operator == 'Exists' ? !has(self.value) || self.value == '' : has(self.key) && self.key != ''",
+                    "message": "a toleration with operator Exists has no value, and one without needs a key: remove the value or name the key",
+                },
+                {
+                    "rule": "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                    "message": "tolerationSeconds needs the effect NoExecute: set the effect or remove tolerationSeconds",
+                },
+            ],
+        },
+    })
+}
+
+/// `spec.scheduling.nodeAffinity`, as in a pod.
+pub fn node_affinity(_: &mut SchemaGenerator) -> Schema {
+    let requirement = json!({
+        "type": "object",
+        "required": ["key", "operator"],
+        "properties": {
+            "key": { "type": "string", "minLength": 1, "maxLength": 317 },
+            "operator": { "type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] },
+            "values": { "type": "array", "maxItems": 64, "items": { "type": "string", "maxLength": 63 } },
+        },
+        "x-kubernetes-validations": [{
+            "rule": "self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : self.operator in ['Gt', 'Lt'] ? has(self.values) && size(self.values) == 1 : !has(self.values) || size(self.values) == 0",
+            "message": "the operators In and NotIn need values, Gt and Lt one value, Exists and DoesNotExist none",
+        }],
+    });
+    let requirements = json!({ "type": "array", "maxItems": 16, "items": requirement });
+    let term = json!({
+        "type": "object",
+        "properties": { "matchExpressions": requirements, "matchFields": requirements },
+    });
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "type": "object",
+                "required": ["nodeSelectorTerms"],
+                "properties": { "nodeSelectorTerms": { "type": "array", "minItems": 1, "maxItems": 16, "items": term } },
+            },
+            "preferredDuringSchedulingIgnoredDuringExecution": {
+                "type": "array",
+                "maxItems": 16,
+                "items": {
+                    "type": "object",
+                    "required": ["weight", "preference"],
+                    "properties": {
+                        "weight": { "type": "integer", "format": "int32", "minimum": 1, "maximum": 100 },
+                        "preference": term,
+                    },
+                },
+            },
+        },
+    })
+}
