@@ -15,7 +15,7 @@ use world::{Fault, World};
 const STORM_MS: u64 = 60_000;
 const CALM_MS: u64 = 90_000;
 
-fn run(seed: u64, durability: Durability) -> World {
+fn run(seed: u64, durability: Durability, flips: bool) -> World {
     let mut rng = Rng::new(seed);
     let mut world = World::new(rng.next_u64(), durability).with_slow_parts();
     world.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
@@ -23,7 +23,12 @@ fn run(seed: u64, durability: Durability) -> World {
     let end = world.now() + STORM_MS;
     while world.now() < end {
         if world.now() >= next {
-            world.inject(Fault::any(&mut rng));
+            if flips && rng.chance(30) {
+                let set = if rng.chance(50) { Durability::Sync } else { Durability::Async };
+                world.configure(set, true);
+            } else {
+                world.inject(Fault::any(&mut rng));
+            }
             next = world.now() + rng.below(8_000);
         }
         world.step();
@@ -36,10 +41,10 @@ fn run(seed: u64, durability: Durability) -> World {
     world
 }
 
-fn check(seeds: std::ops::Range<u64>, durability: Durability) {
+fn check(seeds: std::ops::Range<u64>, durability: Durability, flips: bool) {
     let mut failovers = 0;
     for seed in seeds {
-        let mut world = run(seed, durability);
+        let mut world = run(seed, durability, flips);
         let settled =
             world.try_run_until(|w| w.mode() == Some(Mode::Paired) && w.writable().len() == 1, CALM_MS);
         assert!(settled, "seed {seed}: no pair again after the faults\n{}", world.tail());
@@ -50,12 +55,17 @@ fn check(seeds: std::ops::Range<u64>, durability: Durability) {
 
 #[test]
 fn at_most_one_writes_and_no_acknowledged_commit_is_lost_in_sync() {
-    check(0..150, Durability::Sync);
+    check(0..150, Durability::Sync, false);
 }
 
 #[test]
 fn at_most_one_writes_in_async() {
-    check(1000..1080, Durability::Async);
+    check(1000..1080, Durability::Async, false);
+}
+
+#[test]
+fn what_was_acknowledged_is_kept_by_what_the_record_says_however_often_durability_changes() {
+    check(2000..2080, Durability::Sync, true);
 }
 
 #[test]
@@ -268,4 +278,14 @@ fn a_hung_primary_is_killed_and_handed_over() {
         w.run_until(|w| w.term() == 2 && w.writable() == [InstanceId::B], 8_000);
         w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
     }
+}
+
+#[test]
+fn commits_wait_for_as_long_as_the_record_says_so_whatever_is_set() {
+    let mut w = paired(12, Durability::Sync);
+    w.inject(Fault::ApiAway(InstanceId::A));
+    w.configure(Durability::Async, true);
+    w.run_for(1_000);
+    w.inject(Fault::Isolate(InstanceId::A));
+    w.run_until(|w| w.writable() == [InstanceId::B], 10_000);
 }
