@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use std::time::{Instant, UNIX_EPOCH};
 
 use pgpair_core::ids::SystemIdentifier;
+use pgpair_core::lsn::Lsn;
 use pgpair_core::report::ArchiveReport;
-use pgpair_core::wal::WalFile;
+use pgpair_core::timeline::TimelineHistory;
+use pgpair_core::wal::{Segment, WalFile};
 use sha2::{Digest, Sha256};
 
 use crate::fsx::{self, Context, FileError};
@@ -225,6 +227,84 @@ pub fn wal_file(
     [Some(archived), allow_pg_wal.then_some(own)].into_iter().flatten().find(|p| p.is_file())
 }
 
+/// Answer of [`has_segment`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The segment is there.
+    pub has: bool,
+    /// Where the oldest segment that is there begins.
+    pub oldest: Option<Lsn>,
+}
+
+/// Whether a primary has the segment at `position`, in `pg_wal` (then it can stream it) or in its archive (then it can give
+/// it out), on any timeline of its history.
+///
+/// # Errors
+/// A directory cannot be read, so nothing is known.
+pub fn has_segment(
+    layout: &Layout,
+    system: SystemIdentifier,
+    history: &TimelineHistory,
+    position: Lsn,
+    segment_size: u64,
+) -> io::Result<Found> {
+    let wanted = Segment::holding(history.timeline, position, segment_size.max(1)).number;
+    let mut found = Found { has: false, oldest: None };
+    for dir in [layout.pg_wal(), layout.wal_archive(system)] {
+        let entries = match fs::read_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // nothing is archived yet
+            entries => entries?,
+        };
+        for entry in entries {
+            let name = entry?.file_name();
+            let Some(WalFile::Segment(segment)) = name.to_str().and_then(|n| WalFile::parse(n, segment_size))
+            else {
+                continue;
+            };
+            let ours = segment.timeline == history.timeline
+                || history.ancestors.iter().any(|(timeline, _)| *timeline == segment.timeline);
+            // Postgres keeps recycled files under names of the future: they are newer than anything that is asked for.
+            if ours {
+                found.has |= segment.number == wanted;
+                let start = segment.start(segment_size);
+                found.oldest = Some(found.oldest.map_or(start, |o| o.min(start)));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Beginning of the first segment, from the one that holds `from` on, that a standby does not have complete: neither in its
+/// archive nor in `pg_wal`, on any timeline of its primary's history.
+///
+/// # Errors
+/// A directory cannot be read, so nothing is known.
+pub fn first_missing(
+    layout: &Layout,
+    system: SystemIdentifier,
+    history: &TimelineHistory,
+    from: Lsn,
+    segment_size: u64,
+) -> io::Result<Lsn> {
+    let timelines = || history.ancestors.iter().map(|(t, _)| *t).chain([history.timeline]);
+    let has = |number: u64| -> io::Result<bool> {
+        for timeline in timelines() {
+            let name = Segment { timeline, number }.file_name(segment_size);
+            let own = layout.pg_wal().join(&name);
+            let finished = own.try_exists()? && !is_live(layout, &own);
+            if finished || layout.wal_archive(system).join(&name).try_exists()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    let mut number = Segment::holding(history.timeline, from, segment_size.max(1)).number;
+    while has(number)? {
+        number += 1;
+    }
+    Ok(Segment { timeline: history.timeline, number }.start(segment_size))
+}
+
 /// Whether a file that [`wal_file`] gave is an unfinished segment of `pg_wal`: postgres gives a finished one an archive status
 /// at once. An answer with such a file carries [`LIVE_HEADER`].
 #[must_use]
@@ -257,6 +337,7 @@ mod tests {
             run: at("run"),
             tls: at("tls"),
             app: at("app"),
+            config: at("config"),
         };
         fs::create_dir_all(layout.in_pgdata("global")).unwrap();
         fs::create_dir_all(layout.pg_wal().join("archive_status")).unwrap();

@@ -6,6 +6,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use axum::{Json, Router, routing::get};
+use pgpair_core::config::PairConfig;
 use pgpair_core::ids::{SystemIdentifier, VolumeId};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -13,11 +14,12 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::sync::watch;
 
+use crate::config_store::{self, ConfigError};
 use crate::fsx::{self, Context, FileError};
 use crate::lock::VolumeLock;
 use crate::pgdata::{self, Volume};
 use crate::postmaster::{PgBin, ToolError, install_tls, tool};
-use crate::render;
+use crate::render::{self, Upstream};
 use crate::settings::{Settings, SettingsError};
 
 /// Connecting, asking and creating a slot.
@@ -37,6 +39,9 @@ pub enum SeedError {
     /// The environment.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// What a person has set.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -91,7 +96,8 @@ pub fn run() -> ExitCode {
         let (send, receive) = watch::channel(Progress::default());
         tokio::spawn(serve(settings.clone(), receive.clone()));
         tokio::spawn(tell(receive));
-        seed(&settings, VolumeId(rand::random()), &send).await
+        let config = config_store::load(&settings)?;
+        seed(&settings, &config, VolumeId(rand::random()), &send).await
     });
     match result {
         Ok(volume) => {
@@ -111,6 +117,7 @@ pub fn run() -> ExitCode {
 /// See [`SeedError`]. What was in PGDATA is still there, or in `moved-aside`.
 pub async fn seed(
     settings: &Settings,
+    config: &PairConfig,
     id: VolumeId,
     progress: &watch::Sender<Progress>,
 ) -> Result<Volume, SeedError> {
@@ -124,7 +131,7 @@ pub async fn seed(
     // Left by an earlier try, and never served.
     remove_tree(&layout.seeding())?;
     create_slot(settings, &bin).await?;
-    backup(settings, &bin, &lock, progress).await?;
+    backup(settings, config, &bin, &lock, progress).await?;
     // A copy of the primary is a standby's directory until it is promoted, whoever starts it.
     fsx::write(&layout.seeding().join("standby.signal"), b"", 0o600)?;
     // Only now: until here the old directory could still be the better one.
@@ -140,7 +147,9 @@ fn conninfo(settings: &Settings, replication: bool) -> String {
     let name = Settings::standby_name(settings.instance);
     // Another name than the standby's: a backup's WAL stream must never count as the synchronous standby.
     let name = format!("{name}_seed");
-    let text = render::conninfo(settings, &settings.peer_host, settings.peer_pg_port, &name, None);
+    let primary =
+        Upstream { host: settings.peer_host.clone(), address: None, port: settings.peer_pg_port };
+    let text = render::conninfo(settings, &primary, &name, None);
     if replication { text + " replication=true" } else { text }
 }
 
@@ -185,6 +194,7 @@ fn remove_tree(path: &Path) -> Result<(), FileError> {
 
 async fn backup(
     settings: &Settings,
+    config: &PairConfig,
     bin: &PgBin,
     lock: &VolumeLock,
     progress: &watch::Sender<Progress>,
@@ -196,6 +206,9 @@ async fn backup(
         .args(["-X", "stream", "--checkpoint=fast", "--progress", "-w"])
         .args(["-S", Settings::standby_name(settings.instance), "-d"])
         .arg(conninfo(settings, false));
+    if let Some(kib_per_second) = config.seed_rate_kib {
+        command.arg(format!("--max-rate={kib_per_second}k"));
+    }
     let lock_path = settings.layout.lock();
     command.stdin(lock.share().at("share the lock of", &lock_path)?);
     let (ok, messages) = watched(&mut command, progress).await?;

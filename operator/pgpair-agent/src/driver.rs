@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgpair_core::authority::messages::{Answer, CanTakeReply, ResignReply};
-use pgpair_core::authority::timing::Ms;
+use pgpair_core::authority::timing::{Ms, Timing};
 use pgpair_core::authority::view::{CasId, CasOutcome, ReadOutcome};
-use pgpair_core::authority::{Authority, Command, Desired, Durable, Event, Note, PgFacts, ReplyId, Want};
+use pgpair_core::authority::{
+    Authority, Command, Desired, Durable, Event, Note, PgFacts, ReplyId, Settings as Rules, Want,
+};
+use pgpair_core::config::PairConfig;
+use pgpair_core::order::{Order as Instruction, OrderKind, OrderReply, OrderReport};
 use pgpair_core::report::{InstanceReport, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -18,11 +22,27 @@ use crate::peer::Peer;
 use crate::report::Reporter;
 use crate::server::Call;
 use crate::settings::Settings;
+use crate::sql::Sql;
 use crate::state;
 use crate::worker::{Observed, Order, Writable};
 
 /// A SIGKILL of everything takes milliseconds; the state machine's kill budget is 250 ms at most.
 const KILL: Duration = Duration::from_millis(200);
+
+/// A checkpoint before a stop that has been ordered; the stop goes on without it.
+const CHECKPOINT: Duration = Duration::from_secs(30);
+
+/// The part of the configuration that the protocol follows. A `ttl` out of range has been refused before; the present one stays.
+#[must_use]
+pub fn rules(config: &PairConfig, present: Timing) -> Rules {
+    Rules {
+        timing: Timing::new(config.ttl_ms).unwrap_or(present),
+        durability: config.durability,
+        max_lag: config.max_lag_bytes,
+        automatic: config.automatic,
+        on_crash: config.on_postgres_crash,
+    }
+}
 
 /// What comes in from the tasks around the loop.
 #[derive(Debug)]
@@ -41,6 +61,12 @@ pub enum Input {
     CanTakeReply(Option<CanTakeReply>),
     /// The peer's answer to our resignation.
     ResignReply(Option<ResignReply>),
+    /// An order for which everything is prepared.
+    Ordered(Instruction, oneshot::Sender<OrderReply>),
+    /// A person has created the trigger file.
+    TriggerFile,
+    /// The running primary hangs, or no longer does.
+    Hung(bool),
     /// On disk.
     Persisted(Durable),
     /// SIGTERM.
@@ -51,6 +77,7 @@ enum Waiting {
     Heartbeat(oneshot::Sender<Answer>),
     CanTake(oneshot::Sender<CanTakeReply>),
     Resignation(oneshot::Sender<ResignReply>),
+    Order(oneshot::Sender<OrderReply>),
 }
 
 /// What the loop talks to.
@@ -76,6 +103,10 @@ pub struct Surroundings {
     pub limit: Duration,
     /// Everything that is to be killed.
     pub tree: Tree,
+    /// What a person has set, for everybody who follows it.
+    pub config: watch::Sender<Arc<PairConfig>>,
+    /// The local postgres.
+    pub sql: Sql,
 }
 
 /// The loop.
@@ -86,6 +117,8 @@ pub struct Driver {
     next_reply: u64,
     reporter: Reporter,
     refusal: Option<&'static str>,
+    order: Option<OrderReport>,
+    hung: bool,
 }
 
 impl std::fmt::Debug for Driver {
@@ -98,7 +131,16 @@ impl Driver {
     /// A loop around `authority`.
     #[must_use]
     pub fn new(authority: Authority, around: Surroundings, reporter: Reporter) -> Driver {
-        Driver { authority, around, waiting: BTreeMap::new(), next_reply: 0, reporter, refusal: None }
+        Driver {
+            authority,
+            around,
+            waiting: BTreeMap::new(),
+            next_reply: 0,
+            reporter,
+            refusal: None,
+            order: None,
+            hung: false,
+        }
     }
 
     /// Runs until this instance may leave (SIGTERM and everything handed over), or the inputs end.
@@ -138,7 +180,8 @@ impl Driver {
         self.around.order.send_if_modified(|o| std::mem::replace(o, order) != order);
         let hand_over = self.authority.hands_over_log();
         self.around.hand_over.send_if_modified(|h| std::mem::replace(h, hand_over) != hand_over);
-        let report = self.reporter.report(now, &self.authority);
+        let mut report = self.reporter.report(now, &self.authority);
+        report.order = self.order.clone();
         self.around.report.send_if_modified(|r| {
             let changed = *r != report;
             *r = report;
@@ -191,34 +234,106 @@ impl Driver {
                 Event::CanTakeReply(reply)
             }
             Input::ResignReply(reply) => Event::ResignReply(reply),
+            Input::Ordered(order, tx) => {
+                let id = self.reply_id(Waiting::Order(tx));
+                Event::Order(id, order.term, order.kind)
+            }
+            Input::TriggerFile => {
+                self.obey_trigger_file();
+                Event::Tick
+            }
+            Input::Hung(hung) => {
+                self.hung = hung;
+                Event::Postgres(PgFacts { hung, ..*self.authority.postgres() })
+            }
             Input::Persisted(durable) => Event::Persisted(durable),
             Input::Leave => Event::Leave,
         }
     }
 
     fn observed(&mut self, observed: Observed) -> Event {
-        let facts: PgFacts = observed.facts;
+        let facts = PgFacts { hung: self.hung, ..observed.facts };
         self.reporter.observed(clock::now(), observed);
         Event::Postgres(facts)
     }
 
-    fn call(&mut self, call: Call) -> Event {
+    fn reply_id(&mut self, waiting: Waiting) -> ReplyId {
         self.next_reply += 1;
         let id = ReplyId(self.next_reply);
-        let (waiting, event) = match call {
-            Call::Heartbeat(hb, tx) => (Waiting::Heartbeat(tx), Event::Heartbeat(id, hb)),
-            Call::CanTake(q, tx) => (Waiting::CanTake(tx), Event::CanTake(id, q)),
+        self.waiting.insert(id, waiting);
+        id
+    }
+
+    fn call(&mut self, call: Call) -> Event {
+        match call {
+            Call::Heartbeat(hb, tx) => Event::Heartbeat(self.reply_id(Waiting::Heartbeat(tx)), hb),
+            Call::CanTake(q, tx) => Event::CanTake(self.reply_id(Waiting::CanTake(tx)), q),
             Call::Resignation(r, tx) => {
                 tracing::info!(term = r.term.0, end = %r.end, "the primary resigns");
-                (Waiting::Resignation(tx), Event::Resignation(id, r))
+                Event::Resignation(self.reply_id(Waiting::Resignation(tx)), r)
             }
             Call::Evidence(e) => {
                 tracing::warn!(incarnation = %e.incarnation, kind = ?e.kind, "evidence of death");
-                return Event::Evidence(e);
+                Event::Evidence(e)
             }
-        };
-        self.waiting.insert(id, waiting);
-        event
+            Call::Order(order, tx) => {
+                self.take_order(order, tx);
+                Event::Tick
+            }
+            Call::Configure(config, tx) => {
+                let rules = rules(&config, self.authority.timing());
+                tracing::info!(generation = config.generation, "a new configuration");
+                self.around.config.send_replace(config);
+                let _ = tx.send(()); // whoever gave it may have gone
+                Event::Configure(rules)
+            }
+        }
+    }
+
+    /// The same order again is answered, not carried out again. What can be done before is: a checkpoint makes the stop short.
+    fn take_order(&mut self, order: Instruction, tx: oneshot::Sender<OrderReply>) {
+        if let Some(known) = self.order.as_ref().filter(|o| o.id == order.id) {
+            let _ = tx.send(known.reply); // whoever asked may have gone
+            return;
+        }
+        tracing::warn!(id = order.id, kind = order.kind.as_str(), term = order.term.0, "order");
+        self.order =
+            Some(OrderReport { id: order.id.clone(), kind: order.kind, reply: OrderReply::Accepted });
+        let (inputs, sql) = (self.around.tx.clone(), self.around.sql.clone());
+        let stops = matches!(order.kind, OrderKind::Switchover | OrderKind::Restart)
+            && self.authority.role() == Role::Primary;
+        spawn_input(inputs, async move {
+            if stops && let Err(e) = sql.checkpoint(CHECKPOINT).await {
+                tracing::warn!(error = %e, "no checkpoint before the stop: it will take longer");
+            }
+            Some(Input::Ordered(order, tx))
+        });
+    }
+
+    fn order_came_to(&mut self, reply: OrderReply) {
+        if let Some(order) = &mut self.order {
+            order.reply = reply;
+            tracing::warn!(id = order.id, kind = order.kind.as_str(), ?reply, "order");
+        }
+    }
+
+    /// A person's trigger file is an order to fail over, and no way past the rules: a primary that lives is asked to hand over;
+    /// from one that does not answer this standby takes over as soon as its promise has lapsed.
+    fn obey_trigger_file(&mut self) {
+        let (term, id) = (self.authority.term(), format!("trigger-file-{}", clock::unix_ms()));
+        tracing::warn!(term = term.0, "a person has created the trigger file");
+        let switchover = Instruction { id: id.clone(), term, kind: OrderKind::Switchover };
+        let (peer, limit, tx) = (self.around.peer.clone(), self.around.limit, self.around.tx.clone());
+        spawn_input(tx, async move {
+            match peer.order(&switchover, CHECKPOINT + limit).await {
+                Ok(OrderReply::Accepted | OrderReply::Done) => None,
+                other => {
+                    tracing::warn!(?other, "the primary does not hand over; taking over when the rules allow it");
+                    let (reply, _) = oneshot::channel();
+                    Some(Input::Call(Call::Order(Instruction { id, term, kind: OrderKind::TakeOver }, reply)))
+                }
+            }
+        });
     }
 
     fn carry_out(&mut self, now: Ms, command: Command) {
@@ -268,6 +383,13 @@ impl Driver {
                     let _ = tx.send(answer);
                 }
             }
+            Command::AnswerOrder(id, reply) => {
+                self.order_came_to(reply);
+                if let Some(Waiting::Order(tx)) = self.waiting.remove(&id) {
+                    let _ = tx.send(reply);
+                }
+            }
+            Command::OrderEnded(reply) => self.order_came_to(reply),
             Command::Note(note) => {
                 say(&note);
                 self.reporter.note(now, &note);

@@ -17,6 +17,8 @@ pub struct Layout {
     pub tls: PathBuf,
     /// Mounted Secret of the application role; default `/pgpair/app`.
     pub app: PathBuf,
+    /// Mounted ConfigMap; default `/pgpair/config`.
+    pub config: PathBuf,
 }
 
 impl Layout {
@@ -62,6 +64,12 @@ impl Layout {
         self.data.join("volume.json")
     }
 
+    /// Written over and over, to see whether the disk takes a write.
+    #[must_use]
+    pub fn write_probe(&self) -> PathBuf {
+        self.data.join("write-probe")
+    }
+
     /// Durable state of the authority protocol.
     #[must_use]
     pub fn state_json(&self) -> PathBuf {
@@ -102,6 +110,30 @@ impl Layout {
     #[must_use]
     pub fn run_tls(&self) -> PathBuf {
         self.run.join("tls")
+    }
+
+    /// The configuration as the operator has mounted it.
+    #[must_use]
+    pub fn mounted_config(&self) -> PathBuf {
+        self.config.join(pgpair_core::config::CONFIG_KEY)
+    }
+
+    /// The configuration as it was pushed last.
+    #[must_use]
+    pub fn stored_config(&self) -> PathBuf {
+        self.run.join(pgpair_core::config::CONFIG_KEY)
+    }
+
+    /// The peer's address as it was last known, for `wal-restore`: a name may not be found when it is needed most.
+    #[must_use]
+    pub fn peer_address(&self) -> PathBuf {
+        self.run.join("peer-address")
+    }
+
+    /// What postgres says in a start that is made to learn why it fails.
+    #[must_use]
+    pub fn start_log(&self) -> PathBuf {
+        self.run.join("start.log")
     }
 
     /// There from the beginning of a promotion until the next start: `wal-restore` asks only our own archive.

@@ -2,11 +2,14 @@
 
 pub mod archive;
 pub mod base_backup;
+pub mod cleanup;
 pub mod clock;
+pub mod config_store;
 pub mod deadman;
 pub mod driver;
 pub mod endpoint;
 pub mod fsx;
+pub mod health;
 pub mod init;
 pub mod layout;
 pub mod lease;
@@ -22,6 +25,7 @@ pub mod restore;
 pub mod run;
 pub mod server;
 pub mod settings;
+pub mod space;
 pub mod sql;
 pub mod state;
 pub mod tls;

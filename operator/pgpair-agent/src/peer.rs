@@ -1,6 +1,6 @@
 //! Requests to the other instance's agent, over mTLS. Each has one limit for everything: name, connection, handshake, answer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use hyper_util::rt::TokioIo;
 use pgpair_core::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
 };
+use pgpair_core::lsn::Lsn;
+use pgpair_core::order::{Order, OrderReply};
 use pgpair_core::report::wire;
 use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
@@ -21,7 +23,11 @@ use tokio_rustls::TlsConnector;
 
 use crate::rejoin::PrimaryHistory;
 use crate::settings::Settings;
-use crate::tls::{TlsError, client_config};
+use crate::tls::Identity;
+
+pub mod address;
+
+use address::Address;
 
 /// What a rejoining instance compares its own log with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +36,19 @@ pub struct PrimaryTimeline {
     pub term: pgpair_core::ids::Term,
     /// Its timeline, where that comes from, and how far it is written.
     pub past: PrimaryHistory,
+    /// Whether it has the segment that was asked for, in `pg_wal` or in its archive; `None`: not asked for, or not known.
+    #[serde(default)]
+    pub has_needed: Option<bool>,
+    /// Where the oldest log that it has begins; `None` as above.
+    #[serde(default)]
+    pub oldest: Option<Lsn>,
+}
+
+/// What of the log an instance needs to start again: answer to `GET /v1/needs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalNeeds {
+    /// Where its next recovery begins.
+    pub redo: Lsn,
 }
 
 /// A request to the peer that had no usable answer.
@@ -63,9 +82,9 @@ pub struct Peer {
 struct Inner {
     host: String,
     port: u16,
-    tls: TlsConnector,
+    identity: Identity,
     idle: Mutex<Vec<Sender>>,
-    last_address: Mutex<Option<SocketAddr>>,
+    address: Address,
 }
 
 impl std::fmt::Debug for Inner {
@@ -75,20 +94,32 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Peer {
-    /// The agent at the host and port of the settings.
-    ///
-    /// # Errors
-    /// The certificates are missing or unusable.
-    pub fn new(settings: &Settings) -> Result<Peer, TlsError> {
-        let tls = TlsConnector::from(client_config(&settings.layout.tls)?);
+    /// The agent at the host and port of the settings. Call it inside a runtime.
+    #[must_use]
+    pub fn new(settings: &Settings, identity: Identity) -> Peer {
         let inner = Inner {
             host: settings.peer_host.clone(),
             port: settings.peer_peer_port,
-            tls,
+            identity,
             idle: Mutex::default(),
-            last_address: Mutex::default(),
+            address: Address::watch(
+                &settings.peer_host,
+                settings.listen,
+                settings.layout.peer_address(),
+            ),
         };
-        Ok(Peer { inner: Arc::new(inner) })
+        Peer { inner: Arc::new(inner) }
+    }
+
+    /// Where it is, as last known. Never waits.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.inner.address.latest()
+    }
+
+    /// Its address may have changed: it is looked up again soon.
+    pub fn doubt_address(&self) {
+        self.inner.address.doubt();
     }
 
     /// Sends a heartbeat.
@@ -115,6 +146,14 @@ impl Peer {
         self.post(wire::RESIGN, r, limit).await
     }
 
+    /// Passes a person's order on to it.
+    ///
+    /// # Errors
+    /// No usable answer within `limit`.
+    pub async fn order(&self, order: &Order, limit: Duration) -> Result<OrderReply, PeerError> {
+        self.post(wire::ORDER, order, limit).await
+    }
+
     /// Tells it of a proven death.
     ///
     /// # Errors
@@ -123,12 +162,22 @@ impl Peer {
         self.post(wire::EVIDENCE, e, limit).await
     }
 
-    /// Its timeline, if it is a primary with a confirmed promotion.
+    /// Its timeline, if it is a primary with a confirmed promotion. `needs`: the beginning of a segment, to be told whether it
+    /// has that one.
     ///
     /// # Errors
     /// No usable answer within `limit`.
-    pub async fn timeline(&self, limit: Duration) -> Result<PrimaryTimeline, PeerError> {
-        self.send(Method::GET, wire::TIMELINE, Bytes::new(), limit).await
+    pub async fn timeline(&self, needs: Option<Lsn>, limit: Duration) -> Result<PrimaryTimeline, PeerError> {
+        let query = needs.map(|lsn| format!("?needs={lsn}")).unwrap_or_default();
+        self.send(Method::GET, &format!("{}{query}", wire::TIMELINE), Bytes::new(), limit).await
+    }
+
+    /// What of the log it needs.
+    ///
+    /// # Errors
+    /// No usable answer within `limit`.
+    pub async fn needs(&self, limit: Duration) -> Result<WalNeeds, PeerError> {
+        self.send(Method::GET, wire::NEEDS, Bytes::new(), limit).await
     }
 
     async fn post<T: DeserializeOwned>(
@@ -144,7 +193,7 @@ impl Peer {
     async fn send<T: DeserializeOwned>(
         &self,
         method: Method,
-        path: &'static str,
+        path: &str,
         body: Bytes,
         limit: Duration,
     ) -> Result<T, PeerError> {
@@ -171,32 +220,33 @@ impl Peer {
     }
 
     async fn connect(&self) -> Result<Sender, PeerError> {
-        let stream = TcpStream::connect(self.address().await?).await.map_err(PeerError::Connect)?;
+        let unknown = || std::io::Error::new(std::io::ErrorKind::NotFound, "its name has no address yet");
+        let address = self.inner.address.get().await.ok_or_else(|| PeerError::Connect(unknown()))?;
+        // Looked up anew unless this connection is made: a pod's address changes.
+        let mut doubt = Doubt(Some(&self.inner.address));
+        let stream = TcpStream::connect(SocketAddr::new(address, self.inner.port)).await;
+        let stream = stream.map_err(PeerError::Connect)?;
         stream.set_nodelay(true).map_err(PeerError::Connect)?;
         let name = ServerName::try_from(self.inner.host.clone())
             .map_err(|e| PeerError::Connect(std::io::Error::other(e)))?;
-        let stream = self.inner.tls.connect(name, stream).await.map_err(PeerError::Connect)?;
+        let tls = TlsConnector::from(self.inner.identity.client());
+        let stream = tls.connect(name, stream).await.map_err(PeerError::Connect)?;
+        doubt.0 = None;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(PeerError::Broken)?;
         // Ends with the sender; its error reaches the request.
         tokio::spawn(connection);
         Ok(sender)
     }
+}
 
-    /// The name is looked up anew for each connection, for a pod's address changes; the last one serves when DNS is away.
-    async fn address(&self) -> Result<SocketAddr, PeerError> {
-        let lookup = tokio::net::lookup_host((self.inner.host.as_str(), self.inner.port));
-        let found = match tokio::time::timeout(Duration::from_millis(400), lookup).await {
-            Ok(Ok(mut addresses)) => addresses.next(),
-            Ok(Err(_)) | Err(_) => None,
-        };
-        let mut last = self.inner.last_address.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = found.or(*last);
-        last.ok_or_else(|| {
-            PeerError::Connect(std::io::Error::new(
-                std::io::ErrorKind::NotFound,
-                "its name has no address yet",
-            ))
-        })
+/// Doubts the address when dropped, as it is when a limit ends the attempt.
+struct Doubt<'a>(Option<&'a Address>);
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if let Some(address) = self.0 {
+            address.doubt();
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use crate::fsx::{self, Context, FileError};
 use crate::layout::Layout;
 use crate::postmaster::{PgBin, ToolError, tool};
+use crate::render::Floors;
 
 mod records;
 
@@ -113,6 +114,8 @@ pub struct ControlData {
     pub segment_size: u64,
     /// Bytes of a WAL page.
     pub page_size: u64,
+    /// What a standby of this directory must have at least.
+    pub floors: Floors,
 }
 
 /// A position on a timeline.
@@ -148,6 +151,7 @@ impl ControlData {
         }
         let lsn = |name| field(name).and_then(|t| parsed::<Lsn>(name, t));
         let number = |name| field(name).and_then(|t| parsed::<u64>(name, t));
+        let setting = |name| field(name).and_then(|t| parsed::<u32>(name, t));
         let timeline = |name| field(name).and_then(|t| parsed::<u32>(name, t)).map(TimelineId);
         let min_timeline = timeline("Min recovery ending loc's timeline")?;
         let min = lsn("Minimum recovery ending location")?;
@@ -166,6 +170,13 @@ impl ControlData {
             min_recovery: (min != Lsn(0)).then_some((min_timeline, min)),
             segment_size: number("Bytes per WAL segment")?,
             page_size: number("WAL block size")?,
+            floors: Floors {
+                connections: setting("max_connections setting")?,
+                worker_processes: setting("max_worker_processes setting")?,
+                wal_senders: setting("max_wal_senders setting")?,
+                prepared_transactions: setting("max_prepared_xacts setting")?,
+                locks_per_transaction: setting("max_locks_per_xact setting")?,
+            },
         })
     }
 }
@@ -409,6 +420,11 @@ Latest checkpoint's TimeLineID:       1
 Latest checkpoint's PrevTimeLineID:   1
 Minimum recovery ending location:     0/4000000
 Min recovery ending loc's timeline:   2
+max_connections setting:              100
+max_worker_processes setting:         8
+max_wal_senders setting:              10
+max_prepared_xacts setting:           0
+max_locks_per_xact setting:           64
 WAL block size:                       8192
 Bytes per WAL segment:                16777216
 ";
@@ -422,6 +438,7 @@ Bytes per WAL segment:                16777216
             (ClusterState::InProduction, Lsn(0x300_0028), TimelineId(1))
         );
         assert_eq!(c.newest_timeline(), TimelineId(2));
+        assert_eq!((c.floors.connections, c.floors.locks_per_transaction), (100, 64));
         assert!(!c.is_clean_primary());
     }
 

@@ -4,32 +4,31 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pgpair_core::config::PairConfig;
 use pgpair_core::ids::InstanceId;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
 
-use crate::fsx::{self, Context, FileError};
-use crate::layout::Layout;
+use crate::fsx::{self, FileError};
 use crate::lock::VolumeLock;
-use crate::render::{self, RenderError};
+use crate::render::{RenderError, Upstream};
 use crate::settings::Settings;
 use crate::sql::{Sql, SqlError};
 
+mod configure;
 mod init_db;
 mod roles;
 pub mod sync;
 pub(crate) mod tool;
 
+pub(crate) use configure::configure;
+pub use configure::{floors, install_tls, reload_config, set_clients, set_upstream, try_parameters};
 pub use init_db::initdb;
 pub use roles::bootstrap;
 pub use tool::{PgBin, ToolError};
 
 /// How often a starting postmaster is asked whether it accepts connections.
 const READY_POLL: Duration = Duration::from_millis(10);
-/// Certificates and keys that are copied for postgres and libpq.
-const TLS_FILES: [&str; 5] = ["ca.crt", "tls.crt", "tls.key", "replication.crt", "replication.key"];
-/// The standby's slot may hold this share of the data volume.
-const SLOT_SHARE: u64 = 4;
 
 /// What could not be done with the postmaster.
 #[derive(Debug, thiserror::Error)]
@@ -71,13 +70,8 @@ pub enum PostmasterError {
 pub enum StartAs {
     /// Writable after crash recovery.
     Primary,
-    /// In recovery, streaming from the primary.
-    Standby {
-        /// Host name of the primary.
-        host: String,
-        /// Port of its postgres.
-        port: u16,
-    },
+    /// In recovery, streaming from this primary.
+    Standby(Upstream),
 }
 
 /// Whether clients are let in.
@@ -98,6 +92,8 @@ pub struct StartOptions {
     pub clients: ClientAccess,
     /// The standby that commits wait for from the start on.
     pub sync_with: Option<InstanceId>,
+    /// A file for what postgres says, instead of our standard error: for a start that is made to learn why it fails.
+    pub log: Option<PathBuf>,
 }
 
 /// A postmaster that this agent has started. Clones are handles of the same process.
@@ -114,15 +110,19 @@ pub struct Postmaster {
 /// Nothing runs then, and the lock is free.
 pub async fn start(
     settings: &Settings,
+    config: &PairConfig,
     bin: &PgBin,
     lock: VolumeLock,
     options: StartOptions,
 ) -> Result<Postmaster, PostmasterError> {
-    configure(settings, &options)?;
+    configure(settings, config, &options, floors(settings, bin, &options.role).await)?;
     let mut command = bin.command("postgres");
     let start_error = |source| ToolError::Start { program: "postgres".into(), source };
     command.arg("-D").arg(settings.layout.pgdata()).kill_on_drop(false);
     command.stdin(lock.share().map_err(start_error)?);
+    if let Some(path) = &options.log {
+        command.stderr(fsx::create_truncated(path, 0o600)?);
+    }
     let mut child = command.spawn().map_err(start_error)?;
     drop(lock);
     // The command holds a descriptor of the lock as well: only the tree of postgres may keep it.
@@ -141,99 +141,6 @@ pub async fn start(
         let _ = send.send(Some(how));
     });
     Ok(Postmaster { pid, pid_file: settings.layout.in_pgdata("postmaster.pid"), exit })
-}
-
-/// Writes every file that decides how postgres starts.
-pub(crate) fn configure(settings: &Settings, options: &StartOptions) -> Result<(), PostmasterError> {
-    let layout = &settings.layout;
-    install_tls(layout)?;
-    fsx::create_dir(&layout.socket_dir(), 0o700)?;
-    fsx::remove(&layout.alone())?;
-    let put = |name: &str, text: &str| fsx::write(&layout.in_pgdata(name), text.as_bytes(), 0o600);
-    put("postgresql.conf", &render::main_conf(settings, slot_keep_mib(layout)?)?)?;
-    put("pg_ident.conf", "")?;
-    put(render::SYNC_CONF, &render::sync_conf(options.sync_with)?)?;
-    write_hba(settings, options.clients)?;
-    clean_auto_conf(settings)?;
-    // The volume's lock is ours, so the postmaster of a left lock file is dead; in a new container its number may belong
-    // to somebody else by now, and postgres would refuse to start.
-    for stale in [format!(".s.PGSQL.{}.lock", settings.pg_port), format!(".s.PGSQL.{}", settings.pg_port)] {
-        fsx::remove(&layout.socket_dir().join(stale))?;
-    }
-    for stale in ["recovery.signal", "promote", "standby.signal", "postmaster.pid"] {
-        fsx::remove(&layout.in_pgdata(stale))?;
-    }
-    match &options.role {
-        StartAs::Primary => put(render::UPSTREAM_CONF, render::no_upstream_conf())?,
-        StartAs::Standby { host, port } => {
-            put(render::UPSTREAM_CONF, &render::upstream_conf(settings, host, *port)?)?;
-            put("standby.signal", "")?;
-            remove_own_slots(layout)?;
-        }
-    }
-    fsx::sync_dir(&layout.pgdata())?;
-    Ok(())
-}
-
-fn write_hba(settings: &Settings, access: ClientAccess) -> Result<(), PostmasterError> {
-    let text = render::hba_conf(&settings.hba, access == ClientAccess::Open)?;
-    Ok(fsx::write(&settings.layout.in_pgdata("pg_hba.conf"), text.as_bytes(), 0o600)?)
-}
-
-fn clean_auto_conf(settings: &Settings) -> Result<(), FileError> {
-    let path = settings.layout.in_pgdata("postgresql.auto.conf");
-    let current = fs::read_to_string(&path).unwrap_or_default();
-    let cleaned = render::cleaned_auto_conf(settings, &current);
-    if cleaned != current { fsx::write(&path, cleaned.as_bytes(), 0o600) } else { Ok(()) }
-}
-
-/// A standby that was primary has slots of the other instance: nobody advances them, so they would keep WAL for ever.
-fn remove_own_slots(layout: &Layout) -> Result<(), FileError> {
-    for instance in InstanceId::ALL {
-        let dir = layout.in_pgdata("pg_replslot").join(Settings::standby_name(instance));
-        if dir.is_dir() {
-            fs::remove_dir_all(&dir).at("remove the stale slot", &dir)?;
-        }
-    }
-    Ok(())
-}
-
-fn slot_keep_mib(layout: &Layout) -> Result<u64, FileError> {
-    let stat = rustix::fs::statvfs(&layout.data).at("ask for the size of", &layout.data)?;
-    Ok((stat.f_blocks.saturating_mul(stat.f_frsize) / SLOT_SHARE / (1024 * 1024)).max(64))
-}
-
-/// Copies the mounted certificates and keys to where postgres reads them, with the permissions that it demands. True if any
-/// of them changed: postgres needs a reload then.
-///
-/// # Errors
-/// A certificate is missing in the mount.
-pub fn install_tls(layout: &Layout) -> Result<bool, FileError> {
-    let to = layout.run_tls();
-    fsx::create_dir(&to, 0o700)?;
-    let mut changed = false;
-    for name in TLS_FILES {
-        let (from, to) = (layout.tls.join(name), to.join(name));
-        let bytes = fs::read(&from).at("read the certificate", &from)?;
-        if fs::read(&to).ok().as_deref() != Some(&bytes) {
-            fsx::write(&to, &bytes, 0o600)?;
-            changed = true;
-        }
-    }
-    Ok(changed)
-}
-
-/// Lets clients in, or lets no new ones in ([`Sql::terminate_clients`] ends those that are there).
-///
-/// # Errors
-/// The file cannot be written or postgres is gone.
-pub fn set_clients(
-    settings: &Settings,
-    postmaster: &Postmaster,
-    access: ClientAccess,
-) -> Result<(), PostmasterError> {
-    write_hba(settings, access)?;
-    postmaster.reload()
 }
 
 impl Postmaster {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pgpair_core::config::PairConfig;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_core::wal::{Segment, WalFile};
@@ -18,7 +19,7 @@ use crate::fsx::{self, Context, FileError};
 use crate::lock::VolumeLock;
 use crate::pgdata::{ControlData, Position};
 use crate::postmaster::{self, ClientAccess, PgBin, PostmasterError, StartAs, StartOptions, tool};
-use crate::render;
+use crate::render::{self, Floors, Upstream};
 use crate::settings::Settings;
 
 /// Copies every changed block and all of the source's `pg_wal`.
@@ -189,30 +190,31 @@ fn branch_files(
     Ok(out)
 }
 
-/// Rewinds the stopped directory to the primary at `host`. That the branch was kept is shown by `_kept`. A marker on the
+/// Rewinds the stopped directory to `primary`. That the branch was kept is shown by `_kept`. A marker on the
 /// volume makes an interrupted rewind look unfinished, for such a directory is not to be trusted.
 ///
 /// # Errors
 /// [`RejoinError::NotBegun`]: try again. [`RejoinError::Broken`]: rebuild.
 pub async fn rewind(
     settings: &Settings,
+    config: &PairConfig,
     bin: &PgBin,
     lock: &VolumeLock,
     _kept: &KeptBranch,
-    host: &str,
-    port: u16,
+    primary: &Upstream,
 ) -> Result<(), RejoinError> {
     let layout = &settings.layout;
     // Its own recovery in single-user mode reads this configuration, and refuses standby.signal.
-    let options = StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with: None };
-    postmaster::configure(settings, &options)?;
+    let options =
+        StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with: None, log: None };
+    postmaster::configure(settings, config, &options, Floors::default())?;
     let mut command = bin.command("pg_rewind");
     let name = Settings::standby_name(settings.instance);
     command
         .arg("--target-pgdata")
         .arg(layout.pgdata())
         .arg("--source-server")
-        .arg(render::conninfo(settings, host, port, name, Some("postgres")))
+        .arg(render::conninfo(settings, primary, name, Some("postgres")))
         .args(["--restore-target-wal", "--progress"])
         .stdin(lock.share().at("share the lock of", &layout.lock())?);
     fsx::write(&layout.rewinding(), b"", 0o600)?;

@@ -1,12 +1,16 @@
-//! Text of `postgresql.conf`, `pg_hba.conf` and `primary_conninfo`. Pure.
+//! Text of `postgresql.conf` and `primary_conninfo`; [`hba`] has that of `pg_hba.conf`. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::Path;
 
+use pgpair_core::config::{PairConfig, StandbyProfile};
 use pgpair_core::ids::InstanceId;
 
-use crate::settings::{Settings, StandbyProfile};
+use crate::settings::Settings;
+
+pub mod hba;
 
 /// The role that streams, takes base backups and rewinds.
 pub const REPLICATION_ROLE: &str = "pgpair_replication";
@@ -58,9 +62,14 @@ pub enum RenderError {
     /// The operator sets it.
     #[error("parameter {0} is set by the operator: remove it from spec.postgres.parameters")]
     Owned(String),
-    /// The line would become two.
-    #[error("pg_hba line {0:?} holds a line break or NUL")]
-    HbaLine(String),
+    /// A line of `pg_hba.conf` that would keep postgres from starting.
+    #[error("pg_hba line {line:?}: {reason}")]
+    HbaLine {
+        /// The line.
+        line: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
 }
 
 /// One line of `postgresql.conf`.
@@ -79,14 +88,59 @@ pub fn setting(name: &str, value: &str) -> Result<String, RenderError> {
     Ok(format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''")))
 }
 
+/// What a standby must have at least, or it does not start or stops replay: its primary's values, as the control file tells
+/// them (PostgreSQL, Hot Standby, Administrator's Overview). 0: no lower limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Floors {
+    /// `max_connections`.
+    pub connections: u32,
+    /// `max_worker_processes`.
+    pub worker_processes: u32,
+    /// `max_wal_senders`.
+    pub wal_senders: u32,
+    /// `max_prepared_transactions`.
+    pub prepared_transactions: u32,
+    /// `max_locks_per_transaction`.
+    pub locks_per_transaction: u32,
+}
+
+impl Floors {
+    fn named(self) -> [(&'static str, u32, u32); 5] {
+        // With the default that postgres has when nobody sets the parameter.
+        [
+            ("max_connections", self.connections, 100),
+            ("max_worker_processes", self.worker_processes, 8),
+            ("max_wal_senders", self.wal_senders, 10),
+            ("max_prepared_transactions", self.prepared_transactions, 0),
+            ("max_locks_per_transaction", self.locks_per_transaction, 64),
+        ]
+    }
+
+    /// Raises what is below. A value that is no number is left: postgres will say so.
+    fn raise(self, all: &mut BTreeMap<String, String>) {
+        for (name, floor, default) in self.named() {
+            let configured = all.get(name).map_or(Some(default), |v| v.trim().parse().ok());
+            if configured.is_some_and(|c| c < floor) {
+                all.insert(name.to_owned(), floor.to_string());
+            }
+        }
+    }
+}
+
 /// `postgresql.conf`: the user's parameters, then the operator's. The part that changes at runtime is in included files.
+/// `floors` is for a standby; a primary has none.
 ///
 /// # Errors
 /// A parameter of the user is owned by the operator or cannot be written.
-pub fn main_conf(settings: &Settings, slot_keep_mib: u64) -> Result<String, RenderError> {
-    let owned = operator_parameters(settings, slot_keep_mib);
+pub fn main_conf(
+    settings: &Settings,
+    config: &PairConfig,
+    floors: Floors,
+    slot_keep_mib: u64,
+) -> Result<String, RenderError> {
+    let owned = operator_parameters(settings, config, slot_keep_mib);
     let mut all: BTreeMap<String, String> = defaults();
-    for (name, value) in &settings.parameters {
+    for (name, value) in &config.parameters {
         let name = name.to_ascii_lowercase();
         if is_owned(&name) || owned.contains_key(&name) {
             return Err(RenderError::Owned(name));
@@ -94,8 +148,9 @@ pub fn main_conf(settings: &Settings, slot_keep_mib: u64) -> Result<String, Rend
         all.insert(name, value.clone());
     }
     all.extend(owned);
+    floors.raise(&mut all);
     let mut out =
-        String::from("# Written by pgpair at every start: changes are lost. Use spec.postgres.parameters.\n");
+        String::from("# Written by pgpair at every start and change: edits are lost. Use spec.postgres.parameters.\n");
     for (name, value) in &all {
         out.push_str(&setting(name, value)?);
     }
@@ -125,7 +180,7 @@ fn defaults() -> BTreeMap<String, String> {
     .into()
 }
 
-fn operator_parameters(s: &Settings, slot_keep_mib: u64) -> BTreeMap<String, String> {
+fn operator_parameters(s: &Settings, config: &PairConfig, slot_keep_mib: u64) -> BTreeMap<String, String> {
     let fixed = [
         ("unix_socket_permissions", "0700"),
         ("wal_level", "replica"),
@@ -152,11 +207,11 @@ fn operator_parameters(s: &Settings, slot_keep_mib: u64) -> BTreeMap<String, Str
         ("tcp_keepalives_count", "3"),
         ("tcp_user_timeout", "10s"),
     ];
-    let conflict_delay = match s.standby_profile {
+    let conflict_delay = match config.standby_profile {
         StandbyProfile::Failover => "5s",
         StandbyProfile::Reporting => "1h",
     };
-    let feedback = match s.standby_profile {
+    let feedback = match config.standby_profile {
         StandbyProfile::Failover => "on",
         // A long report must not make the primary bloat: replay waits instead.
         StandbyProfile::Reporting => "off",
@@ -169,7 +224,7 @@ fn operator_parameters(s: &Settings, slot_keep_mib: u64) -> BTreeMap<String, Str
         ("unix_socket_directories", quoted_path(&s.layout.socket_dir())),
         ("archive_command", format!("{program} wal-archive \"%p\" \"%f\"")),
         ("restore_command", format!("{program} wal-restore \"%f\" \"%p\"")),
-        ("archive_timeout", format!("{}s", s.archive_timeout.as_secs())),
+        ("archive_timeout", format!("{}s", config.archive_timeout_s)),
         ("max_standby_streaming_delay", conflict_delay.to_owned()),
         ("max_standby_archive_delay", conflict_delay.to_owned()),
         ("hot_standby_feedback", feedback.to_owned()),
@@ -219,12 +274,24 @@ pub fn sync_names(standby: Option<InstanceId>) -> String {
     standby.map(|s| format!("FIRST 1 ({})", Settings::standby_name(s))).unwrap_or_default()
 }
 
-/// [`UPSTREAM_CONF`] of a standby that streams from `host`.
+/// A postgres to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its host name.
+    pub host: String,
+    /// Its address as last known: looking the name up may take seconds just when the node with the name server is gone.
+    /// `None`: the name is looked up at each connection.
+    pub address: Option<IpAddr>,
+    /// Its port.
+    pub port: u16,
+}
+
+/// [`UPSTREAM_CONF`] of a standby that streams from `upstream`.
 ///
 /// # Errors
 /// The host name holds a line break.
-pub fn upstream_conf(settings: &Settings, host: &str, port: u16) -> Result<String, RenderError> {
-    let conninfo = conninfo(settings, host, port, Settings::standby_name(settings.instance), None);
+pub fn upstream_conf(settings: &Settings, upstream: &Upstream) -> Result<String, RenderError> {
+    let conninfo = conninfo(settings, upstream, Settings::standby_name(settings.instance), None);
     Ok(setting("primary_conninfo", &conninfo)?
         + &setting("primary_slot_name", Settings::standby_name(settings.instance))?)
 }
@@ -237,13 +304,15 @@ pub fn no_upstream_conf() -> &'static str {
 
 /// Connection string of the replication role, by its client certificate.
 #[must_use]
-pub fn conninfo(settings: &Settings, host: &str, port: u16, name: &str, database: Option<&str>) -> String {
+pub fn conninfo(settings: &Settings, upstream: &Upstream, name: &str, database: Option<&str>) -> String {
     let tls = settings.layout.run_tls();
-    let port = port.to_string();
+    let port = upstream.port.to_string();
+    let address = upstream.address.map(|a| a.to_string()).unwrap_or_default();
     let (ca, cert, key) =
         (text(&tls.join("ca.crt")), text(&tls.join("replication.crt")), text(&tls.join("replication.key")));
     let pairs = [
-        ("host", host),
+        ("host", upstream.host.as_str()),
+        ("hostaddr", &address),
         ("port", &port),
         ("user", REPLICATION_ROLE),
         ("dbname", database.unwrap_or_default()),
@@ -265,34 +334,10 @@ pub fn conninfo(settings: &Settings, host: &str, port: u16, name: &str, database
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// `pg_hba.conf`: ourselves over the socket, replication by certificate, and clients only when `open`.
-///
-/// # Errors
-/// A line of the user holds a line break.
-pub fn hba_conf(user_lines: &[String], open: bool) -> Result<String, RenderError> {
-    let mut out = String::from("# Written by pgpair: changes are lost. Use spec.postgres.hba.\n");
-    out.push_str("local all all trust\n");
-    for database in ["replication", "postgres"] {
-        let _ = writeln!(out, "hostssl {database} {REPLICATION_ROLE} all cert");
-    }
-    // Whatever follows, this role needs its certificate.
-    let _ = writeln!(out, "host all {REPLICATION_ROLE} all reject");
-    if open {
-        for line in user_lines {
-            if line.contains(['\n', '\r', '\0']) {
-                return Err(RenderError::HbaLine(line.clone()));
-            }
-            let _ = writeln!(out, "{line}");
-        }
-        out.push_str("hostssl all all all scram-sha-256\nhost all all all scram-sha-256\n");
-    }
-    Ok(out)
-}
-
 /// `postgresql.auto.conf` without the parameters that the operator owns.
 #[must_use]
 pub fn cleaned_auto_conf(settings: &Settings, current: &str) -> String {
-    let owned = operator_parameters(settings, 0);
+    let owned = operator_parameters(settings, &PairConfig::default(), 0);
     let keep = |line: &&str| {
         let name = line.split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
         !is_owned(&name) && !owned.contains_key(&name)
@@ -305,15 +350,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn settings(params: &[(&str, &str)]) -> Settings {
-        let mut s = Settings::from_lookup(|name| match name {
+    fn settings() -> Settings {
+        Settings::from_lookup(|name| match name {
             "PGPAIR_PAIR" | "PGPAIR_NAMESPACE" | "PGPAIR_PEER_HOST" => Some("x".into()),
             "PGPAIR_INSTANCE" => Some("b".into()),
             _ => None,
         })
-        .unwrap();
-        s.parameters = params.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        s
+        .unwrap()
+    }
+
+    fn conf(params: &[(&str, &str)], floors: Floors) -> Result<String, RenderError> {
+        let parameters = params.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        main_conf(&settings(), &PairConfig { parameters, ..PairConfig::default() }, floors, 512)
     }
 
     /// Reads a quoted value as `guc-file.l` does.
@@ -351,45 +399,49 @@ mod tests {
         for name in
             ["fsync", "Archive_Command", "synchronous_standby_names", "primary_conninfo", "ssl_key_file"]
         {
-            let got = main_conf(&settings(&[(name, "off")]), 1);
+            let got = conf(&[(name, "off")], Floors::default());
             assert_eq!(got, Err(RenderError::Owned(name.to_ascii_lowercase())));
         }
         for name in ["", "a b", "1a", "a=b", "x'"] {
-            assert!(matches!(main_conf(&settings(&[(name, "1")]), 1), Err(RenderError::Name(_))), "{name}");
+            assert!(matches!(conf(&[(name, "1")], Floors::default()), Err(RenderError::Name(_))), "{name}");
         }
     }
 
     #[test]
     fn the_user_overrides_defaults_only() {
-        let conf = main_conf(&settings(&[("shared_buffers", "1GB")]), 512).unwrap();
+        let conf = conf(&[("shared_buffers", "1GB")], Floors::default()).unwrap();
         assert!(conf.contains("shared_buffers = '1GB'\n") && !conf.contains("128MB"));
         assert!(conf.contains("max_slot_wal_keep_size = '512MB'\n"));
         assert!(conf.contains("restart_after_crash = 'off'\n"));
     }
 
     #[test]
-    fn closed_lets_in_nobody_but_ourselves_and_the_standby() {
-        let lines = vec!["host app app 10.0.0.0/8 md5".to_owned()];
-        let closed = hba_conf(&lines, false).unwrap();
-        assert!(!closed.contains("scram") && !closed.contains("app"));
-        let open = hba_conf(&lines, true).unwrap();
-        assert!(open.find("10.0.0.0/8") < open.find("scram-sha-256"));
-        assert!(hba_conf(&["a\nlocal all all trust".to_owned()], true).is_err());
-    }
-
-    #[test]
     fn the_connection_string_survives_both_quotings() {
-        let mut s = settings(&[]);
+        let mut s = settings();
         s.layout.run = "/it's".into();
-        let conf = upstream_conf(&s, "db-a", 5433).unwrap();
+        let mut upstream = Upstream { host: "db-a".into(), address: None, port: 5433 };
+        let conf = upstream_conf(&s, &upstream).unwrap();
+        assert!(conf.contains("host=''db-a''") && !conf.contains("hostaddr"));
         assert!(conf.contains(r"sslkey=''/it\\''s/tls/replication.key''"), "{conf}");
         assert!(conf.contains("application_name=''pgpair_b''"));
         assert!(conf.contains("primary_slot_name = 'pgpair_b'"));
+        upstream.address = Some(IpAddr::from([10, 0, 0, 7]));
+        assert!(upstream_conf(&s, &upstream).unwrap().contains("hostaddr=''10.0.0.7''"));
+    }
+
+    #[test]
+    fn a_standby_never_gets_less_than_its_primary_has() {
+        let floors = Floors { connections: 150, prepared_transactions: 3, ..Floors::default() };
+        let raised = conf(&[("max_connections", "40")], floors).unwrap();
+        assert!(raised.contains("max_connections = '150'\n"));
+        assert!(raised.contains("max_prepared_transactions = '3'\n") && !raised.contains("max_locks"));
+        let own = conf(&[("max_connections", "200")], floors).unwrap();
+        assert!(own.contains("max_connections = '200'\n"));
     }
 
     #[test]
     fn alter_system_cannot_override_the_operator() {
         let auto = "# comment\nwork_mem = '8MB'\nsynchronous_standby_names = ''\nFSYNC = off\n";
-        assert_eq!(cleaned_auto_conf(&settings(&[]), auto), "# comment\nwork_mem = '8MB'\n");
+        assert_eq!(cleaned_auto_conf(&settings(), auto), "# comment\nwork_mem = '8MB'\n");
     }
 }

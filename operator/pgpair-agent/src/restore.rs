@@ -168,7 +168,10 @@ async fn answer_of_peer(settings: &Settings, name: &str) -> Result<Option<Answer
     let config = tls::client_config(&settings.layout.tls)?;
     let attempt = async {
         let io = |e: &dyn std::fmt::Display| e.to_string();
-        let tcp = TcpStream::connect((settings.peer_host.as_str(), settings.peer_peer_port));
+        // What the agent knows, for looking a name up may take seconds.
+        let known = fs::read_to_string(settings.layout.peer_address()).ok();
+        let to = known.as_deref().unwrap_or(&settings.peer_host);
+        let tcp = TcpStream::connect((to, settings.peer_peer_port));
         let tcp = tokio::time::timeout(CONNECT, tcp).await.map_err(|e| io(&e))?.map_err(|e| io(&e))?;
         let server = ServerName::try_from(settings.peer_host.clone()).map_err(|e| io(&e))?;
         let stream = TlsConnector::from(config).connect(server, tcp).await.map_err(|e| io(&e))?;

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgpair_core::authority::timing::Timing;
-use pgpair_core::authority::{Authority, NodeId, Settings as Rules, Want};
+use pgpair_core::authority::{Authority, NodeId, Want};
 use pgpair_core::ids::Incarnation;
 use pgpair_core::record::Holder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::config_store::{self, Intake};
 use crate::deadman::Deadman;
-use crate::driver::{Driver, Input, Surroundings};
+use crate::driver::{self, Driver, Input, Surroundings};
+use crate::health::Health;
 use crate::endpoint::ReadWriteEndpoint;
 use crate::init::{self, Tree};
 use crate::lease::RecordStore;
@@ -23,12 +25,11 @@ use crate::report::Reporter;
 use crate::server::{self, Call, Shared};
 use crate::settings::Settings;
 use crate::sql::Sql;
+use crate::tls::Identity;
 use crate::witness::AgentLock;
 use crate::worker::{Order, Parts, Worker, Writable};
-use crate::{clock, fsx, state, tls};
+use crate::{clock, fsx, state};
 
-/// Default of `maxLag`: a segment.
-const MAX_LAG: u64 = 16 * 1024 * 1024;
 /// The kubelet reads it when the container has ended: evidence of death names the incarnation.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 /// How long postgres has to stop when the agent leaves.
@@ -71,14 +72,18 @@ async fn agent() -> Result<(), Failure> {
     let durable = state::load(&settings.layout)?;
     tracing::info!(instance = %me.instance, incarnation = %me.incarnation, term = durable.term.0, "agent starts");
 
+    let config = Arc::new(config_store::load(&settings)?);
+    let ttl = Duration::from_millis(u64::from(config.ttl_ms));
     // Several tries must fit between the first worry and the fence.
-    let limit = (settings.ttl / 5).min(Duration::from_secs(1));
+    let limit = (ttl / 5).min(Duration::from_secs(1));
     let client = kube::Client::try_default().await?;
     let store = RecordStore::new(client.clone(), &settings.namespace, &settings.pair, limit);
-    let peer = Peer::new(&settings)?;
-    let ttl = u32::try_from(settings.ttl.as_millis())?;
-    let rules = Rules { timing: Timing::new(ttl)?, durability: settings.durability, max_lag: MAX_LAG };
+    let identity = Identity::load(&settings.layout.tls)?;
+    tokio::spawn(identity.clone().keep_renewed());
+    let peer = Peer::new(&settings, identity.clone());
+    let rules = driver::rules(&config, Timing::new(config.ttl_ms)?);
     let authority = Authority::new(me, node_id(&settings.node), rules, durable, clock::now());
+    let (config, configs) = watch::channel(config);
 
     let (tx, inputs) = mpsc::channel(256);
     let (order, orders) = watch::channel(Order::none());
@@ -86,19 +91,23 @@ async fn agent() -> Result<(), Failure> {
     let (hand_over, serve_pg_wal) = watch::channel(false);
     let (timeline, timelines) = watch::channel(None);
     let writable = Writable::new(Deadman::of_agent()?);
+    let bin = PgBin::find(&settings)?;
+    let calls = calls(tx.clone());
+    let intake = Intake::new(settings.clone(), bin.clone(), configs.clone(), calls.clone());
+    tokio::spawn(intake.clone().watch_mounted());
     let shared = Shared {
-        calls: calls(tx.clone()),
+        calls,
+        intake,
         report: reports,
         timeline: timelines,
         serve_pg_wal,
         settings: settings.clone(),
         sql: Sql::new(&settings),
     };
-    let tls = tls::server_config(&settings.layout.tls)?;
-    let servers = tokio::spawn(serve(shared, tls));
+    let servers = tokio::spawn(serve(shared, identity.clone()));
     let worker = Worker::new(Parts {
         settings: settings.clone(),
-        bin: PgBin::find(&settings)?,
+        bin,
         peer: peer.clone(),
         endpoint: ReadWriteEndpoint::new(client, &settings),
         tree: Tree::of_agent(),
@@ -107,8 +116,21 @@ async fn agent() -> Result<(), Failure> {
         inputs: tx.clone(),
         timeline,
         lock,
+        identity,
+        config: configs.clone(),
     });
     let worker = tokio::spawn(worker.run());
+    let sql = Sql::new(&settings);
+    tokio::spawn(
+        Health {
+            writable: writable.clone(),
+            sql: sql.clone(),
+            file: settings.layout.write_probe(),
+            config: configs,
+            inputs: tx.clone(),
+        }
+        .run(),
+    );
     on_sigterm(tx.clone())?;
     let last_word = order.clone();
     let left_settings = settings.clone();
@@ -123,6 +145,8 @@ async fn agent() -> Result<(), Failure> {
         writable,
         limit,
         tree: Tree::of_agent(),
+        config,
+        sql,
     };
     let driver = tokio::spawn(Driver::new(authority, around, Reporter::default()).run(inputs));
     tokio::select! {
@@ -167,9 +191,9 @@ fn calls(tx: mpsc::Sender<Input>) -> mpsc::Sender<Call> {
     calls
 }
 
-async fn serve(shared: Shared, tls: Arc<rustls::ServerConfig>) -> Failure {
+async fn serve(shared: Shared, identity: Identity) -> Failure {
     let ended = tokio::select! {
-        ended = server::serve_peer(shared.clone(), tls) => ended,
+        ended = server::serve_peer(shared.clone(), identity) => ended,
         ended = server::serve_probes(shared) => ended,
     };
     ended.err().map_or_else(|| "a server ended".into(), Failure::from)

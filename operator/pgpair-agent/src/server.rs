@@ -4,31 +4,39 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use pgpair_core::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
 };
+use pgpair_core::config::PairConfig;
+use pgpair_core::lsn::Lsn;
+use pgpair_core::order::{Order, OrderReply};
 use pgpair_core::report::{InstanceReport, PostgresState, wire};
-use rustls::ServerConfig;
+use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::archive;
-use crate::peer::PrimaryTimeline;
+use crate::config_store::{ConfigError, Intake};
+use crate::peer::{PrimaryTimeline, WalNeeds};
 use crate::settings::Settings;
 use crate::sql::Sql;
-use crate::tls;
+use crate::tls::{self, Identity};
 
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(3);
 /// The state machine answers at once, except where it must read the record first.
 const ANSWER: Duration = Duration::from_secs(3);
+
+/// An order may have to wait for a checkpoint and for a read of the record.
+const JUDGED: Duration = Duration::from_secs(45);
 
 /// A message for the state machine, with the way back for its answer.
 #[derive(Debug)]
@@ -41,6 +49,10 @@ pub enum Call {
     Resignation(Resignation, oneshot::Sender<ResignReply>),
     /// Evidence of death.
     Evidence(Evidence),
+    /// A person's order.
+    Order(Order, oneshot::Sender<OrderReply>),
+    /// A configuration that has been checked and stored.
+    Configure(Arc<PairConfig>, oneshot::Sender<()>),
 }
 
 /// What the handlers read.
@@ -58,22 +70,27 @@ pub struct Shared {
     pub settings: Arc<Settings>,
     /// The local postgres.
     pub sql: Sql,
+    /// For a new configuration.
+    pub intake: Intake,
 }
 
 /// Serves the peer and the operator until the process ends.
 ///
 /// # Errors
 /// The port cannot be bound.
-pub async fn serve_peer(shared: Shared, tls: Arc<ServerConfig>) -> std::io::Result<()> {
+pub async fn serve_peer(shared: Shared, identity: Identity) -> std::io::Result<()> {
     let address = SocketAddr::new(shared.settings.listen, shared.settings.peer_port);
-    let listener = MutualTls::bind(address, tls, &shared.settings.pair).await?;
+    let listener = MutualTls::bind(address, identity, &shared.settings.pair).await?;
     let app = Router::new()
         .route(wire::REPORT, get(report))
         .route(wire::HEARTBEAT, post(heartbeat))
         .route(wire::CAN_TAKE, post(can_take))
         .route(wire::RESIGN, post(resignation))
         .route(wire::EVIDENCE, post(evidence))
+        .route(wire::ORDER, post(order))
+        .route(wire::CONFIG, put(configure))
         .route(wire::TIMELINE, get(timeline))
+        .route(wire::NEEDS, get(needs))
         .route(&format!("{}/{{file}}", wire::WAL), get(wal))
         .with_state(shared);
     axum::serve(listener, app).await
@@ -131,6 +148,16 @@ async fn resignation(
     ask(&s, |tx| Call::Resignation(r, tx)).await
 }
 
+/// Answered when the state machine has judged it; a stop that is ordered is preceded by a checkpoint.
+async fn order(State(s): State<Shared>, Json(order): Json<Order>) -> Result<Json<OrderReply>, StatusCode> {
+    let (tx, rx) = oneshot::channel();
+    s.calls.try_send(Call::Order(order, tx)).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    match tokio::time::timeout(JUDGED, rx).await {
+        Ok(Ok(reply)) => Ok(Json(reply)),
+        Ok(Err(_)) | Err(_) => Err(StatusCode::GATEWAY_TIMEOUT),
+    }
+}
+
 async fn evidence(State(s): State<Shared>, Json(e): Json<Evidence>) -> Result<Json<()>, StatusCode> {
     match s.calls.try_send(Call::Evidence(e)) {
         Ok(()) => Ok(Json(())),
@@ -138,13 +165,59 @@ async fn evidence(State(s): State<Shared>, Json(e): Json<Evidence>) -> Result<Js
     }
 }
 
-async fn timeline(State(s): State<Shared>) -> Result<Json<PrimaryTimeline>, StatusCode> {
+/// Refused with a reason for people, 422 (409: older than the one in use); nothing has changed then.
+async fn configure(
+    State(s): State<Shared>,
+    body: Result<Json<PairConfig>, JsonRejection>,
+) -> Result<Json<()>, (StatusCode, String)> {
+    let Json(config) = body.map_err(|e| (StatusCode::UNPROCESSABLE_ENTITY, e.body_text()))?;
+    let accepted = tokio::time::timeout(JUDGED, s.intake.accept(config)).await;
+    let late = || (StatusCode::GATEWAY_TIMEOUT, format!("it could not be stored within {JUDGED:?}"));
+    accepted.map_err(|_| late())?.map(Json).map_err(|e| (status_of(&e), e.to_string()))
+}
+
+fn status_of(e: &ConfigError) -> StatusCode {
+    match e {
+        ConfigError::Stale { .. } => StatusCode::CONFLICT,
+        ConfigError::File(_) | ConfigError::Missing { .. } | ConfigError::Ending => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ConfigError::Ttl(_)
+        | ConfigError::Render(_)
+        | ConfigError::Range { .. }
+        | ConfigError::Postgres(_) => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+#[derive(Deserialize)]
+struct TimelineQuery {
+    needs: Option<Lsn>,
+}
+
+async fn timeline(
+    State(s): State<Shared>,
+    Query(query): Query<TimelineQuery>,
+) -> Result<Json<PrimaryTimeline>, StatusCode> {
     let primary = s.timeline.borrow().clone();
     let mut primary = primary.ok_or(StatusCode::CONFLICT)?;
     // Where our log ends now: an older answer would make what the asker has got since then look like a branch of its own.
     let facts = s.sql.observe().await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     primary.past.flush = facts.flush_lsn.ok_or(StatusCode::CONFLICT)?;
+    let system = s.report.borrow().system_identifier;
+    if let (Some(needs), Some(system)) = (query.needs, system) {
+        let (settings, history) = (s.settings.clone(), primary.past.history.clone());
+        let look = move || archive::has_segment(&settings.layout, system, &history, needs, facts.segment_size);
+        let found = tokio::task::spawn_blocking(look).await.ok().and_then(Result::ok);
+        primary.has_needed = found.map(|f| f.has);
+        primary.oldest = found.and_then(|f| f.oldest);
+    }
     Ok(Json(primary))
+}
+
+/// What is not known is not told: then the peer keeps everything.
+async fn needs(State(s): State<Shared>) -> Result<Json<WalNeeds>, StatusCode> {
+    let facts = s.sql.observe().await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    facts.redo.map(|redo| Json(WalNeeds { redo })).ok_or(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 async fn wal(State(s): State<Shared>, Path(file): Path<String>) -> Result<impl IntoResponse, StatusCode> {
@@ -166,11 +239,10 @@ struct MutualTls {
 }
 
 impl MutualTls {
-    async fn bind(address: SocketAddr, config: Arc<ServerConfig>, pair: &str) -> std::io::Result<MutualTls> {
+    async fn bind(address: SocketAddr, identity: Identity, pair: &str) -> std::io::Result<MutualTls> {
         let listener = TcpListener::bind(address).await?;
         let local = listener.local_addr()?;
         let allowed = Arc::new([format!("{pair}-a"), format!("{pair}-b"), tls::OPERATOR.to_owned()]);
-        let acceptor = TlsAcceptor::from(config);
         let (tx, accepted) = mpsc::channel(16);
         tokio::spawn(async move {
             loop {
@@ -179,7 +251,9 @@ impl MutualTls {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 };
-                let (tx, acceptor, allowed) = (tx.clone(), acceptor.clone(), allowed.clone());
+                // Asked anew: certificates are renewed while this listens.
+                let acceptor = TlsAcceptor::from(identity.server());
+                let (tx, allowed) = (tx.clone(), allowed.clone());
                 tokio::spawn(async move {
                     let _ = stream.set_nodelay(true);
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {

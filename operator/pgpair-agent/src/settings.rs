@@ -1,12 +1,10 @@
-//! What the environment of the pod says; names and defaults are those of the StatefulSet that the operator builds.
+//! What the environment of the pod says; names and defaults are those of the StatefulSet that the operator builds. Only who and
+//! where this instance is: what a person has set comes from [`crate::config_store`].
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
-use pgpair_core::authority::Durability;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::report::wire;
 
@@ -30,15 +28,6 @@ pub enum SettingsError {
     },
 }
 
-/// What the standby is for, which decides how long a query may hold up replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StandbyProfile {
-    /// Ready for failover: queries give way after 5 s.
-    Failover,
-    /// Long reports: replay gives way for up to an hour.
-    Reporting,
-}
-
 /// Everything that the environment tells an agent, a WAL command or a seeding Job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -58,22 +47,10 @@ pub struct Settings {
     pub node: String,
     /// Host name of the other instance, as in its certificate.
     pub peer_host: String,
-    /// What commits wait for; default `Sync`.
-    pub durability: Durability,
-    /// Length of a promise; default 5 s.
-    pub ttl: Duration,
-    /// `archive_timeout`; default 60 s.
-    pub archive_timeout: Duration,
-    /// The user's configuration parameters.
-    pub parameters: BTreeMap<String, String>,
-    /// The user's lines of `pg_hba.conf`.
-    pub hba: Vec<String>,
     /// Directory of the PostgreSQL programs; default: looked for.
     pub pg_bin: Option<PathBuf>,
     /// The volumes.
     pub layout: Layout,
-    /// Profile of the standby; default `Failover`.
-    pub standby_profile: StandbyProfile,
     /// Address that postgres and the agent bind; default 0.0.0.0.
     pub listen: IpAddr,
     /// Port of postgres; default 5432.
@@ -117,14 +94,8 @@ impl Settings {
             pod_uid: env.or_empty("PGPAIR_POD_UID"),
             node: env.or_empty("PGPAIR_NODE"),
             peer_host: env.required("PGPAIR_PEER_HOST")?,
-            durability: env.durability()?,
-            ttl: Duration::from_millis(env.parsed("PGPAIR_TTL_MS", "milliseconds", 5000)?),
-            archive_timeout: Duration::from_secs(env.parsed("PGPAIR_ARCHIVE_TIMEOUT_S", "seconds", 60)?),
-            parameters: env.json("PGPAIR_PARAMETERS", "a JSON object of strings")?,
-            hba: env.json("PGPAIR_HBA", "a JSON array of strings")?,
             pg_bin: env.get("PGPAIR_PG_BIN").map(PathBuf::from),
             layout: env.layout(),
-            standby_profile: env.standby_profile()?,
             listen: env.parsed("PGPAIR_LISTEN", "an IP address", IpAddr::from([0, 0, 0, 0]))?,
             pg_port: env.port("PGPAIR_PG_PORT", 5432)?,
             peer_pg_port: env.port("PGPAIR_PEER_PG_PORT", 5432)?,
@@ -182,17 +153,6 @@ impl<F: Fn(&'static str) -> Option<String>> Env<F> {
         self.parsed(name, "a port number", default)
     }
 
-    fn json<T: Default + serde::de::DeserializeOwned>(
-        &self,
-        name: &'static str,
-        expected: &'static str,
-    ) -> Result<T, SettingsError> {
-        match self.get(name) {
-            None => Ok(T::default()),
-            Some(value) => serde_json::from_str(&value).map_err(|_| invalid(name, value, expected)),
-        }
-    }
-
     fn layout(&self) -> Layout {
         Layout {
             data: self.path("PGPAIR_DATA_ROOT", "/pgpair/data"),
@@ -200,6 +160,7 @@ impl<F: Fn(&'static str) -> Option<String>> Env<F> {
             run: self.path("PGPAIR_RUN", "/pgpair/run"),
             tls: self.path("PGPAIR_TLS", "/pgpair/tls"),
             app: self.path("PGPAIR_APP", "/pgpair/app"),
+            config: self.path("PGPAIR_CONFIG", "/pgpair/config"),
         }
     }
 
@@ -208,23 +169,6 @@ impl<F: Fn(&'static str) -> Option<String>> Env<F> {
             || std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/pgpair/bin/pgpair")),
             PathBuf::from,
         )
-    }
-
-    fn durability(&self) -> Result<Durability, SettingsError> {
-        match self.get("PGPAIR_DURABILITY").as_deref() {
-            None | Some("Sync") => Ok(Durability::Sync),
-            Some("SyncStrict") => Ok(Durability::SyncStrict),
-            Some("Async") => Ok(Durability::Async),
-            Some(v) => Err(invalid("PGPAIR_DURABILITY", v.into(), "Sync, SyncStrict or Async")),
-        }
-    }
-
-    fn standby_profile(&self) -> Result<StandbyProfile, SettingsError> {
-        match self.get("PGPAIR_STANDBY_PROFILE").as_deref() {
-            None | Some("Failover") => Ok(StandbyProfile::Failover),
-            Some("Reporting") => Ok(StandbyProfile::Reporting),
-            Some(v) => Err(invalid("PGPAIR_STANDBY_PROFILE", v.into(), "Failover or Reporting")),
-        }
     }
 }
 
@@ -235,6 +179,7 @@ fn invalid(name: &'static str, value: String, expected: &'static str) -> Setting
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn read(vars: &[(&'static str, &str)]) -> Result<Settings, SettingsError> {
         let base = [
@@ -250,11 +195,9 @@ mod tests {
     #[test]
     fn the_smallest_environment_gets_the_documented_defaults() {
         let s = read(&[]).unwrap();
-        assert_eq!(
-            (s.instance, s.durability, s.ttl),
-            (InstanceId::B, Durability::Sync, Duration::from_secs(5))
-        );
+        assert_eq!(s.instance, InstanceId::B);
         assert_eq!(s.layout.pgdata(), PathBuf::from("/pgpair/data/pgdata"));
+        assert_eq!(s.layout.mounted_config(), PathBuf::from("/pgpair/config/pair.json"));
         assert_eq!((s.pg_port, s.peer_peer_port, s.probe_port), (5432, 8443, 8080));
     }
 
@@ -263,18 +206,6 @@ mod tests {
         assert_eq!(read(&[("PGPAIR_PAIR", "")]), Err(SettingsError::Missing("PGPAIR_PAIR")));
         let text = |vars| read(vars).unwrap_err().to_string();
         assert!(text(&[("PGPAIR_INSTANCE", "c")]).contains("a or b"));
-        assert!(text(&[("PGPAIR_TTL_MS", "5s")]).contains("PGPAIR_TTL_MS"));
-        assert!(text(&[("PGPAIR_PARAMETERS", "[]")]).contains("JSON object"));
-    }
-
-    #[test]
-    fn parameters_and_lines_are_json() {
-        let s = read(&[
-            ("PGPAIR_PARAMETERS", r#"{"work_mem":"8MB"}"#),
-            ("PGPAIR_HBA", r#"["host all x all reject"]"#),
-        ])
-        .unwrap();
-        assert_eq!(s.parameters["work_mem"], "8MB");
-        assert_eq!(s.hba.len(), 1);
+        assert!(text(&[("PGPAIR_PG_PORT", "5s")]).contains("PGPAIR_PG_PORT"));
     }
 }

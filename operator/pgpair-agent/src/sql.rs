@@ -109,6 +109,21 @@ pub struct PgFacts {
     pub archiver: ArchiverFacts,
     /// `synchronous_standby_names` as this session sees it.
     pub sync_names: String,
+    /// Where replay of the latest checkpoint (restartpoint on a standby) begins: no older log is needed to start again.
+    pub redo: Option<Lsn>,
+    /// Bytes of a WAL segment.
+    pub segment_size: u64,
+    /// The peer's slot, if there is one.
+    pub peer_slot: Option<Slot>,
+}
+
+/// A physical replication slot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slot {
+    /// Oldest log that it keeps; `None` when it keeps none (any more).
+    pub restart: Option<Lsn>,
+    /// It grew over its limit and keeps nothing any more; nobody can stream from it again.
+    pub lost: bool,
 }
 
 /// `pg_stat_wal_receiver`.
@@ -222,14 +237,16 @@ impl Sql {
         self.batch_alone("run a checkpoint", &text, limit).await
     }
 
-    /// Makes sure that the physical slot exists, and that it keeps WAL from now on.
+    /// Makes sure that the physical slot exists, and that it keeps WAL from now on: a lost one is made anew.
     ///
     /// # Errors
     /// Postgres refused, or all slots are in use.
     pub async fn ensure_slot(&self, name: &str) -> Result<(), SqlError> {
         let name = postgres_protocol::escape::escape_literal(name);
         let text = format!(
-            "SELECT pg_create_physical_replication_slot({name}, true) \
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+                 WHERE slot_name = {name} AND wal_status = 'lost' AND active_pid IS NULL; \
+             SELECT pg_create_physical_replication_slot({name}, true) \
              WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {name})"
         );
         self.batch_alone("create the standby's replication slot", &text, SMALL).await
@@ -250,6 +267,21 @@ impl Sql {
         self.batch_alone("drop a replication slot", &text, SMALL).await
     }
 
+    /// When postgres read its configuration last, in its own words, and the parameters whose new value there needs a restart.
+    ///
+    /// # Errors
+    /// Postgres refused.
+    pub async fn pending_restart(&self) -> Result<(String, Vec<String>), SqlError> {
+        // A new session has what the postmaster had when it was made: the signal may not have come yet.
+        const TEXT: &str = "SELECT pg_conf_load_time()::text, ARRAY(SELECT name::text FROM pg_settings \
+                            WHERE pending_restart ORDER BY name)";
+        let action = "ask which parameters need a restart";
+        let row = within(action, CONNECT, async { connect(&self.config, None).await?.query_one(TEXT, &[]).await });
+        let row = row.await?;
+        let told = row.try_get(0).and_then(|loaded| Ok((loaded, row.try_get(1)?)));
+        told.map_err(|source| SqlError::Postgres { action, source })
+    }
+
     /// Ends every session of a client: not ours, not the standby's.
     ///
     /// # Errors
@@ -258,6 +290,27 @@ impl Sql {
         let text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                     WHERE backend_type = 'client backend' AND usename <> 'postgres'";
         self.batch_alone("end the clients' sessions", text, SMALL).await
+    }
+
+    /// Over a new connection, which the postmaster has to make a backend for: end of what was inserted into the log, and of
+    /// what of it is on disk. Both `None` in recovery.
+    ///
+    /// # Errors
+    /// Postgres refused.
+    pub async fn positions(&self) -> Result<(Option<Lsn>, Option<Lsn>), SqlError> {
+        const TEXT: &str = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END, \
+                            CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()::text END";
+        let action = "ask for the positions in the log";
+        let row = within(action, CONNECT, async {
+            connect(&self.config, None).await?.query_one(TEXT, &[]).await
+        })
+        .await?;
+        let lsn = |i: usize| -> Result<Option<Lsn>, SqlError> {
+            let text: Option<String> =
+                row.try_get(i).map_err(|source| SqlError::Postgres { action, source })?;
+            text.map(|t| t.parse().map_err(|_| SqlError::Answer { action, text: t })).transpose()
+        };
+        Ok((lsn(0)?, lsn(1)?))
     }
 
     /// Opens a new session with `database`, or the default one.
@@ -349,6 +402,12 @@ fn facts(row: &Row, failures: &mut Failures) -> Result<PgFacts, tokio_postgres::
         peer,
         archiver: archiver(row, failures)?,
         sync_names: row.try_get("sync_names")?,
+        redo: lsn("redo_lsn")?,
+        segment_size: u64::try_from(row.try_get::<_, i64>("segment_size")?).unwrap_or(0),
+        peer_slot: row
+            .try_get::<_, Option<&str>>("slot_status")?
+            .map(|status| Ok(Slot { restart: lsn("slot_restart")?, lost: status == "lost" }))
+            .transpose()?,
     })
 }
 

@@ -18,6 +18,7 @@ use crate::layout::Layout;
 use crate::lock;
 use crate::peer::Peer;
 use crate::settings::Settings;
+use crate::tls::Identity;
 
 /// The processes of a dead container are gone in milliseconds.
 const TREE: Duration = Duration::from_secs(10);
@@ -87,7 +88,9 @@ pub fn main() -> ExitCode {
 
 async fn watch() -> io::Result<()> {
     let settings = Settings::from_env().map_err(io::Error::other)?;
-    let peer = Peer::new(&settings).map_err(io::Error::other)?;
+    let identity = Identity::load(&settings.layout.tls).map_err(io::Error::other)?;
+    tokio::spawn(identity.clone().keep_renewed());
+    let peer = Peer::new(&settings, identity);
     let mut told = None;
     loop {
         let dead = death(&settings.layout).await?;
@@ -139,7 +142,14 @@ mod tests {
 
     fn layout(dir: &Path) -> Layout {
         let at = |name: &str| dir.join(name);
-        Layout { data: dir.into(), archive: at("archive"), run: at("run"), tls: at("tls"), app: at("app") }
+        Layout {
+            data: dir.into(),
+            archive: at("archive"),
+            run: at("run"),
+            tls: at("tls"),
+            app: at("app"),
+            config: at("config"),
+        }
     }
 
     #[tokio::test]

@@ -4,15 +4,16 @@
 //! Guarantees: nothing is made writable unless the latest order allows it right before and right after the start;
 //! every action ends by itself or is bounded in time; "down" is reported only with the volume's lock in hand.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pgpair_core::authority::timing::Ms;
 use pgpair_core::authority::{Desired, Directory, PgFacts, SyncState, Want};
+use pgpair_core::config::PairConfig;
 use pgpair_core::ids::{Term, VolumeId};
 use pgpair_core::lsn::Lsn;
-use pgpair_core::report::{ArchiveReport, Need, PostgresState, Role};
+use pgpair_core::report::{ArchiveReport, Need, PostgresState, RejoinReport, Role, SpaceReport};
 use pgpair_core::timeline::TimelineId;
 use tokio::sync::{mpsc, watch};
 
@@ -26,13 +27,15 @@ use crate::lock::{self, VolumeLock};
 use crate::peer::{Peer, PrimaryTimeline};
 use crate::pgdata::{self, DataDir};
 use crate::postmaster::{ClientAccess, PgBin, Postmaster};
-use crate::promote::Promotion;
+use crate::promote::{self, Promotion};
 use crate::rejoin::{Branch, KeptBranch};
 use crate::settings::Settings;
 use crate::sql::{self, Sql};
+use crate::tls::Identity;
 
 mod actions;
 mod follow;
+mod upkeep;
 
 /// Set while a postgres that can write runs, or is about to be started or promoted. Shared with the driver, which kills
 /// while it is set and the gate is closed, and with the deadman, which does so when the driver cannot.
@@ -142,6 +145,14 @@ pub struct Observed {
     pub promotion: Option<(Term, Promotion)>,
     /// When the endpoint was pointed here, and in which term (Unix milliseconds).
     pub endpoint: Option<(Term, i64)>,
+    /// How this instance joined its present primary.
+    pub rejoin: Option<RejoinReport>,
+    /// Generation of the configuration that postgres follows.
+    pub config_generation: i64,
+    /// Parameters of it that wait for a restart.
+    pub pending_restart: Vec<String>,
+    /// Room on the volumes.
+    pub space: SpaceReport,
 }
 
 /// In which role postgres was started.
@@ -185,8 +196,10 @@ pub struct Worker {
     promotion: Option<(Term, Promotion)>,
     pointed: Option<(Term, i64)>,
     need: Option<Need>,
-    not_streaming_since: Option<Instant>,
-    doubtful: bool,
+    following: follow::Following,
+    upkeep: upkeep::Upkeep,
+    /// What lies on the data volume, as looked up once a round.
+    disk: OnceLock<Option<DataDir>>,
     kept: Option<(Branch, KeptBranch)>,
     end_tried: Option<Instant>,
     driver_ended: bool,
@@ -223,6 +236,10 @@ pub struct Parts {
     pub timeline: watch::Sender<Option<PrimaryTimeline>>,
     /// The volume's lock.
     pub lock: VolumeLock,
+    /// Certificates, renewed while this runs.
+    pub identity: Identity,
+    /// What a person has set, from the driver.
+    pub config: watch::Receiver<Arc<PairConfig>>,
 }
 
 impl Worker {
@@ -255,8 +272,9 @@ impl Worker {
             promotion: None,
             pointed: None,
             need: None,
-            not_streaming_since: None,
-            doubtful: false,
+            following: follow::Following::default(),
+            upkeep: upkeep::Upkeep::new(parts.identity, parts.config),
+            disk: OnceLock::new(),
             kept: None,
             end_tried: None,
             driver_ended: false,
@@ -269,7 +287,9 @@ impl Worker {
     pub async fn run(mut self) {
         loop {
             let order = *self.order.borrow_and_update();
+            self.disk.take();
             self.look().await;
+            self.keep_up(&order).await;
             if self.end.is_none() && matches!(self.server, Server::Down { .. }) && self.end_tried.is_none() {
                 // A directory that was left by an agent before us: where its log ends is the first thing to know.
                 self.end_tried = Some(Instant::now());
@@ -277,9 +297,11 @@ impl Worker {
             }
             self.note_need(order.role == Role::Standby && matches!(self.server, Server::Down { .. }));
             self.report().await;
+            self.look_for_trigger_file().await;
             let order = *self.order.borrow_and_update();
             let acted = (order.last || order.seen == self.facts().state) && self.act(&order).await;
             if acted {
+                self.disk.take();
                 self.look().await;
                 self.report().await;
             }
@@ -343,7 +365,7 @@ impl Worker {
         self.seen = None;
         self.received_timeline = None;
         self.prepared = None;
-        self.not_streaming_since = None;
+        self.following.forget_server();
         self.timeline.send_replace(None);
     }
 
@@ -397,8 +419,19 @@ impl Worker {
         }
     }
 
+    /// A person's trigger file counts on a standby, and only while no promotion of ours is under way.
+    async fn look_for_trigger_file(&mut self) {
+        let Server::Up { kind: Kind::Standby, ready: true, promoting: false, .. } = self.server else { return };
+        match promote::take_request(&self.settings.layout) {
+            Ok(false) => {}
+            // The driver has ended: nobody is left to obey.
+            Ok(true) => drop(self.inputs.send(Input::TriggerFile).await),
+            Err(e) => tracing::error!(error = %e, "the trigger file cannot be taken"),
+        }
+    }
+
     async fn read_archive(&mut self) {
-        let Ok(DataDir::Ready(volume)) = pgdata::inspect(&self.settings.layout) else { return };
+        let Some(DataDir::Ready(volume)) = self.inspected() else { return };
         let settings = self.settings.clone();
         let archiver = self.seen.as_ref().map(|s| s.archiver.clone());
         let read =
@@ -414,22 +447,33 @@ impl Worker {
             need: self.need.clone(),
             promotion: self.promotion,
             endpoint: self.pointed,
+            rejoin: self.following.rejoin.clone(),
+            config_generation: self.upkeep.generation,
+            pending_restart: self.upkeep.pending.clone(),
+            space: self.upkeep.space,
         };
         self.driver_ended = self.inputs.send(Input::Observed(Box::new(observed))).await.is_err();
     }
 
+    /// What lies on the data volume; `None` if it cannot be read. Looked up once a round, and again after an action.
+    fn inspected(&self) -> Option<DataDir> {
+        let look = || {
+            pgdata::inspect(&self.settings.layout)
+                .inspect_err(|e| tracing::error!(error = %e, "the data volume cannot be read"))
+                .ok()
+        };
+        *self.disk.get_or_init(look)
+    }
+
     fn directory(&self) -> (Directory, Option<pgdata::Volume>) {
-        match pgdata::inspect(&self.settings.layout) {
-            Ok(DataDir::Empty) => (Directory::Empty, None),
-            Ok(DataDir::Unfinished) => (Directory::Unusable, None),
-            Ok(DataDir::Ready(volume)) => {
+        match self.inspected() {
+            Some(DataDir::Empty) => (Directory::Empty, None),
+            Some(DataDir::Unfinished) => (Directory::Unusable, None),
+            Some(DataDir::Ready(volume)) => {
                 let standby = self.settings.layout.in_pgdata("standby.signal").exists();
                 (if standby { Directory::Standby } else { Directory::Primary }, Some(volume))
             }
-            Err(e) => {
-                tracing::error!(error = %e, "the data volume cannot be read");
-                (Directory::Unknown, None)
-            }
+            None => (Directory::Unknown, None),
         }
     }
 
@@ -458,6 +502,8 @@ impl Worker {
             end: if up { None } else { self.end },
             sync: self.sync,
             failed_starts: self.failed_starts,
+            // The driver knows.
+            hung: false,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pgpair_core::config::Bootstrap;
 use pgpair_core::ids::{SystemIdentifier, VolumeId};
 
 use crate::fsx;
@@ -21,6 +22,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// PGDATA is not empty, or initdb failed.
 pub async fn initdb(
     settings: &Settings,
+    bootstrap: &Bootstrap,
     bin: &PgBin,
     lock: &VolumeLock,
     volume: VolumeId,
@@ -31,10 +33,17 @@ pub async fn initdb(
     command
         .arg("-D")
         .arg(&pgdata)
-        .args(["--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres"])
-        .args(["--auth-local=trust", "--auth-host=reject"])
+        .arg(format!("--encoding={}", bootstrap.encoding))
+        .arg(format!("--locale={}", bootstrap.locale))
+        .args(["--username=postgres", "--auth-local=trust", "--auth-host=reject"])
         // Holds the lock too: an initdb that outlives its agent is noticed.
         .stdin(lock.share().map_err(|source| ToolError::Start { program: "initdb".into(), source })?);
+    if bootstrap.checksums {
+        command.arg("--data-checksums");
+    } else if let Some(18..) = bin.major().await {
+        // On by default since then.
+        command.arg("--no-data-checksums");
+    }
     tool::run(&mut command, LIMIT).await?;
     let system_identifier = pgdata::system_identifier(&pgdata)?;
     fsx::write_json(&layout.volume_json(), &Volume { volume_id: volume, system_identifier })?;

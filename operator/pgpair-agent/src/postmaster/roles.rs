@@ -1,8 +1,10 @@
 //! Roles, the application's database, and the agent's own schema.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
+use pgpair_core::config::PairConfig;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use postgres_protocol::password::scram_sha_256;
 
@@ -10,9 +12,11 @@ use crate::fsx::Context;
 use crate::postmaster::PostmasterError;
 use crate::render::REPLICATION_ROLE;
 use crate::settings::Settings;
-use crate::sql::Sql;
+use crate::sql::{Sql, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// For the user's own statements: they may fill tables.
+const POST_INIT: Duration = Duration::from_secs(600);
 
 /// Functions that `pg_rewind` calls on its source (PostgreSQL, pg_rewind, Notes).
 const REWIND_FUNCTIONS: [&str; 4] = [
@@ -23,11 +27,11 @@ const REWIND_FUNCTIONS: [&str; 4] = [
 ];
 
 /// Makes roles, database and schema that are missing; run it on a new primary while clients are kept out. The password of
-/// an application role that exists is left as it is.
+/// an application role that exists is left as it is. The statements of `config.bootstrap.post_init_sql` are run at last, once.
 ///
 /// # Errors
 /// Postgres refused, or the mounted Secret is incomplete.
-pub async fn bootstrap(settings: &Settings, sql: &Sql) -> Result<(), PostmasterError> {
+pub async fn bootstrap(settings: &Settings, config: &PairConfig, sql: &Sql) -> Result<(), PostmasterError> {
     let app = App::read(settings)?;
     for statement in role_statements(&app) {
         sql.batch_alone("create the roles", &statement, LIMIT).await?;
@@ -41,6 +45,35 @@ pub async fn bootstrap(settings: &Settings, sql: &Sql) -> Result<(), PostmasterE
         sql.batch_alone("create the application's database", &text, LIMIT).await?;
     }
     sql.flush_probe(LIMIT).await?;
+    post_init(sql, &app.database, &config.bootstrap.post_init_sql).await
+}
+
+/// Runs the statements in the application's database, in one transaction with the mark that they were run: a setting of that
+/// database, for nothing else is both part of the transaction and out of the application's way.
+async fn post_init(sql: &Sql, database: &str, statements: &[String]) -> Result<(), PostmasterError> {
+    const ACTION: &str = "run spec.bootstrap.postInitSQL";
+    const DONE: &str = "SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase \
+                        WHERE d.datname = current_database() AND 'pgpair.post_init=done' = ANY (s.setconfig)";
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let client = sql.session(Some(database)).await?;
+    let done = client.query(DONE, &[]);
+    if !within("look whether spec.bootstrap.postInitSQL was run", LIMIT, done).await?.is_empty() {
+        return Ok(());
+    }
+    let mut text = String::from("SET statement_timeout = 0; BEGIN; SET LOCAL synchronous_commit = local;\n");
+    for statement in statements {
+        // The line break ends a comment at the end of a statement.
+        let _ = writeln!(text, "{}\n;", statement.trim().trim_end_matches(';'));
+    }
+    let _ = write!(
+        text,
+        "ALTER DATABASE {} SET pgpair.post_init = 'done'; COMMIT",
+        escape_identifier(database)
+    );
+    within(ACTION, POST_INIT, client.batch_execute(&text)).await?;
+    tracing::info!(statements = statements.len(), "spec.bootstrap.postInitSQL was run");
     Ok(())
 }
 
@@ -86,7 +119,7 @@ async fn database_exists(sql: &Sql, name: &str) -> Result<bool, PostmasterError>
     let client = sql.session(None).await?;
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&name];
     let query = client.query_opt("SELECT FROM pg_database WHERE datname = $1", &parameters);
-    Ok(crate::sql::within("look for the application's database", LIMIT, query).await?.is_some())
+    Ok(within("look for the application's database", LIMIT, query).await?.is_some())
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use crate::settings::Settings;
 
 /// How much of a program's output goes into an error.
 const TAIL: usize = 600;
+/// `postgres --version` prints one line.
+const VERSION: Duration = Duration::from_secs(10);
 
 /// Where PostgreSQL's programs are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +87,13 @@ impl PgBin {
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// Major version of these programs; `None` if they do not say.
+    pub async fn major(&self) -> Option<u32> {
+        let text = run(self.command("postgres").arg("--version"), VERSION).await.ok()?;
+        let word = text.split_whitespace().find(|w| w.starts_with(|c: char| c.is_ascii_digit()))?;
+        word.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
     }
 
     /// A command with a fixed locale and nothing on its standard input.

@@ -20,12 +20,16 @@ SELECT me.standby AS in_recovery,
        (extract(epoch FROM a.last_archived_time) * 1000)::bigint AS archive_last_at_ms,
        CASE WHEN a.last_failed_time > COALESCE(a.last_archived_time, '-infinity') THEN a.last_failed_wal END
            AS archive_failing,
-       current_setting('synchronous_standby_names') AS sync_names
+       current_setting('synchronous_standby_names') AS sync_names,
+       cp.redo_lsn::text AS redo_lsn,
+       pg_size_bytes(current_setting('wal_segment_size')) AS segment_size,
+       s.wal_status AS slot_status, s.restart_lsn::text AS slot_restart
 FROM me
 CROSS JOIN pg_stat_archiver a
 CROSS JOIN pg_control_checkpoint() cp
 CROSS JOIN pg_control_recovery() rec
 LEFT JOIN pg_stat_wal_receiver r ON true
+LEFT JOIN LATERAL (SELECT * FROM pg_replication_slots WHERE slot_name::text = $1) s ON true
 LEFT JOIN LATERAL (
     SELECT * FROM pg_stat_replication WHERE application_name = $1
     ORDER BY (state = 'streaming') DESC, backend_start DESC LIMIT 1

@@ -1,5 +1,6 @@
 //! One action towards the wish: initialise, start, stop, promote, switch synchronous commit, let clients in.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use pgpair_core::authority::{SyncState, Want};
@@ -63,7 +64,8 @@ impl Worker {
         }
         let Server::Down { lock: Some(lock) } = &self.server else { return false };
         tracing::info!("initialising a new cluster");
-        match postmaster::initdb(&self.settings, &self.bin, lock, Worker::new_volume_id()).await {
+        let config = self.config();
+        match postmaster::initdb(&self.settings, &config.bootstrap, &self.bin, lock, Worker::new_volume_id()).await {
             Ok(system) => {
                 tracing::info!(%system, "initialised");
                 self.not_before = Instant::now();
@@ -83,7 +85,8 @@ impl Worker {
             return false;
         }
         let sync_with = order.desired.synchronous.then_some(self.settings.instance.peer());
-        let options = StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with };
+        let options =
+            StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with, log: None };
         // Told to the driver before, so that from here on it kills whatever it finds when the gate closes.
         self.writable.raise();
         if !self.allowed() {
@@ -101,12 +104,19 @@ impl Worker {
     }
 
     pub(super) async fn start_standby(&mut self) -> bool {
+        self.start_standby_with(None).await
+    }
+
+    /// As [`Worker::start_standby`], with a file for what postgres says.
+    pub(super) async fn start_standby_with(&mut self, log: Option<PathBuf>) -> bool {
         if Instant::now() < self.not_before {
             return false;
         }
-        let role =
-            StartAs::Standby { host: self.settings.peer_host.clone(), port: self.settings.peer_pg_port };
-        self.start(StartOptions { role, clients: ClientAccess::Open, sync_with: None }, Kind::Standby).await;
+        let upstream = self.upstream();
+        self.follows(upstream.clone());
+        let role = StartAs::Standby(upstream);
+        let options = StartOptions { role, clients: ClientAccess::Open, sync_with: None, log };
+        self.start(options, Kind::Standby).await;
         true
     }
 
@@ -115,7 +125,8 @@ impl Worker {
         let Some(lock) = lock.take() else { return };
         let clients = options.clients;
         (self.end, self.end_tried) = (None, None);
-        match postmaster::start(&self.settings, &self.bin, lock, options).await {
+        let config = self.upkeep.for_start();
+        match postmaster::start(&self.settings, &config, &self.bin, lock, options).await {
             Ok(postmaster) => {
                 tracing::info!(?kind, pid = postmaster.pid().as_raw_nonzero(), "postgres started");
                 let since = Instant::now();
@@ -178,7 +189,7 @@ impl Worker {
         }
         if order.desired.admit_clients && self.access == ClientAccess::Closed {
             let Server::Up { postmaster, .. } = &self.server else { return false };
-            match postmaster::set_clients(&self.settings, postmaster, ClientAccess::Open) {
+            match postmaster::set_clients(&self.settings, &self.config(), postmaster, ClientAccess::Open) {
                 Ok(()) => self.access = ClientAccess::Open,
                 Err(e) => tracing::error!(error = %e, "clients cannot be let in"),
             }
@@ -194,7 +205,7 @@ impl Worker {
     async fn prepare(&mut self, term: Term) -> bool {
         let work = async {
             if term == Term(1) {
-                postmaster::bootstrap(&self.settings, &self.sql).await.map_err(|e| e.to_string())?;
+                postmaster::bootstrap(&self.settings, &self.config(), &self.sql).await.map_err(|e| e.to_string())?;
             }
             let slot = Settings::standby_name(self.settings.instance.peer());
             self.sql.ensure_slot(slot).await.map_err(|e| e.to_string())
@@ -217,7 +228,7 @@ impl Worker {
     fn past(&self, term: Term) -> Option<PrimaryTimeline> {
         let seen = self.seen.as_ref()?;
         let (timeline, flush) = (seen.timeline?, seen.flush_lsn?);
-        let Ok(DataDir::Ready(volume)) = pgdata::inspect(&self.settings.layout) else { return None };
+        let Some(DataDir::Ready(volume)) = self.inspected() else { return None };
         let history: TimelineHistory =
             match pgdata::history(&self.settings.layout, volume.system_identifier, timeline) {
                 Ok(history) => history?,
@@ -226,7 +237,12 @@ impl Worker {
                     return None;
                 }
             };
-        Some(PrimaryTimeline { term, past: PrimaryHistory { history, flush } })
+        Some(PrimaryTimeline {
+            term,
+            past: PrimaryHistory { history, flush },
+            has_needed: None,
+            oldest: None,
+        })
     }
 
     async fn switch_sync(&mut self, on: bool, epoch: u32) -> bool {

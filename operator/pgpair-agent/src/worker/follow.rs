@@ -1,22 +1,87 @@
 //! Becoming and staying a standby: compare with the primary, keep the branch, rewind, or ask for a rebuild.
+//!
+//! A rebuild is asked for only against a primary that has confirmed its promotion in the record's term and answers: one that is
+//! down or cannot be reached proves nothing.
 
 use std::time::{Duration, Instant};
 
 use pgpair_core::ids::Term;
-use pgpair_core::report::Need;
+use pgpair_core::lsn::Lsn;
+use pgpair_core::report::{Need, RejoinKind, RejoinReport};
 use pgpair_core::timeline::TimelineHistory;
 
 use super::{Server, Worker};
+use crate::archive;
 use crate::peer::PrimaryTimeline;
 use crate::pgdata::{self, ControlData, DataDir};
+use crate::postmaster::{self, tool};
 use crate::rejoin::{self, RejoinError, Relation};
+use crate::render::Upstream;
 
 /// A question to the peer's agent.
 const ASK: Duration = Duration::from_secs(2);
 /// A standby that does not stream for this long compares itself with the primary again.
 const DOUBT: Duration = Duration::from_secs(20);
+/// After this many failed starts in a row the directory is compared with the primary before the next one.
+const FAILED_DOUBT: u32 = 2;
+/// After this many it is started once more to learn why, and then rebuilt if that can help.
+const FAILED_REBUILD: u32 = 5;
+/// Until the next try when a rebuild would not help.
+const HOPELESS: Duration = Duration::from_secs(30);
+/// What postgres says when its directory is not to blame: a new one would fail in the same way.
+const NOT_THE_DATA: &[&str] = &[
+    "contains errors",
+    "invalid value for parameter",
+    "could not load",
+    "could not bind",
+    "could not create any TCP/IP sockets",
+    "could not create any Unix-domain sockets",
+    "Address already in use",
+    "No space left on device",
+    "Cannot allocate memory",
+    "shared memory",
+    "out of memory",
+    "Permission denied",
+    "Read-only file system",
+    "Input/output error",
+    "Too many open files",
+];
+
+/// What a worker remembers of following.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    not_streaming_since: Option<Instant>,
+    /// Process of the walreceiver at the look before: one that cannot stream is another one each time.
+    receiver: Option<i32>,
+    /// Where postgres was told to stream from.
+    upstream: Option<Upstream>,
+    /// Segment that nobody has, and where the standby stood when it was found missing first.
+    missing: Option<(Lsn, Option<Lsn>)>,
+    /// The directory must be compared before the next start.
+    pub(super) doubtful: bool,
+    /// The last start was made to learn why it fails.
+    learning: bool,
+    /// How this instance joined its present primary.
+    pub(super) rejoin: Option<RejoinReport>,
+}
+
+impl Following {
+    /// Postgres has ended.
+    pub(super) fn forget_server(&mut self) {
+        (self.not_streaming_since, self.receiver, self.missing) = (None, None, None);
+    }
+}
 
 impl Worker {
+    /// The primary of this instance when it is a standby.
+    pub(super) fn upstream(&self) -> Upstream {
+        Upstream {
+            host: self.settings.peer_host.clone(),
+            address: self.peer.address(),
+            port: self.settings.peer_pg_port,
+        }
+    }
+
     /// Starts as a standby of the primary of `term`. A directory that was a primary's is compared first, and only with a
     /// primary that has confirmed its promotion in that term.
     pub(super) async fn follow(&mut self, term: Term) -> bool {
@@ -24,13 +89,14 @@ impl Worker {
             return false;
         }
         let was_primary = !self.settings.layout.in_pgdata("standby.signal").exists();
-        if was_primary || self.doubtful {
-            let Some(primary) = self.primary_of(term).await else {
+        let fails = self.failed_starts >= FAILED_DOUBT;
+        if was_primary || self.following.doubtful || fails {
+            let Some(primary) = self.primary_of(term, None).await else {
                 self.not_before = Instant::now() + Duration::from_millis(300);
                 return false;
             };
             match self.reconcile(&primary).await {
-                Ok(true) => self.doubtful = false,
+                Ok(true) => self.following.doubtful = false,
                 Ok(false) => return true,
                 Err(e) => {
                     tracing::warn!(error = e, "cannot rejoin yet; trying again");
@@ -38,12 +104,32 @@ impl Worker {
                     return false;
                 }
             }
+            if self.failed_starts >= FAILED_REBUILD {
+                return self.start_to_learn().await;
+            }
         }
         self.start_standby().await
     }
 
-    async fn primary_of(&self, term: Term) -> Option<PrimaryTimeline> {
-        match self.peer.timeline(ASK).await {
+    /// Called with a primary that lives. The start before the rebuild keeps what postgres says.
+    async fn start_to_learn(&mut self) -> bool {
+        let log = self.settings.layout.start_log();
+        if !std::mem::take(&mut self.following.learning) {
+            tracing::warn!(failed = self.failed_starts, "starting once more to learn why it fails");
+            self.following.learning = true;
+            return self.start_standby_with(Some(log)).await;
+        }
+        let said = tool::tail(&std::fs::read_to_string(&log).unwrap_or_default());
+        if NOT_THE_DATA.iter().any(|text| said.contains(text)) {
+            tracing::error!(failed = self.failed_starts, said, "postgres does not start, and a rebuild would not help");
+            self.not_before = Instant::now() + HOPELESS;
+            return false;
+        }
+        self.ask_rebuild(format!("postgres failed to start {} times in a row: {said}", self.failed_starts))
+    }
+
+    async fn primary_of(&self, term: Term, needs: Option<Lsn>) -> Option<PrimaryTimeline> {
+        match self.peer.timeline(needs, ASK).await {
             Ok(primary) if primary.term == term => Some(primary),
             Ok(primary) => {
                 tracing::debug!(term = term.0, its = primary.term.0, "the peer is primary of another term");
@@ -59,6 +145,7 @@ impl Worker {
     /// Makes the directory fit to follow; `false` if it needs a rebuild.
     async fn reconcile(&mut self, primary: &PrimaryTimeline) -> Result<bool, String> {
         let layout = &self.settings.layout;
+        let was_primary = !layout.in_pgdata("standby.signal").exists();
         let control = pgdata::control_data(&self.bin, &layout.pgdata()).await.map_err(|e| e.to_string())?;
         let end = pgdata::end_of_wal(&self.bin, layout, &control, self.last_flush).await;
         let end = match end {
@@ -69,31 +156,48 @@ impl Worker {
         match rejoin::compare(&own, end, &primary.past) {
             Relation::Contained => {
                 tracing::info!(end = %end.end, timeline = end.timeline.0, "all of our log is the primary's past: following");
+                if was_primary {
+                    self.following.rejoin = Some(RejoinReport {
+                        term: primary.term,
+                        how: RejoinKind::Followed,
+                        branch_bytes: 0,
+                        branch: None,
+                    });
+                }
                 Ok(true)
             }
             Relation::Unrelated => Ok(self.ask_rebuild("it has no common past with the primary".into())),
-            Relation::Diverged(branch) => {
-                let kept = match self.kept.take().filter(|(of, _)| *of == branch) {
-                    Some((_, kept)) => kept, // an earlier try has copied it
-                    None => {
-                        rejoin::keep_branch(&self.settings, &control, branch).map_err(|e| e.to_string())?
-                    }
-                };
-                self.kept = Some((branch, kept.clone()));
-                tracing::warn!(from = %kept.from, to = %kept.to, bytes = kept.bytes, dir = %kept.dir.display(),
-                    "our log goes beyond the primary's past: the branch is kept, then rewound");
-                let Server::Down { lock: Some(lock) } = &self.server else {
-                    return Err("postgres runs".into());
-                };
-                let (host, port) = (self.settings.peer_host.clone(), self.settings.peer_pg_port);
-                match rejoin::rewind(&self.settings, &self.bin, lock, &kept, &host, port).await {
-                    Ok(()) => Ok(true),
-                    Err(RejoinError::Broken { output }) => {
-                        Ok(self.ask_rebuild(format!("pg_rewind failed: {output}")))
-                    }
-                    Err(e) => Err(e.to_string()),
-                }
-            }
+            Relation::Diverged(branch) => self.rewind(primary.term, &control, branch).await,
+        }
+    }
+
+    async fn rewind(
+        &mut self,
+        term: Term,
+        control: &ControlData,
+        branch: rejoin::Branch,
+    ) -> Result<bool, String> {
+        let kept = match self.kept.take().filter(|(of, _)| *of == branch) {
+            Some((_, kept)) => kept, // an earlier try has copied it
+            None => rejoin::keep_branch(&self.settings, control, branch).map_err(|e| e.to_string())?,
+        };
+        self.kept = Some((branch, kept.clone()));
+        tracing::warn!(from = %kept.from, to = %kept.to, bytes = kept.bytes, dir = %kept.dir.display(),
+            "our log goes beyond the primary's past: the branch is kept, then rewound");
+        self.following.rejoin = Some(RejoinReport {
+            term,
+            how: RejoinKind::Rewound,
+            branch_bytes: kept.bytes,
+            branch: Some((kept.from, kept.to)),
+        });
+        let Server::Down { lock: Some(lock) } = &self.server else {
+            return Err("postgres runs".into());
+        };
+        let (config, upstream) = (self.config(), self.upstream());
+        match rejoin::rewind(&self.settings, &config, &self.bin, lock, &kept, &upstream).await {
+            Ok(()) => Ok(true),
+            Err(RejoinError::Broken { output }) => Ok(self.ask_rebuild(format!("pg_rewind failed: {output}"))),
+            Err(e) => Err(e.to_string()),
         }
     }
 
@@ -113,41 +217,118 @@ impl Worker {
         false
     }
 
-    /// A running standby that has not streamed for a while may be on a branch of its own: it is stopped and compared.
+    /// A running standby that has not streamed for a while may be on a branch of its own, or too late: then the log that it
+    /// needs is gone.
     pub(super) async fn tend_standby(&mut self, term: Term) -> bool {
-        let streams =
-            self.seen.as_ref().and_then(|s| s.receiver.as_ref()).is_some_and(|r| r.status == "streaming");
-        if streams {
-            self.not_streaming_since = None;
+        if std::mem::take(&mut self.following.learning) {
+            tracing::info!("postgres starts after all: again, with its log where it belongs");
+            return self.stop().await;
+        }
+        self.follow_address();
+        let receiver = self.seen.as_ref().and_then(|s| s.receiver.as_ref());
+        let pid = receiver.map(|r| r.pid);
+        let same = pid.is_some() && std::mem::replace(&mut self.following.receiver, pid) == pid;
+        if same && receiver.is_some_and(|r| r.status == "streaming") {
+            (self.following.not_streaming_since, self.following.missing) = (None, None);
+            if matches!(self.need, Some(Need::Rebuild { .. })) {
+                tracing::info!("streaming again: no rebuild is needed");
+                self.need = None;
+            }
             return false;
         }
-        let since = *self.not_streaming_since.get_or_insert_with(Instant::now);
+        self.peer.doubt_address();
+        let since = *self.following.not_streaming_since.get_or_insert_with(Instant::now);
         if since.elapsed() < DOUBT {
             return false;
         }
-        self.not_streaming_since = None;
-        let Some(primary) = self.primary_of(term).await else { return false };
+        self.following.not_streaming_since = None;
+        let Some(primary) = self.primary_of(term, None).await else { return false };
         let Some(seen) = &self.seen else { return false };
         let behind = seen.receive_lsn.max(seen.replay_lsn) <= Some(primary.past.flush);
         let known = primary.past.history.timeline == seen.timeline.unwrap_or(primary.past.history.timeline);
         if behind && known {
-            return false; // catching up from the archive, or the primary cannot be reached
+            self.find_missing(term, &primary).await;
+            return false; // catching up from the archive, or the primary's postgres cannot be reached
         }
         tracing::warn!("not streaming, and not in line with the primary: stopping to compare");
-        self.doubtful = true;
+        self.following.doubtful = true;
         self.stop().await
+    }
+
+    /// The peer's address has changed: stream from the new one. A promotion is never held up by it, for it is not asked for
+    /// here, only taken.
+    fn follow_address(&mut self) {
+        let upstream = self.upstream();
+        if upstream.address.is_none() || self.following.upstream.as_ref() == Some(&upstream) {
+            return;
+        }
+        let Server::Up { postmaster, .. } = &self.server else { return };
+        match postmaster::set_upstream(&self.settings, &upstream, postmaster) {
+            Ok(()) => {
+                tracing::info!(address = ?upstream.address, "streaming from the primary's address");
+                self.following.upstream = Some(upstream);
+            }
+            Err(e) => tracing::warn!(error = %e, "the primary's new address cannot be given to postgres"),
+        }
+    }
+
+    /// What postgres is started with counts as told.
+    pub(super) fn follows(&mut self, upstream: Upstream) {
+        self.following.upstream = Some(upstream);
+    }
+
+    /// Asks for a rebuild when the next segment that this standby needs is neither here nor with the primary, twice in a row,
+    /// with the standby at the same place. Log that is gone does not come back.
+    async fn find_missing(&mut self, term: Term, primary: &PrimaryTimeline) {
+        let Some(seen) = &self.seen else { return };
+        let reached = seen.receive_lsn.max(seen.replay_lsn);
+        let Some(position) = reached else { return };
+        if position == primary.past.flush {
+            return; // nothing is missing
+        }
+        let Ok(DataDir::Ready(volume)) = pgdata::inspect(&self.settings.layout) else { return };
+        let (layout, history, size) =
+            (self.settings.layout.clone(), primary.past.history.clone(), seen.segment_size);
+        let system = volume.system_identifier;
+        let look = move || archive::first_missing(&layout, system, &history, position, size);
+        let Ok(Ok(missing)) = tokio::task::spawn_blocking(look).await else { return };
+        let Some(primary) = self.primary_of(term, Some(missing)).await else { return };
+        if primary.has_needed != Some(false) || missing > primary.past.flush {
+            self.following.missing = None;
+            return;
+        }
+        let oldest = primary.oldest.map_or_else(|| "none".to_owned(), |o| format!("none before {o}"));
+        tracing::warn!(at = %position, needs = %missing, "the log that this standby needs is gone from the primary and both archives");
+        if self.following.missing.replace((missing, reached)) == Some((missing, reached)) {
+            self.ask_rebuild(format!(
+                "it stopped at {position} and needs the log from {missing}, which is in neither archive; the primary has {oldest}"
+            ));
+        }
     }
 
     /// An empty or unfinished directory of an instance that is to follow: a seeding Job has to fill it.
     pub(super) fn note_need(&mut self, following: bool) {
-        let inspected = pgdata::inspect(&self.settings.layout);
-        match (inspected, following) {
-            (Ok(DataDir::Empty), true) => self.need = Some(Need::Seed),
-            (Ok(DataDir::Unfinished), true) => {
+        match (self.inspected(), following) {
+            (Some(DataDir::Empty), true) => self.need = Some(Need::Seed),
+            (Some(DataDir::Unfinished), true) => {
                 self.need =
                     Some(Need::Rebuild { reason: "an initdb, seeding or rewind did not finish".into() });
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NOT_THE_DATA;
+
+    #[test]
+    fn a_directory_is_not_blamed_for_a_full_disk_and_is_for_a_lost_checkpoint() {
+        let blamed = |said: &str| !NOT_THE_DATA.iter().any(|text| said.contains(text));
+        assert!(!blamed(r#"FATAL:  could not write lock file "postmaster.pid": No space left on device"#));
+        assert!(!blamed(r#"FATAL:  configuration file "/x/postgresql.conf" contains errors"#));
+        assert!(blamed("PANIC:  could not locate a valid checkpoint record"));
+        assert!(blamed("FATAL:  requested timeline 2 is not a child of this server's history"));
     }
 }

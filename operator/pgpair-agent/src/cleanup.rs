@@ -1,0 +1,256 @@
+//! Room on the archive and data volumes: what nobody needs any more is removed, oldest first, when there is too much of it.
+//!
+//! Archived log is kept up to half of the archive volume. Beyond that, or when the volume runs out of room, the oldest is
+//! removed, but never what an instance needs: everything from the beginning of our own next recovery, of the peer's, and of what
+//! the standby's slot keeps. What the peer needs is asked of it; while that is not known, nothing is removed. Logs after the
+//! newest base backup are removed last, simply because they are newer. History files stay: they are small, and a rewind needs them.
+//!
+//! Copies of branches that were never finished (`lost/*.partial`) and data directories that were moved aside are removed only when
+//! their volume runs out of room, and never the newest one. A branch that was kept completely is a person's to remove.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pgpair_core::lsn::Lsn;
+use pgpair_core::wal::WalFile;
+
+use crate::fsx::{self, Context, FileError};
+use crate::layout::Layout;
+use crate::{pgdata, space};
+
+/// Archived log may fill this share of the archive volume: one half.
+const ARCHIVE_SHARE: u64 = 2;
+/// A volume has room while more than a tenth of it is free.
+const ROOM_SHARE: u64 = 10;
+
+/// From where on archived log is needed. Unknown keeps everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Needed {
+    /// Beginning of our own next recovery.
+    pub own: Option<Lsn>,
+    /// Beginning of the peer's next recovery, as it told.
+    pub peer: Option<Lsn>,
+    /// What the peer's slot keeps, if there is a slot that keeps anything.
+    pub slot: Option<Lsn>,
+    /// Bytes of a segment.
+    pub segment_size: u64,
+}
+
+impl Needed {
+    /// Number of the first segment that must stay; `None`: all must.
+    fn from_segment(self) -> Option<u64> {
+        let oldest = self.own?.min(self.peer?);
+        let oldest = self.slot.map_or(oldest, |s| s.min(oldest));
+        (self.segment_size > 0).then(|| oldest.0 / self.segment_size)
+    }
+}
+
+/// One round: removes what there is too much of, and logs it once. Blocks.
+pub fn round(layout: &Layout, needed: Needed) {
+    if let Err(e) = archived_log(layout, needed) {
+        tracing::error!(error = %e, "the archive cannot be cleaned");
+    }
+    for (volume, dir, suffix) in
+        [(&layout.archive, layout.lost(), ".partial"), (&layout.data, layout.moved_aside(), "")]
+    {
+        if let Err(e) = leftovers(volume, &dir, suffix, runs_short) {
+            tracing::error!(error = %e, "what was left over cannot be removed");
+        }
+    }
+}
+
+/// Data directories that were moved aside, removed before a base backup needs the room; never the newest one.
+///
+/// # Errors
+/// One of them cannot be removed.
+pub fn moved_aside(layout: &Layout) -> Result<(), FileError> {
+    leftovers(&layout.data, &layout.moved_aside(), "", runs_short)
+}
+
+fn runs_short(volume: &Path) -> bool {
+    space::of(volume).is_some_and(|(size, free)| free < size / ROOM_SHARE)
+}
+
+fn archived_log(layout: &Layout, needed: Needed) -> Result<(), FileError> {
+    let Some((size, free)) = space::of(&layout.archive) else { return Ok(()) };
+    let Ok(system) = pgdata::system_identifier(&layout.pgdata()) else { return Ok(()) };
+    let dir = layout.wal_archive(system);
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    let files = archived(&dir, needed.segment_size)?;
+    let used: u64 = files.iter().map(|f| f.bytes).sum();
+    let excess = excess(used, size, free);
+    let Some(first) = needed.from_segment() else {
+        if excess > 0 {
+            tracing::warn!(used, "the archive is larger than it should be, and nothing is removed: what the peer needs is not known");
+        }
+        return Ok(());
+    };
+    let doomed = doomed(&files, first, excess);
+    let (Some(from), Some(to)) = (doomed.first(), doomed.last()) else { return Ok(()) };
+    for file in doomed {
+        fsx::remove(&dir.join(&file.name))?;
+    }
+    fsx::sync_dir(&dir)?;
+    let bytes: u64 = doomed.iter().map(|f| f.bytes).sum();
+    tracing::info!(files = doomed.len(), bytes, from = from.name, to = to.name, "archive: log that nobody needs is removed");
+    Ok(())
+}
+
+/// By how many bytes archived log goes over its share, or by how many the volume lacks room.
+fn excess(used: u64, size: u64, free: u64) -> u64 {
+    used.saturating_sub(size / ARCHIVE_SHARE).max((size / ROOM_SHARE).saturating_sub(free))
+}
+
+/// A file of the archive that belongs to one segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Archived {
+    number: u64,
+    name: String,
+    bytes: u64,
+}
+
+/// Segments, partial ones included, and backup labels; oldest first.
+fn archived(dir: &Path, segment_size: u64) -> Result<Vec<Archived>, FileError> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(dir).at("read", dir)? {
+        let entry = entry.at("read", dir)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let number = match WalFile::parse(&name, segment_size.max(1)) {
+            Some(WalFile::Segment(s) | WalFile::Partial(s)) => s.number,
+            Some(WalFile::BackupLabel) => match WalFile::parse(&name[..24], segment_size.max(1)) {
+                Some(WalFile::Segment(s)) => s.number,
+                _ => continue,
+            },
+            Some(WalFile::History(_)) | None => continue,
+        };
+        let bytes = entry.metadata().at("look at", &entry.path())?.len();
+        out.push(Archived { number, name, bytes });
+    }
+    out.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
+    Ok(out)
+}
+
+/// The oldest files that add up to `excess`, none of them of segment `first` or later.
+fn doomed(files: &[Archived], first: u64, excess: u64) -> &[Archived] {
+    let mut sum = 0;
+    let n = files.iter().take_while(|f| {
+        let goes = f.number < first && sum < excess;
+        sum += f.bytes;
+        goes
+    });
+    &files[..n.count()]
+}
+
+/// Removes the oldest directories of `dir` whose names end with `suffix`, until the volume has room; never the newest one.
+/// Names begin with a time, so their order is that of their making.
+fn leftovers(
+    volume: &Path,
+    dir: &Path,
+    suffix: &str,
+    is_short: impl Fn(&Path) -> bool,
+) -> Result<(), FileError> {
+    if !dir.is_dir() || !is_short(volume) {
+        return Ok(());
+    }
+    let mut found: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(dir).at("read", dir)? {
+        let path = entry.at("read", dir)?.path();
+        if path.to_string_lossy().ends_with(suffix) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    let newest = found.pop();
+    for path in found {
+        if !is_short(volume) {
+            return Ok(());
+        }
+        fs::remove_dir_all(&path).at("remove", &path)?;
+        tracing::warn!(path = %path.display(), "removed, for the volume runs out of room");
+    }
+    if is_short(volume) {
+        tracing::warn!(volume = %volume.display(), kept = newest.as_ref().map(|p| p.display().to_string()),
+            "the volume runs out of room; the newest of what was left over is kept: remove it by hand, or enlarge the volume");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::Cell;
+
+    const MIB: u64 = 1 << 20;
+
+    fn file(number: u64, bytes: u64) -> Archived {
+        Archived { number, name: format!("{number:024X}"), bytes }
+    }
+
+    fn needed(own: Option<u64>, peer: Option<u64>, slot: Option<u64>) -> Option<u64> {
+        let lsn = |n: Option<u64>| n.map(|n| Lsn(n * 16 * MIB + 5));
+        let needed =
+            Needed { own: lsn(own), peer: lsn(peer), slot: lsn(slot), segment_size: 16 * MIB };
+        needed.from_segment()
+    }
+
+    #[test]
+    fn the_most_backward_of_all_who_need_log_decides_and_unknown_keeps_everything() {
+        assert_eq!(needed(Some(9), Some(7), Some(8)), Some(7));
+        assert_eq!(needed(Some(9), Some(7), Some(3)), Some(3));
+        assert_eq!(needed(Some(5), Some(7), None), Some(5));
+        assert_eq!(needed(Some(5), None, Some(8)), None);
+        assert_eq!(needed(None, Some(7), Some(8)), None);
+    }
+
+    #[test]
+    fn the_archive_may_have_half_of_its_volume_unless_there_is_no_room() {
+        assert_eq!(excess(50, 100, 40), 0);
+        assert_eq!(excess(53, 100, 40), 3);
+        assert_eq!(excess(20, 100, 4), 6, "others have filled it");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_needed_goes_and_no_more_than_enough(
+            sizes in prop::collection::vec(1u64..20, 0..30), first: u8, excess in 0u64..400
+        ) {
+            let files: Vec<Archived> = (0..).zip(&sizes).map(|(n, s)| file(n, *s)).collect();
+            let gone = doomed(&files, u64::from(first), excess);
+            prop_assert!(gone.iter().all(|f| f.number < u64::from(first)));
+            let bytes: u64 = gone.iter().map(|f| f.bytes).sum();
+            let before_last = bytes - gone.last().map_or(0, |f| f.bytes);
+            prop_assert!(gone.is_empty() || before_last < excess);
+            let could = files.iter().filter(|f| f.number < u64::from(first)).count();
+            prop_assert!(bytes >= excess || gone.len() == could);
+        }
+    }
+
+    #[test]
+    fn leftovers_go_oldest_first_and_the_newest_stays_whatever_happens() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = || {
+            for name in ["1.partial", "2.partial", "3.partial", "2-whole"] {
+                fs::create_dir_all(dir.path().join(name)).unwrap();
+            }
+        };
+        let names = || {
+            let mut names: Vec<String> =
+                fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        make();
+        leftovers(dir.path(), dir.path(), ".partial", |_| false).unwrap();
+        assert_eq!(names().len(), 4);
+        // Short until one is gone.
+        let looks = Cell::new(0);
+        let until_one_is_gone = |_: &Path| looks.replace(looks.get() + 1) < 2;
+        leftovers(dir.path(), dir.path(), ".partial", until_one_is_gone).unwrap();
+        assert_eq!(names(), ["2-whole", "2.partial", "3.partial"]);
+        leftovers(dir.path(), dir.path(), ".partial", |_| true).unwrap();
+        assert_eq!(names(), ["2-whole", "3.partial"]);
+    }
+}

@@ -1,0 +1,295 @@
+//! What a person has set for the pair, as this agent follows it: mounted as a file, pushed while it runs, kept for a restart.
+//!
+//! Guarantees: nothing of a configuration that is refused is ever used; what was accepted is on disk before it is; a
+//! generation that is older than the one in use never comes back.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgpair_core::authority::timing::{Timing, TtlError};
+use pgpair_core::config::PairConfig;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use crate::fsx::{self, FileError};
+use crate::layout::Layout;
+use crate::postmaster::{self, PgBin};
+use crate::render::{self, Floors, RenderError, hba};
+use crate::server::Call;
+use crate::settings::Settings;
+
+/// How often the mounted file is looked at: it is the way of a change when this agent could not be reached.
+const LOOK: Duration = Duration::from_secs(10);
+/// `pg_basebackup --max-rate` takes 32 kB to 1024 MB per second.
+const SEED_RATE: std::ops::RangeInclusive<u32> = 32..=1024 * 1024;
+const HANG_TIMEOUT_MS: std::ops::RangeInclusive<u32> = 1_000..=600_000;
+/// `archive_timeout` of PostgreSQL, in seconds.
+const ARCHIVE_TIMEOUT_S: std::ops::RangeInclusive<u32> = 0..=i32::MAX as u32 / 2;
+
+/// A configuration that is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Nothing was given.
+    #[error(
+        "no configuration: neither {mounted} (mounted by the operator, key pair.json of ConfigMap NAME-config) nor {stored} exists", mounted = mounted.display(), stored = stored.display()
+    )]
+    Missing {
+        /// Where the ConfigMap is mounted.
+        mounted: PathBuf,
+        /// Where a pushed one is kept.
+        stored: PathBuf,
+    },
+    /// The length of a promise.
+    #[error(transparent)]
+    Ttl(#[from] TtlError),
+    /// A parameter or a line of `pg_hba.conf`.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// A number outside of its range.
+    #[error("{field} is {value}, outside of {from} to {to}")]
+    Range {
+        /// Which one.
+        field: &'static str,
+        /// What it is.
+        value: u64,
+        /// Smallest.
+        from: u64,
+        /// Largest.
+        to: u64,
+    },
+    /// Older than what is in use.
+    #[error("generation {given} is older than {current}, which is in use")]
+    Stale {
+        /// Of the refused one.
+        given: i64,
+        /// Of the one in use.
+        current: i64,
+    },
+    /// PostgreSQL itself does not accept it.
+    #[error("postgres does not accept it: {0}")]
+    Postgres(String),
+    /// The agent ends.
+    #[error("the agent is about to end")]
+    Ending,
+}
+
+/// Whether a configuration can be used, by what is known without PostgreSQL.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn check(settings: &Settings, config: &PairConfig) -> Result<(), ConfigError> {
+    Timing::new(config.ttl_ms)?;
+    within("hangTimeoutMs", config.hang_timeout_ms, &HANG_TIMEOUT_MS)?;
+    within("archiveTimeoutS", config.archive_timeout_s, &ARCHIVE_TIMEOUT_S)?;
+    if let Some(rate) = config.seed_rate_kib {
+        within("seedRateKib", rate, &SEED_RATE)?;
+    }
+    render::main_conf(settings, config, Floors::default(), 1)?;
+    hba::hba_conf(&config.hba, true)?;
+    Ok(())
+}
+
+fn within(
+    field: &'static str,
+    value: u32,
+    range: &std::ops::RangeInclusive<u32>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (from, to) = (u64::from(*range.start()), u64::from(*range.end()));
+    Err(ConfigError::Range { field, value: u64::from(value), from, to })
+}
+
+/// The configuration to start with: the mounted one or the stored one, whichever is newer; one that cannot be used does not
+/// count.
+///
+/// # Errors
+/// There is none that can be used.
+pub fn load(settings: &Settings) -> Result<PairConfig, ConfigError> {
+    let layout = &settings.layout;
+    let read = |path: PathBuf| {
+        let config: Option<PairConfig> = fsx::read_json(&path)?;
+        config.map(|c| check(settings, &c).map(|()| c)).transpose()
+    };
+    let (mounted, stored) = (read(layout.mounted_config()), read(layout.stored_config()));
+    match (mounted, stored) {
+        // On a tie the mounted one: it is the operator's last word of that generation.
+        (Ok(Some(m)), Ok(Some(s))) => Ok(if s.generation > m.generation { s } else { m }),
+        (Ok(Some(one)), other) | (other, Ok(Some(one))) => {
+            if let Err(e) = other {
+                tracing::error!(error = %e, generation = one.generation, "a configuration is not used; another one is");
+            }
+            Ok(one)
+        }
+        (Err(e), _) | (_, Err(e)) => Err(e),
+        (Ok(None), Ok(None)) => Err(ConfigError::Missing {
+            mounted: layout.mounted_config(),
+            stored: layout.stored_config(),
+        }),
+    }
+}
+
+/// Keeps a configuration for the next start, durable when this returns.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn store(layout: &Layout, config: &PairConfig) -> Result<(), FileError> {
+    fsx::write_json(&layout.stored_config(), config)
+}
+
+/// The way of a new configuration into a running agent.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    settings: Arc<Settings>,
+    bin: PgBin,
+    current: watch::Receiver<Arc<PairConfig>>,
+    calls: mpsc::Sender<Call>,
+    /// One at a time: a later one must see what an earlier one has made current.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Intake {
+    /// `calls` is the way to the driver, `current` what the driver has made of it.
+    #[must_use]
+    pub fn new(
+        settings: Arc<Settings>,
+        bin: PgBin,
+        current: watch::Receiver<Arc<PairConfig>>,
+        calls: mpsc::Sender<Call>,
+    ) -> Intake {
+        Intake { settings, bin, current, calls, turn: Arc::default() }
+    }
+
+    /// Checks, stores and hands over. The one in use, given again, is a success and changes nothing.
+    ///
+    /// # Errors
+    /// Nothing has changed, except that it may be used after a restart if the agent was about to end.
+    pub async fn accept(&self, config: PairConfig) -> Result<(), ConfigError> {
+        let _turn = self.turn.lock().await;
+        let current = self.current.borrow().clone();
+        if *current == config {
+            return Ok(());
+        }
+        if config.generation < current.generation {
+            return Err(ConfigError::Stale { given: config.generation, current: current.generation });
+        }
+        check(&self.settings, &config)?;
+        if (&config.parameters, &config.hba) != (&current.parameters, &current.hba) {
+            postmaster::try_parameters(&self.settings, &self.bin, &config)
+                .await
+                .map_err(ConfigError::Postgres)?;
+        }
+        let (layout, config) = (self.settings.layout.clone(), Arc::new(config));
+        let kept = config.clone();
+        tokio::task::spawn_blocking(move || store(&layout, &kept)).await.map_err(|_| ConfigError::Ending)??;
+        let (tx, rx) = oneshot::channel();
+        self.calls.send(Call::Configure(config, tx)).await.map_err(|_| ConfigError::Ending)?;
+        rx.await.map_err(|_| ConfigError::Ending)
+    }
+
+    /// Takes over what the kubelet mounts, for ever. One that is refused is told of once.
+    pub async fn watch_mounted(self) {
+        let mut refused = None;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let path = self.settings.layout.mounted_config();
+            let read = tokio::task::spawn_blocking(move || fsx::read_json::<PairConfig>(&path)).await;
+            let Ok(Ok(Some(mounted))) = read else { continue };
+            let generation = mounted.generation;
+            if generation <= self.current.borrow().generation || refused == Some(generation) {
+                continue;
+            }
+            match self.accept(mounted).await {
+                Ok(()) => tracing::info!(generation, "the mounted configuration is newer: it is used"),
+                Err(e) => {
+                    tracing::error!(error = %e, generation, "the mounted configuration is refused");
+                    refused = Some(generation);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    fn settings(root: &Path) -> Settings {
+        let at = |n: &str| root.join(n).display().to_string();
+        for dir in ["config", "run"] {
+            std::fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        let vars: BTreeMap<&str, String> = [
+            ("PGPAIR_PAIR", "shop".into()),
+            ("PGPAIR_NAMESPACE", "x".into()),
+            ("PGPAIR_PEER_HOST", "x".into()),
+            ("PGPAIR_INSTANCE", "a".into()),
+            ("PGPAIR_CONFIG", at("config")),
+            ("PGPAIR_RUN", at("run")),
+        ]
+        .into();
+        Settings::from_lookup(|n| vars.get(n).cloned()).unwrap()
+    }
+
+    fn generation(generation: i64) -> PairConfig {
+        PairConfig { generation, ..PairConfig::default() }
+    }
+
+    #[test]
+    fn the_newer_of_mounted_and_stored_wins_and_without_any_nothing_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let s = settings(dir.path());
+        let e = load(&s).unwrap_err();
+        assert!(matches!(e, ConfigError::Missing { .. }) && e.to_string().contains("ConfigMap"), "{e}");
+        store(&s.layout, &generation(3)).unwrap();
+        assert_eq!(load(&s).unwrap().generation, 3);
+        fsx::write_json(&s.layout.mounted_config(), &generation(2)).unwrap();
+        assert_eq!(load(&s).unwrap().generation, 3);
+        fsx::write_json(&s.layout.mounted_config(), &generation(4)).unwrap();
+        assert_eq!(load(&s).unwrap().generation, 4);
+    }
+
+    #[test]
+    fn one_that_cannot_be_used_does_not_hide_one_that_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let s = settings(dir.path());
+        store(&s.layout, &generation(3)).unwrap();
+        let bad = PairConfig { ttl_ms: 10, ..generation(4) };
+        fsx::write_json(&s.layout.mounted_config(), &bad).unwrap();
+        assert_eq!(load(&s).unwrap().generation, 3);
+        std::fs::write(s.layout.mounted_config(), b"{").unwrap();
+        assert_eq!(load(&s).unwrap().generation, 3);
+        std::fs::remove_file(s.layout.stored_config()).unwrap();
+        assert!(matches!(load(&s), Err(ConfigError::File(_))));
+    }
+
+    #[test]
+    fn what_is_out_of_range_or_the_operators_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let s = settings(dir.path());
+        let refused = |c: PairConfig| check(&s, &c).unwrap_err().to_string();
+        let parameter = |name: &str| PairConfig {
+            parameters: [(name.to_owned(), "1".to_owned())].into(),
+            ..PairConfig::default()
+        };
+        assert!(refused(PairConfig { ttl_ms: 999, ..PairConfig::default() }).contains("999"));
+        assert!(
+            refused(PairConfig { hang_timeout_ms: 1, ..PairConfig::default() }).contains("hangTimeoutMs")
+        );
+        assert!(
+            refused(PairConfig { seed_rate_kib: Some(1), ..PairConfig::default() }).contains("seedRateKib")
+        );
+        assert!(refused(parameter("fsync")).contains("fsync"));
+        assert!(refused(parameter("a b")).contains("not the name"));
+        assert!(
+            refused(PairConfig { hba: vec!["a\nb".into()], ..PairConfig::default() }).contains("line break")
+        );
+        check(&s, &parameter("work_mem")).unwrap();
+    }
+}

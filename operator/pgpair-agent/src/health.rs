@@ -1,0 +1,187 @@
+//! Does a running primary still work? A postmaster that forks no backends, a log that is not flushed, and a disk that
+//! does not take a write all look alive from outside.
+//!
+//! Three looks, none of which writes WAL (an idle pair would otherwise fill its archive): a new connection is answered;
+//! what was inserted into the log gets flushed; a small file on the data volume can be written and flushed. The oldest
+//! success of the three decides. Errors count as answers: only silence is a hang.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pgpair_core::config::PairConfig;
+use pgpair_core::lsn::Lsn;
+use tokio::sync::{mpsc, watch};
+
+use crate::driver::Input;
+use crate::sql::{Sql, SqlError};
+use crate::worker::Writable;
+
+/// Looks in the time after which silence counts as a hang.
+const LOOKS: u32 = 5;
+
+/// What the task looks at.
+#[derive(Debug)]
+pub struct Health {
+    /// Set while postgres is writable, or about to be.
+    pub writable: Writable,
+    /// New connections are made from it.
+    pub sql: Sql,
+    /// A file on the data volume that nobody else uses.
+    pub file: PathBuf,
+    /// Says how long is too long; changes while this runs.
+    pub config: watch::Receiver<Arc<PairConfig>>,
+    /// Told when it begins to hang and when it no longer does.
+    pub inputs: mpsc::Sender<Input>,
+}
+
+/// Last success of each look.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    answered: Instant,
+    flushed: Instant,
+    written: Instant,
+    /// Insert position that was not on disk at the last look.
+    waits_for: Option<Lsn>,
+}
+
+impl Seen {
+    fn new(now: Instant) -> Seen {
+        Seen { answered: now, flushed: now, written: now, waits_for: None }
+    }
+
+    /// A log that has reached what was inserted at the look before moves.
+    fn log(&mut self, now: Instant, inserted: Option<Lsn>, flushed: Option<Lsn>) {
+        if self.waits_for.is_none_or(|w| flushed >= Some(w)) {
+            self.flushed = now;
+            self.waits_for = inserted.filter(|i| flushed < Some(*i));
+        }
+    }
+
+    fn silent_for(&self, now: Instant) -> Duration {
+        now - self.answered.min(self.flushed).min(self.written)
+    }
+}
+
+impl Health {
+    /// Runs until the inputs end.
+    pub async fn run(self) {
+        let mut seen = Seen::new(Instant::now());
+        let (mut told, mut was_writable) = (false, false);
+        let disk = Disk { file: self.file.clone(), busy: Arc::default() };
+        loop {
+            let limit = Duration::from_millis(u64::from(self.config.borrow().hang_timeout_ms));
+            tokio::time::sleep((limit / LOOKS).clamp(Duration::from_millis(200), Duration::from_secs(2))).await;
+            if self.writable.is_set() {
+                if !was_writable {
+                    seen = Seen::new(Instant::now());
+                }
+                self.look(&mut seen, &disk, limit / LOOKS).await;
+            }
+            was_writable = self.writable.is_set();
+            let hung = was_writable && seen.silent_for(Instant::now()) >= limit;
+            if hung != told {
+                told = hung;
+                if hung {
+                    tracing::error!(
+                        answered_ms = seen.answered.elapsed().as_millis(),
+                        flushed_ms = seen.flushed.elapsed().as_millis(),
+                        written_ms = seen.written.elapsed().as_millis(),
+                        "the primary hangs: time since its last answer, flush and write"
+                    );
+                }
+                if self.inputs.send(Input::Hung(hung)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn look(&self, seen: &mut Seen, disk: &Disk, limit: Duration) {
+        if disk.write() {
+            seen.written = Instant::now();
+        }
+        let limit = limit.max(Duration::from_millis(500));
+        let answer = tokio::time::timeout(limit, self.sql.positions()).await;
+        let now = Instant::now();
+        match answer {
+            Ok(Ok((inserted, flushed))) => {
+                seen.answered = now;
+                seen.log(now, inserted, flushed);
+            }
+            // It refuses: in recovery, shutting down, out of connections. It is not for this look to judge.
+            Ok(Err(e)) if is_answer(&e) => (seen.answered, seen.flushed) = (now, now),
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+}
+
+fn is_answer(e: &SqlError) -> bool {
+    match e {
+        SqlError::Postgres { source, .. } => source.as_db_error().is_some() || source.is_closed(),
+        SqlError::Answer { .. } => true,
+        SqlError::Late { .. } => false,
+    }
+}
+
+/// Writes in a thread of its own, one at a time: a disk that hangs keeps the thread.
+struct Disk {
+    file: PathBuf,
+    busy: Arc<AtomicBool>,
+}
+
+impl Disk {
+    /// Starts a write unless one is under way; `true` if none was, so that all earlier ones have come to their end.
+    fn write(&self) -> bool {
+        if self.busy.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        let (file, busy) = (self.file.clone(), self.busy.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = write_through(&file) {
+                tracing::debug!(error = %e, "the write probe is refused"); // a full disk is no hung one
+            }
+            busy.store(false, Ordering::SeqCst);
+        });
+        true
+    }
+}
+
+fn write_through(file: &Path) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().create(true).write(true).truncate(false).open(file)?;
+    file.write_all(b"pgpair\n")?;
+    file.sync_data()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_stands_still_behind_what_was_inserted_is_noticed() {
+        let begin = Instant::now();
+        let at = |s| begin + Duration::from_secs(s);
+        let mut seen = Seen::new(begin);
+        seen.log(at(1), Some(Lsn(100)), Some(Lsn(100)));
+        seen.log(at(2), Some(Lsn(200)), Some(Lsn(150)));
+        seen.log(at(3), Some(Lsn(300)), Some(Lsn(210)));
+        assert_eq!(seen.flushed, at(3), "it moves, however far behind it is");
+        seen.log(at(4), Some(Lsn(400)), Some(Lsn(210)));
+        seen.log(at(9), Some(Lsn(400)), Some(Lsn(210)));
+        (seen.answered, seen.written) = (at(9), at(9));
+        assert_eq!(seen.silent_for(at(9)), Duration::from_secs(6));
+    }
+
+    #[test]
+    fn an_idle_log_is_no_hung_one() {
+        let begin = Instant::now();
+        let mut seen = Seen::new(begin);
+        let later = begin + Duration::from_secs(60);
+        seen.log(later, Some(Lsn(100)), Some(Lsn(100)));
+        (seen.answered, seen.written) = (later, later);
+        assert_eq!(seen.silent_for(later), Duration::ZERO);
+    }
+}

@@ -1,0 +1,211 @@
+//! The files that decide how postgres runs: written before each start, and anew when the configuration changes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use pgpair_core::config::PairConfig;
+use pgpair_core::ids::InstanceId;
+use sha2::{Digest, Sha256};
+
+use crate::fsx::{self, Context, FileError};
+use crate::layout::Layout;
+use crate::pgdata::{self, DataDir};
+use crate::postmaster::tool::{self, PgBin};
+use crate::postmaster::{ClientAccess, Postmaster, PostmasterError, StartAs, StartOptions};
+use crate::render::{self, Floors, Upstream, hba};
+use crate::settings::Settings;
+use crate::tls;
+
+/// Certificates and keys that are copied for postgres and libpq.
+const TLS_FILES: [&str; 5] = ["ca.crt", "tls.crt", "tls.key", "replication.crt", "replication.key"];
+/// The standby's slot may hold this share of the data volume.
+const SLOT_SHARE: u64 = 4;
+/// `postgres -C` reads its configuration and ends.
+const TRY: Duration = Duration::from_secs(10);
+
+/// Writes every file that decides how postgres starts.
+pub(crate) fn configure(
+    settings: &Settings,
+    config: &PairConfig,
+    options: &StartOptions,
+    floors: Floors,
+) -> Result<(), PostmasterError> {
+    let layout = &settings.layout;
+    install_tls(layout)?;
+    fsx::create_dir(&layout.socket_dir(), 0o700)?;
+    fsx::remove(&layout.alone())?;
+    let put = |name: &str, text: &str| fsx::write(&layout.in_pgdata(name), text.as_bytes(), 0o600);
+    write_main(settings, config, floors)?;
+    put("pg_ident.conf", "")?;
+    put(render::SYNC_CONF, &render::sync_conf(options.sync_with)?)?;
+    write_hba(settings, config, options.clients)?;
+    clean_auto_conf(settings)?;
+    // The volume's lock is ours, so the postmaster of a left lock file is dead; in a new container its number may belong
+    // to somebody else by now, and postgres would refuse to start.
+    for stale in [format!(".s.PGSQL.{}.lock", settings.pg_port), format!(".s.PGSQL.{}", settings.pg_port)] {
+        fsx::remove(&layout.socket_dir().join(stale))?;
+    }
+    for stale in ["recovery.signal", "promote", "standby.signal", "postmaster.pid"] {
+        fsx::remove(&layout.in_pgdata(stale))?;
+    }
+    match &options.role {
+        StartAs::Primary => put(render::UPSTREAM_CONF, render::no_upstream_conf())?,
+        StartAs::Standby(upstream) => {
+            put(render::UPSTREAM_CONF, &render::upstream_conf(settings, upstream)?)?;
+            put("standby.signal", "")?;
+            remove_own_slots(layout)?;
+        }
+    }
+    fsx::sync_dir(&layout.pgdata())?;
+    Ok(())
+}
+
+/// What the directory demands of a standby, whatever is configured; nothing of a primary. Not known counts as nothing: if
+/// the control file cannot be read, postgres will say so.
+pub async fn floors(settings: &Settings, bin: &PgBin, role: &StartAs) -> Floors {
+    match role {
+        StartAs::Primary => Floors::default(),
+        StartAs::Standby(_) => {
+            let control = pgdata::control_data(bin, &settings.layout.pgdata()).await;
+            control.map(|c| c.floors).unwrap_or_default()
+        }
+    }
+}
+
+/// A changed configuration into a running postgres: rewrites `postgresql.conf` and `pg_hba.conf` and has them read again.
+/// What needs a restart is then in `pg_settings.pending_restart` ([`crate::sql::Sql::pending_restart`]).
+///
+/// # Errors
+/// The configuration is refused, a file cannot be written, or postgres has ended.
+pub fn reload_config(
+    settings: &Settings,
+    config: &PairConfig,
+    floors: Floors,
+    clients: ClientAccess,
+    postmaster: &Postmaster,
+) -> Result<(), PostmasterError> {
+    write_main(settings, config, floors)?;
+    write_hba(settings, config, clients)?;
+    postmaster.reload()
+}
+
+/// Has a running standby stream from this address from now on.
+///
+/// # Errors
+/// The file cannot be written, or postgres has ended.
+pub fn set_upstream(
+    settings: &Settings,
+    upstream: &Upstream,
+    postmaster: &Postmaster,
+) -> Result<(), PostmasterError> {
+    let text = render::upstream_conf(settings, upstream)?;
+    fsx::write(&settings.layout.in_pgdata(render::UPSTREAM_CONF), text.as_bytes(), 0o600)?;
+    postmaster.reload()
+}
+
+/// Has postgres read the parameters without starting it: a value that it refuses would keep it from its next start. Without a
+/// data directory there is nothing to try it with.
+///
+/// # Errors
+/// What postgres says about it.
+pub async fn try_parameters(settings: &Settings, bin: &PgBin, config: &PairConfig) -> Result<(), String> {
+    let layout = &settings.layout;
+    if !matches!(pgdata::inspect(layout), Ok(DataDir::Ready(_))) {
+        return Ok(());
+    }
+    let text = render::main_conf(settings, config, Floors::default(), 64).map_err(|e| e.to_string())?;
+    let candidate = layout.run.join("candidate.conf");
+    fsx::write(&candidate, text.as_bytes(), 0o600).map_err(|e| e.to_string())?;
+    let mut command = bin.command("postgres");
+    command.arg("-D").arg(layout.pgdata()).arg(format!("--config-file={}", candidate.display()));
+    let tried = tool::run(command.args(["-C", "data_directory"]), TRY).await;
+    // Read already; a left one is overwritten by the next.
+    let _ = fsx::remove(&candidate);
+    tried.map(|_| ()).map_err(|e| e.to_string())
+}
+
+fn write_main(settings: &Settings, config: &PairConfig, floors: Floors) -> Result<(), PostmasterError> {
+    let text = render::main_conf(settings, config, floors, slot_keep_mib(&settings.layout)?)?;
+    Ok(fsx::write(&settings.layout.in_pgdata("postgresql.conf"), text.as_bytes(), 0o600)?)
+}
+
+fn write_hba(settings: &Settings, config: &PairConfig, access: ClientAccess) -> Result<(), PostmasterError> {
+    let text = hba::hba_conf(&config.hba, access == ClientAccess::Open)?;
+    Ok(fsx::write(&settings.layout.in_pgdata("pg_hba.conf"), text.as_bytes(), 0o600)?)
+}
+
+fn clean_auto_conf(settings: &Settings) -> Result<(), FileError> {
+    let path = settings.layout.in_pgdata("postgresql.auto.conf");
+    let current = fs::read_to_string(&path).unwrap_or_default();
+    let cleaned = render::cleaned_auto_conf(settings, &current);
+    if cleaned != current { fsx::write(&path, cleaned.as_bytes(), 0o600) } else { Ok(()) }
+}
+
+/// A standby that was primary has slots of the other instance: nobody advances them, so they would keep WAL for ever.
+fn remove_own_slots(layout: &Layout) -> Result<(), FileError> {
+    for instance in InstanceId::ALL {
+        let dir = layout.in_pgdata("pg_replslot").join(Settings::standby_name(instance));
+        if dir.is_dir() {
+            fs::remove_dir_all(&dir).at("remove the stale slot", &dir)?;
+        }
+    }
+    Ok(())
+}
+
+fn slot_keep_mib(layout: &Layout) -> Result<u64, FileError> {
+    let stat = rustix::fs::statvfs(&layout.data).at("ask for the size of", &layout.data)?;
+    Ok((stat.f_blocks.saturating_mul(stat.f_frsize) / SLOT_SHARE / (1024 * 1024)).max(64))
+}
+
+/// Copies the mounted certificates and keys to where postgres reads them, with the permissions that it demands; all of them in
+/// one step, for a certificate with the key of another is none. True if any of them changed: postgres needs a reload then.
+///
+/// # Errors
+/// A certificate is missing in the mount.
+pub fn install_tls(layout: &Layout) -> Result<bool, FileError> {
+    let mounted = tls::resolved(&layout.tls);
+    let link = layout.run_tls();
+    let (mut files, mut sum, mut changed) = (BTreeMap::new(), Sha256::new(), false);
+    for name in TLS_FILES {
+        let from = mounted.join(name);
+        let bytes = fs::read(&from).at("read the certificate", &from)?;
+        changed |= fs::read(link.join(name)).ok().as_deref() != Some(&bytes);
+        sum.update(&bytes);
+        files.insert(name, bytes);
+    }
+    if !changed {
+        return Ok(false);
+    }
+    let digest: String = sum.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect();
+    let dir = fsx::sibling(&link, &format!(".{digest}"));
+    fsx::create_dir(&dir, 0o700)?;
+    for (name, bytes) in &files {
+        fsx::write(&dir.join(name), bytes, 0o600)?;
+    }
+    let new = fsx::sibling(&link, ".new");
+    fsx::remove(&new)?;
+    symlink(&dir, &new).at("link", &new)?;
+    let before = fs::read_link(&link).ok();
+    fs::rename(&new, &link).at("rename into place", &link)?;
+    if let Some(before) = before.filter(|b| *b != dir) {
+        // Only copies: what is left of them harms nobody.
+        let _ = fs::remove_dir_all(before);
+    }
+    Ok(true)
+}
+
+/// Lets clients in, or lets no new ones in ([`crate::sql::Sql::terminate_clients`] ends those that are there).
+///
+/// # Errors
+/// The file cannot be written or postgres is gone.
+pub fn set_clients(
+    settings: &Settings,
+    config: &PairConfig,
+    postmaster: &Postmaster,
+    access: ClientAccess,
+) -> Result<(), PostmasterError> {
+    write_hba(settings, config, access)?;
+    postmaster.reload()
+}

@@ -1,0 +1,159 @@
+//! Text of `pg_hba.conf`. A line that postgres does not understand keeps it from starting, so lines are checked before.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::{REPLICATION_ROLE, RenderError};
+
+const METHODS: &[&str] = &[
+    "trust",
+    "reject",
+    "scram-sha-256",
+    "md5",
+    "password",
+    "gss",
+    "sspi",
+    "ident",
+    "peer",
+    "pam",
+    "ldap",
+    "radius",
+    "cert",
+    "bsd",
+    "oauth",
+];
+
+/// `pg_hba.conf`: ourselves over the socket, replication by certificate, and clients only when `open`.
+///
+/// # Errors
+/// A line of the user is none.
+pub fn hba_conf(user_lines: &[String], open: bool) -> Result<String, RenderError> {
+    let mut out = String::from("# Written by pgpair: changes are lost. Use spec.postgres.hba.\n");
+    out.push_str("local all all trust\n");
+    for database in ["replication", "postgres"] {
+        let _ = writeln!(out, "hostssl {database} {REPLICATION_ROLE} all cert");
+    }
+    // Whatever follows, this role needs its certificate.
+    let _ = writeln!(out, "host all {REPLICATION_ROLE} all reject");
+    for line in user_lines {
+        check(line).map_err(|reason| RenderError::HbaLine { line: line.clone(), reason })?;
+        if open {
+            let _ = writeln!(out, "{line}");
+        }
+    }
+    if open {
+        out.push_str("hostssl all all all scram-sha-256\nhost all all all scram-sha-256\n");
+    }
+    Ok(out)
+}
+
+/// Whether postgres understands the line, as far as that can be told without it (PostgreSQL, The `pg_hba.conf` File).
+fn check(line: &str) -> Result<(), &'static str> {
+    if line.contains(['\n', '\r', '\0']) {
+        return Err("it holds a line break or NUL");
+    }
+    if line.ends_with('\\') {
+        return Err("it ends with a backslash, which would join it with the next line");
+    }
+    let words = words(line)?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let method = match words[..] {
+        [] => return Ok(()),
+        ["local", _, _, method, ..] => method,
+        ["host" | "hostssl" | "hostnossl" | "hostgssenc" | "hostnogssenc", _, _, address, ref rest @ ..] => {
+            method_after(address, rest)?
+        }
+        ["local" | "host" | "hostssl" | "hostnossl" | "hostgssenc" | "hostnogssenc", ..] => {
+            return Err("it has too few fields");
+        }
+        _ => return Err("it does not begin with local, host, hostssl, hostnossl, hostgssenc or hostnogssenc"),
+    };
+    if METHODS.contains(&method) { Ok(()) } else { Err("its authentication method is unknown") }
+}
+
+fn method_after<'a>(address: &str, rest: &[&'a str]) -> Result<&'a str, &'static str> {
+    let too_few = "it has too few fields";
+    if let Some((ip, length)) = address.split_once('/') {
+        let ip: IpAddr = ip.parse().map_err(|_| "its address is none")?;
+        let most = if ip.is_ipv4() { 32 } else { 128 };
+        let fits = length.parse::<u8>().is_ok_and(|l| l <= most);
+        return if fits { rest.first().copied().ok_or(too_few) } else { Err("its network mask is none") };
+    }
+    match (address.parse::<IpAddr>(), rest) {
+        (Ok(_), [mask, method, ..]) if mask.parse::<IpAddr>().is_ok() => Ok(method),
+        (Ok(_), _) => Err("its address has no network mask"),
+        (Err(_), [method, ..]) => Ok(method),
+        (Err(_), []) => Err(too_few),
+    }
+}
+
+/// The words of a line: separated by blanks outside of double quotes, up to a comment.
+fn words(line: &str) -> Result<Vec<String>, &'static str> {
+    let mut out: Vec<String> = Vec::new();
+    let (mut quoted, mut inside) = (false, false);
+    for c in line.chars() {
+        match c {
+            '#' if !quoted => break,
+            ' ' | '\t' if !quoted => inside = false,
+            c => {
+                if !inside {
+                    out.push(String::new());
+                    inside = true;
+                }
+                if c == '"' {
+                    quoted = !quoted;
+                } else if let Some(word) = out.last_mut() {
+                    word.push(c);
+                }
+            }
+        }
+    }
+    if quoted { Err("a quote is not closed") } else { Ok(out) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closed_lets_in_nobody_but_ourselves_and_the_standby() {
+        let lines = vec!["host app app 10.0.0.0/8 md5".to_owned()];
+        let closed = hba_conf(&lines, false).unwrap();
+        assert!(!closed.contains("scram") && !closed.contains("app"));
+        let open = hba_conf(&lines, true).unwrap();
+        assert!(open.find("10.0.0.0/8") < open.find("scram-sha-256"));
+    }
+
+    #[test]
+    fn a_line_that_postgres_would_not_start_with_is_refused() {
+        for (line, word) in [
+            ("a\nlocal all all trust", "line break"),
+            ("hots all all all md5", "begin"),
+            ("host all all all", "too few"),
+            ("host all all 10.0.0.0/33 md5", "mask"),
+            ("host all all 10.0.0.1 md5", "no network mask"),
+            ("host all all all magic", "method"),
+            ("local all \"all trust", "quote"),
+            ("local all all trust \\", "backslash"),
+        ] {
+            let e = hba_conf(&[line.to_owned()], false).unwrap_err().to_string();
+            assert!(e.contains(word), "{e}");
+        }
+    }
+
+    #[test]
+    fn every_form_of_the_manual_is_a_line() {
+        for line in [
+            "local   all             all                                     peer map=x",
+            "host    all             all             127.0.0.1/32            trust",
+            "host    all             all             127.0.0.1       255.255.255.255     trust",
+            "host    all             all             ::1/128                 trust # me",
+            "hostssl \"my db\"       +admins,@others .example.com            scram-sha-256",
+            "hostnossl all           /^.*$           samenet                 ldap ldapserver=\"a b\"",
+            "# a comment",
+            "",
+        ] {
+            assert_eq!(check(line), Ok(()), "{line}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What is done beside the wish: a changed configuration, renewed certificates, the peer's slot, room on the volumes. Nothing of
+//! it happens while a take-over waits, and nothing of it is waited for longer than a look at postgres.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgpair_core::config::PairConfig;
+use pgpair_core::lsn::Lsn;
+use pgpair_core::report::SpaceReport;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{Kind, Order, Server, Worker};
+use crate::cleanup::{self, Needed};
+use crate::postmaster::{self, StartAs};
+use crate::settings::Settings;
+use crate::space::Forecast;
+use crate::tls::Identity;
+
+/// How often postgres is asked which parameters wait for a restart: a person may edit with `ALTER SYSTEM`.
+const PENDING: Duration = Duration::from_secs(10);
+/// How often the volumes are measured.
+const SPACE: Duration = Duration::from_secs(10);
+/// How often the archive is cleaned.
+const CLEAN: Duration = Duration::from_secs(60);
+/// How often a lost slot is made anew.
+const SLOT: Duration = Duration::from_secs(5);
+/// A question to the peer's agent.
+const ASK: Duration = Duration::from_secs(2);
+
+/// State of it.
+pub(super) struct Upkeep {
+    identity: Identity,
+    renewals: u64,
+    config: watch::Receiver<Arc<PairConfig>>,
+    /// What the files of postgres were written from.
+    written: Arc<PairConfig>,
+    /// When postgres had read its configuration before the last change, in its own words; `None`: no change is under way.
+    loaded_before: Option<String>,
+    /// What postgres follows, with `pending` from after it was read.
+    pub(super) generation: i64,
+    pub(super) pending: Vec<String>,
+    pub(super) space: SpaceReport,
+    forecast: Forecast,
+    measuring: Option<JoinHandle<SpaceReport>>,
+    /// Where the peer's next recovery begins, as it told last: that only moves forward.
+    peer_redo: Option<Lsn>,
+    cleaning: Option<JoinHandle<Option<Lsn>>>,
+    next: Next,
+}
+
+/// When each thing is due.
+struct Next {
+    pending: Instant,
+    space: Instant,
+    clean: Instant,
+    slot: Instant,
+}
+
+impl Upkeep {
+    pub(super) fn new(identity: Identity, config: watch::Receiver<Arc<PairConfig>>) -> Upkeep {
+        let written = config.borrow().clone();
+        let now = Instant::now();
+        Upkeep {
+            renewals: identity.renewals(),
+            identity,
+            generation: written.generation,
+            written,
+            config,
+            loaded_before: None,
+            pending: Vec::new(),
+            space: SpaceReport::default(),
+            forecast: Forecast::default(),
+            measuring: None,
+            peer_redo: None,
+            cleaning: None,
+            next: Next { pending: now, space: now, clean: now + CLEAN, slot: now },
+        }
+    }
+
+    /// The configuration that postgres is about to be started with.
+    pub(super) fn for_start(&mut self) -> Arc<PairConfig> {
+        self.written = self.config.borrow().clone();
+        self.generation = self.written.generation;
+        (self.loaded_before, self.next.pending) = (None, Instant::now());
+        self.pending.clear();
+        self.written.clone()
+    }
+}
+
+/// Whether the moment has come; the next one is `after` from now then.
+fn due(at: &mut Instant, after: Duration) -> bool {
+    let now = Instant::now();
+    let due = now >= *at;
+    if due {
+        *at = now + after;
+    }
+    due
+}
+
+impl Worker {
+    /// The configuration as postgres was given it last.
+    pub(super) fn config(&self) -> Arc<PairConfig> {
+        self.upkeep.written.clone()
+    }
+
+    pub(super) async fn keep_up(&mut self, order: &Order) {
+        if order.urgent || order.last {
+            return;
+        }
+        self.measure().await;
+        match &self.server {
+            Server::Down { .. } => {
+                self.upkeep.generation = self.upkeep.config.borrow().generation;
+                self.upkeep.pending.clear();
+            }
+            Server::Up { ready: true, promoting: false, .. } if self.answers() => {
+                self.take_certificates();
+                self.take_config().await;
+                self.watch_pending().await;
+                self.keep_slot().await;
+                self.clean().await;
+            }
+            Server::Up { .. } => {}
+        }
+    }
+
+    /// Postgres answered in this round.
+    fn answers(&self) -> bool {
+        self.seen.is_some() && self.seen_at.elapsed() < Duration::from_millis(100)
+    }
+
+    /// The copies for postgres, and for libpq, follow the mounted certificates.
+    fn take_certificates(&mut self) {
+        let Server::Up { postmaster, .. } = &self.server else { return };
+        let renewals = self.upkeep.identity.renewals();
+        if renewals == self.upkeep.renewals {
+            return;
+        }
+        self.upkeep.renewals = renewals;
+        let (layout, postmaster) = (self.settings.layout.clone(), postmaster.clone());
+        tokio::task::spawn_blocking(move || {
+            match postmaster::install_tls(&layout).map(|changed| changed.then(|| postmaster.reload())) {
+                Ok(Some(Ok(()))) => tracing::info!("postgres takes the renewed certificates"),
+                Ok(None) => {}
+                Ok(Some(Err(e))) => tracing::warn!(error = %e, "postgres has ended: it takes them at its start"),
+                Err(e) => tracing::error!(error = %e, "postgres keeps its old certificates"),
+            }
+        });
+    }
+
+    /// What can change while postgres runs, changes; the rest waits for a restart, and is named.
+    async fn take_config(&mut self) {
+        let config = self.upkeep.config.borrow().clone();
+        if config == self.upkeep.written {
+            return;
+        }
+        let Server::Up { postmaster, kind, .. } = &self.server else { return };
+        let (postmaster, kind) = (postmaster.clone(), *kind);
+        let Ok((loaded, _)) = self.sql.pending_restart().await else { return };
+        let role = match kind {
+            Kind::Primary => StartAs::Primary,
+            Kind::Standby => StartAs::Standby(self.upstream()),
+        };
+        let floors = postmaster::floors(&self.settings, &self.bin, &role).await;
+        match postmaster::reload_config(&self.settings, &config, floors, self.access, &postmaster) {
+            Ok(()) => {
+                tracing::info!(generation = config.generation, "postgres reads the new configuration");
+                (self.upkeep.written, self.upkeep.loaded_before) = (config, Some(loaded));
+                self.upkeep.next.pending = Instant::now();
+            }
+            Err(e) => tracing::error!(error = %e, "the new configuration cannot be given to postgres; trying again"),
+        }
+    }
+
+    async fn watch_pending(&mut self) {
+        let waits = self.upkeep.loaded_before.is_some();
+        if !due(&mut self.upkeep.next.pending, if waits { Duration::ZERO } else { PENDING }) {
+            return;
+        }
+        let Ok((loaded, pending)) = self.sql.pending_restart().await else { return };
+        if self.upkeep.loaded_before.as_ref() == Some(&loaded) {
+            return; // not read yet
+        }
+        if self.upkeep.pending != pending && !pending.is_empty() {
+            tracing::warn!(parameters = pending.join(", "), "changes that need a restart of postgres");
+        }
+        self.upkeep.loaded_before = None;
+        (self.upkeep.pending, self.upkeep.generation) = (pending, self.upkeep.written.generation);
+    }
+
+    /// A slot that grew over its limit keeps nothing and serves nobody again; the standby catches up from the archives, and
+    /// needs a new one to stream.
+    async fn keep_slot(&mut self) {
+        let lost = self.seen.as_ref().and_then(|s| s.peer_slot.as_ref()).is_none_or(|s| s.lost);
+        let primary = matches!(self.server, Server::Up { kind: Kind::Primary, .. });
+        if !(primary && lost && self.prepared.is_some() && due(&mut self.upkeep.next.slot, SLOT)) {
+            return;
+        }
+        let name = Settings::standby_name(self.settings.instance.peer());
+        match self.sql.ensure_slot(name).await {
+            Ok(()) => tracing::warn!(slot = name, "the standby's slot was lost: it is made anew"),
+            Err(e) => tracing::error!(error = %e, slot = name, "the standby's lost slot cannot be made anew"),
+        }
+    }
+
+    async fn measure(&mut self) {
+        let upkeep = &mut self.upkeep;
+        if let Some(done) = upkeep.measuring.take_if(|m| m.is_finished())
+            && let Ok(measured) = done.await
+        {
+            upkeep.space = upkeep.forecast.take(Instant::now(), measured);
+        }
+        if upkeep.measuring.is_none() && due(&mut upkeep.next.space, SPACE) {
+            let layout = self.settings.layout.clone();
+            upkeep.measuring = Some(tokio::task::spawn_blocking(move || crate::space::measure(&layout)));
+        }
+    }
+
+    /// Starts a round of [`cleanup`] in the background, and takes the result of the last one.
+    async fn clean(&mut self) {
+        let upkeep = &mut self.upkeep;
+        if let Some(done) = upkeep.cleaning.take_if(|c| c.is_finished())
+            && let Ok(told) = done.await
+        {
+            upkeep.peer_redo = told.max(upkeep.peer_redo);
+        }
+        let Some(seen) = &self.seen else { return };
+        if upkeep.cleaning.is_some() || !due(&mut upkeep.next.clean, CLEAN) {
+            return;
+        }
+        let (layout, peer, known) = (self.settings.layout.clone(), self.peer.clone(), upkeep.peer_redo);
+        let (own, segment_size) = (seen.redo, seen.segment_size);
+        let slot = seen.peer_slot.as_ref().and_then(|s| s.restart);
+        upkeep.cleaning = Some(tokio::spawn(async move {
+            let told = peer.needs(ASK).await.ok().map(|n| n.redo).max(known);
+            let needed = Needed { own, peer: told, slot, segment_size };
+            // It logs what it does; a failure is tried again in the next round.
+            let _ = tokio::task::spawn_blocking(move || cleanup::round(&layout, needed)).await;
+            told
+        }));
+    }
+}
