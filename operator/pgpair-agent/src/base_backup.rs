@@ -147,8 +147,7 @@ fn conninfo(settings: &Settings, replication: bool) -> String {
     let name = Settings::standby_name(settings.instance);
     // Another name than the standby's: a backup's WAL stream must never count as the synchronous standby.
     let name = format!("{name}_seed");
-    let primary =
-        Upstream { host: settings.peer_host.clone(), address: None, port: settings.peer_pg_port };
+    let primary = Upstream { host: settings.peer_host.clone(), address: None, port: settings.peer_pg_port };
     let text = render::conninfo(settings, &primary, &name, None);
     if replication { text + " replication=true" } else { text }
 }

@@ -83,7 +83,10 @@ fn archived_log(layout: &Layout, needed: Needed) -> Result<(), FileError> {
     let excess = excess(used, size, free);
     let Some(first) = needed.from_segment() else {
         if excess > 0 {
-            tracing::warn!(used, "the archive is larger than it should be, and nothing is removed: what the peer needs is not known");
+            tracing::warn!(
+                used,
+                "the archive is larger than it should be, and nothing is removed: what the peer needs is not known"
+            );
         }
         return Ok(());
     };
@@ -94,7 +97,13 @@ fn archived_log(layout: &Layout, needed: Needed) -> Result<(), FileError> {
     }
     fsx::sync_dir(&dir)?;
     let bytes: u64 = doomed.iter().map(|f| f.bytes).sum();
-    tracing::info!(files = doomed.len(), bytes, from = from.name, to = to.name, "archive: log that nobody needs is removed");
+    tracing::info!(
+        files = doomed.len(),
+        bytes,
+        from = from.name,
+        to = to.name,
+        "archive: log that nobody needs is removed"
+    );
     Ok(())
 }
 
@@ -191,8 +200,7 @@ mod tests {
 
     fn needed(own: Option<u64>, peer: Option<u64>, slot: Option<u64>) -> Option<u64> {
         let lsn = |n: Option<u64>| n.map(|n| Lsn(n * 16 * MIB + 5));
-        let needed =
-            Needed { own: lsn(own), peer: lsn(peer), slot: lsn(slot), segment_size: 16 * MIB };
+        let needed = Needed { own: lsn(own), peer: lsn(peer), slot: lsn(slot), segment_size: 16 * MIB };
         needed.from_segment()
     }
 
@@ -237,8 +245,10 @@ mod tests {
             }
         };
         let names = || {
-            let mut names: Vec<String> =
-                fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            let mut names: Vec<String> = fs::read_dir(dir.path())
+                .unwrap()
+                .map(|e| e.unwrap().file_name().into_string().unwrap())
+                .collect();
             names.sort();
             names
         };

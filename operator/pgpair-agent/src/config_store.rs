@@ -92,11 +92,7 @@ pub fn check(settings: &Settings, config: &PairConfig) -> Result<(), ConfigError
     Ok(())
 }
 
-fn within(
-    field: &'static str,
-    value: u32,
-    range: &std::ops::RangeInclusive<u32>,
-) -> Result<(), ConfigError> {
+fn within(field: &'static str, value: u32, range: &std::ops::RangeInclusive<u32>) -> Result<(), ConfigError> {
     if range.contains(&value) {
         return Ok(());
     }
@@ -126,10 +122,9 @@ pub fn load(settings: &Settings) -> Result<PairConfig, ConfigError> {
             Ok(one)
         }
         (Err(e), _) | (_, Err(e)) => Err(e),
-        (Ok(None), Ok(None)) => Err(ConfigError::Missing {
-            mounted: layout.mounted_config(),
-            stored: layout.stored_config(),
-        }),
+        (Ok(None), Ok(None)) => {
+            Err(ConfigError::Missing { mounted: layout.mounted_config(), stored: layout.stored_config() })
+        }
     }
 }
 
@@ -185,7 +180,9 @@ impl Intake {
         }
         let (layout, config) = (self.settings.layout.clone(), Arc::new(config));
         let kept = config.clone();
-        tokio::task::spawn_blocking(move || store(&layout, &kept)).await.map_err(|_| ConfigError::Ending)??;
+        tokio::task::spawn_blocking(move || store(&layout, &kept))
+            .await
+            .map_err(|_| ConfigError::Ending)??;
         let (tx, rx) = oneshot::channel();
         self.calls.send(Call::Configure(config, tx)).await.map_err(|_| ConfigError::Ending)?;
         rx.await.map_err(|_| ConfigError::Ending)

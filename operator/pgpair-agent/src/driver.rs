@@ -328,7 +328,10 @@ impl Driver {
             match peer.order(&switchover, CHECKPOINT + limit).await {
                 Ok(OrderReply::Accepted | OrderReply::Done) => None,
                 other => {
-                    tracing::warn!(?other, "the primary does not hand over; taking over when the rules allow it");
+                    tracing::warn!(
+                        ?other,
+                        "the primary does not hand over; taking over when the rules allow it"
+                    );
                     let (reply, _) = oneshot::channel();
                     Some(Input::Call(Call::Order(Instruction { id, term, kind: OrderKind::TakeOver }, reply)))
                 }

@@ -74,7 +74,8 @@ impl Health {
         let disk = Disk { file: self.file.clone(), busy: Arc::default() };
         loop {
             let limit = Duration::from_millis(u64::from(self.config.borrow().hang_timeout_ms));
-            tokio::time::sleep((limit / LOOKS).clamp(Duration::from_millis(200), Duration::from_secs(2))).await;
+            tokio::time::sleep((limit / LOOKS).clamp(Duration::from_millis(200), Duration::from_secs(2)))
+                .await;
             if self.writable.is_set() {
                 if !was_writable {
                     seen = Seen::new(Instant::now());

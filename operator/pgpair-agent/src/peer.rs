@@ -102,11 +102,7 @@ impl Peer {
             port: settings.peer_peer_port,
             identity,
             idle: Mutex::default(),
-            address: Address::watch(
-                &settings.peer_host,
-                settings.listen,
-                settings.layout.peer_address(),
-            ),
+            address: Address::watch(&settings.peer_host, settings.listen, settings.layout.peer_address()),
         };
         Peer { inner: Arc::new(inner) }
     }

@@ -149,8 +149,9 @@ pub fn main_conf(
     }
     all.extend(owned);
     floors.raise(&mut all);
-    let mut out =
-        String::from("# Written by pgpair at every start and change: edits are lost. Use spec.postgres.parameters.\n");
+    let mut out = String::from(
+        "# Written by pgpair at every start and change: edits are lost. Use spec.postgres.parameters.\n",
+    );
     for (name, value) in &all {
         out.push_str(&setting(name, value)?);
     }

@@ -206,7 +206,8 @@ async fn timeline(
     let system = s.report.borrow().system_identifier;
     if let (Some(needs), Some(system)) = (query.needs, system) {
         let (settings, history) = (s.settings.clone(), primary.past.history.clone());
-        let look = move || archive::has_segment(&settings.layout, system, &history, needs, facts.segment_size);
+        let look =
+            move || archive::has_segment(&settings.layout, system, &history, needs, facts.segment_size);
         let found = tokio::task::spawn_blocking(look).await.ok().and_then(Result::ok);
         primary.has_needed = found.map(|f| f.has);
         primary.oldest = found.and_then(|f| f.oldest);

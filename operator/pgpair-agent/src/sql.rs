@@ -276,7 +276,8 @@ impl Sql {
         const TEXT: &str = "SELECT pg_conf_load_time()::text, ARRAY(SELECT name::text FROM pg_settings \
                             WHERE pending_restart ORDER BY name)";
         let action = "ask which parameters need a restart";
-        let row = within(action, CONNECT, async { connect(&self.config, None).await?.query_one(TEXT, &[]).await });
+        let row =
+            within(action, CONNECT, async { connect(&self.config, None).await?.query_one(TEXT, &[]).await });
         let row = row.await?;
         let told = row.try_get(0).and_then(|loaded| Ok((loaded, row.try_get(1)?)));
         told.map_err(|source| SqlError::Postgres { action, source })
@@ -301,10 +302,9 @@ impl Sql {
         const TEXT: &str = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END, \
                             CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()::text END";
         let action = "ask for the positions in the log";
-        let row = within(action, CONNECT, async {
-            connect(&self.config, None).await?.query_one(TEXT, &[]).await
-        })
-        .await?;
+        let row =
+            within(action, CONNECT, async { connect(&self.config, None).await?.query_one(TEXT, &[]).await })
+                .await?;
         let lsn = |i: usize| -> Result<Option<Lsn>, SqlError> {
             let text: Option<String> =
                 row.try_get(i).map_err(|source| SqlError::Postgres { action, source })?;

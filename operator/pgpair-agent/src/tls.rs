@@ -182,8 +182,7 @@ impl Current {
     fn read(dir: &Path) -> Result<Current, TlsError> {
         let pem = Pem::read(dir)?;
         let f = load(dir)?;
-        let verifier =
-            WebPkiClientVerifier::builder(f.roots.clone()).build().map_err(|e| unfit(dir, e))?;
+        let verifier = WebPkiClientVerifier::builder(f.roots.clone()).build().map_err(|e| unfit(dir, e))?;
         let server = ServerConfig::builder()
             .with_client_cert_verifier(verifier)
             .with_single_cert(f.chain.clone(), f.key.clone_key())

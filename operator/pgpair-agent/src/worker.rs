@@ -421,7 +421,9 @@ impl Worker {
 
     /// A person's trigger file counts on a standby, and only while no promotion of ours is under way.
     async fn look_for_trigger_file(&mut self) {
-        let Server::Up { kind: Kind::Standby, ready: true, promoting: false, .. } = self.server else { return };
+        let Server::Up { kind: Kind::Standby, ready: true, promoting: false, .. } = self.server else {
+            return;
+        };
         match promote::take_request(&self.settings.layout) {
             Ok(false) => {}
             // The driver has ended: nobody is left to obey.

@@ -67,11 +67,8 @@ async fn post_init(sql: &Sql, database: &str, statements: &[String]) -> Result<(
         // The line break ends a comment at the end of a statement.
         let _ = writeln!(text, "{}\n;", statement.trim().trim_end_matches(';'));
     }
-    let _ = write!(
-        text,
-        "ALTER DATABASE {} SET pgpair.post_init = 'done'; COMMIT",
-        escape_identifier(database)
-    );
+    let _ =
+        write!(text, "ALTER DATABASE {} SET pgpair.post_init = 'done'; COMMIT", escape_identifier(database));
     within(ACTION, POST_INIT, client.batch_execute(&text)).await?;
     tracing::info!(statements = statements.len(), "spec.bootstrap.postInitSQL was run");
     Ok(())

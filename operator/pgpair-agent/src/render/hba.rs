@@ -66,7 +66,9 @@ fn check(line: &str) -> Result<(), &'static str> {
         ["local" | "host" | "hostssl" | "hostnossl" | "hostgssenc" | "hostnogssenc", ..] => {
             return Err("it has too few fields");
         }
-        _ => return Err("it does not begin with local, host, hostssl, hostnossl, hostgssenc or hostnogssenc"),
+        _ => {
+            return Err("it does not begin with local, host, hostssl, hostnossl, hostgssenc or hostnogssenc");
+        }
     };
     if METHODS.contains(&method) { Ok(()) } else { Err("its authentication method is unknown") }
 }

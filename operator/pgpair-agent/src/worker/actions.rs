@@ -65,7 +65,9 @@ impl Worker {
         let Server::Down { lock: Some(lock) } = &self.server else { return false };
         tracing::info!("initialising a new cluster");
         let config = self.config();
-        match postmaster::initdb(&self.settings, &config.bootstrap, &self.bin, lock, Worker::new_volume_id()).await {
+        match postmaster::initdb(&self.settings, &config.bootstrap, &self.bin, lock, Worker::new_volume_id())
+            .await
+        {
             Ok(system) => {
                 tracing::info!(%system, "initialised");
                 self.not_before = Instant::now();
@@ -205,7 +207,9 @@ impl Worker {
     async fn prepare(&mut self, term: Term) -> bool {
         let work = async {
             if term == Term(1) {
-                postmaster::bootstrap(&self.settings, &self.config(), &self.sql).await.map_err(|e| e.to_string())?;
+                postmaster::bootstrap(&self.settings, &self.config(), &self.sql)
+                    .await
+                    .map_err(|e| e.to_string())?;
             }
             let slot = Settings::standby_name(self.settings.instance.peer());
             self.sql.ensure_slot(slot).await.map_err(|e| e.to_string())

@@ -121,7 +121,11 @@ impl Worker {
         }
         let said = tool::tail(&std::fs::read_to_string(&log).unwrap_or_default());
         if NOT_THE_DATA.iter().any(|text| said.contains(text)) {
-            tracing::error!(failed = self.failed_starts, said, "postgres does not start, and a rebuild would not help");
+            tracing::error!(
+                failed = self.failed_starts,
+                said,
+                "postgres does not start, and a rebuild would not help"
+            );
             self.not_before = Instant::now() + HOPELESS;
             return false;
         }
@@ -196,7 +200,9 @@ impl Worker {
         let (config, upstream) = (self.config(), self.upstream());
         match rejoin::rewind(&self.settings, &config, &self.bin, lock, &kept, &upstream).await {
             Ok(()) => Ok(true),
-            Err(RejoinError::Broken { output }) => Ok(self.ask_rebuild(format!("pg_rewind failed: {output}"))),
+            Err(RejoinError::Broken { output }) => {
+                Ok(self.ask_rebuild(format!("pg_rewind failed: {output}")))
+            }
             Err(e) => Err(e.to_string()),
         }
     }

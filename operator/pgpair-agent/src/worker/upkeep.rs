@@ -143,7 +143,9 @@ impl Worker {
             match postmaster::install_tls(&layout).map(|changed| changed.then(|| postmaster.reload())) {
                 Ok(Some(Ok(()))) => tracing::info!("postgres takes the renewed certificates"),
                 Ok(None) => {}
-                Ok(Some(Err(e))) => tracing::warn!(error = %e, "postgres has ended: it takes them at its start"),
+                Ok(Some(Err(e))) => {
+                    tracing::warn!(error = %e, "postgres has ended: it takes them at its start")
+                }
                 Err(e) => tracing::error!(error = %e, "postgres keeps its old certificates"),
             }
         });
@@ -169,7 +171,9 @@ impl Worker {
                 (self.upkeep.written, self.upkeep.loaded_before) = (config, Some(loaded));
                 self.upkeep.next.pending = Instant::now();
             }
-            Err(e) => tracing::error!(error = %e, "the new configuration cannot be given to postgres; trying again"),
+            Err(e) => {
+                tracing::error!(error = %e, "the new configuration cannot be given to postgres; trying again")
+            }
         }
     }
 

@@ -1,7 +1,6 @@
 //! The archive as postgres uses it.
 
 use std::fs;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Path as UrlPath;
@@ -10,8 +9,9 @@ use axum::routing::get;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use pgpair_agent::archive::{archive_status, wal_file};
+use pgpair_agent::pgdata;
 use pgpair_agent::restore::{RestoreError, restore};
-use pgpair_agent::{pgdata, tls};
+use pgpair_agent::tls::Identity;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -28,7 +28,7 @@ async fn serve_wal(i: &Instance) {
             None => Err(StatusCode::NOT_FOUND),
         }),
     );
-    let acceptor = TlsAcceptor::from(Arc::clone(&tls::server_config(&i.settings.layout.tls).unwrap()));
+    let acceptor = TlsAcceptor::from(Identity::load(&i.settings.layout.tls).unwrap().server());
     let listener = TcpListener::bind((i.settings.listen, i.settings.peer_port)).await.unwrap();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
@@ -127,7 +127,7 @@ fn a_segment_comes_from_our_archive_else_from_the_peers_else_from_nobody() {
 #[test]
 fn a_standby_whose_wal_is_gone_from_the_primary_catches_up_from_the_peers_archive() {
     run(async |mut w| {
-        w.a.settings.parameters.insert("wal_keep_size".into(), "0".into());
+        w.a.config.parameters.insert("wal_keep_size".into(), "0".into());
         let (_, b) = w.pair().await;
         w.b.stop(&b).await;
         w.a.sql.drop_slot("pgpair_b").await.unwrap();

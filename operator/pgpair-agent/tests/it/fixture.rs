@@ -18,8 +18,10 @@ use pgpair_agent::lock::{VolumeLock, wait_free};
 use pgpair_agent::postmaster::{
     self, ClientAccess, PgBin, Postmaster, StartAs, StartOptions, bootstrap, initdb, start,
 };
+use pgpair_agent::render::Upstream;
 use pgpair_agent::settings::Settings;
 use pgpair_agent::sql::{PgFacts, Sql};
+use pgpair_core::config::PairConfig;
 use pgpair_core::ids::{InstanceId, VolumeId};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -27,14 +29,20 @@ use tempfile::TempDir;
 pub const LIMIT: Duration = Duration::from_secs(60);
 const CHILD: &str = "PGPAIR_TEST_CHILD";
 const ARGS: &str = "PGPAIR_TEST_ARGS";
+/// The PostgreSQL of one run.
+const BIN: &str = "PGPAIR_TEST_PG_BIN";
 
-/// Runs the body of a test in its own process, then kills whatever it has left.
+/// Runs the body of a test in its own process, for each PostgreSQL that is there, then kills whatever it has left.
 pub fn run<B: AsyncFnOnce(World)>(body: B) {
     if std::env::var_os(CHILD).is_none() {
         let name = type_name::<B>().trim_end_matches("::{{closure}}");
         let name = name.split_once("::").expect("a path in this crate").1;
-        let status = exe_as_unprivileged().args(["--exact", name, "--nocapture"]).env(CHILD, "1").status();
-        assert!(status.expect("the test binary starts").success(), "{name} failed in its process");
+        for bin in programs() {
+            let mut child = exe_as_unprivileged();
+            child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").env(BIN, &bin);
+            let status = child.status().expect("the test binary starts");
+            assert!(status.success(), "{name} failed in its process with {}", bin.display());
+        }
         return;
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("a subreaper");
@@ -45,6 +53,19 @@ pub fn run<B: AsyncFnOnce(World)>(body: B) {
     let killed = Tree::of_agent().kill(Duration::from_secs(20));
     result.expect("the claim holds").expect("in time");
     assert_eq!(killed.left, 0);
+}
+
+/// The directories of `PGPAIR_TEST_PG_BINS`, separated by colons, else each version of `/usr/lib/postgresql`.
+fn programs() -> Vec<PathBuf> {
+    if let Some(given) = std::env::var_os("PGPAIR_TEST_PG_BINS").filter(|v| !v.is_empty()) {
+        return std::env::split_paths(&given).collect();
+    }
+    let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
+    let bins = versions.map(|v| v.expect("a version").path().join("bin"));
+    let mut bins: Vec<PathBuf> = bins.filter(|b| b.join("postgres").is_file()).collect();
+    bins.sort();
+    assert!(!bins.is_empty(), "no PostgreSQL below /usr/lib/postgresql");
+    bins
 }
 
 pub fn exe_as_unprivileged() -> Command {
@@ -83,6 +104,7 @@ fn program() {
 /// The directory of a test, and the pair's certificates.
 pub struct World {
     dir: TempDir,
+    pub ca: Ca,
     pub a: Instance,
     pub b: Instance,
 }
@@ -91,6 +113,7 @@ pub struct World {
 #[derive(Clone)]
 pub struct Instance {
     pub settings: Settings,
+    pub config: PairConfig,
     pub bin: PgBin,
     pub sql: Sql,
 }
@@ -107,7 +130,7 @@ impl World {
         };
         let a = make(InstanceId::A, ports[0], ports[1]);
         let b = make(InstanceId::B, ports[1], ports[0]);
-        World { dir, a, b }
+        World { dir, ca, a, b }
     }
 
     pub fn path(&self) -> &Path {
@@ -118,7 +141,7 @@ impl World {
     pub async fn primary(&self) -> Postmaster {
         self.a.init().await;
         let postmaster = self.a.start(StartAs::Primary).await;
-        bootstrap(&self.a.settings, &self.a.sql).await.expect("roles");
+        bootstrap(&self.a.settings, &self.a.config, &self.a.sql).await.expect("roles");
         self.a.sql.ensure_slot("pgpair_b").await.expect("a slot");
         self.a.exec("CREATE TABLE t (n int); INSERT INTO t SELECT generate_series(1, 1000)").await;
         postmaster
@@ -171,7 +194,7 @@ impl Instance {
             ("PGPAIR_PEER_PORT", own.1.to_string()),
             ("PGPAIR_PEER_PG_PORT", peer.0.to_string()),
             ("PGPAIR_PEER_PEER_PORT", peer.1.to_string()),
-            ("PGPAIR_PG_BIN", std::env::var("PGPAIR_TEST_PG_BIN").unwrap_or_default()),
+            ("PGPAIR_PG_BIN", std::env::var(BIN).unwrap_or_default()),
             ("PGPAIR_PROGRAM", script.display().to_string()),
         ];
         let lookup = |name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone());
@@ -182,7 +205,7 @@ impl Instance {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("an executable script");
         let bin = PgBin::find(&settings).expect("PostgreSQL is installed");
         let sql = Sql::new(&settings);
-        Instance { settings, bin, sql }
+        Instance { settings, config: PairConfig::default(), bin, sql }
     }
 
     pub fn lock(&self) -> VolumeLock {
@@ -190,7 +213,9 @@ impl Instance {
     }
 
     pub async fn init(&self) {
-        initdb(&self.settings, &self.bin, &self.lock(), VolumeId(1)).await.expect("initdb");
+        initdb(&self.settings, &self.config.bootstrap, &self.bin, &self.lock(), VolumeId(1))
+            .await
+            .expect("initdb");
     }
 
     pub async fn seed(&self) -> Vec<base_backup::Progress> {
@@ -202,13 +227,18 @@ impl Instance {
             }
             seen
         });
-        base_backup::seed(&self.settings, VolumeId(2), &send).await.expect("a base backup");
+        base_backup::seed(&self.settings, &self.config, VolumeId(2), &send).await.expect("a base backup");
         drop(send);
         seen.await.expect("progress")
     }
 
     pub fn standby_of(&self, primary: &Instance) -> StartAs {
-        StartAs::Standby { host: "localhost".into(), port: primary.settings.pg_port }
+        StartAs::Standby(primary.upstream())
+    }
+
+    /// Where others connect to this one.
+    pub fn upstream(&self) -> Upstream {
+        Upstream { host: "localhost".into(), address: None, port: self.settings.pg_port }
     }
 
     pub async fn start(&self, role: StartAs) -> Postmaster {
@@ -218,8 +248,8 @@ impl Instance {
     }
 
     pub async fn start_only(&self, role: StartAs) -> Postmaster {
-        let options = StartOptions { role, clients: ClientAccess::Open, sync_with: None };
-        start(&self.settings, &self.bin, self.lock(), options).await.expect("postgres starts")
+        let options = StartOptions { role, clients: ClientAccess::Open, sync_with: None, log: None };
+        start(&self.settings, &self.config, &self.bin, self.lock(), options).await.expect("postgres starts")
     }
 
     /// SIGKILL of the postmaster alone; its children notice, and the lock tells when the last is gone.
@@ -288,13 +318,14 @@ fn free_port() -> u16 {
     socket.local_addr().expect("an address").port()
 }
 
-struct Ca {
+/// A certificate authority of the pair.
+pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 impl Ca {
-    fn new() -> Ca {
+    pub fn new() -> Ca {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -303,8 +334,18 @@ impl Ca {
         Ca { issuer: Issuer::new(params, key), pem }
     }
 
-    fn issue(&self, dir: &Path) {
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Fills a mounted Secret.
+    pub fn issue(&self, dir: &Path) {
         fs::write(dir.join("ca.crt"), &self.pem).expect("a file");
+        self.renew(dir);
+    }
+
+    /// New certificates and keys in a mounted Secret; the bundle of authorities stays.
+    pub fn renew(&self, dir: &Path) {
         for (name, file) in [("shop-a", "tls"), ("pgpair_replication", "replication")] {
             let key = KeyPair::generate().expect("a key");
             let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");

@@ -58,7 +58,7 @@ fn seeding_moves_old_data_aside_and_does_not_touch_foreign_data() {
     run(async |w| {
         let (_, b) = w.pair().await;
         let (send, _) = tokio::sync::watch::channel(base_backup::Progress::default());
-        let locked = base_backup::seed(&w.b.settings, VolumeId(3), &send).await;
+        let locked = base_backup::seed(&w.b.settings, &w.b.config, VolumeId(3), &send).await;
         assert!(matches!(locked, Err(SeedError::Locked(_))), "{locked:?}");
         w.b.stop(&b).await;
         w.b.seed().await;
@@ -70,7 +70,7 @@ fn seeding_moves_old_data_aside_and_does_not_touch_foreign_data() {
         let mut bytes = fs::read(&control).unwrap();
         bytes[0] ^= 1;
         fs::write(&control, bytes).unwrap();
-        let foreign = base_backup::seed(&w.b.settings, VolumeId(3), &send).await;
+        let foreign = base_backup::seed(&w.b.settings, &w.b.config, VolumeId(3), &send).await;
         assert!(matches!(foreign, Err(SeedError::Foreign { .. })), "{foreign:?}");
         assert!(control.exists());
     });

@@ -5,6 +5,7 @@ use std::fs;
 use pgpair_agent::pgdata::{self, ControlData, DataDir, Position};
 use pgpair_agent::promote::promote;
 use pgpair_agent::rejoin::{PrimaryHistory, RejoinError, Relation, compare, keep_branch, rewind};
+use pgpair_agent::render::Upstream;
 use pgpair_core::timeline::TimelineId;
 
 use crate::fixture::{Instance, LIMIT, World, eventually, run};
@@ -66,7 +67,7 @@ fn a_branch_is_detected_kept_and_rewound_and_then_the_directory_follows() {
             assert!(kept.dir.join(name).metadata().unwrap().len() == control.segment_size);
         }
         let lock = w.a.lock();
-        rewind(&w.a.settings, &w.a.bin, &lock, &kept, "localhost", w.b.settings.pg_port).await.unwrap();
+        rewind(&w.a.settings, &w.a.config, &w.a.bin, &lock, &kept, &w.b.upstream()).await.unwrap();
         drop(lock);
         assert!(matches!(pgdata::inspect(&w.a.settings.layout), Ok(DataDir::Ready(_))));
         follows(&w).await;
@@ -104,7 +105,8 @@ fn a_rewind_that_cannot_reach_its_source_may_be_tried_again() {
         let Relation::Diverged(branch) = relation else { panic!("{relation:?}") };
         let kept = keep_branch(&w.a.settings, &control, branch).unwrap();
         let lock = w.a.lock();
-        let e = rewind(&w.a.settings, &w.a.bin, &lock, &kept, "localhost", 1).await.unwrap_err();
+        let nobody = Upstream { port: 1, ..w.b.upstream() };
+        let e = rewind(&w.a.settings, &w.a.config, &w.a.bin, &lock, &kept, &nobody).await.unwrap_err();
         assert!(matches!(e, RejoinError::NotBegun { .. }), "{e}");
         assert!(matches!(pgdata::inspect(&w.a.settings.layout), Ok(DataDir::Ready(_))));
         // Interrupted in the middle, it would look like this.

@@ -4,6 +4,7 @@ use std::fs;
 
 use pgpair_agent::pgdata::{self, DataDir, Volume};
 use pgpair_agent::postmaster::{ClientAccess, StartAs, bootstrap, set_clients};
+use pgpair_agent::render::Upstream;
 use pgpair_core::ids::VolumeId;
 use tokio_postgres::NoTls;
 
@@ -21,11 +22,11 @@ fn the_application_gets_in_with_its_password_and_only_while_clients_are_let_in()
     run(async |w| {
         let postmaster = w.primary().await;
         app_connects(&w.a).await.unwrap();
-        set_clients(&w.a.settings, &postmaster, ClientAccess::Closed).unwrap();
+        set_clients(&w.a.settings, &w.a.config, &postmaster, ClientAccess::Closed).unwrap();
         let refused = async || app_connects(&w.a).await.err();
         let e = eventually("no client gets in", refused).await;
         assert!(e.contains("no pg_hba.conf entry"), "{e}");
-        set_clients(&w.a.settings, &postmaster, ClientAccess::Open).unwrap();
+        set_clients(&w.a.settings, &w.a.config, &postmaster, ClientAccess::Open).unwrap();
         eventually("clients get in", async || app_connects(&w.a).await.ok()).await;
     });
 }
@@ -34,7 +35,7 @@ fn the_application_gets_in_with_its_password_and_only_while_clients_are_let_in()
 fn making_roles_twice_changes_nothing_and_initdb_leaves_a_complete_volume() {
     run(async |w| {
         let postmaster = w.primary().await;
-        bootstrap(&w.a.settings, &w.a.sql).await.unwrap();
+        bootstrap(&w.a.settings, &w.a.config, &w.a.sql).await.unwrap();
         let system_identifier = pgdata::system_identifier(&w.a.settings.layout.pgdata()).unwrap();
         let volume = Volume { volume_id: VolumeId(1), system_identifier };
         assert_eq!(pgdata::inspect(&w.a.settings.layout).unwrap(), DataDir::Ready(volume));
@@ -50,8 +51,8 @@ fn making_roles_twice_changes_nothing_and_initdb_leaves_a_complete_volume() {
 fn postgres_understands_every_line_that_is_written() {
     run(async |mut w| {
         let tricky = r"it's a \ test % $HOME";
-        w.a.settings.parameters.insert("application_name".into(), tricky.into());
-        w.a.settings.hba.push("host shop shop 192.0.2.0/24 scram-sha-256".into());
+        w.a.config.parameters.insert("application_name".into(), tricky.into());
+        w.a.config.hba.push("host shop shop 192.0.2.0/24 scram-sha-256".into());
         w.primary().await;
         let client = w.a.sql.session(None).await.unwrap();
         for view in ["pg_file_settings", "pg_hba_file_rules"] {
@@ -87,7 +88,7 @@ fn alter_system_does_not_survive_a_start_for_what_the_operator_owns() {
 
 /// Starts the stopped directory as a standby of nobody and returns where its replay stops.
 async fn replayed_to(i: &Instance, at_least: pgpair_core::lsn::Lsn) -> pgpair_core::lsn::Lsn {
-    let nobody = StartAs::Standby { host: "localhost".into(), port: 1 };
+    let nobody = StartAs::Standby(Upstream { port: 1, ..i.upstream() });
     let standby = i.start(nobody).await;
     let end = eventually("replay comes to the end", async || {
         let facts = i.sql.observe().await.ok()?;
@@ -146,7 +147,7 @@ fn the_end_of_wal_after_a_clean_stop_is_the_end_of_the_shutdown_checkpoint() {
 fn a_postmaster_that_cannot_start_is_an_error_with_its_status() {
     run(async |mut w| {
         w.a.init().await;
-        w.a.settings.parameters.insert("shared_buffers".into(), "nonsense".into());
+        w.a.config.parameters.insert("shared_buffers".into(), "nonsense".into());
         let postmaster = w.a.start_only(StartAs::Primary).await;
         let e = postmaster.wait_ready(&w.a.sql, crate::fixture::LIMIT).await.unwrap_err().to_string();
         assert!(e.contains("exit status: 1"), "{e}");
