@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use kube::api::DeleteParams;
 use pgpair_core::ids::InstanceId;
+use serde_json::json;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::exec::exec;
@@ -18,6 +19,8 @@ pub enum Fault {
     ContainerKill,
     /// SIGKILL of the postmaster; the agent lives.
     PostmasterKill,
+    /// No fault: a person orders the change of primary.
+    Switchover,
     /// `kubectl delete pod`: SIGTERM, and the grace period of the pod.
     PodDelete,
     /// `kubectl delete pod --force --grace-period=0`.
@@ -32,7 +35,8 @@ pub enum Fault {
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Fault; 7] = [
+    pub const ALL: [Fault; 8] = [
+        Fault::Switchover,
         Fault::PostmasterKill,
         Fault::ContainerKill,
         Fault::PodDelete,
@@ -48,6 +52,7 @@ impl Fault {
         match self {
             Fault::ContainerKill => "SIGKILL of the primary's container",
             Fault::PostmasterKill => "SIGKILL of the primary's postmaster",
+            Fault::Switchover => "a switchover is ordered",
             Fault::PodDelete => "deletion of the primary's pod",
             Fault::PodDeleteForce => "forced deletion of the primary's pod",
             Fault::NodeCut => "the primary's node is cut off",
@@ -62,18 +67,13 @@ impl Fault {
         match self {
             Fault::ContainerKill => "container-kill",
             Fault::PostmasterKill => "postmaster-kill",
+            Fault::Switchover => "switchover",
             Fault::PodDelete => "pod-delete",
             Fault::PodDeleteForce => "pod-delete-force",
             Fault::NodeCut => "isolation",
             Fault::NodeStop => "node-loss",
             Fault::DataLoss => "data-loss",
         }
-    }
-
-    /// Whether the clients on the primary's node survive it.
-    #[must_use]
-    pub fn spares_the_node(self) -> bool {
-        self != Fault::NodeStop
     }
 
     /// Why this fault cannot be made on `cluster`; `None` when it can.
@@ -112,6 +112,7 @@ pub async fn inject(pair: &Pair, instance: InstanceId, fault: Fault) -> anyhow::
             let kill = "kill -9 \"$(head -n 1 /pgpair/data/pgdata/postmaster.pid)\"";
             exec(&pair.pods(), &pod, CONTAINER, &["sh", "-c", kill]).await?;
         }
+        Fault::Switchover => pair.order(&json!({"kind": "Switchover"})).await?,
         Fault::PodDelete | Fault::PodDeleteForce => {
             let params = match fault {
                 Fault::PodDeleteForce => DeleteParams::default().grace_period(0),
@@ -147,6 +148,7 @@ impl Broken {
             Fault::NodeStop => local(cluster, &["node", "start", &self.node]).await,
             Fault::ContainerKill
             | Fault::PostmasterKill
+            | Fault::Switchover
             | Fault::PodDelete
             | Fault::PodDeleteForce
             | Fault::DataLoss => Ok(()),

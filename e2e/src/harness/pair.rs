@@ -14,6 +14,7 @@ use pgpair_api::PgReplicaPair;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{InstanceStatus, PairMode, PgReplicaPairStatus};
 use pgpair_core::ids::InstanceId;
+use serde_json::{Value, json};
 
 use crate::harness::cluster::Cluster;
 use crate::harness::describe::describe;
@@ -24,6 +25,8 @@ use crate::harness::wait::await_condition;
 pub const CONTAINER: &str = "postgres";
 /// Field manager of what the tests apply.
 const MANAGER: &str = "pgpair-e2e";
+/// Annotation of an order.
+const ORDER: &str = "pgpair.dev/order";
 
 /// A pair on a cluster.
 #[derive(Debug, Clone)]
@@ -227,6 +230,22 @@ impl Pair {
         let value =
             secret.data.unwrap_or_default().remove(key).with_context(|| format!("{name} has no {key}"))?;
         String::from_utf8(value.0).with_context(|| format!("{name}: {key} is no text"))
+    }
+
+    /// Gives an order by the annotation, as `kubectl pgpair` does; `order` without id and term.
+    ///
+    /// # Errors
+    /// When the status has no term, or the API refuses.
+    pub async fn order(&self, order: &Value) -> anyhow::Result<()> {
+        let mut order = order.clone();
+        order["id"] = json!(format!("e2e-{}", jiff::Timestamp::now().as_second()));
+        order["term"] = json!(self.status().await?.term.context("status has no term")?);
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {ORDER: order.to_string()}}}));
+        let api: Api<PgReplicaPair> = Api::namespaced(self.cluster.client.clone(), &self.names.namespace);
+        api.patch(&self.names.name, &PatchParams::default(), &patch)
+            .await
+            .map(|_| ())
+            .with_context(|| format!("ordering {order}"))
     }
 
     /// Runs SQL on an instance as superuser, in the application's database; unaligned, without headings.

@@ -42,7 +42,7 @@ macro_rules! tests {
 }
 
 /// In this order: what is quick and what others stand on comes first.
-const TESTS: [(&str, Run); 17] = tests![
+const TESTS: [(&str, Run); 18] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -51,6 +51,7 @@ const TESTS: [(&str, Run); 17] = tests![
     lag::receive_lag_is_told_while_the_standby_is_stopped,
     failover::postmaster_kill_loses_nothing,
     failover::container_kill_loses_nothing,
+    failover::a_switchover_hands_over,
     failover::deletion_of_the_pod_hands_over,
     failover::forced_deletion_of_the_pod_loses_nothing,
     failover::cutting_the_primarys_node_loses_nothing,
