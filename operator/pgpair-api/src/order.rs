@@ -117,8 +117,9 @@ pub fn order_id(unix_seconds: i64, word: &str) -> String {
     format!("{word}-{unix_seconds}")
 }
 
-/// The time in an id.
-fn time_of(id: &str) -> Option<i64> {
+/// The time in an id, in Unix seconds.
+#[must_use]
+pub fn time_of(id: &str) -> Option<i64> {
     let (word, seconds) = id.rsplit_once('-')?;
     let well_formed = id.len() <= MAX_ID
         && !word.is_empty()

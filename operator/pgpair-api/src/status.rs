@@ -93,6 +93,9 @@ pub struct OrderStatus {
     /// For `Promote`: what it would lose, by what was last known before it was sent. Absent: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_loss: Option<LagValue>,
+    /// Id of the last order that was sent to an agent; it and older ones are never sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sent: Option<String>,
 }
 
 /// How far an order has come.

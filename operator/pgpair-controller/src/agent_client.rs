@@ -1,20 +1,26 @@
-//! Reads what agents and seeding pods say. The address is the pod's, the name in the certificate is the pod's DNS name,
-//! so that the operator needs no DNS.
+//! Talks to agents and seeding pods. The address is the pod's, the name in the certificate is the pod's DNS name, so that
+//! the operator needs no DNS.
+//!
+//! One connection per agent is kept open: a pair is looked at every second, and a TLS handshake each time would cost both
+//! sides more than everything else they do for it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use pgpair_core::report::{InstanceReport, wire};
+use pgpair_core::report::wire;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::observed::SeedProgress;
@@ -68,22 +74,109 @@ pub fn client_config(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Arc<Cl
     Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?))
 }
 
-/// The report of the agent at `ip`, which must have a certificate for `dns`.
-///
-/// # Errors
-/// It did not answer in time, or not as expected.
-pub async fn fetch_report(
-    config: Arc<ClientConfig>,
-    ip: &str,
-    dns: &str,
-) -> Result<InstanceReport, AgentError> {
-    let fetch = async {
-        let tcp = TcpStream::connect((ip, wire::PEER_PORT)).await?;
-        let name = ServerName::try_from(dns.to_owned())?;
-        let tls = TlsConnector::from(config).connect(name, tcp).await?;
-        get(tls, dns, wire::REPORT).await
-    };
-    tokio::time::timeout(TIMEOUT, fetch).await.map_err(|_| AgentError::Timeout)?
+/// Where the agent of an instance is, and by which certificates it is talked to.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Certificates of the pair.
+    pub config: Arc<ClientConfig>,
+    /// Address of the pod.
+    pub ip: String,
+    /// Port of the agent.
+    pub port: u16,
+    /// Name that the agent's certificate must have.
+    pub dns: String,
+}
+
+impl Target {
+    fn is(&self, other: &Target) -> bool {
+        Arc::ptr_eq(&self.config, &other.config)
+            && self.ip == other.ip
+            && self.port == other.port
+            && self.dns == other.dns
+    }
+}
+
+/// The line to one agent. A connection is made when it is needed, used again while it works, and dropped when an answer
+/// did not come in time.
+#[derive(Debug, Default)]
+pub struct Line {
+    open: Option<(Target, Connection)>,
+}
+
+impl Line {
+    /// `GET`.
+    ///
+    /// # Errors
+    /// It did not answer in time, or not as expected.
+    pub async fn get<T: DeserializeOwned>(&mut self, to: &Target, path: &str) -> Result<T, AgentError> {
+        Ok(serde_json::from_slice(&self.call(to, Method::GET, path, Bytes::new()).await?)?)
+    }
+
+    /// `POST` with an answer.
+    ///
+    /// # Errors
+    /// It did not answer in time, or not as expected. It may have been carried out all the same.
+    pub async fn post<T: DeserializeOwned>(
+        &mut self,
+        to: &Target,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, AgentError> {
+        let body = serde_json::to_vec(body)?.into();
+        Ok(serde_json::from_slice(&self.call(to, Method::POST, path, body).await?)?)
+    }
+
+    /// `POST` or `PUT` of something whose answer says nothing.
+    ///
+    /// # Errors
+    /// It was not taken in time. It may have been taken all the same.
+    pub async fn send(
+        &mut self,
+        to: &Target,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<(), AgentError> {
+        let body = serde_json::to_vec(body)?.into();
+        self.call(to, method, path, body).await.map(|_| ())
+    }
+
+    async fn call(
+        &mut self,
+        to: &Target,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, AgentError> {
+        // Taken out: a connection whose answer is not waited for any more cannot be used again.
+        let kept = self.open.take().filter(|(target, _)| target.is(to)).map(|(_, connection)| connection);
+        let exchange = async {
+            if let Some(mut connection) = kept {
+                match connection.exchange(&to.dns, &method, path, body.clone()).await {
+                    // The other side closed it while nobody used it, or is another process by now: once more, anew.
+                    Err(AgentError::Http(_)) => {}
+                    result => return Ok((connection, result)),
+                }
+            }
+            let mut connection = connect(to).await?;
+            let result = connection.exchange(&to.dns, &method, path, body).await;
+            Ok::<_, AgentError>((connection, result))
+        };
+        let (connection, result) =
+            tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| AgentError::Timeout)??;
+        if matches!(result, Ok(_) | Err(AgentError::Status(_))) {
+            self.open = Some((to.clone(), connection));
+        }
+        result
+    }
+}
+
+async fn connect(to: &Target) -> Result<Connection, AgentError> {
+    let tcp = TcpStream::connect((to.ip.as_str(), to.port)).await?;
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from(to.dns.clone())?;
+    let tls = TlsConnector::from(to.config.clone()).connect(name, tcp).await?;
+    Connection::over(tls).await
 }
 
 /// How far the seeding pod at `ip` has come.
@@ -92,30 +185,56 @@ pub async fn fetch_report(
 /// It did not answer in time, or not as expected.
 pub async fn fetch_seed_progress(ip: &str) -> Result<SeedProgress, AgentError> {
     let fetch = async {
-        let tcp = TcpStream::connect((ip, wire::PROBE_PORT)).await?;
-        get(tcp, ip, "/v1/seed").await
+        let mut connection = Connection::over(TcpStream::connect((ip, wire::PROBE_PORT)).await?).await?;
+        connection.exchange(ip, &Method::GET, "/v1/seed", Bytes::new()).await
     };
-    tokio::time::timeout(TIMEOUT, fetch).await.map_err(|_| AgentError::Timeout)?
+    let body = tokio::time::timeout(TIMEOUT, fetch).await.map_err(|_| AgentError::Timeout)??;
+    Ok(serde_json::from_slice(&body)?)
 }
 
-async fn get<T, S>(stream: S, host: &str, path: &str) -> Result<T, AgentError>
-where
-    T: DeserializeOwned,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let driver = tokio::spawn(connection);
-    let request = Request::get(path).header(http::header::HOST, host).body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await;
-    let result = match answer {
-        Ok(response) if response.status().is_success() => {
-            let body =
-                Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(AgentError::Body);
-            body.and_then(|b| Ok(serde_json::from_slice(&b.to_bytes())?))
-        }
-        Ok(response) => Err(AgentError::Status(response.status())),
-        Err(e) => Err(e.into()),
-    };
-    driver.abort();
-    result
+/// An open HTTP connection; it ends when this is dropped.
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<hyper::Result<()>>,
 }
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connection {
+    async fn over<S>(stream: S) -> Result<Connection, AgentError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        Ok(Connection { sender, driver: tokio::spawn(connection) })
+    }
+
+    async fn exchange(
+        &mut self,
+        host: &str,
+        method: &Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, AgentError> {
+        self.sender.ready().await?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, host)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))?;
+        let response = self.sender.send_request(request).await?;
+        let status = response.status();
+        // Read in any case: only then can the connection be used again.
+        let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(AgentError::Body)?;
+        if status.is_success() { Ok(body.to_bytes()) } else { Err(AgentError::Status(status)) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use pgpair_api::names::FIELD_MANAGER;
 use serde::Serialize;
@@ -78,6 +79,14 @@ impl Requests {
         bounded::<K, _>("get", name, self.api::<K>().get_opt(name)).await
     }
 
+    /// Reads a Node, which belongs to no namespace.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn get_node(&self, name: &str) -> Result<Option<Node>, Error> {
+        bounded::<Node, _>("get", name, Api::<Node>::all(self.client.0.clone()).get_opt(name)).await
+    }
+
     /// Creates an object; that it exists already is no error.
     ///
     /// # Errors
@@ -142,13 +151,34 @@ impl Requests {
     }
 }
 
+impl Requests {
+    /// Deletes a pod with its normal grace, but only if it is still the one with this uid; that it is gone already is no
+    /// error.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), Error> {
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        self.metrics.wrote("Pod", "delete");
+        match bounded::<Pod, _>("delete", name, self.api::<Pod>().delete(name, &params)).await {
+            Ok(_) => Ok(()),
+            // 409: another pod has this name by now.
+            Err(Error::Request { source, .. }) if is_status(&source, 404) || is_status(&source, 409) => {
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
 /// Whether the API server answered with this code.
 #[must_use]
 pub fn is_status(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
 }
 
-async fn bounded<K: Object, T>(
+async fn bounded<K: Resource<DynamicType = ()>, T>(
     verb: &'static str,
     name: &str,
     request: impl Future<Output = Result<T, kube::Error>>,

@@ -9,8 +9,9 @@ use futures::StreamExt;
 use futures::channel::mpsc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -39,6 +40,10 @@ pub struct Caches {
     pub slices: Store<EndpointSlice>,
     /// Claims.
     pub claims: Store<PartialObjectMeta<PersistentVolumeClaim>>,
+    /// Settings for the agents.
+    pub config_maps: Store<PartialObjectMeta<ConfigMap>>,
+    /// Disruption budgets.
+    pub budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
     /// Services.
     pub services: Store<PartialObjectMeta<Service>>,
     /// Secrets.
@@ -68,6 +73,8 @@ impl Caches {
             jobs: feed(client, triggers, &mut feeders),
             slices: feed(client, triggers, &mut feeders),
             claims: feed(client, triggers, &mut feeders),
+            config_maps: feed(client, triggers, &mut feeders),
+            budgets: feed(client, triggers, &mut feeders),
             services: feed(client, triggers, &mut feeders),
             secrets: feed(client, triggers, &mut feeders),
             accounts: feed(client, triggers, &mut feeders),
@@ -87,6 +94,8 @@ impl Caches {
         self.jobs.wait_until_ready().await?;
         self.slices.wait_until_ready().await?;
         self.claims.wait_until_ready().await?;
+        self.config_maps.wait_until_ready().await?;
+        self.budgets.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
         self.secrets.wait_until_ready().await?;
         self.accounts.wait_until_ready().await?;

@@ -6,22 +6,32 @@
 //! 3. Job 1 is complete: b runs, and the agents pair;
 //! 4. an instance that cannot follow says so: it goes to 0 replicas, waits for the next Job, and comes back.
 //!
+//! Beside that flow: orders of people ([`decide_order`](orders::decide_order)), changes that need a restart
+//! ([`decide_roll`](roll::decide_roll)), the Services without selector, proofs of death, settings for the agents.
+//!
 //! Guarantees: the StatefulSet of the instance that the record names is never scaled down; two seeding Jobs never run
 //! at once; the record is never created when anything says that the pair has data; the same observation gives the same
 //! plan, and a plan that has been carried out gives a plan without steps.
 //!
 //! Assumptions: a report tells the truth about its own instance; everything else may be old or missing.
 
+mod orders;
+mod roll;
 mod slices;
 
 use std::time::Duration;
 
-use pgpair_core::ids::{InstanceId, Term};
+use pgpair_core::authority::Refusal;
+use pgpair_core::authority::messages::Evidence;
+use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier, Term};
 use pgpair_core::record::{Mode, Record};
 use pgpair_core::report::Need;
 
+use crate::evidence::{evidence, receivers};
 use crate::observed::{LeaseView, Observed, SeedJob, SeedState, SetView};
-pub use slices::{RoPlan, RwPlan};
+pub use orders::{OrderPlan, Stage, Told as OrderTold, replied};
+pub use roll::{Pending, RollPlan, RollStep, Waits};
+pub use slices::{AnyPlan, RoPlan, RwPlan};
 
 /// Delay before a failed seeding Job is followed by the next: doubled with each failure in a row.
 const SEED_RETRY_FIRST: Duration = Duration::from_secs(30);
@@ -45,6 +55,16 @@ pub struct Plan {
     pub rw: RwPlan,
     /// The read-only slice.
     pub ro: RoPlan,
+    /// The slice of all instances that answer.
+    pub any: AnyPlan,
+    /// Proofs of death to send: to whom (instance and agent process), and what.
+    pub evidence: Vec<(InstanceId, Incarnation, Evidence)>,
+    /// Agents that follow older settings than the spec's.
+    pub configure: Vec<InstanceId>,
+    /// The order of a person.
+    pub order: OrderPlan,
+    /// Changes that need a restart.
+    pub roll: RollPlan,
     /// What is worth an Event once the steps are done.
     pub notices: Vec<Notice>,
     /// What stands in the way, most important first.
@@ -77,6 +97,10 @@ pub enum Notice {
     SeedingFinished(InstanceId, u32),
     /// The read-write Service led elsewhere and is put right.
     EndpointRepaired(InstanceId),
+    /// A proof of death was taken by the agent of an instance.
+    EvidenceSent(InstanceId, Evidence),
+    /// A step of a rolling change; for what.
+    Rolling(RollStep, Pending),
 }
 
 /// What stands in the way.
@@ -86,10 +110,12 @@ pub enum Problem {
     RecordMissing,
     /// The Lease is no record; why.
     RecordUnreadable(String),
-    /// The last Job of an instance failed; what Kubernetes says.
+    /// The last Job of an instance failed; what its pod said, or else Kubernetes.
     SeedFailed(InstanceId, u32, String),
     /// An instance asks for a base backup and cannot get it yet; why not.
     RebuildBlocked(InstanceId, Blocked),
+    /// The volume of an instance holds data of an earlier pair of this name: nothing is done with it.
+    ForeignData(InstanceId, Option<SystemIdentifier>),
 }
 
 /// Why an instance that asks for a base backup does not get it.
@@ -106,14 +132,20 @@ pub enum Blocked {
 /// Decides.
 #[must_use]
 pub fn decide(observed: &Observed) -> Plan {
+    let rw = slices::decide_rw(observed);
     let mut plan = Plan {
+        any: slices::decide_any(observed, &rw),
         create_lease: false,
         a: None,
         b: None,
         create_job: None,
         delete_jobs: Vec::new(),
-        rw: slices::decide_rw(observed),
+        rw,
         ro: slices::decide_ro(observed),
+        evidence: Vec::new(),
+        configure: behind(observed),
+        order: orders::decide_order(observed),
+        roll: RollPlan::default(),
         notices: Vec::new(),
         problems: Vec::new(),
         settled: false,
@@ -128,11 +160,44 @@ pub fn decide(observed: &Observed) -> Plan {
         }
         LeaseView::Present(record) => decide_instances(observed, record, &mut plan),
     }
+    plan.problems.extend(foreign_data(observed));
+    for proof in evidence(observed) {
+        plan.evidence.extend(receivers(observed, &proof).into_iter().map(|(i, by)| (i, by, proof)));
+    }
     if let RwPlan::Repair(instance, _) = &plan.rw {
         plan.notices.push(Notice::EndpointRepaired(*instance));
     }
+    let busy = orders::is_under_way(observed, &plan.order)
+        || !plan.problems.is_empty()
+        || !plan.configure.is_empty()
+        || plan.create_job.is_some();
+    plan.roll = roll::decide_roll(observed, busy);
     plan.settled = is_settled(observed, &plan);
     plan
+}
+
+/// Volumes that remember another record than the pair's: of an earlier pair of this name, whose claims were kept. Whether
+/// they may go on under a new record cannot be proven from here (which of two volumes was primary last, and whether the
+/// other one lacks anything, stood in the record that is gone), so nothing is done with them.
+fn foreign_data(observed: &Observed) -> Vec<Problem> {
+    if observed.record().is_none() {
+        return Vec::new(); // a record that is gone is a problem of its own
+    }
+    let foreign = |i: InstanceId| {
+        let report = observed.instance(i).report.fresh()?;
+        let refuses = report.authority.refusal.as_deref() == Some(Refusal::ForeignRecord.as_str());
+        refuses.then_some(Problem::ForeignData(i, report.system_identifier))
+    };
+    InstanceId::ALL.into_iter().filter_map(foreign).collect()
+}
+
+/// Agents whose settings are older than the spec.
+fn behind(observed: &Observed) -> Vec<InstanceId> {
+    let is_behind = |i: &InstanceId| {
+        let report = observed.instance(*i).report.fresh();
+        report.is_some_and(|r| r.config_generation < observed.generation())
+    };
+    InstanceId::ALL.into_iter().filter(is_behind).collect()
 }
 
 fn decide_instances(observed: &Observed, record: &Record, plan: &mut Plan) {
@@ -227,7 +292,8 @@ fn decide_seed(observed: &Observed, i: InstanceId, set: SetView, plan: &mut Plan
             InstancePlan { replicas: 1, seed: set.seed, seed_failures: 0 }
         }
         Some(SeedState::Failed { at, message }) => {
-            plan.problems.push(Problem::SeedFailed(i, set.seed, message.clone()));
+            let words = instance.jobs.iter().find(|j| j.number == set.seed).and_then(|j| j.failure.clone());
+            plan.problems.push(Problem::SeedFailed(i, set.seed, words.unwrap_or_else(|| message.clone())));
             let waited = observed.now.duration_since(*at).unsigned_abs();
             if waited < seed_retry_delay(set.seed_failures) {
                 return keep(set, 0);
@@ -263,9 +329,26 @@ fn is_settled(observed: &Observed, plan: &Plan) -> bool {
     };
     plan.problems.is_empty()
         && plan.notices.is_empty()
+        && plan.evidence.is_empty()
+        && plan.roll.step.is_none()
+        && plan.configure.is_empty()
+        && !orders::is_under_way(observed, &plan.order)
         && observed.record().is_some_and(|r| r.mode == Mode::Paired)
         && observed.serving_primary().is_some()
         && InstanceId::ALL.into_iter().all(steady)
+}
+
+impl Plan {
+    /// Whether there is nothing to carry out or to look at again: it may rest on a record that is some seconds old.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.settled
+            && self.order == OrderPlan::None
+            && self.roll.pending.is_empty()
+            && self.rw == RwPlan::Keep
+            && self.ro == RoPlan::Keep
+            && self.any == AnyPlan::Keep
+    }
 }
 
 #[cfg(test)]

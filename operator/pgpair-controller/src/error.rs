@@ -42,6 +42,22 @@ pub enum Error {
         /// Why.
         source: rcgen::Error,
     },
+    /// The settings of the agents could not be written as JSON.
+    #[error("writing the settings of the agents failed")]
+    Config {
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A Secret that the user named has no password.
+    #[error(
+        "secret {secret} of spec.bootstrap.{field} has no usable key password: create it, with a password of one line"
+    )]
+    Password {
+        /// The Secret.
+        secret: String,
+        /// The field that names it.
+        field: &'static str,
+    },
     /// A Secret lacks what it should hold.
     #[error("secret {name} has no usable {key}: delete the secret, and the operator makes it anew")]
     Secret {
@@ -61,6 +77,8 @@ impl Error {
             Error::Request { .. } => "request",
             Error::Timeout { .. } => "timeout",
             Error::Certificates { .. } => "certificates",
+            Error::Config { .. } => "config",
+            Error::Password { .. } => "password",
             Error::Secret { .. } => "secret",
         }
     }

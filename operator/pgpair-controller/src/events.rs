@@ -2,9 +2,10 @@
 
 use kube::runtime::events::{Event, EventType};
 use pgpair_api::names::PairName;
-use pgpair_api::status::{ConditionType, PgReplicaPairStatus};
+use pgpair_api::status::{ConditionType, OrderState, PgReplicaPairStatus};
 
-use crate::decide::Notice;
+use crate::decide::{Notice, Pending, RollStep};
+use crate::evidence::word;
 use crate::status::condition;
 
 /// Why an Event is told.
@@ -30,6 +31,26 @@ pub enum EventReason {
     RebuildStarted,
     /// The read-write Service was put right.
     EndpointRepaired,
+    /// Another quarter of a base backup is copied.
+    SeedingProgress,
+    /// A proof of death was taken by the agent that may act on it.
+    EvidenceSent,
+    /// What a failover lost is known.
+    LossMeasured,
+    /// An instance is restarted, or hands over, for a change of the spec.
+    UpdateStarted,
+    /// An order of a person will be sent.
+    OrderAnnounced,
+    /// It is carried out.
+    OrderDone,
+    /// It is not carried out.
+    OrderRefused,
+    /// Its outcome is not as ordered, or not known.
+    OrderFailed,
+    /// A volume is nearly full, or soon will be.
+    StorageLow,
+    /// Segments do not reach the archive.
+    ArchiveFailing,
     /// Something needs a person.
     Degraded,
 }
@@ -49,6 +70,16 @@ impl EventReason {
             EventReason::RejoinedAsStandby => "RejoinedAsStandby",
             EventReason::RebuildStarted => "RebuildStarted",
             EventReason::EndpointRepaired => "EndpointRepaired",
+            EventReason::SeedingProgress => "SeedingProgress",
+            EventReason::EvidenceSent => "EvidenceSent",
+            EventReason::LossMeasured => "LossMeasured",
+            EventReason::UpdateStarted => "UpdateStarted",
+            EventReason::OrderAnnounced => "OrderAnnounced",
+            EventReason::OrderDone => "OrderDone",
+            EventReason::OrderRefused => "OrderRefused",
+            EventReason::OrderFailed => "OrderFailed",
+            EventReason::StorageLow => "StorageLow",
+            EventReason::ArchiveFailing => "ArchiveFailing",
             EventReason::Degraded => "Degraded",
         }
     }
@@ -121,6 +152,34 @@ pub fn of_notice(name: &PairName, notice: &Notice) -> Told {
             true,
             format!("service {} did not lead to the primary {}, now it does", name.rw(), name.instance(*i)),
         ),
+        Notice::EvidenceSent(to, evidence) => Told::new(
+            EventReason::EvidenceSent,
+            true,
+            format!(
+                "told the agent of {} that incarnation {} is dead ({})",
+                name.instance(*to),
+                evidence.incarnation,
+                word(evidence.kind)
+            ),
+        ),
+        Notice::Rolling(step, what) => {
+            Told::new(EventReason::UpdateStarted, false, of_roll(name, step, what))
+        }
+    }
+}
+
+fn of_roll(name: &PairName, step: &RollStep, what: &Pending) -> String {
+    let why = match what {
+        Pending::Pod => "the template of its pod has changed".to_owned(),
+        Pending::Restart(parameters) => format!("{} need a restart", parameters.join(", ")),
+    };
+    match step {
+        RollStep::Recreate { instance, pod, .. } => {
+            format!("pod {pod} of {} is made anew: {why}", name.instance(*instance))
+        }
+        RollStep::Send { to, order } => {
+            format!("{} is ordered: {} ({why})", name.instance(*to), order.kind.as_str())
+        }
     }
 }
 
@@ -143,6 +202,11 @@ pub fn of_change(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Vec<To
     }
     told.extend(of_failover(old, new));
     told.extend(of_rejoin(old, new));
+    told.extend(of_loss(old, new));
+    told.extend(of_order(old, new));
+    told.extend(of_seeding(old, new));
+    told.extend(of_health(old, new, ConditionType::StorageHealthy, EventReason::StorageLow));
+    told.extend(of_health(old, new, ConditionType::ArchiveHealthy, EventReason::ArchiveFailing));
     if let Some(now) = condition(new, ConditionType::Degraded).filter(|c| c.status == "True")
         && condition(old, ConditionType::Degraded)
             .is_none_or(|c| c.status != "True" || c.reason != now.reason)
@@ -190,6 +254,74 @@ fn of_rejoin(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Tol
             format!("{former} follows {}", new.primary.clone().unwrap_or_default()),
         )
     })
+}
+
+/// What the last failover lost, as soon as its old primary has told.
+fn of_loss(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Told> {
+    let failover = new.last_failover.as_ref()?;
+    let lost = failover.bytes_lost?;
+    let before = old.last_failover.as_ref().filter(|f| f.term == failover.term);
+    if before.is_some_and(|f| f.bytes_lost.is_some()) {
+        return None;
+    }
+    let range = failover.lost_from.as_ref().zip(failover.lost_to.as_ref());
+    let range = range.map(|(from, to)| format!(", {from} to {to}, kept in lost/ on its archive volume"));
+    Some(Told::new(
+        EventReason::LossMeasured,
+        lost > 0,
+        format!(
+            "{} had {lost} bytes of log that the failover of term {} left behind{}",
+            failover.from,
+            failover.term,
+            range.unwrap_or_default()
+        ),
+    ))
+}
+
+fn of_order(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Told> {
+    let order = new.order.as_ref()?;
+    let before = old.order.as_ref().filter(|o| o.id == order.id).map(|o| o.state);
+    if before == Some(order.state) {
+        return None;
+    }
+    let (reason, warning) = match order.state {
+        OrderState::Running => (EventReason::OrderAnnounced, order.kind == "Promote"),
+        OrderState::Done => (EventReason::OrderDone, false),
+        OrderState::Refused => (EventReason::OrderRefused, true),
+        OrderState::Failed => (EventReason::OrderFailed, true),
+    };
+    let to = order.instance.as_ref().map(|i| format!(" to {i}")).unwrap_or_default();
+    let why = order.reason.as_deref().unwrap_or_default();
+    let message = order.message.as_deref().unwrap_or_default();
+    Some(Told::new(reason, warning, format!("order {} {}{to}: {why}: {message}", order.kind, order.id)))
+}
+
+/// Each quarter of a base backup. Its beginning and its end are told by the steps themselves.
+fn of_seeding(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Told> {
+    let seeding = new.seeding.as_ref()?;
+    let before = old.seeding.as_ref().filter(|s| s.job == seeding.job).and_then(|s| s.percent).unwrap_or(0);
+    let percent = seeding.percent.filter(|p| p / 25 > before / 25 && *p < 100)?;
+    let done = seeding.done_bytes.map(|n| format!(", {n} bytes")).unwrap_or_default();
+    Some(Told::new(
+        EventReason::SeedingProgress,
+        false,
+        format!("job {} has copied {percent} %{done} to {}", seeding.job, seeding.instance),
+    ))
+}
+
+/// A condition that is good when it is true has become false.
+fn of_health(
+    old: &PgReplicaPairStatus,
+    new: &PgReplicaPairStatus,
+    type_: ConditionType,
+    reason: EventReason,
+) -> Option<Told> {
+    let now = condition(new, type_).filter(|c| c.status == "False")?;
+    let before = condition(old, type_);
+    if before.is_some_and(|c| c.status == "False" && c.reason == now.reason) {
+        return None;
+    }
+    Some(Told { reason, warning: true, shown: now.reason.clone(), note: now.message.clone() })
 }
 
 fn holds(status: &PgReplicaPairStatus, type_: ConditionType) -> bool {

@@ -1,5 +1,9 @@
 //! Carries a plan out. No choice is left to make here: everything may run twice, and may stop after any step.
 
+pub mod agents;
+
+use std::time::Instant;
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -13,12 +17,12 @@ use sha2::{Digest, Sha256};
 use crate::api::{Created, Object, Requests};
 use crate::build::services::{Target, build_services, build_slice};
 use crate::build::stateful_set::build_stateful_set;
-use crate::build::{claims, rbac, record, seed_job};
+use crate::build::{budget, claims, config, rbac, record, seed_job};
 use crate::cache::Caches;
-use crate::decide::{Notice, Plan, RoPlan, RwPlan};
+use crate::decide::{AnyPlan, Notice, Plan, RoPlan, RwPlan};
 use crate::error::Error;
 use crate::observe::Memory;
-use crate::secrets::{self, SecretView};
+use crate::secrets;
 
 /// What was applied and what the API server made of it. While both stand, applying again would change nothing, so an
 /// idle pair causes no writes; an object that somebody changed or deleted has another mark and is applied again.
@@ -63,9 +67,9 @@ pub async fn execute(
     let mut done = plan.notices.clone();
     apply_base(requests, caches, memory, pair).await?;
     let now = jiff::Timestamp::now();
-    let known = |name: &str| match caches.secrets.get(&ObjectRef::new(name).within(&pair.name.namespace)) {
-        Some(secret) => secrets::view(secret.annotations(), now),
-        None => SecretView::Missing,
+    let known = |name: &str| {
+        let secret = caches.secrets.get(&ObjectRef::new(name).within(&pair.name.namespace))?;
+        Some(secret.annotations().clone())
     };
     secrets::ensure(requests, pair, known, now).await?;
     if plan.create_lease
@@ -77,6 +81,7 @@ pub async fn execute(
     for (i, number) in &plan.delete_jobs {
         requests.delete::<Job>(&pair.name.seed_job(*i, *number)).await?;
     }
+    agents::configure(memory, plan, pair.config()).await;
     for (i, instance) in [(InstanceId::A, &plan.a), (InstanceId::B, &plan.b)] {
         if let Some(instance) = instance {
             let set = build_stateful_set(pair, i, instance);
@@ -87,6 +92,11 @@ pub async fn execute(
         && requests.create(&seed_job::build_seed_job(pair, i, number)).await? == Created::AlreadyExists
     {
         done.retain(|n| *n != Notice::SeedingStarted(i, number));
+    }
+    if let (Some(step), Some((_, what))) = (&plan.roll.step, plan.roll.pending.first())
+        && agents::roll(requests, memory, step).await?
+    {
+        done.push(Notice::Rolling(step.clone(), what.clone()));
     }
     Ok(done)
 }
@@ -103,6 +113,10 @@ async fn apply_base(
     apply(requests, memory, &role, mark_of(&caches.roles, pair, &role)).await?;
     let binding = rbac::build_role_binding(pair);
     apply(requests, memory, &binding, mark_of(&caches.bindings, pair, &binding)).await?;
+    let budget = budget::build_budget(pair);
+    apply(requests, memory, &budget, mark_of(&caches.budgets, pair, &budget)).await?;
+    let settings = config::build_config(pair).map_err(|source| Error::Config { source })?;
+    apply(requests, memory, &settings, mark_of(&caches.config_maps, pair, &settings)).await?;
     for service in build_services(pair) {
         apply(requests, memory, &service, mark_of(&caches.services, pair, &service)).await?;
     }
@@ -121,21 +135,28 @@ async fn execute_slices(
     pair: &ValidatedPair,
     plan: &Plan,
 ) -> Result<(), Error> {
-    memory.rw_mismatches = match &plan.rw {
-        RwPlan::Suspect => 1,
-        _ => 0,
+    memory.rw_mismatch = match &plan.rw {
+        RwPlan::Suspect => {
+            Some(memory.rw_mismatch.map_or((1, Instant::now()), |(times, since)| (times + 1, since)))
+        }
+        RwPlan::Keep | RwPlan::Create | RwPlan::Repair(..) => None,
     };
     match &plan.rw {
         RwPlan::Keep | RwPlan::Suspect => {}
         RwPlan::Create => {
-            requests.create(&build_slice(pair, &pair.name.rw(), None)).await?;
+            requests.create(&build_slice(pair, &pair.name.rw(), [])).await?;
         }
-        RwPlan::Repair(_, target) => replace_slice(requests, pair, &pair.name.rw(), Some(target)).await?,
+        RwPlan::Repair(_, target) => {
+            replace_slice(requests, pair, &pair.name.rw(), std::slice::from_ref(target)).await?;
+        }
     }
-    match &plan.ro {
-        RoPlan::Keep => Ok(()),
-        RoPlan::Set(target) => replace_slice(requests, pair, &pair.name.ro(), target.as_ref()).await,
+    if let RoPlan::Set(target) = &plan.ro {
+        replace_slice(requests, pair, &pair.name.ro(), target.as_slice()).await?;
     }
+    if let AnyPlan::Set(targets) = &plan.any {
+        replace_slice(requests, pair, &pair.name.any(), targets).await?;
+    }
+    Ok(())
 }
 
 /// Writes a slice on the version that was just read, so that an agent's newer write is never undone unseen.
@@ -143,9 +164,9 @@ async fn replace_slice(
     requests: &Requests,
     pair: &ValidatedPair,
     name: &str,
-    target: Option<&Target>,
+    targets: &[Target],
 ) -> Result<(), Error> {
-    let mut slice = build_slice(pair, name, target);
+    let mut slice = build_slice(pair, name, targets);
     match requests.get::<EndpointSlice>(name).await? {
         None => {
             requests.create(&slice).await?;

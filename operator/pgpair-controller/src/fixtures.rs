@@ -1,21 +1,26 @@
 //! Test objects that read like the sentence being tested.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::PairName;
 use pgpair_api::validate::{Defaults, ValidatedPair, validate};
+use pgpair_core::config::{Durability, PairConfig};
 use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
 use pgpair_core::lsn::Lsn;
 use pgpair_core::record::{Holder, Mode, Record};
 use pgpair_core::report::{
     ArchiveReport, AuthorityReport, InstanceReport, Lag, Need, PostgresReport, PostgresState, Role,
-    StandbyLag,
+    SpaceReport, StandbyLag,
 };
 use pgpair_core::timeline::TimelineId;
 use serde_json::json;
 
 use crate::observed::{
-    InstanceObserved, LeaseView, Observed, PodView, ReportView, SeedJob, SeedState, SetView, SliceView,
+    InstanceObserved, Known, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState, SetView,
+    SliceView,
 };
 
 pub fn now() -> Timestamp {
@@ -53,6 +58,7 @@ pub fn record(primary: InstanceId, mode: Mode) -> Record {
         primary_volume: Some(VolumeId(1)),
         standby_volume: (mode == Mode::Paired).then_some(VolumeId(2)),
         system_identifier: Some(SystemIdentifier(99)),
+        durability: Durability::Sync,
     }
 }
 
@@ -88,6 +94,17 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
         },
         need: None,
         last_failover: None,
+        order: None,
+        config_generation: 3,
+        pending_restart: Vec::new(),
+        rejoin: None,
+        space: SpaceReport {
+            data_bytes: Some(10 << 30),
+            data_free: Some(6 << 30),
+            archive_bytes: Some(10 << 30),
+            archive_free: Some(9 << 30),
+            full_in_seconds: None,
+        },
     }
 }
 
@@ -105,6 +122,9 @@ pub fn pod(i: InstanceId) -> PodView {
         ready: true,
         deleting: false,
         running: true,
+        started: true,
+        revision: Some("r1".into()),
+        ended: Vec::new(),
     }
 }
 
@@ -121,6 +141,9 @@ fn running(i: InstanceId, state: PostgresState) -> InstanceObserved {
         pod: Some(pod(i)),
         report: ReportView::Fresh(Box::new(report(i, state))),
         jobs: Vec::new(),
+        update_revision: Some("r1".into()),
+        last_report: Some((Box::new(report(i, state)), Duration::ZERO)),
+        known: Some(Known { incarnation: report(i, state).incarnation, node: format!("node-{i}") }),
     }
 }
 
@@ -128,27 +151,38 @@ fn running(i: InstanceId, state: PostgresState) -> InstanceObserved {
 pub fn steady() -> Observed {
     Observed {
         now: now(),
+        config: PairConfig { generation: 3, ..PairConfig::default() },
+        paused: false,
+        order: None,
+        last_order: None,
+        lease_is_recent: false,
+        certificates: vec![("orders-a-tls".into(), "2026-07-01T00:00:00Z".parse().unwrap())],
+        taken: BTreeSet::new(),
+        out_of_service: None,
+        rolled_ago: None,
+        any: SliceView::Present(vec![ip(InstanceId::A), ip(InstanceId::B)]),
         system_identifier: Some("99".into()),
         lease: LeaseView::Present(record(InstanceId::A, Mode::Paired)),
         a: running(InstanceId::A, PostgresState::Primary),
         b: running(InstanceId::B, PostgresState::Standby),
         rw: SliceView::Present(vec![ip(InstanceId::A)]),
         ro: SliceView::Present(vec![ip(InstanceId::B)]),
-        rw_mismatches: 0,
+        rw_mismatch: Mismatch::default(),
     }
 }
 
 /// A pair of which nothing exists yet.
 pub fn empty() -> Observed {
     Observed {
-        now: now(),
         system_identifier: None,
         lease: LeaseView::Missing,
         a: InstanceObserved::default(),
         b: InstanceObserved::default(),
         rw: SliceView::Missing,
         ro: SliceView::Missing,
-        rw_mismatches: 0,
+        any: SliceView::Missing,
+        certificates: Vec::new(),
+        ..steady()
     }
 }
 
@@ -173,6 +207,7 @@ impl Observed {
             number: *number,
             state: state.clone(),
             progress: None,
+            failure: None,
         });
         self.b = InstanceObserved {
             set: Some(SetView { replicas: 0, running: 0, seed, seed_failures: 0 }),

@@ -9,6 +9,7 @@ pub mod certificates;
 pub mod decide;
 pub mod error;
 pub mod events;
+pub mod evidence;
 pub mod execute;
 #[cfg(test)]
 mod fixtures;

@@ -1,11 +1,13 @@
 //! Metrics of the operator. Everything of the status at full resolution, plus counters of its own work.
 
+mod pair;
+
 use std::fmt::Write as _;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use pgpair_api::names::PairName;
+use pgpair_core::authority::messages::EvidenceKind;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,14 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// A pair.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct PairLabels {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
+use crate::decide::{Notice, RollStep};
+pub use pair::PairMetrics;
 
 /// A write to the API server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,6 +34,22 @@ pub struct ErrorLabels {
     pub error: &'static str,
 }
 
+/// A step that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DecisionLabels {
+    /// A word such as `seeding_started`; for proofs of death with their kind.
+    pub decision: &'static str,
+}
+
+/// An order of a person that came to an end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OrderLabels {
+    /// `Switchover` and so on; empty if it could not be read.
+    pub kind: &'static str,
+    /// `Done`, `Refused` or `Failed`.
+    pub state: &'static str,
+}
+
 /// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -50,18 +62,14 @@ pub struct Metrics {
     pub duration: Histogram,
     /// Writes to the API server.
     pub writes: Family<WriteLabels, Counter>,
+    /// Steps that were taken.
+    pub decisions: Family<DecisionLabels, Counter>,
+    /// Orders that came to an end.
+    pub orders: Family<OrderLabels, Counter>,
     /// Whether this replica leads.
     pub leader: Gauge,
-    /// Total lag of the standby in bytes.
-    pub lag_bytes: Family<PairLabels, Gauge>,
-    /// Total lag of the standby in seconds.
-    pub lag_seconds: Family<PairLabels, Gauge<f64, AtomicU64>>,
-    /// Term of the record.
-    pub term: Family<PairLabels, Gauge>,
-    /// Whether a primary takes writes.
-    pub ready: Family<PairLabels, Gauge>,
-    /// Whether the standby may take over.
-    pub failover_ready: Family<PairLabels, Gauge>,
+    /// What is known of each pair.
+    pub pairs: PairMetrics,
 }
 
 impl Default for Metrics {
@@ -72,12 +80,10 @@ impl Default for Metrics {
             errors: Family::default(),
             duration: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             writes: Family::default(),
+            decisions: Family::default(),
+            orders: Family::default(),
             leader: Gauge::default(),
-            lag_bytes: Family::default(),
-            lag_seconds: Family::default(),
-            term: Family::default(),
-            ready: Family::default(),
-            failover_ready: Family::default(),
+            pairs: PairMetrics::default(),
         };
         metrics.register();
         metrics
@@ -91,16 +97,15 @@ impl Metrics {
         r.register("reconcile_errors", "Reconciles that failed", self.errors.clone());
         r.register("reconcile_duration_seconds", "Seconds of each reconcile", self.duration.clone());
         r.register("api_writes", "Writes to the API server", self.writes.clone());
+        r.register("decisions", "Steps that were taken", self.decisions.clone());
+        r.register("orders", "Orders of people that came to an end", self.orders.clone());
         r.register("leader", "1 while this replica leads", self.leader.clone());
-        r.register("pair_lag_bytes", "WAL that the standby has not replayed", self.lag_bytes.clone());
-        r.register(
-            "pair_lag_seconds",
-            "Age of the oldest WAL that the standby has not replayed",
-            self.lag_seconds.clone(),
-        );
-        r.register("pair_term", "Term of the record", self.term.clone());
-        r.register("pair_ready", "1 while a primary takes writes", self.ready.clone());
-        r.register("pair_failover_ready", "1 while the standby may take over", self.failover_ready.clone());
+        self.pairs.register(&mut r);
+    }
+
+    /// Counts a step that was taken.
+    pub fn decided(&self, notice: &Notice) {
+        self.decisions.get_or_create(&DecisionLabels { decision: decision(notice) }).inc();
     }
 
     /// Text in the OpenMetrics format.
@@ -129,19 +134,26 @@ impl Metrics {
 
     /// Removes the series of a pair that is gone.
     pub fn forget(&self, pair: &PairName) {
-        let labels = labels(pair);
-        self.lag_bytes.remove(&labels);
-        self.lag_seconds.remove(&labels);
-        self.term.remove(&labels);
-        self.ready.remove(&labels);
-        self.failover_ready.remove(&labels);
+        self.pairs.forget(pair);
     }
 }
 
-/// Labels of a pair.
-#[must_use]
-pub fn labels(pair: &PairName) -> PairLabels {
-    PairLabels { namespace: pair.namespace.clone(), name: pair.name.clone() }
+fn decision(notice: &Notice) -> &'static str {
+    match notice {
+        Notice::Bootstrapping => "bootstrapping",
+        Notice::RebuildStarted(..) => "rebuild_started",
+        Notice::SeedingStarted(..) => "seeding_started",
+        Notice::SeedingFinished(..) => "seeding_finished",
+        Notice::EndpointRepaired(_) => "endpoint_repaired",
+        Notice::EvidenceSent(_, evidence) => match evidence.kind {
+            EvidenceKind::OutOfServiceTaint => "evidence_taint",
+            EvidenceKind::KubeletTerminated | EvidenceKind::VolumeLock | EvidenceKind::Person => {
+                "evidence_kubelet"
+            }
+        },
+        Notice::Rolling(RollStep::Recreate { .. }, _) => "roll_pod",
+        Notice::Rolling(RollStep::Send { .. }, _) => "roll_order",
+    }
 }
 
 /// Records the duration of a reconcile when dropped, so that early returns count too.

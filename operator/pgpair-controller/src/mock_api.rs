@@ -1,6 +1,9 @@
 //! An API server for tests: notes each request and answers by a rule. It knows nothing of server-side apply or CEL; what
 //! those do is shown by the end-to-end tests.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
@@ -55,6 +58,63 @@ pub fn mock_api(answers: Answers) -> (Client, JoinHandle<Vec<Seen>>) {
     (Client::new(service, "default"), server)
 }
 
+/// What a server that keeps objects holds, by path.
+#[derive(Debug, Clone, Default)]
+pub struct Store {
+    objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Store {
+    pub fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Value>> {
+        self.objects.lock().unwrap()
+    }
+
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+/// A client of a server that keeps what is created or applied. Of server-side apply it knows that a field that was applied
+/// and is applied no more goes away; nothing of conflicts.
+pub fn store_api() -> (Client, Store) {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let store = Store::default();
+    let kept = store.clone();
+    tokio::spawn(async move {
+        while let Some((request, send)) = handle.next_request().await {
+            let (parts, body) = request.into_parts();
+            let bytes = body.collect().await.unwrap().to_bytes();
+            let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            kept.requests.fetch_add(1, Ordering::Relaxed);
+            let path = parts.uri.path().to_owned();
+            let (code, answer) = kept_answer(&mut kept.objects(), &parts.method, &path, body);
+            let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+            send.send_response(Response::builder().status(code).body(answer).unwrap());
+        }
+    });
+    (Client::new(service, "default"), store)
+}
+
+fn kept_answer(
+    objects: &mut BTreeMap<String, Value>,
+    method: &Method,
+    path: &str,
+    body: Value,
+) -> (StatusCode, Value) {
+    let name = body["metadata"]["name"].as_str().unwrap_or_default();
+    let key = if method == Method::POST { format!("{path}/{name}") } else { path.to_owned() };
+    match (method, objects.get(&key)) {
+        (&Method::GET, Some(object)) => (StatusCode::OK, object.clone()),
+        (&Method::GET, None) => (StatusCode::NOT_FOUND, status(404, "NotFound")),
+        (&Method::POST, Some(_)) => (StatusCode::CONFLICT, status(409, "AlreadyExists")),
+        _ => {
+            objects.insert(key, body.clone());
+            (StatusCode::OK, body)
+        }
+    }
+}
+
 fn answer(answers: Answers, method: &Method, body: &Value) -> (StatusCode, Value) {
     match (answers, method) {
         (_, &Method::GET) => (StatusCode::NOT_FOUND, status(404, "NotFound")),
@@ -84,6 +144,8 @@ pub fn empty_caches() -> Caches {
         jobs: reflector::store().0,
         slices: reflector::store().0,
         claims: reflector::store().0,
+        config_maps: reflector::store().0,
+        budgets: reflector::store().0,
         services: reflector::store().0,
         secrets: reflector::store().0,
         accounts: reflector::store().0,

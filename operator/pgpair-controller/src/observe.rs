@@ -1,54 +1,93 @@
 //! Reads what there is to know about a pair: watch caches, the agents, and the record from the API server itself.
 
-use std::collections::BTreeMap;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::PgReplicaPair;
-use pgpair_api::names::{
-    ANNOTATION_SEED, ANNOTATION_SEED_FAILURES, COMPONENT_SEED, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_PAIR,
-    PairName,
-};
+use pgpair_api::names::{ANNOTATION_ORDER, COMPONENT_SEED, LABEL_COMPONENT, PairName};
+use pgpair_api::status::{InstanceStatus, PgReplicaPairStatus};
+use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
-use pgpair_core::record::Record;
-use pgpair_core::report::InstanceReport;
+use pgpair_core::report::{InstanceReport, wire};
 use rustls::ClientConfig;
 
-use crate::agent_client::{client_config, fetch_report, fetch_seed_progress};
+use crate::agent_client::{Line, Target, client_config, fetch_seed_progress};
 use crate::api::Requests;
 use crate::cache::Caches;
 use crate::error::Error;
 use crate::observed::{
-    InstanceObserved, LeaseView, Observed, PodView, ReportView, SeedJob, SeedState, SetView, SliceView,
+    InstanceObserved, Known, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState, SetView,
+    SliceView, Taken,
 };
 use crate::secrets;
 
 /// A report that is older than this no longer says anything.
 const STALE_FOR: Duration = Duration::from_secs(10);
+/// The record of a settled pair is read again when it is as old as this; in between, only agents are asked.
+const RECENT: Duration = Duration::from_secs(5);
 
 /// What this process remembers of a pair between two observations. Losing it costs some reads and no-op writes.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// Last report of each instance, and when it came.
     reports: BTreeMap<InstanceId, (InstanceReport, Instant)>,
+    /// Lines to the agents.
+    pub lines: Lines,
     /// Certificates, and the resource version of the Secret that they come from.
     tls: Option<(String, Arc<ClientConfig>)>,
-    /// Observations in a row that found `NAME-rw` leading elsewhere.
-    pub rw_mismatches: u32,
+    /// The record of a settled pair, and when it was read.
+    lease: Option<(LeaseView, Instant)>,
+    /// Observations in a row that found `NAME-rw` leading elsewhere, and the time of the first.
+    pub rw_mismatch: Option<(u32, Instant)>,
     /// What was applied last: see [`crate::execute`].
     pub applied: BTreeMap<String, crate::execute::Applied>,
     /// When the status was written last.
     pub status_written: Option<Instant>,
+    /// Evidence that was taken: by which agent process, about which, of which kind.
+    pub evidence: BTreeSet<Taken>,
+    /// When a step of a rolling change was taken.
+    pub rolled: Option<Instant>,
 }
 
-/// Observes one pair.
+/// The lines to both agents, and where these are.
+#[derive(Debug, Default)]
+pub struct Lines {
+    a: (Line, Option<Target>),
+    b: (Line, Option<Target>),
+}
+
+impl Lines {
+    /// The line to the agent of `i`; `None` while it is not known where that is.
+    pub fn to(&mut self, i: InstanceId) -> Option<(&mut Line, &Target)> {
+        let (line, target) = match i {
+            InstanceId::A => &mut self.a,
+            InstanceId::B => &mut self.b,
+        };
+        Some((line, target.as_ref()?))
+    }
+}
+
+impl Memory {
+    /// Notes whether the pair was found as it should be: its record need not be read again for some seconds.
+    pub fn settled(&mut self, observed: &Observed, settled: bool) {
+        if !settled {
+            self.lease = None;
+        } else if !observed.lease_is_recent {
+            self.lease = Some((observed.lease.clone(), Instant::now()));
+        }
+    }
+}
+
+/// Observes one pair. With `may_be_recent`, the record of a settled pair may be some seconds old.
 ///
 /// # Errors
 /// The record could not be read. That an agent does not answer is part of the observation.
@@ -57,41 +96,75 @@ pub async fn observe(
     caches: &Caches,
     memory: &mut Memory,
     pair: &PgReplicaPair,
-    name: &PairName,
+    validated: &ValidatedPair,
+    may_be_recent: bool,
 ) -> Result<Observed, Error> {
-    let lease = read_lease(requests.get::<Lease>(name.lease()).await?.as_ref());
+    let name = &validated.name;
+    let status = pair.status.clone().unwrap_or_default();
+    let recent = memory.lease.clone().filter(|(_, at)| may_be_recent && at.elapsed() < RECENT);
+    let lease_is_recent = recent.is_some();
+    let lease = match recent {
+        Some((lease, _)) => lease,
+        None => views::lease_view(requests.get::<Lease>(name.lease()).await?.as_ref()),
+    };
     let tls = agent_tls(requests, caches, memory, name).await?;
     let mut a = from_caches(caches, name, InstanceId::A);
     let mut b = from_caches(caches, name, InstanceId::B);
-    a.set = observe_set(requests, caches, memory, name, InstanceId::A).await?;
-    b.set = observe_set(requests, caches, memory, name, InstanceId::B).await?;
+    (a.set, a.update_revision) = observe_set(requests, caches, memory, name, InstanceId::A).await?;
+    (b.set, b.update_revision) = observe_set(requests, caches, memory, name, InstanceId::B).await?;
+    let Lines { a: line_a, b: line_b } = &mut memory.lines;
+    line_a.1 = target(tls.as_ref(), name, InstanceId::A, a.pod.as_ref());
+    line_b.1 = target(tls.as_ref(), name, InstanceId::B, b.pod.as_ref());
     let (report_a, report_b, (), ()) = tokio::join!(
-        ask(tls.clone(), name, InstanceId::A, a.pod.as_ref()),
-        ask(tls, name, InstanceId::B, b.pod.as_ref()),
+        ask(line_a, InstanceId::A),
+        ask(line_b, InstanceId::B),
         ask_seed(caches, name, InstanceId::A, &mut a.jobs),
         ask_seed(caches, name, InstanceId::B, &mut b.jobs),
     );
-    a.report = remember(memory, InstanceId::A, report_a);
-    b.report = remember(memory, InstanceId::B, report_b);
-    Ok(Observed {
+    remember(memory, InstanceId::A, report_a, name, &status, &mut a);
+    remember(memory, InstanceId::B, report_b, name, &status, &mut b);
+    let mut observed = Observed {
         now: Timestamp::now(),
-        system_identifier: pair.status.as_ref().and_then(|s| s.system_identifier.clone()),
+        config: validated.config().clone(),
+        paused: validated.paused,
+        order: pair.annotations().get(ANNOTATION_ORDER).cloned(),
+        last_order: status.order.clone(),
+        system_identifier: status.system_identifier.clone(),
         lease,
+        lease_is_recent,
         a,
         b,
         rw: slice(caches, name, &name.rw()),
         ro: slice(caches, name, &name.ro()),
-        rw_mismatches: memory.rw_mismatches,
-    })
+        any: slice(caches, name, &name.any()),
+        rw_mismatch: memory
+            .rw_mismatch
+            .map_or_else(Mismatch::default, |(times, since)| Mismatch { times, lasting: since.elapsed() }),
+        out_of_service: None,
+        taken: memory.evidence.clone(),
+        certificates: certificates(caches, name),
+        rolled_ago: memory.rolled.map(|at| at.elapsed()),
+    };
+    observed.out_of_service = out_of_service(requests, &observed).await;
+    Ok(observed)
 }
 
-fn read_lease(lease: Option<&Lease>) -> LeaseView {
-    let Some(lease) = lease else { return LeaseView::Missing };
-    let spec = lease.spec.as_ref();
-    let holder = spec.and_then(|s| s.holder_identity.as_deref());
-    match Record::from_lease(holder, spec.and_then(|s| s.lease_transitions), lease.annotations()) {
-        Ok(record) => LeaseView::Present(record),
-        Err(why) => LeaseView::Unreadable(why.to_string()),
+/// The node on which the primary's agent ran, if it carries the taint. Asked only while no primary serves: that costs a
+/// healthy pair nothing, and needs no watch of all nodes.
+async fn out_of_service(requests: &Requests, observed: &Observed) -> Option<String> {
+    let primary = observed.instance(observed.record()?.primary.instance);
+    let known = primary.known.as_ref().filter(|_| primary.report.fresh().is_none())?;
+    match requests.get_node(&known.node).await {
+        Ok(node) => node.filter(views::is_out_of_service).map(|_| known.node.clone()),
+        Err(error) => {
+            // Evidence is an addition: without it, everything else still goes on.
+            tracing::warn!(
+                node = known.node,
+                error = &error as &dyn std::error::Error,
+                "a node is not readable"
+            );
+            None
+        }
     }
 }
 
@@ -120,15 +193,15 @@ async fn agent_tls(
 
 fn from_caches(caches: &Caches, name: &PairName, i: InstanceId) -> InstanceObserved {
     let pod_key = ObjectRef::new(&name.pod(i)).within(&name.namespace);
-    let pod = caches.pods.get(&pod_key).map(|p| pod_view(&p));
+    let pod = caches.pods.get(&pod_key).map(|p| views::pod_view(&p));
     let mut jobs: Vec<SeedJob> = caches
         .jobs
-        .state_filter(|job| is_of(job, name, i))
+        .state_filter(|job| views::is_of(job, name, i))
         .iter()
-        .filter_map(|job| seed_job(job, name, i))
+        .filter_map(|job| views::seed_job(job, name, i))
         .collect();
     jobs.sort_by_key(|job| job.number);
-    InstanceObserved { set: None, pod, report: ReportView::NeverSeen, jobs }
+    InstanceObserved { pod, jobs, ..InstanceObserved::default() }
 }
 
 /// The cache may be behind our own write: deciding on it could undo a scale-down that has just been made.
@@ -138,60 +211,15 @@ async fn observe_set(
     memory: &Memory,
     name: &PairName,
     i: InstanceId,
-) -> Result<Option<SetView>, Error> {
+) -> Result<(Option<SetView>, Option<String>), Error> {
     let set = name.instance(i);
     let cached = caches.stateful_sets.get(&ObjectRef::new(&set).within(&name.namespace));
     let written = memory.applied.get(&format!("StatefulSet/{set}"));
+    let view = |set: &StatefulSet| (Some(views::set_view(set)), views::update_revision(set));
     if written.is_some_and(|w| w.outdates(cached.as_ref().map(|s| &s.metadata))) {
-        return Ok(requests.get::<StatefulSet>(&set).await?.as_ref().map(set_view));
+        return Ok(requests.get::<StatefulSet>(&set).await?.as_ref().map(view).unwrap_or_default());
     }
-    Ok(cached.map(|s| set_view(&s)))
-}
-
-fn is_of<K: ResourceExt>(object: &K, name: &PairName, i: InstanceId) -> bool {
-    object.namespace().as_deref() == Some(&name.namespace)
-        && object.labels().get(LABEL_PAIR) == Some(&name.name)
-        && object.labels().get(LABEL_INSTANCE).map(String::as_str) == Some(i.as_str())
-}
-
-fn set_view(set: &StatefulSet) -> SetView {
-    let number = |key: &str| set.annotations().get(key).and_then(|text| text.parse().ok()).unwrap_or(0);
-    SetView {
-        replicas: set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
-        running: set.status.as_ref().map_or(0, |s| s.replicas),
-        seed: number(ANNOTATION_SEED),
-        seed_failures: number(ANNOTATION_SEED_FAILURES),
-    }
-}
-
-fn pod_view(pod: &Pod) -> PodView {
-    let status = pod.status.as_ref();
-    let conditions = status.and_then(|s| s.conditions.as_ref());
-    PodView {
-        name: pod.name_any(),
-        uid: pod.uid().unwrap_or_default(),
-        ip: status.and_then(|s| s.pod_ip.clone()),
-        node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
-        ready: conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True")),
-        deleting: pod.metadata.deletion_timestamp.is_some(),
-        running: status.and_then(|s| s.phase.as_deref()) == Some("Running"),
-    }
-}
-
-fn seed_job(job: &Job, name: &PairName, i: InstanceId) -> Option<SeedJob> {
-    let number =
-        job.name_any().strip_prefix(&name.seed_job(i, 0)[..name.seed_job(i, 0).len() - 1])?.parse().ok()?;
-    let conditions = job.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
-    let holds = |type_: &str| conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
-    let state = if let Some(failed) = holds("Failed") {
-        let at = failed.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
-        SeedState::Failed { at, message: failed.message.clone().unwrap_or_default() }
-    } else if holds("Complete").is_some() {
-        SeedState::Complete
-    } else {
-        SeedState::Running
-    };
-    Some(SeedJob { number, state, progress: None })
+    Ok(cached.map(|s| view(&s)).unwrap_or_default())
 }
 
 fn slice(caches: &Caches, name: &PairName, slice: &str) -> SliceView {
@@ -201,14 +229,29 @@ fn slice(caches: &Caches, name: &PairName, slice: &str) -> SliceView {
     }
 }
 
-async fn ask(
-    tls: Option<Arc<ClientConfig>>,
+/// The pair's certificates and their ends, by the annotations of their Secrets.
+fn certificates(caches: &Caches, name: &PairName) -> Vec<(String, Timestamp)> {
+    let secrets =
+        [name.tls_secret(InstanceId::A), name.tls_secret(InstanceId::B), name.operator_tls_secret()];
+    let end = |secret: String| {
+        let found = caches.secrets.get(&ObjectRef::new(&secret).within(&name.namespace))?;
+        Some((secret, views::not_after(found.annotations())?))
+    };
+    secrets.into_iter().filter_map(end).collect()
+}
+
+fn target(
+    tls: Option<&Arc<ClientConfig>>,
     name: &PairName,
     i: InstanceId,
     pod: Option<&PodView>,
-) -> Option<InstanceReport> {
-    let ip = pod.filter(|p| p.running).and_then(|p| p.ip.as_deref())?;
-    match fetch_report(tls?, ip, &name.pod_dns(i)).await {
+) -> Option<Target> {
+    let ip = pod.filter(|p| p.running).and_then(|p| p.ip.clone())?;
+    Some(Target { config: tls?.clone(), ip, port: wire::PEER_PORT, dns: name.pod_dns(i) })
+}
+
+async fn ask((line, target): &mut (Line, Option<Target>), i: InstanceId) -> Option<InstanceReport> {
+    match line.get::<InstanceReport>(target.as_ref()?, wire::REPORT).await {
         Ok(report) if report.instance == i => Some(report),
         Ok(report) => {
             tracing::warn!(instance = %i, answered = %report.instance, "another instance answered");
@@ -221,25 +264,56 @@ async fn ask(
     }
 }
 
+/// What the pods of the newest seeding Job say: how far they are, or why they failed.
 async fn ask_seed(caches: &Caches, name: &PairName, i: InstanceId, jobs: &mut [SeedJob]) {
-    let Some(job) = jobs.iter_mut().find(|j| j.state == SeedState::Running) else { return };
-    let pods = caches.pods.state_filter(|pod| {
-        is_of(pod, name, i) && pod.labels().get(LABEL_COMPONENT).map(String::as_str) == Some(COMPONENT_SEED)
-    });
-    let running = pods.iter().map(|p| pod_view(p)).find(|p| p.running && !p.deleting);
-    if let Some(ip) = running.and_then(|p| p.ip) {
+    let Some(job) = jobs.last_mut().filter(|j| j.state != SeedState::Complete) else { return };
+    let job_name = name.seed_job(i, job.number);
+    let pods: Vec<PodView> = caches
+        .pods
+        .state_filter(|pod| {
+            views::is_of(pod, name, i)
+                && pod.labels().get(LABEL_COMPONENT).map(String::as_str) == Some(COMPONENT_SEED)
+                && pod.labels().get("batch.kubernetes.io/job-name") == Some(&job_name)
+        })
+        .iter()
+        .map(|pod| views::pod_view(pod))
+        .collect();
+    job.failure = pods.iter().find_map(views::seed_failure);
+    let running = pods.into_iter().find(|p| p.running && !p.deleting);
+    if let (SeedState::Running, Some(ip)) = (&job.state, running.and_then(|p| p.ip)) {
         job.progress = fetch_seed_progress(&ip).await.ok();
     }
 }
 
-fn remember(memory: &mut Memory, i: InstanceId, report: Option<InstanceReport>) -> ReportView {
+fn remember(
+    memory: &mut Memory,
+    i: InstanceId,
+    report: Option<InstanceReport>,
+    name: &PairName,
+    status: &PgReplicaPairStatus,
+    instance: &mut InstanceObserved,
+) {
+    let told = status.instances.iter().find(|s| s.name == name.instance(i)).and_then(known);
+    instance.known = match (&report, instance.pod.as_ref().and_then(|p| p.node.clone())) {
+        (Some(report), Some(node)) => Some(Known { incarnation: report.incarnation, node }),
+        _ => told,
+    };
     if let Some(report) = report {
         memory.reports.insert(i, (report.clone(), Instant::now()));
-        return ReportView::Fresh(Box::new(report));
+        instance.last_report = Some((Box::new(report.clone()), Duration::ZERO));
+        instance.report = ReportView::Fresh(Box::new(report));
+        return;
     }
-    match memory.reports.get(&i) {
+    let last = memory.reports.get(&i).map(|(report, at)| (Box::new(report.clone()), at.elapsed()));
+    instance.report = match &last {
         None => ReportView::NeverSeen,
-        Some((report, at)) if at.elapsed() < STALE_FOR => ReportView::Stale(Box::new(report.clone())),
+        Some((report, age)) if *age < STALE_FOR => ReportView::Stale(report.clone()),
         Some(_) => ReportView::Unreachable,
-    }
+    };
+    instance.last_report = last;
+}
+
+fn known(status: &InstanceStatus) -> Option<Known> {
+    let incarnation = status.incarnation.as_ref()?.parse().ok()?;
+    Some(Known { incarnation, node: status.incarnation_node.clone()? })
 }

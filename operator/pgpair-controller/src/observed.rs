@@ -1,7 +1,13 @@
 //! What is known about a pair at one moment, and how sure it is. Plain data: the decisions read nothing else.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use jiff::Timestamp;
-use pgpair_core::ids::InstanceId;
+use pgpair_api::status::OrderStatus;
+use pgpair_core::authority::messages::EvidenceKind;
+use pgpair_core::config::PairConfig;
+use pgpair_core::ids::{Incarnation, InstanceId};
 use pgpair_core::record::Record;
 use pgpair_core::report::{InstanceReport, PostgresState};
 use serde::Deserialize;
@@ -11,10 +17,21 @@ use serde::Deserialize;
 pub struct Observed {
     /// When it was observed.
     pub now: Timestamp,
+    /// What the spec says to the agents.
+    pub config: PairConfig,
+    /// `spec.paused`.
+    pub paused: bool,
+    /// The annotation `pgpair.dev/order`.
+    pub order: Option<String>,
+    /// `status.order`: the last order and what was told of it.
+    pub last_order: Option<OrderStatus>,
     /// `status.systemIdentifier`: present once the pair has data.
     pub system_identifier: Option<String>,
-    /// The record, read from the API server for this observation.
+    /// The record, read from the API server itself: for this observation, or at most some seconds ago if
+    /// [`Observed::lease_is_recent`].
     pub lease: LeaseView,
+    /// The record was read for an earlier observation of a settled pair. Nothing but the status may be decided on it.
+    pub lease_is_recent: bool,
     /// Instance a.
     pub a: InstanceObserved,
     /// Instance b.
@@ -23,8 +40,46 @@ pub struct Observed {
     pub rw: SliceView,
     /// EndpointSlice of `NAME-ro`.
     pub ro: SliceView,
-    /// How many observations in a row have already found that `NAME-rw` leads elsewhere than to the primary.
-    pub rw_mismatches: u32,
+    /// EndpointSlice of `NAME-r`.
+    pub any: SliceView,
+    /// `NAME-rw` was found to lead elsewhere than to the primary in earlier observations.
+    pub rw_mismatch: Mismatch,
+    /// The Node that carries the out-of-service taint, among those on which the primary's agent is known to have run.
+    pub out_of_service: Option<String>,
+    /// Secrets with certificates, and when these end.
+    pub certificates: Vec<(String, Timestamp)>,
+    /// Proofs of death that agents have taken.
+    pub taken: BTreeSet<Taken>,
+    /// How long ago this process took a step of a rolling change; `None`: never.
+    pub rolled_ago: Option<Duration>,
+}
+
+/// One proof of death that an agent has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Taken {
+    /// The agent process that took it.
+    pub by: Incarnation,
+    /// The dead one.
+    pub dead: Incarnation,
+    /// Whether it rests on a taint; else on the kubelet's word.
+    pub taint: bool,
+}
+
+impl Taken {
+    /// Of this kind.
+    #[must_use]
+    pub fn new(by: Incarnation, dead: Incarnation, kind: EvidenceKind) -> Taken {
+        Taken { by, dead, taint: kind == EvidenceKind::OutOfServiceTaint }
+    }
+}
+
+/// How often in a row, and for how long, the read-write Service was found leading elsewhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Observations in a row.
+    pub times: u32,
+    /// Since the first of them.
+    pub lasting: Duration,
 }
 
 /// The pair's Lease.
@@ -49,6 +104,21 @@ pub struct InstanceObserved {
     pub report: ReportView,
     /// Its seeding Jobs, oldest first.
     pub jobs: Vec<SeedJob>,
+    /// `status.updateRevision` of the StatefulSet, if that is of its newest template.
+    pub update_revision: Option<String>,
+    /// The last report that this process had, however old, and its age.
+    pub last_report: Option<(Box<InstanceReport>, Duration)>,
+    /// The agent process that reported last, and the node on which it ran; also from an earlier operator process.
+    pub known: Option<Known>,
+}
+
+/// An agent process and where it ran, by its own report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The process.
+    pub incarnation: Incarnation,
+    /// The node.
+    pub node: String,
 }
 
 /// A StatefulSet of one instance.
@@ -81,6 +151,21 @@ pub struct PodView {
     pub deleting: bool,
     /// Phase Running.
     pub running: bool,
+    /// The container `postgres` runs, or has run.
+    pub started: bool,
+    /// Label `controller-revision-hash`: the template that it was made of.
+    pub revision: Option<String>,
+    /// What the kubelet says about ended runs of the container `postgres`.
+    pub ended: Vec<Ended>,
+}
+
+/// A terminated state of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Why, in the kubelet's words.
+    pub reason: String,
+    /// Content of the termination log.
+    pub message: String,
 }
 
 /// What the agent of an instance says, and how old that is.
@@ -126,6 +211,8 @@ pub struct SeedJob {
     pub state: SeedState,
     /// What its pod says.
     pub progress: Option<SeedProgress>,
+    /// Why its last pod failed, in the words of the seeding program.
+    pub failure: Option<String>,
 }
 
 /// How a seeding Job stands.
@@ -166,6 +253,12 @@ pub enum SliceView {
 }
 
 impl Observed {
+    /// Generation of the spec.
+    #[must_use]
+    pub fn generation(&self) -> i64 {
+        self.config.generation
+    }
+
     /// One of the instances.
     #[must_use]
     pub fn instance(&self, i: InstanceId) -> &InstanceObserved {
@@ -203,5 +296,22 @@ impl Observed {
         let reported =
             |i: &InstanceObserved| i.report.recent().is_some_and(|r| r.system_identifier.is_some());
         self.system_identifier.is_some() || reported(&self.a) || reported(&self.b)
+    }
+}
+
+impl InstanceObserved {
+    /// Whether its pod was made of an earlier template than the StatefulSet's newest. Unknown counts as no.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        match (&self.update_revision, &self.pod) {
+            (Some(newest), Some(pod)) => pod.revision.as_ref().is_some_and(|r| r != newest),
+            _ => false,
+        }
+    }
+
+    /// Whether a seeding Job of it runs.
+    #[must_use]
+    pub fn is_seeding(&self) -> bool {
+        self.jobs.iter().any(|j| j.state == SeedState::Running)
     }
 }

@@ -10,25 +10,30 @@ use kube::runtime::events::Recorder;
 use kube::{Client, Resource, ResourceExt};
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::PairName;
-use pgpair_api::status::{ConditionType, PgReplicaPairStatus, Reason};
-use pgpair_api::validate::{Defaults, validate};
+use pgpair_api::status::{OrderState, PgReplicaPairStatus, Reason};
+use pgpair_api::validate::{Defaults, ValidatedPair, validate};
 use rand::RngExt;
 
 use crate::api::Requests;
 use crate::cache::Caches;
-use crate::decide::{Notice, decide};
+use crate::decide::{Notice, OrderTold, Plan, decide};
 use crate::error::Error;
 use crate::events::{Told, of_change, of_notice};
-use crate::execute::execute;
-use crate::metrics::{Metrics, labels};
+use crate::execute::{agents, execute};
+use crate::metrics::{Metrics, OrderLabels};
 use crate::observe::{Memory, observe};
 use crate::observed::Observed;
-use crate::status::{self, compute, degraded, is_worth_a_write, merge};
+use crate::status::{compute, degraded, is_worth_a_write, merge};
 
 /// Next look while something is under way.
 const BUSY: Duration = Duration::from_secs(2);
-/// Next look at a pair that is as it should be. Reads of agents only; the API server is asked for the record.
-const SETTLED: Duration = Duration::from_secs(5);
+/// Next look at a pair that is as it should be, at one that is being copied, and while nobody takes writes. Mostly reads of
+/// agents over open connections; the record is read less often (see [`crate::observe`]).
+const QUICK: Duration = Duration::from_secs(1);
+/// Next look while an order is carried out.
+const ORDER: Duration = Duration::from_millis(300);
+/// Next look at a paused pair.
+const PAUSED: Duration = Duration::from_secs(5);
 /// Next look after an error, doubled with each one in a row.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest such delay.
@@ -115,20 +120,65 @@ async fn steps(
     ctx: &Context,
 ) -> Result<Action, Error> {
     let validated = validate(pair, &ctx.defaults)?;
-    let observed = observe(requests, &ctx.caches, memory, pair, name).await?;
-    let mut plan = decide(&observed);
+    let (observed, mut plan) = look(pair, requests, memory, ctx, &validated).await?;
+    // Also of a paused pair, for its agents still fail over.
+    let proofs = agents::send_evidence(memory, &plan).await;
+    let order = agents::send_order(memory, &plan, &observed).await;
+    tell_notices(pair, name, ctx, &proofs).await;
     if validated.paused {
         plan.notices.clear();
-    } else {
+    } else if !observed.lease_is_recent {
         let done = execute(requests, &ctx.caches, memory, &validated, &plan).await?;
-        let told = done.iter().map(|notice| logged(name, notice)).collect();
-        tell(pair, ctx, told).await;
+        tell_notices(pair, name, ctx, &done).await;
     }
+    memory.settled(&observed, plan.is_idle());
     let old = pair.status.clone().unwrap_or_default();
-    let new = compute(name, pair.metadata.generation, &observed, &plan, &old);
-    measure(name, &observed, &new, &ctx.metrics);
+    let new = compute(name, pair.metadata.generation, &observed, &plan, order.as_ref(), &old);
+    ctx.metrics.pairs.measure(name, &observed, &new);
     write(pair, requests, memory, ctx, &old, new).await?;
-    Ok(Action::requeue(jittered(if plan.settled || validated.paused { SETTLED } else { BUSY })))
+    Ok(Action::requeue(jittered(next_look(&observed, &plan, order.as_ref()))))
+}
+
+/// Observes and decides. A plan that rests on a record of some seconds ago counts only if there is nothing to do.
+async fn look(
+    pair: &PgReplicaPair,
+    requests: &Requests,
+    memory: &mut Memory,
+    ctx: &Context,
+    validated: &ValidatedPair,
+) -> Result<(Observed, Plan), Error> {
+    let observed = observe(requests, &ctx.caches, memory, pair, validated, true).await?;
+    let plan = decide(&observed);
+    if !observed.lease_is_recent || plan.is_idle() {
+        return Ok((observed, plan));
+    }
+    let observed = observe(requests, &ctx.caches, memory, pair, validated, false).await?;
+    let plan = decide(&observed);
+    Ok((observed, plan))
+}
+
+fn next_look(observed: &Observed, plan: &Plan, order: Option<&OrderTold>) -> Duration {
+    let running = match order {
+        Some(told) => told.state == OrderState::Running,
+        None => observed.last_order.as_ref().is_some_and(|o| o.state == OrderState::Running),
+    };
+    let seeding = observed.a.is_seeding() || observed.b.is_seeding();
+    if running {
+        ORDER
+    } else if observed.paused {
+        PAUSED
+    } else if plan.settled || seeding || observed.serving_primary().is_none() {
+        QUICK
+    } else {
+        BUSY
+    }
+}
+
+async fn tell_notices(pair: &PgReplicaPair, name: &PairName, ctx: &Context, notices: &[Notice]) {
+    for notice in notices {
+        ctx.metrics.decided(notice);
+    }
+    tell(pair, ctx, notices.iter().map(|notice| logged(name, notice)).collect()).await;
 }
 
 /// Writes the status if it is worth it; the Events of the change follow the write, so that they are told once.
@@ -147,8 +197,24 @@ async fn write(
         return Ok(()); // somebody wrote meanwhile: their change triggers the next reconcile, which sees it
     }
     memory.status_written = Some(Instant::now());
+    count_order(&ctx.metrics, old, &new);
     tell(pair, ctx, of_change(old, &new)).await;
     Ok(())
+}
+
+fn count_order(metrics: &Metrics, old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) {
+    let Some(order) = &new.order else { return };
+    let before = old.order.as_ref().filter(|o| o.id == order.id).map(|o| o.state);
+    let state = match order.state {
+        OrderState::Running => return,
+        OrderState::Done => "Done",
+        OrderState::Refused => "Refused",
+        OrderState::Failed => "Failed",
+    };
+    if before != Some(order.state) {
+        let kind = OrderTold::kind_word(&order.kind);
+        metrics.orders.get_or_create(&OrderLabels { kind, state }).inc();
+    }
 }
 
 /// `false`: the pair has changed since it was read, or is gone.
@@ -206,7 +272,9 @@ async fn tell_error(
     tracing::warn!(error = chain(error), "reconcile failed");
     let reason = match error {
         Error::Invalid(_) => Reason::InvalidSpec,
-        Error::Certificates { .. } | Error::Secret { .. } => Reason::ApplyFailed,
+        Error::Certificates { .. } | Error::Secret { .. } | Error::Password { .. } | Error::Config { .. } => {
+            Reason::ApplyFailed
+        }
         // An API server that is away cannot take a status either; one refusal may be gone a second later.
         Error::Request { .. } | Error::Timeout { .. } if ctx.with_known(name, |k| k.errors) < 3 => return,
         Error::Request { .. } | Error::Timeout { .. } => Reason::ApplyFailed,
@@ -247,21 +315,6 @@ pub fn error_policy(pair: Arc<PgReplicaPair>, error: &Error, ctx: Arc<Context>) 
 /// Up to a tenth longer, so that many pairs do not keep step.
 fn jittered(delay: Duration) -> Duration {
     delay.mul_f64(1.0 + rand::rng().random_range(0.0..0.1))
-}
-
-fn measure(name: &PairName, observed: &Observed, new: &PgReplicaPairStatus, metrics: &Metrics) {
-    let labels = labels(name);
-    if let Some(record) = observed.record() {
-        metrics.term.get_or_create(&labels).set(i64::from(record.term.0));
-    }
-    let lag = new.lag.as_ref().and_then(|l| l.total);
-    if let Some(lag) = lag {
-        metrics.lag_bytes.get_or_create(&labels).set(lag.bytes);
-        metrics.lag_seconds.get_or_create(&labels).set(lag.seconds);
-    }
-    let holds = |t| i64::from(status::condition(new, t).is_some_and(|c| c.status == "True"));
-    metrics.ready.get_or_create(&labels).set(holds(ConditionType::Ready));
-    metrics.failover_ready.get_or_create(&labels).set(holds(ConditionType::FailoverReady));
 }
 
 #[cfg(test)]

@@ -1,24 +1,24 @@
 //! The status as a pure function of what was observed and decided, and when it is worth a write.
 
 mod conditions;
+mod estimate;
+mod failover;
 mod worth;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use pgpair_api::names::PairName;
 use pgpair_api::status::{
-    ArchiveStatus, ConditionType, FailoverStatus, FailoverStepStatus, InstanceStatus, LagStatus, LagValue,
-    PairMode, PgReplicaPairStatus, SeedingStatus,
+    ArchiveStatus, CertificateStatus, ConditionType, InstanceStatus, LagStatus, LagValue, OrderStatus,
+    PairMode, PgReplicaPairStatus, SeedingStatus, StorageStatus,
 };
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Mode;
-use pgpair_core::report::{
-    FailoverCause, FailoverReport, FailoverStep, InstanceReport, Lag, PostgresState, Role,
-};
+use pgpair_core::report::{InstanceReport, Lag, PostgresState, Role};
 
-use crate::decide::Plan;
+use crate::decide::{OrderTold, Plan, Stage};
 use crate::observed::{Observed, ReportView, SeedState};
 pub use conditions::{degraded, merge};
 pub use worth::is_worth_a_write;
@@ -37,6 +37,7 @@ pub fn compute(
     generation: Option<i64>,
     observed: &Observed,
     plan: &Plan,
+    order: Option<&OrderTold>,
     old: &PgReplicaPairStatus,
 ) -> PgReplicaPairStatus {
     let mut status = PgReplicaPairStatus { observed_generation: generation, ..old.clone() };
@@ -58,11 +59,18 @@ pub fn compute(
         status.lag = report.standby.as_ref().map(lag);
     }
     status.archive = InstanceId::ALL.into_iter().filter_map(|i| archive(name, i, observed, old)).collect();
+    status.storage = InstanceId::ALL.into_iter().filter_map(|i| storage(name, i, observed, old)).collect();
     status.seeding = InstanceId::ALL.into_iter().find_map(|i| seeding(name, i, observed, old));
-    if let Some(failover) = newest_failover(name, observed, old) {
+    if let Some(failover) = failover::newest(name, observed, old) {
         status.last_failover = Some(failover);
     }
-    let conditions = conditions::compute(name, observed, plan, &status);
+    status.rpo = estimate::rpo(observed, &status);
+    status.rto = estimate::rto(observed, &status);
+    status.certificates = certificates(observed);
+    if let Some(told) = order {
+        status.order = Some(order_status(name, told, observed.now, old.order.as_ref()));
+    }
+    let conditions = conditions::compute(name, observed, plan, &status, &old.conditions);
     status.conditions = merge(&old.conditions, conditions, generation, observed.now);
     status
 }
@@ -85,6 +93,10 @@ fn instance(
         state: unreported_state(&seen.report, seeding).into(),
         ..InstanceStatus::default()
     };
+    if let Some(known) = &seen.known {
+        status.incarnation = Some(known.incarnation.to_string());
+        status.incarnation_node = Some(known.node.clone());
+    }
     match seen.report.recent() {
         Some(report) => {
             fill_instance(&mut status, report);
@@ -96,6 +108,8 @@ fn instance(
         None => {
             (status.timeline, status.flush_lsn) = (before.timeline, before.flush_lsn);
             (status.replay_lsn, status.receive_lsn) = (before.replay_lsn, before.receive_lsn);
+            (status.config_generation, status.pending_restart) =
+                (before.config_generation, before.pending_restart);
         }
     }
     status
@@ -131,15 +145,12 @@ fn fill_instance(status: &mut InstanceStatus, report: &InstanceReport) {
     status.replay_lsn = postgres.replay_lsn.map(|l| l.to_string());
     status.receive_lsn = status.flush_lsn.clone().filter(|_| postgres.state == PostgresState::Standby);
     status.refusal = report.authority.refusal.clone();
+    status.config_generation = Some(report.config_generation).filter(|g| *g > 0);
+    status.pending_restart.clone_from(&report.pending_restart);
 }
 
 fn lag(standby: &pgpair_core::report::StandbyLag) -> LagStatus {
-    let value = |lag: Option<Lag>| {
-        lag.map(|l| LagValue {
-            bytes: number(l.bytes),
-            seconds: Duration::from_millis(l.millis).as_secs_f64(),
-        })
-    };
+    let value = |lag: Option<Lag>| lag.map(lag_value);
     let summary = match (standby.streaming, standby.total) {
         (_, Some(total)) if total.millis < 1000 => bytes(total.bytes),
         (_, Some(total)) => format!("{}, {} s", bytes(total.bytes), total.millis / 1000),
@@ -152,6 +163,10 @@ fn lag(standby: &pgpair_core::report::StandbyLag) -> LagStatus {
         replay: value(standby.replay),
         total: value(standby.total),
     }
+}
+
+fn lag_value(lag: Lag) -> LagValue {
+    LagValue { bytes: number(lag.bytes), seconds: Duration::from_millis(lag.millis).as_secs_f64() }
 }
 
 fn archive(
@@ -199,54 +214,50 @@ fn seeding(
     })
 }
 
-fn newest_failover(
+fn storage(
     name: &PairName,
+    i: InstanceId,
     observed: &Observed,
     old: &PgReplicaPairStatus,
-) -> Option<FailoverStatus> {
-    let known = old.last_failover.as_ref().map_or(-1, |f| f.term);
-    InstanceId::ALL
-        .into_iter()
-        .filter_map(|i| Some((i, observed.instance(i).report.recent()?.last_failover.as_ref()?)))
-        .filter(|(_, f)| i64::from(f.term.0) >= known)
-        // Told when it is complete, so that its Event has the steps.
-        .filter(|(_, f)| f.steps.iter().any(|(step, _)| *step == FailoverStep::Promoted))
-        .max_by_key(|(_, f)| f.term)
-        .map(|(i, f)| failover(name, i, f))
+) -> Option<StorageStatus> {
+    let me = name.instance(i);
+    let Some(report) = observed.instance(i).report.recent() else {
+        return old.storage.iter().find(|s| s.instance == me).cloned();
+    };
+    let space = &report.space;
+    let status = StorageStatus {
+        instance: me,
+        data_bytes: space.data_bytes.map(number),
+        data_free_bytes: space.data_free.map(number),
+        archive_bytes: space.archive_bytes.map(number),
+        archive_free_bytes: space.archive_free.map(number),
+        full_in_seconds: space.full_in_seconds.map(number),
+    };
+    // An agent that knows nothing has nothing to show.
+    (status.data_bytes.is_some() || status.archive_bytes.is_some()).then_some(status)
 }
 
-fn failover(name: &PairName, to: InstanceId, report: &FailoverReport) -> FailoverStatus {
-    let start = report.steps.first().map(|(_, at)| *at);
-    let last = report.steps.last().map(|(_, at)| *at);
-    let time = |ms: i64| Timestamp::from_millisecond(ms).ok().map(MicroTime);
-    let steps = report.steps.iter().filter_map(|(step, at)| {
-        Some(FailoverStepStatus { step: step_name(*step).into(), at: time(*at)?, offset_ms: at - start? })
-    });
-    FailoverStatus {
-        term: i64::from(report.term.0),
-        cause: match report.cause {
-            FailoverCause::PromiseLapsed => "PromiseLapsed",
-            FailoverCause::Resigned => "Resigned",
-            FailoverCause::Evidence => "Evidence",
-        }
-        .into(),
-        from: name.instance(to.peer()),
-        to: name.instance(to),
-        started_at: start.and_then(time),
-        steps: steps.collect(),
-        gap_estimate_seconds: start.zip(last).map(|(a, b)| (b - a) as f64 / 1000.0),
-    }
+fn certificates(observed: &Observed) -> Vec<CertificateStatus> {
+    let status = |(secret, end): &(String, Timestamp)| CertificateStatus {
+        secret: secret.clone(),
+        not_after: Time(Timestamp::from_second(end.as_second()).unwrap_or(*end)),
+    };
+    observed.certificates.iter().map(status).collect()
 }
 
-fn step_name(step: FailoverStep) -> &'static str {
-    match step {
-        FailoverStep::LastHeartbeat => "LastHeartbeat",
-        FailoverStep::Noticed => "Noticed",
-        FailoverStep::CasSent => "CasSent",
-        FailoverStep::CasWon => "CasWon",
-        FailoverStep::TriggerFile => "TriggerFile",
-        FailoverStep::Promoted => "Promoted",
-        FailoverStep::Endpoint => "Endpoint",
+fn order_status(name: &PairName, told: &OrderTold, now: Timestamp, old: Option<&OrderStatus>) -> OrderStatus {
+    // What was announced may be sent any time from then on.
+    let announced = (told.reason == Stage::Announced).then(|| told.id.clone());
+    OrderStatus {
+        id: told.id.clone(),
+        kind: told.kind.to_owned(),
+        instance: told.instance.map(|i| name.instance(i)),
+        state: told.state,
+        reason: Some(told.reason.as_str().to_owned()),
+        message: Some(told.message.clone()),
+        time: Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
+        estimated_loss: told.estimated_loss.map(lag_value),
+        last_sent: announced.or_else(|| old.and_then(|o| o.last_sent.clone())),
     }
 }
 
@@ -256,7 +267,8 @@ fn number(n: u64) -> i64 {
 }
 
 /// Bytes for the eye, such as `48 MiB`.
-fn bytes(n: u64) -> String {
+#[must_use]
+pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let unit = (0..UNITS.len()).rev().find(|u| n >> (10 * u) > 0).unwrap_or(0);
     format!("{} {}", n >> (10 * unit), UNITS[unit])

@@ -1,15 +1,23 @@
 //! Where the Services without selector lead.
 
+use std::time::Duration;
+
+use pgpair_core::config::Durability;
 use pgpair_core::ids::InstanceId;
-use pgpair_core::report::PostgresState;
+use pgpair_core::record::Mode;
+use pgpair_core::report::{FailoverStep, PostgresState};
 
 use crate::build::services::Target;
 use crate::observed::{InstanceObserved, Observed, SliceView};
 
-/// A standby leaves the read-only Service when it is further behind than this.
-const RO_LEAVE_BYTES: u64 = 64 * 1024 * 1024;
-/// It comes back when it is this close; less than [`RO_LEAVE_BYTES`], so that it does not flap.
-const RO_ENTER_BYTES: u64 = 16 * 1024 * 1024;
+/// A standby that left the read-only Service for its lag comes back at this part of the limit, so that it does not flap.
+const RO_ENTER_DIVISOR: u64 = 4;
+/// The promoting agent writes the read-write slice itself. The operator puts it right when it was found wrong so often,
+const REPAIR_AFTER_TIMES: u32 = 3;
+/// and for so long although the agent says that it has written it,
+const REPAIR_TOLD: Duration = Duration::from_secs(2);
+/// or for so long without that word: an agent that was started again has none.
+const REPAIR_UNTOLD: Duration = Duration::from_secs(15);
 
 /// The read-write slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +28,7 @@ pub enum RwPlan {
     Create,
     /// It leads elsewhere; the promoting agent may be about to write it, so look again first.
     Suspect,
-    /// It has led elsewhere for two observations: put it right.
+    /// It has led elsewhere for long enough: put it right.
     Repair(InstanceId, Target),
 }
 
@@ -33,17 +41,47 @@ pub enum RoPlan {
     Set(Option<Target>),
 }
 
+/// The slice of `NAME-r`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnyPlan {
+    /// It is right.
+    Keep,
+    /// Lead it to these.
+    Set(Vec<Target>),
+}
+
 pub(super) fn decide_rw(observed: &Observed) -> RwPlan {
     let SliceView::Present(addresses) = &observed.rw else { return RwPlan::Create };
     let Some(primary) = observed.serving_primary() else { return RwPlan::Keep };
     let Some(target) = target(observed.instance(primary)) else { return RwPlan::Keep };
-    if leads_to(addresses, &target) {
-        RwPlan::Keep
-    } else if observed.rw_mismatches == 0 {
-        RwPlan::Suspect
-    } else {
-        RwPlan::Repair(primary, target)
+    if leads_to(addresses, &target) || !admits_clients(observed, primary) {
+        return RwPlan::Keep;
     }
+    let long = if says_endpoint_done(observed, primary) { REPAIR_TOLD } else { REPAIR_UNTOLD };
+    // This observation is one more.
+    if observed.rw_mismatch.times + 1 >= REPAIR_AFTER_TIMES && observed.rw_mismatch.lasting >= long {
+        RwPlan::Repair(primary, target)
+    } else {
+        RwPlan::Suspect
+    }
+}
+
+/// Whether the primary's agent lets clients in. Until then it keeps the endpoint away on purpose: what clients would see
+/// could still be lost.
+fn admits_clients(observed: &Observed, primary: InstanceId) -> bool {
+    let Some(record) = observed.record() else { return false };
+    let standby = observed.instance(primary).report.fresh().and_then(|r| r.standby.as_ref());
+    record.durability == Durability::Async
+        || (record.durability == Durability::Sync && record.mode == Mode::Solo)
+        || standby.is_some_and(|s| s.synchronous)
+}
+
+fn says_endpoint_done(observed: &Observed, primary: InstanceId) -> bool {
+    let term = observed.record().map(|r| r.term);
+    let failover = observed.instance(primary).report.fresh().and_then(|r| r.last_failover.as_ref());
+    failover.is_some_and(|f| {
+        Some(f.term) == term && f.steps.iter().any(|(step, _)| *step == FailoverStep::Endpoint)
+    })
 }
 
 pub(super) fn decide_ro(observed: &Observed) -> RoPlan {
@@ -58,6 +96,36 @@ pub(super) fn decide_ro(observed: &Observed) -> RoPlan {
     }
 }
 
+/// Every instance that answers queries. One that misses an answer stays until its silence lasts. Nothing is written while
+/// the primary changes: kube-proxy would carry that out first, and hold back the change that clients wait for.
+pub(super) fn decide_any(observed: &Observed, rw: &RwPlan) -> AnyPlan {
+    if matches!(observed.any, SliceView::Present(_)) && is_changing(observed, rw) {
+        return AnyPlan::Keep;
+    }
+    let now: &[String] = match &observed.any {
+        SliceView::Present(addresses) => addresses,
+        SliceView::Missing => &[],
+    };
+    let serves = |i: InstanceId| match observed.instance(i).report.recent()?.postgres.state {
+        PostgresState::Standby => target(observed.instance(i)),
+        PostgresState::Primary if observed.serving_primary() == Some(i) => target(observed.instance(i)),
+        PostgresState::Primary => target(observed.instance(i)).filter(|t| now.contains(&t.ip)),
+        PostgresState::Down | PostgresState::Starting | PostgresState::Promoting => None,
+    };
+    let targets: Vec<Target> = InstanceId::ALL.into_iter().filter_map(serves).collect();
+    let right =
+        matches!(&observed.any, SliceView::Present(_)) && now.iter().eq(targets.iter().map(|t| &t.ip));
+    if right { AnyPlan::Keep } else { AnyPlan::Set(targets) }
+}
+
+/// A primary is about to be replaced, to be promoted, or to get its endpoint.
+fn is_changing(observed: &Observed, rw: &RwPlan) -> bool {
+    let soon = observed.record().is_some_and(|r| {
+        r.mode == Mode::Paired || observed.instance(r.primary.instance).report.fresh().is_some()
+    });
+    *rw != RwPlan::Keep || (observed.serving_primary().is_none() && soon)
+}
+
 /// The standby while it is close enough, else the primary, else a standby whose primary is gone.
 fn read_target(observed: &Observed, now: &[String]) -> Option<Target> {
     let record = observed.record()?;
@@ -67,7 +135,8 @@ fn read_target(observed: &Observed, now: &[String]) -> Option<Target> {
     let Some(primary) = observed.serving_primary() else { return standby_target };
     let lag = observed.instance(primary).report.fresh().and_then(|r| r.standby.as_ref());
     let enters = standby_target.as_ref().filter(|t| {
-        let limit = if leads_to(now, t) { RO_LEAVE_BYTES } else { RO_ENTER_BYTES };
+        let leave = observed.config.read_lag_bytes;
+        let limit = if leads_to(now, t) { leave } else { leave / RO_ENTER_DIVISOR };
         lag.is_some_and(|l| l.streaming && l.total.is_some_and(|total| total.bytes <= limit))
     });
     enters.cloned().or_else(|| target(observed.instance(primary)))

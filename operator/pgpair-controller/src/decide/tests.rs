@@ -1,8 +1,10 @@
 use pgpair_core::ids::InstanceId::{self, A, B};
 
+use std::time::Duration;
+
 use super::*;
 use crate::fixtures::{empty, ip, lag, now, pod, record, report, steady};
-use crate::observed::{InstanceObserved, ReportView, SliceView};
+use crate::observed::{InstanceObserved, Mismatch, ReportView, SliceView};
 use pgpair_core::report::PostgresState;
 
 fn plan_of(replicas: i32, seed: u32) -> Option<InstancePlan> {
@@ -58,7 +60,8 @@ fn a_pair_as_it_should_be_gets_a_plan_without_steps() {
     let plan = decide(&steady());
     assert!(plan.settled);
     assert_eq!((plan.a, plan.b), (plan_of(1, 0), plan_of(1, 1)));
-    assert_eq!((plan.rw, plan.ro), (RwPlan::Keep, RoPlan::Keep));
+    assert_eq!((&plan.rw, &plan.ro, &plan.any), (&RwPlan::Keep, &RoPlan::Keep, &AnyPlan::Keep));
+    assert!(plan.is_idle() && plan.evidence.is_empty() && plan.configure.is_empty());
     assert!(plan.notices.is_empty() && plan.delete_jobs.is_empty() && plan.create_job.is_none());
 }
 
@@ -153,7 +156,7 @@ fn a_primary_at_zero_replicas_runs_again_once_its_copy_has_let_go() {
 #[test]
 fn two_copies_never_run_at_once() {
     let mut observed = steady().solo().b_waits_for(1, &[]);
-    observed.a.jobs = vec![SeedJob { number: 4, state: SeedState::Running, progress: None }];
+    observed.a.jobs = vec![SeedJob { number: 4, state: SeedState::Running, progress: None, failure: None }];
     assert_eq!(decide(&observed).create_job, None);
 }
 
@@ -168,21 +171,59 @@ fn a_stateful_set_that_somebody_deleted_comes_back_running() {
     );
 }
 
+fn mismatch(times: u32, seconds: u64) -> Mismatch {
+    Mismatch { times, lasting: Duration::from_secs(seconds) }
+}
+
 #[test]
-fn the_write_service_is_put_right_only_when_seen_wrong_twice() {
+fn the_write_service_is_put_right_only_when_seen_wrong_often_and_long() {
     let mut observed = steady();
     observed.rw = SliceView::Present(vec![ip(B)]);
-    assert_eq!(decide(&observed).rw, RwPlan::Suspect);
-    observed.rw_mismatches = 1;
+    for (seen, what) in [(mismatch(0, 0), "once"), (mismatch(9, 14), "often"), (mismatch(1, 60), "twice")] {
+        observed.rw_mismatch = seen;
+        assert_eq!(decide(&observed).rw, RwPlan::Suspect, "{what}");
+    }
+    observed.rw_mismatch = mismatch(2, 15);
     let RwPlan::Repair(A, target) = decide(&observed).rw else { panic!("not repaired") };
     assert_eq!(target.ip, ip(A));
+    assert_eq!(decide(&observed).notices, [Notice::EndpointRepaired(A)]);
+}
+
+#[test]
+fn an_agent_that_says_that_it_has_written_the_write_service_is_given_less_time() {
+    let mut observed = steady();
+    observed.rw = SliceView::Present(vec![ip(B)]);
+    observed.rw_mismatch = mismatch(2, 2);
+    assert_eq!(decide(&observed).rw, RwPlan::Suspect);
+    let mut report = report(A, PostgresState::Primary);
+    report.last_failover = Some(pgpair_core::report::FailoverReport {
+        term: Term(3),
+        cause: pgpair_core::report::FailoverCause::Resigned,
+        steps: vec![(pgpair_core::report::FailoverStep::Endpoint, 1)],
+    });
+    observed.a.report = ReportView::Fresh(Box::new(report));
+    assert!(matches!(decide(&observed).rw, RwPlan::Repair(A, _)));
+}
+
+#[test]
+fn a_primary_that_keeps_clients_out_keeps_its_endpoint_away_too() {
+    let mut observed = steady();
+    observed.rw = SliceView::Present(Vec::new());
+    observed.rw_mismatch = mismatch(9, 60);
+    let mut report = report(A, PostgresState::Primary);
+    if let Some(standby) = &mut report.standby {
+        standby.synchronous = false;
+    }
+    observed.a.report = ReportView::Fresh(Box::new(report));
+    assert_eq!(decide(&observed).rw, RwPlan::Keep, "its commits wait for a standby that has not confirmed");
+    assert!(matches!(decide(&observed.solo()).rw, RwPlan::Repair(A, _)), "alone, it waits for nobody");
 }
 
 #[test]
 fn the_write_service_is_never_led_to_an_instance_that_does_not_say_that_it_serves() {
     let mut observed = steady();
     observed.rw = SliceView::Present(vec![ip(B)]);
-    observed.rw_mismatches = 5;
+    observed.rw_mismatch = mismatch(9, 60);
     assert_eq!(decide(&observed.clone().a_silent()).rw, RwPlan::Keep);
     let with = |change: fn(&mut pgpair_core::report::InstanceReport)| {
         let mut observed = observed.clone();
@@ -224,6 +265,58 @@ fn reading_moves_to_the_primary_when_the_standby_is_far_behind_and_back_when_it_
 #[test]
 fn reading_goes_on_at_the_standby_while_there_is_no_primary() {
     assert_eq!(decide(&steady().a_silent()).ro, RoPlan::Keep);
+}
+
+#[test]
+fn the_service_of_all_leads_to_each_instance_that_answers_and_one_missed_answer_is_not_news() {
+    let ips = |plan: AnyPlan| match plan {
+        AnyPlan::Set(targets) => Some(targets.into_iter().map(|t| t.ip).collect::<Vec<_>>()),
+        AnyPlan::Keep => None,
+    };
+    let mut missed = steady();
+    missed.a.report = ReportView::Stale(Box::new(report(A, PostgresState::Primary)));
+    assert_eq!(ips(decide(&missed).any), None);
+    assert_eq!(ips(decide(&steady().a_silent()).any), None, "not while b may be promoted");
+    assert_eq!(ips(decide(&steady().solo().a_silent()).any), Some(vec![ip(B)]));
+    let mut moving = steady();
+    moving.rw = SliceView::Present(vec![ip(B)]);
+    moving.any = SliceView::Present(vec![ip(A)]);
+    assert_eq!(ips(decide(&moving).any), None, "not before the write service leads to the primary");
+    let mut starting = steady();
+    starting.b.report = ReportView::Fresh(Box::new(report(B, PostgresState::Starting)));
+    assert_eq!(ips(decide(&starting).any), Some(vec![ip(A)]));
+    assert_eq!(ips(decide(&empty()).any), Some(Vec::new()), "it is made");
+}
+
+#[test]
+fn an_agent_with_older_settings_than_the_spec_is_given_the_new_ones() {
+    let mut observed = steady();
+    observed.config.generation = 4;
+    assert_eq!(decide(&observed).configure, [A, B]);
+    assert!(!decide(&observed).is_idle());
+    assert_eq!(decide(&observed.a_silent()).configure, [B], "one that does not answer cannot be told");
+}
+
+#[test]
+fn data_of_an_earlier_pair_is_told_and_left_alone() {
+    let mut observed = steady();
+    let mut foreign = report(A, PostgresState::Down);
+    foreign.authority.refusal = Some("ForeignRecord".into());
+    observed.a.report = ReportView::Fresh(Box::new(foreign));
+    observed.lease = LeaseView::Present(Record::initial());
+    observed.b = InstanceObserved::default();
+    let plan = decide(&observed);
+    assert_eq!(plan.problems, [Problem::ForeignData(A, Some(SystemIdentifier(99)))]);
+    assert_eq!((plan.create_lease, plan.create_job, plan.a), (false, None, plan_of(1, 0)));
+}
+
+#[test]
+fn nothing_rests_on_a_record_of_some_seconds_ago_but_that_all_is_well() {
+    let mut observed = steady();
+    observed.lease_is_recent = true;
+    assert!(decide(&observed).is_idle());
+    assert!(!decide(&observed.clone().a_silent()).is_idle());
+    assert!(!decide(&observed.b_needs(Need::Seed)).is_idle());
 }
 
 #[test]

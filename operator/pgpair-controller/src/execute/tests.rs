@@ -58,9 +58,11 @@ async fn a_new_pair_gets_all_its_objects_and_the_stateful_sets_last() {
         ("RoleBinding", 1),
         ("Service", 4),
         ("PersistentVolumeClaim", 4),
-        ("Secret", 5),
+        ("Secret", 6),
         ("Lease", 1),
-        ("EndpointSlice", 2),
+        ("EndpointSlice", 3),
+        ("ConfigMap", 1),
+        ("PodDisruptionBudget", 1),
         ("StatefulSet", 2),
         ("Job", 0),
     ];

@@ -26,14 +26,14 @@ async fn writes(answers: Answers, old: &PgReplicaPairStatus, observed: &Observed
     let (client, server) = mock_api(answers);
     let ctx = context(client);
     let requests = Requests::new(ctx.client.clone(), "shop", ctx.metrics.clone());
-    let new = compute(&name(), Some(3), observed, &decide(observed), old);
+    let new = compute(&name(), Some(3), observed, &decide(observed), None, old);
     write(&pair(json!({})), &requests, &mut Memory::default(), &ctx, old, new).await.unwrap();
     drop((ctx, requests));
     seen(server).await
 }
 
 fn status_of(observed: &Observed) -> PgReplicaPairStatus {
-    compute(&name(), Some(3), observed, &decide(observed), &PgReplicaPairStatus::default())
+    compute(&name(), Some(3), observed, &decide(observed), None, &PgReplicaPairStatus::default())
 }
 
 #[tokio::test]

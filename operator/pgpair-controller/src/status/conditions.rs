@@ -1,9 +1,13 @@
 //! Conditions: each from its own facts; the transition time moves only with the status.
 
+mod pending;
+mod protection;
+mod storage;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use pgpair_api::names::PairName;
-use pgpair_api::status::{ConditionType, PairMode, PgReplicaPairStatus, Reason};
+use pgpair_api::status::{ConditionType, PgReplicaPairStatus, Reason};
 use pgpair_core::ids::{InstanceId, Term};
 
 use crate::decide::{Blocked, Plan, Problem};
@@ -35,12 +39,15 @@ pub(super) fn compute(
     observed: &Observed,
     plan: &Plan,
     status: &PgReplicaPairStatus,
+    old: &[Condition],
 ) -> Vec<Draft> {
     vec![
         ready(name, observed),
-        failover_ready(observed, status),
+        protection::failover_ready(name, observed, status),
         archive_healthy(name, observed),
+        storage::storage_healthy(name, observed, old),
         seeding(name, observed, plan),
+        pending::update_pending(name, plan, observed),
         problem(name, observed, plan),
     ]
 }
@@ -73,22 +80,6 @@ fn ready(name: &PairName, observed: &Observed) -> Draft {
         }
         Some(_) => draft(type_, false, Reason::Bootstrapping, "the first data directory is being made"),
         None => draft(type_, false, Reason::Bootstrapping, "the record is not there yet"),
-    }
-}
-
-fn failover_ready(observed: &Observed, status: &PgReplicaPairStatus) -> Draft {
-    let type_ = ConditionType::FailoverReady;
-    if observed.record().is_none() {
-        return draft(type_, None, Reason::Unknown, "the record cannot be read");
-    }
-    match status.mode {
-        Some(PairMode::Paired) => draft(type_, true, Reason::Paired, "the standby may take over"),
-        _ => draft(
-            type_,
-            false,
-            Reason::Solo,
-            "the primary goes on alone: nobody takes over by itself until a standby has caught up",
-        ),
     }
 }
 
@@ -138,7 +129,7 @@ fn seeding(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
 }
 
 fn seed_failed(name: &PairName, i: InstanceId, n: u32, why: &str) -> String {
-    format!("job {} failed and is tried again later; see the log of its pod: {why}", name.seed_job(i, n))
+    format!("job {} failed and is tried again, later each time: {why}", name.seed_job(i, n))
 }
 
 fn problem(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
@@ -168,6 +159,20 @@ fn describe(name: &PairName, problem: &Problem) -> (Reason, String) {
             format!("lease {} is not a record: {why}; somebody changed it: put it back", name.lease()),
         ),
         Problem::SeedFailed(i, n, why) => (Reason::SeedFailed, seed_failed(name, *i, *n, why)),
+        Problem::ForeignData(i, system) => {
+            let system = system.map(|id| format!(" (system identifier {id})")).unwrap_or_default();
+            (
+                Reason::ForeignData,
+                format!(
+                    "volume {} holds data of an earlier pair of this name{system}: nothing is done with it. If it is not needed, \
+                     delete this pair and the claims {} and {}, then create the pair again; if it is, delete this pair, \
+                     read the data with a pod of your own that mounts the claim, and create the pair under another name",
+                    name.data_claim(*i),
+                    name.data_claim(*i),
+                    name.archive_claim(*i),
+                ),
+            )
+        }
         Problem::RebuildBlocked(i, blocked) => {
             let why = match blocked {
                 Blocked::IsPrimary => "the record names it as primary",

@@ -10,7 +10,7 @@ use crate::decide::decide;
 use crate::events::of_change;
 use crate::fixtures::{empty, lag as lag_of, name, now, report, steady};
 use crate::observed::{SeedJob, SeedProgress};
-use pgpair_core::report::Need;
+use pgpair_core::report::{FailoverCause, FailoverReport, FailoverStep, Need};
 
 fn status_of(observed: &Observed) -> PgReplicaPairStatus {
     over(&PgReplicaPairStatus::default(), observed)
@@ -18,7 +18,7 @@ fn status_of(observed: &Observed) -> PgReplicaPairStatus {
 
 /// As the next reconcile sees it: written to the API server and read back.
 fn over(old: &PgReplicaPairStatus, observed: &Observed) -> PgReplicaPairStatus {
-    let status = compute(&name(), Some(3), observed, &decide(observed), old);
+    let status = compute(&name(), Some(3), observed, &decide(observed), None, old);
     serde_json::from_value(serde_json::to_value(status).unwrap()).unwrap()
 }
 
@@ -72,10 +72,10 @@ fn an_idle_pair_causes_no_write_however_long_it_idles() {
 fn a_failover_with_milliseconds_is_written_once() {
     let observed = with_primary(failover_of_term_3);
     let old = status_of(&steady());
-    let new = compute(&name(), Some(3), &observed, &decide(&observed), &old);
+    let new = compute(&name(), Some(3), &observed, &decide(&observed), None, &old);
     assert!(is_worth_a_write(&old, &new, JUST_NOW));
     let stored = over(&old, &observed);
-    let again = compute(&name(), Some(3), &observed, &decide(&observed), &stored);
+    let again = compute(&name(), Some(3), &observed, &decide(&observed), None, &stored);
     assert!(!is_worth_a_write(&stored, &again, LONG_AGO), "what was read back counts as the same");
 }
 
@@ -128,7 +128,7 @@ fn the_progress_of_a_copy_is_written_in_steps() {
         let mut observed = steady().solo().b_waits_for(1, &[(1, SeedState::Running)]);
         let progress =
             Some(SeedProgress { done_bytes: percent, total_bytes: Some(100), percent: Some(percent as f64) });
-        observed.b.jobs = vec![SeedJob { number: 1, state: SeedState::Running, progress }];
+        observed.b.jobs = vec![SeedJob { number: 1, state: SeedState::Running, progress, failure: None }];
         observed
     };
     let old = status_of(&at(10));
@@ -186,4 +186,241 @@ fn a_status_without_a_report_has_no_zeros() {
         json!({"name": "orders-a", "role": "Unknown", "ready": false, "state": "NeverSeen"})
     );
     assert!(status.get("lag").is_none() && status.get("term").is_none());
+}
+
+fn told(observed: &Observed, type_: ConditionType) -> (String, String) {
+    let status = status_of(observed);
+    let condition = condition(&status, type_).unwrap();
+    (condition.status.clone(), condition.reason.clone())
+}
+
+#[test]
+fn why_the_standby_may_not_take_over_is_told_with_its_number() {
+    let lagging = |bytes| {
+        let mut observed = with_primary(|r| r.standby = Some(lag_of(bytes))).solo();
+        observed.config.max_lag_bytes = 16 << 20;
+        observed
+    };
+    let status = status_of(&lagging(48 << 20));
+    let far = condition(&status, ConditionType::FailoverReady).unwrap();
+    assert_eq!((far.status.as_str(), far.reason.as_str()), ("False", "StandbyLags"));
+    assert!(far.message.contains("orders-b lags 48 MiB over maxLag 16 MiB"), "{}", far.message);
+    let reason = |observed: &Observed| told(observed, ConditionType::FailoverReady).1;
+    assert_eq!(reason(&lagging(1 << 20)), "StandbyCatchesUp");
+    assert_eq!(
+        reason(&with_primary(|r| r.standby.as_mut().unwrap().streaming = false).solo()),
+        "StandbyNotStreaming"
+    );
+    let seeding = steady().solo().b_waits_for(1, &[(1, SeedState::Running)]);
+    assert_eq!(reason(&seeding), "StandbySeeding");
+    let mut gone = steady().solo();
+    gone.b.report = ReportView::Unreachable;
+    assert_eq!(reason(&gone), "StandbyNotRunning");
+    let mut fenced = steady().solo();
+    let mut down = report(B, PostgresState::Down);
+    down.authority.refusal = Some("Fenced".into());
+    fenced.b.report = ReportView::Fresh(Box::new(down));
+    assert_eq!(reason(&fenced), "Fenced");
+    let mut by_hand = steady();
+    by_hand.config.automatic = false;
+    assert_eq!(told(&by_hand, ConditionType::FailoverReady), ("False".into(), "AutomaticOff".into()));
+}
+
+#[test]
+fn a_lag_that_moves_does_not_write_the_message_of_the_condition_each_time() {
+    let at = |mib: u64| with_primary(|r| r.standby = Some(lag_of(mib << 20))).solo();
+    let old = status_of(&at(48));
+    assert!(!is_worth_a_write(&old, &over(&old, &at(50)), LONG_AGO));
+    assert!(is_worth_a_write(&old, &over(&old, &at(1)), JUST_NOW), "another reason");
+}
+
+#[test]
+fn what_a_loss_would_cost_is_told_honestly() {
+    use pgpair_api::status::RpoBasis::{Lag, NotProtected, Synchronous, Unknown};
+    let rpo = |observed: &Observed| status_of(observed).rpo.map(|r| (r.basis, r.bytes)).unwrap();
+    assert_eq!(rpo(&steady()), (Synchronous, Some(0)));
+    let behind = with_primary(|r| r.standby = Some(lag_of(4096)));
+    let mut asynchronous = behind.clone();
+    if let crate::observed::LeaseView::Present(record) = &mut asynchronous.lease {
+        record.durability = pgpair_core::config::Durability::Async;
+    }
+    assert_eq!(rpo(&asynchronous), (Lag, Some(4096)));
+    assert_eq!(rpo(&behind.clone().solo()), (NotProtected, Some(4096)));
+    assert_eq!(rpo(&steady().a_silent()), (Unknown, None));
+    let causes = |observed: &Observed| {
+        let rto = status_of(observed).rto.unwrap_or_default();
+        rto.estimates.into_iter().map(|e| (e.cause, e.seconds)).collect::<Vec<_>>()
+    };
+    let expected =
+        [("PostgresKilled", 0.5), ("PodDeleted", 1.0), ("ContainerKilled", 0.7), ("NodeLost", 5.6)];
+    assert_eq!(causes(&steady()), expected.map(|(c, s)| (c.to_owned(), s)));
+    assert_eq!(causes(&steady().solo()), []);
+    let mut by_hand = steady();
+    by_hand.config.automatic = false;
+    assert_eq!(causes(&by_hand), []);
+}
+
+fn rejoined(mut observed: Observed, term: u32, bytes: u64) -> Observed {
+    let mut standby = report(B, PostgresState::Standby);
+    standby.rejoin = Some(pgpair_core::report::RejoinReport {
+        term: Term(term),
+        how: pgpair_core::report::RejoinKind::Rewound,
+        branch_bytes: bytes,
+        branch: Some((Lsn(0x500_0000), Lsn(0x500_0000 + bytes))),
+    });
+    observed.b.report = ReportView::Fresh(Box::new(standby));
+    observed
+}
+
+#[test]
+fn what_a_failover_lost_is_not_known_until_the_old_primary_tells_it() {
+    let before = over(&status_of(&steady()), &with_primary(failover_of_term_3));
+    assert_eq!(before.last_failover.as_ref().unwrap().bytes_lost, None);
+    let other = over(&before, &rejoined(with_primary(failover_of_term_3), 2, 96));
+    assert_eq!(other.last_failover.as_ref().unwrap().bytes_lost, None, "that was another failover");
+    let after = over(&before, &rejoined(with_primary(failover_of_term_3), 3, 96));
+    let failover = after.last_failover.clone().unwrap();
+    assert_eq!((failover.bytes_lost, failover.rejoin.as_deref()), (Some(96), Some("Rewound")));
+    assert_eq!(
+        (failover.lost_from.as_deref(), failover.lost_to.as_deref()),
+        (Some("0/5000000"), Some("0/5000060"))
+    );
+    assert_eq!(after.rpo.as_ref().unwrap().last_measured_bytes, Some(96));
+    let told: Vec<_> = of_change(&before, &after).into_iter().map(|t| t.shown).collect();
+    assert_eq!(told, ["LossMeasured"]);
+    let later = over(&after, &steady());
+    assert_eq!(later.last_failover, after.last_failover, "known once, known for good");
+}
+
+#[test]
+fn the_proof_that_opened_a_failover_is_named() {
+    let by_evidence = || {
+        with_primary(|r| {
+            failover_of_term_3(r);
+            if let Some(f) = &mut r.last_failover {
+                f.cause = FailoverCause::Evidence;
+            }
+        })
+    };
+    let evidence = |observed: &Observed| status_of(observed).last_failover.unwrap().evidence;
+    assert_eq!(evidence(&by_evidence()).as_deref(), Some("VolumeLock"));
+    let mut ours = by_evidence();
+    let (by, dead) = (pgpair_core::ids::Incarnation(7), pgpair_core::ids::Incarnation(1));
+    let kind = pgpair_core::authority::messages::EvidenceKind::OutOfServiceTaint;
+    ours.taken.insert(crate::observed::Taken::new(by, dead, kind));
+    assert_eq!(evidence(&ours).as_deref(), Some("OutOfServiceTaint"));
+    assert_eq!(evidence(&with_primary(failover_of_term_3)), None);
+}
+
+fn with_space(free: u64, full_in: Option<u64>) -> Observed {
+    with_primary(|r| (r.space.data_free, r.space.full_in_seconds) = (Some(free << 20), full_in))
+}
+
+#[test]
+fn space_is_told_before_it_ends_and_does_not_flap() {
+    let health = |old: &PgReplicaPairStatus, observed: &Observed| {
+        let status = over(old, observed);
+        let told =
+            condition(&status, ConditionType::StorageHealthy).map(|c| (c.status.clone(), c.reason.clone()));
+        (told.unwrap().1, status)
+    };
+    let fresh = PgReplicaPairStatus::default();
+    assert_eq!(health(&fresh, &with_space(6000, None)).0, "SpaceLeft");
+    let (reason, low) = health(&fresh, &with_space(1023, None));
+    assert_eq!(reason, "SpaceLow", "below a tenth of 10 GiB");
+    assert_eq!(health(&low, &with_space(1100, None)).0, "SpaceLow", "not enough yet");
+    assert_eq!(health(&low, &with_space(1500, None)).0, "SpaceLeft");
+    let (reason, filling) = health(&fresh, &with_space(6000, Some(3 * 3600)));
+    assert_eq!(reason, "FillingUp");
+    assert_eq!(health(&filling, &with_space(6000, Some(5 * 3600))).0, "FillingUp");
+    assert_eq!(health(&fresh, &with_space(6000, Some(5 * 3600))).0, "SpaceLeft");
+    assert_eq!(of_change(&fresh, &low).iter().filter(|t| t.shown == "SpaceLow").count(), 1);
+}
+
+#[test]
+fn free_space_is_written_when_it_moved_far() {
+    let old = status_of(&with_space(6000, None));
+    assert!(!is_worth_a_write(&old, &over(&old, &with_space(5600, None)), LONG_AGO));
+    assert!(is_worth_a_write(&old, &over(&old, &with_space(5400, None)), LONG_AGO));
+    assert!(!is_worth_a_write(&old, &over(&old, &with_space(5400, None)), JUST_NOW));
+}
+
+#[test]
+fn what_of_the_spec_is_not_in_effect_is_told() {
+    assert_eq!(told(&steady(), ConditionType::UpdatePending), ("False".into(), "UpToDate".into()));
+    let mut configured = steady();
+    configured.config.generation = 4;
+    assert_eq!(told(&configured, ConditionType::UpdatePending), ("True".into(), "ConfigPending".into()));
+    let restart = with_primary(|r| r.pending_restart = vec!["shared_buffers".into()]).solo();
+    let status = status_of(&restart);
+    let pending = condition(&status, ConditionType::UpdatePending).unwrap();
+    assert_eq!(pending.reason, "RestartPending");
+    assert!(
+        pending.message.contains("shared_buffers")
+            && pending.message.contains("waits until the pair is Paired")
+    );
+    assert_eq!(status.instances[0].pending_restart, ["shared_buffers"]);
+}
+
+#[test]
+fn data_of_an_earlier_pair_is_told_with_what_to_do() {
+    let observed = with_primary(|r| {
+        r.postgres.state = PostgresState::Down;
+        r.authority.refusal = Some("ForeignRecord".into());
+    });
+    let status = status_of(&observed);
+    let degraded = condition(&status, ConditionType::Degraded).unwrap();
+    assert_eq!(degraded.reason, "ForeignData");
+    for words in ["data-orders-a-0", "archive-orders-a-0", "system identifier 99", "nothing is done with it"]
+    {
+        assert!(degraded.message.contains(words), "{words}: {}", degraded.message);
+    }
+}
+
+#[test]
+fn the_words_of_a_failed_copy_are_shown() {
+    let failed = SeedState::Failed { at: now(), message: "BackoffLimitExceeded".into() };
+    let mut observed = steady().solo().b_waits_for(1, &[(1, failed)]);
+    observed.b.jobs[0].failure = Some("the data directory belongs to the cluster 98".into());
+    let status = status_of(&observed);
+    let seeding = condition(&status, ConditionType::Seeding).unwrap();
+    assert!(seeding.message.contains("belongs to the cluster 98"), "{}", seeding.message);
+}
+
+#[test]
+fn an_order_is_told_step_by_step_and_counts_as_sent_when_it_is_announced() {
+    let told = |reason, state| crate::decide::OrderTold {
+        id: "x-1777636795".into(),
+        kind: "Switchover",
+        instance: Some(A),
+        state,
+        reason,
+        message: "m".into(),
+        estimated_loss: None,
+    };
+    use pgpair_api::status::OrderState::{Done, Running};
+    let write = |old: &PgReplicaPairStatus, told| {
+        compute(&name(), Some(3), &steady(), &decide(&steady()), Some(&told), old)
+    };
+    let old = status_of(&steady());
+    let announced = write(&old, told(Stage::Announced, Running));
+    assert_eq!(announced.order.as_ref().unwrap().last_sent.as_deref(), Some("x-1777636795"));
+    let accepted = write(&announced, told(Stage::Accepted, Running));
+    let done = write(&accepted, told(Stage::CarriedOut, Done));
+    assert_eq!(done.order.as_ref().unwrap().last_sent.as_deref(), Some("x-1777636795"));
+    let events = |a, b| of_change(a, b).into_iter().map(|t| t.shown).collect::<Vec<_>>();
+    assert_eq!(events(&old, &announced), ["OrderAnnounced"]);
+    assert_eq!(events(&announced, &accepted), Vec::<String>::new());
+    assert_eq!(events(&accepted, &done), ["OrderDone"]);
+    assert!(is_worth_a_write(&announced, &accepted, JUST_NOW));
+}
+
+#[test]
+fn each_quarter_of_a_copy_is_told() {
+    let at = |percent: i64| PgReplicaPairStatus {
+        seeding: Some(SeedingStatus { job: "j".into(), percent: Some(percent), ..SeedingStatus::default() }),
+        ..PgReplicaPairStatus::default()
+    };
+    let told = |a, b| of_change(&at(a), &at(b)).len();
+    assert_eq!([told(0, 24), told(24, 25), told(25, 49), told(30, 80), told(80, 100)], [0, 1, 0, 1, 0]);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgpair_api::status::{LagStatus, PgReplicaPairStatus};
+use pgpair_api::status::{ConditionType, LagStatus, PgReplicaPairStatus, StorageStatus};
 use pgpair_core::lsn::Lsn;
 
 /// Shortest time between writes that are made for moving numbers only.
@@ -11,8 +11,14 @@ const MOVING_INTERVAL: Duration = Duration::from_secs(10);
 const SEEDING_INTERVAL: Duration = Duration::from_secs(2);
 /// Progress of a base backup that is worth a write.
 const SEEDING_PERCENT: i64 = 5;
+/// Free space is worth a write when it has moved by one part in so many of its volume.
+const SPACE_DIVISOR: u64 = 20;
 /// A position is worth a write when it has moved this far: one WAL segment.
 const POSITION_STEP: u64 = 16 * 1024 * 1024;
+
+/// Conditions whose messages tell numbers that move: their status and reason decide about a write.
+const TELLS_NUMBERS: [ConditionType; 3] =
+    [ConditionType::FailoverReady, ConditionType::StorageHealthy, ConditionType::UpdatePending];
 
 /// Whether `new` is worth writing over `old`, which was written `since` ago (`None`: by an earlier process).
 #[must_use]
@@ -27,13 +33,26 @@ pub fn is_worth_a_write(
         return true;
     }
     let waited = |interval| since.is_none_or(|s| s >= interval);
-    let moved = moving_part(old) != moving_part(new) || positions_moved(old, new);
+    let moved = moving_part(old) != moving_part(new) || positions_moved(old, new) || space_moved(old, new);
     (moved && waited(MOVING_INTERVAL)) || (seeding_moved(old, new) && waited(SEEDING_INTERVAL))
 }
 
 /// Everything but what moves by itself. A change here is written at once.
 fn settled_part(status: &PgReplicaPairStatus) -> PgReplicaPairStatus {
-    let mut out = PgReplicaPairStatus { lag: None, archive: Vec::new(), ..status.clone() };
+    let mut out =
+        PgReplicaPairStatus { lag: None, archive: Vec::new(), storage: Vec::new(), ..status.clone() };
+    // Their numbers move with the lag; they are written whenever that is.
+    if let Some(rpo) = &mut out.rpo {
+        (rpo.bytes, rpo.seconds) = (None, None);
+    }
+    if let Some(rto) = &mut out.rto {
+        rto.estimates.clear();
+    }
+    for condition in &mut out.conditions {
+        if TELLS_NUMBERS.iter().any(|t| t.as_str() == condition.type_) {
+            condition.message.clear();
+        }
+    }
     for instance in &mut out.instances {
         (instance.flush_lsn, instance.replay_lsn, instance.receive_lsn) = (None, None, None);
     }
@@ -91,6 +110,20 @@ fn positions_moved(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> bool
         .iter()
         .zip(&new.instances)
         .any(|(a, b)| moved(&a.flush_lsn, &b.flush_lsn) || moved(&a.replay_lsn, &b.replay_lsn))
+}
+
+/// By difference to what was written, so that a value at an edge does not flap.
+fn space_moved(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> bool {
+    let moved = |size: Option<i64>, old: Option<i64>, new: Option<i64>| match (size, old, new) {
+        (Some(size), Some(a), Some(b)) => a.abs_diff(b) >= (size.unsigned_abs() / SPACE_DIVISOR).max(1),
+        (_, a, b) => a.is_some() != b.is_some(),
+    };
+    let differs = |a: &StorageStatus, b: &StorageStatus| {
+        (a.data_bytes, a.archive_bytes) != (b.data_bytes, b.archive_bytes)
+            || moved(b.data_bytes, a.data_free_bytes, b.data_free_bytes)
+            || moved(b.archive_bytes, a.archive_free_bytes, b.archive_free_bytes)
+    };
+    old.storage.len() != new.storage.len() || old.storage.iter().zip(&new.storage).any(|(a, b)| differs(a, b))
 }
 
 fn seeding_moved(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> bool {

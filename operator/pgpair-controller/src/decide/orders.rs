@@ -1,0 +1,421 @@
+//! Orders of people: from the annotation to the agent, and what becomes of them.
+//!
+//! Flow: the order is announced in the status (for a promotion with what it may lose), then sent, then followed in the
+//! agent's report until it is done or refused. Guarantees: an order is announced before it is sent; an id that was sent
+//! is never taken up again, nor is an older one; one order at a time.
+
+use std::time::Duration;
+
+use pgpair_api::order::{InvalidOrder, UserOrder, UserOrderKind, time_of};
+use pgpair_api::status::{OrderState, OrderStatus};
+use pgpair_core::ids::InstanceId;
+use pgpair_core::order::{Order, OrderKind, OrderRefusal, OrderReply};
+use pgpair_core::record::Mode;
+use pgpair_core::report::{Lag, PostgresState};
+
+use crate::observed::Observed;
+
+/// An agent that does not take an announced order for so long will not get it.
+const SEND_FOR: Duration = Duration::from_secs(60);
+/// An order whose end is not seen for so long is given up on; the agents' own limits are far shorter.
+const FOLLOW_FOR: Duration = Duration::from_secs(900);
+/// The report after a reply may be older than the reply.
+const REPORT_LAG: Duration = Duration::from_secs(5);
+
+/// What to do about the order of a person.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OrderPlan {
+    /// Nothing new.
+    None,
+    /// Tell this.
+    Tell(Told),
+    /// Send it, and tell what the agent replies.
+    Send {
+        /// To whom.
+        to: InstanceId,
+        /// The order.
+        order: Order,
+    },
+}
+
+/// What is to be told of an order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// Its id.
+    pub id: String,
+    /// What was ordered; empty if that could not be read.
+    pub kind: &'static str,
+    /// Who carries it out.
+    pub instance: Option<InstanceId>,
+    /// How it stands.
+    pub state: OrderState,
+    /// Why.
+    pub reason: Stage,
+    /// For people.
+    pub message: String,
+    /// What a promotion may lose.
+    pub estimated_loss: Option<Lag>,
+}
+
+impl Told {
+    /// The known word for the kind of an order; empty for another one.
+    #[must_use]
+    pub fn kind_word(word: &str) -> &'static str {
+        use UserOrderKind::{Fence, Promote, Rebuild, Restart, Switchover, Unfence};
+        let kinds = [Switchover, Promote, Restart, Fence, Unfence, Rebuild];
+        kinds.into_iter().map(UserOrderKind::as_str).find(|known| *known == word).unwrap_or_default()
+    }
+}
+
+/// Why an order stands as it does: a stable word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It will be sent next.
+    Announced,
+    /// The agent works on it.
+    Accepted,
+    /// A base backup for it runs.
+    Copying,
+    /// The agent has carried it out.
+    CarriedOut,
+    /// The agent refused it.
+    Refused(OrderRefusal),
+    /// It is no order.
+    Invalid(&'static str),
+    /// It was sent before, or is older than one that was.
+    Repeated,
+    /// The annotation was changed or removed before it was sent.
+    Withdrawn,
+    /// The pair is paused.
+    Paused,
+    /// The term of the order has not begun.
+    TermUnknown,
+    /// The agent that has to carry it out does not answer.
+    AgentUnreachable,
+    /// The agent was restarted and does not know of it any more.
+    Forgotten,
+    /// Its end was not seen in time.
+    TimedOut,
+}
+
+impl Stage {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Announced => "Announced",
+            Stage::Accepted => "Accepted",
+            Stage::Copying => "Copying",
+            Stage::CarriedOut => "CarriedOut",
+            Stage::Refused(why) => why.as_str(),
+            Stage::Invalid(word) => word,
+            Stage::Repeated => "Repeated",
+            Stage::Withdrawn => "Withdrawn",
+            Stage::Paused => "Paused",
+            Stage::TermUnknown => "TermUnknown",
+            Stage::AgentUnreachable => "AgentUnreachable",
+            Stage::Forgotten => "Forgotten",
+            Stage::TimedOut => "TimedOut",
+        }
+    }
+}
+
+/// Decides about the order of a person.
+#[must_use]
+pub fn decide_order(observed: &Observed) -> OrderPlan {
+    match &observed.last_order {
+        // A new annotation waits until the order before it has come to its end.
+        Some(last) if last.state == OrderState::Running => follow(observed, last),
+        last => match observed.order.as_deref() {
+            Some(annotation) => take_up(observed, last.as_ref(), annotation),
+            None => OrderPlan::None,
+        },
+    }
+}
+
+/// Whether an order is under way, so that nothing else may begin.
+#[must_use]
+pub fn is_under_way(observed: &Observed, plan: &OrderPlan) -> bool {
+    let running = match plan {
+        OrderPlan::None => observed.last_order.as_ref().is_some_and(|o| o.state == OrderState::Running),
+        OrderPlan::Tell(told) => told.state == OrderState::Running,
+        OrderPlan::Send { .. } => true,
+    };
+    let accepted = |i: &InstanceId| {
+        let report = observed.instance(*i).report.recent();
+        report.and_then(|r| r.order.as_ref()).is_some_and(|o| o.reply == OrderReply::Accepted)
+    };
+    running || InstanceId::ALL.iter().any(accepted)
+}
+
+fn take_up(observed: &Observed, last: Option<&OrderStatus>, annotation: &str) -> OrderPlan {
+    let (order, user) = match checked(observed, annotation) {
+        Ok(checked) => checked,
+        Err((id, kind, why)) => {
+            if last.is_some_and(|l| l.id == id) {
+                return OrderPlan::None; // told already
+            }
+            let stage = Stage::Invalid(why.reason());
+            return refuse(id, kind, None, stage, why.to_string());
+        }
+    };
+    if last.is_some_and(|l| l.id == order.id) {
+        return OrderPlan::None;
+    }
+    let (id, kind) = (order.id.clone(), user.kind.as_str());
+    let sent = last.and_then(|l| l.last_sent.as_deref());
+    if sent.is_some_and(|sent| sent == id || time_of(sent) > time_of(&id)) {
+        let message = "it was carried out before, or is older than an order that was: order again";
+        return refuse(id, kind, None, Stage::Repeated, message.into());
+    }
+    match route(observed, &user, &order) {
+        Ok(to) => {
+            let (message, estimated_loss) = announcement(observed, order.kind);
+            OrderPlan::Tell(Told {
+                id,
+                kind,
+                instance: Some(to),
+                state: OrderState::Running,
+                reason: Stage::Announced,
+                message,
+                estimated_loss,
+            })
+        }
+        Err((stage, message)) => refuse(id, kind, None, stage, message.into()),
+    }
+}
+
+type Unchecked = (String, &'static str, InvalidOrder);
+
+fn checked(observed: &Observed, annotation: &str) -> Result<(Order, UserOrder), Unchecked> {
+    let user = UserOrder::parse(annotation).map_err(|why| match &why {
+        InvalidOrder::Id(id) => (id.clone(), "", why),
+        _ => (format!("unread-{:016x}", fingerprint(annotation)), "", why),
+    })?;
+    match user.check(observed.now.as_second()) {
+        Ok(order) => Ok((order, user)),
+        Err(why) => Err((user.id.clone(), user.kind.as_str(), why)),
+    }
+}
+
+/// Who has to carry it out; or why nobody can.
+fn route(observed: &Observed, user: &UserOrder, order: &Order) -> Result<InstanceId, (Stage, &'static str)> {
+    let refused = |why: OrderRefusal| (Stage::Refused(why), why.message());
+    if observed.paused {
+        return Err((Stage::Paused, "the pair is paused: set spec.paused to false and order again"));
+    }
+    let record = observed.record().ok_or(refused(OrderRefusal::RecordUnknown))?;
+    if order.term < record.term {
+        return Err(refused(OrderRefusal::TermIsOver));
+    }
+    if order.term > record.term {
+        return Err((Stage::TermUnknown, "the order names a term that has not begun: see status.term"));
+    }
+    let to = match (user.kind, user.instance) {
+        (UserOrderKind::Promote, _) => record.primary.instance.peer(),
+        (_, Some(instance)) => instance,
+        (_, None) => record.primary.instance,
+    };
+    if let OrderKind::Promote { dead } = order.kind
+        && dead != record.primary.incarnation
+    {
+        return Err(refused(OrderRefusal::OtherIncarnation));
+    }
+    if observed.instance(to).report.fresh().is_none() {
+        return Err((
+            Stage::AgentUnreachable,
+            "the agent that has to carry it out does not answer: look at its pod and order again",
+        ));
+    }
+    Ok(to)
+}
+
+/// What is told before an order is sent; of a promotion, what it may lose.
+fn announcement(observed: &Observed, kind: OrderKind) -> (String, Option<Lag>) {
+    if !matches!(kind, OrderKind::Promote { .. }) {
+        return ("it is sent to the agent next".into(), None);
+    }
+    let Some(record) = observed.record() else { return ("it is sent to the agent next".into(), None) };
+    let last = observed.instance(record.primary.instance).last_report.as_ref();
+    let known = last.and_then(|(report, age)| Some((report.standby.as_ref()?.receive?, *age)));
+    let Some((lag, age)) = known else {
+        return (
+            "what the standby lacks is not known: it may lose anything written since it last followed".into(),
+            None,
+        );
+    };
+    let seconds = age.as_secs();
+    let estimate =
+        Lag { bytes: lag.bytes, millis: lag.millis + u64::try_from(age.as_millis()).unwrap_or(u64::MAX) };
+    let synchronous =
+        record.mode == Mode::Paired && record.durability != pgpair_core::config::Durability::Async;
+    let message = if synchronous {
+        "commits waited for the standby: no acknowledged commit is lost".to_owned()
+    } else {
+        format!(
+            "the standby lacked {} bytes ({:.1} s) of the log {seconds} s ago, when the primary last said so; they are lost, \
+             and what was written since",
+            lag.bytes,
+            Duration::from_millis(lag.millis).as_secs_f64(),
+        )
+    };
+    (message, Some(if synchronous { Lag { bytes: 0, millis: 0 } } else { estimate }))
+}
+
+fn follow(observed: &Observed, last: &OrderStatus) -> OrderPlan {
+    let since =
+        last.time.as_ref().map_or(Duration::ZERO, |t| observed.now.duration_since(t.0).unsigned_abs());
+    let instance = last.instance.as_deref().and_then(instance_of);
+    let Some(i) = instance else {
+        return end(last, None, OrderState::Failed, Stage::Forgotten, "who was to carry it out is not known");
+    };
+    if last.reason.as_deref() == Some(Stage::Announced.as_str()) {
+        return send(observed, last, i, since);
+    }
+    let reported = observed.instance(i).report.fresh();
+    let reply = reported.and_then(|r| r.order.as_ref()).filter(|o| o.id == last.id).map(|o| o.reply);
+    if last.kind == UserOrderKind::Rebuild.as_str() && !matches!(reply, Some(OrderReply::Refused(_))) {
+        return follow_rebuild(observed, last, i, since);
+    }
+    match reply {
+        Some(OrderReply::Done) => {
+            end(last, instance, OrderState::Done, Stage::CarriedOut, "it is carried out")
+        }
+        Some(OrderReply::Refused(why)) => {
+            end(last, instance, OrderState::Refused, Stage::Refused(why), why.message())
+        }
+        Some(OrderReply::Accepted) | None if since > FOLLOW_FOR => {
+            let message = "its end was not seen within 15 min: look at the pair";
+            end(last, instance, OrderState::Failed, Stage::TimedOut, message)
+        }
+        None if reported.is_some() && since > REPORT_LAG => {
+            let message =
+                "its agent was restarted meanwhile and does not know of it: look at the pair and order again";
+            end(last, instance, OrderState::Failed, Stage::Forgotten, message)
+        }
+        Some(OrderReply::Accepted) | None => OrderPlan::None,
+    }
+}
+
+fn send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: Duration) -> OrderPlan {
+    let order = observed.order.as_deref().and_then(|annotation| checked(observed, annotation).ok());
+    match order.filter(|(order, _)| order.id == last.id) {
+        None => {
+            let message = "the annotation was changed before the order was sent";
+            end(last, Some(to), OrderState::Refused, Stage::Withdrawn, message)
+        }
+        Some(_) if observed.paused => end(
+            last,
+            Some(to),
+            OrderState::Refused,
+            Stage::Paused,
+            "the pair was paused before the order was sent",
+        ),
+        Some(_) if since > SEND_FOR => {
+            let message = "the agent did not answer for a minute; whether it took the order is not known: look at the pair";
+            end(last, Some(to), OrderState::Failed, Stage::AgentUnreachable, message)
+        }
+        Some((order, _)) => OrderPlan::Send { to, order },
+    }
+}
+
+/// The instance goes down, is copied, and comes back as another agent process: its report alone cannot tell.
+fn follow_rebuild(observed: &Observed, last: &OrderStatus, i: InstanceId, since: Duration) -> OrderPlan {
+    let instance = observed.instance(i);
+    let copying = last.reason.as_deref() == Some(Stage::Copying.as_str());
+    let down = instance.set.is_some_and(|s| s.replicas == 0) || instance.is_seeding();
+    let runs = instance.report.fresh().is_some_and(|r| r.postgres.state == PostgresState::Standby);
+    match (copying, down) {
+        (false, true) => OrderPlan::Tell(Told {
+            state: OrderState::Running,
+            reason: Stage::Copying,
+            message: "the instance is down and copied anew; condition Seeding shows how far".into(),
+            ..told(last, Some(i))
+        }),
+        (true, false) if runs => {
+            end(last, Some(i), OrderState::Done, Stage::CarriedOut, "it is copied and runs")
+        }
+        (false, false) if since > FOLLOW_FOR => {
+            let message = "its base backup did not begin within 15 min: see condition Degraded";
+            end(last, Some(i), OrderState::Failed, Stage::TimedOut, message)
+        }
+        _ => OrderPlan::None,
+    }
+}
+
+/// What the agent's reply means.
+#[must_use]
+pub fn replied(order: &Order, to: InstanceId, last: Option<&OrderStatus>, reply: OrderReply) -> Told {
+    let (state, reason, message) = match reply {
+        OrderReply::Accepted => (OrderState::Running, Stage::Accepted, "the agent carries it out"),
+        // A rebuild is done when the copy runs.
+        OrderReply::Done if order.kind == OrderKind::Rebuild => {
+            (OrderState::Running, Stage::Accepted, "the agent asks for a base backup")
+        }
+        OrderReply::Done => (OrderState::Done, Stage::CarriedOut, "it is carried out"),
+        OrderReply::Refused(why) => (OrderState::Refused, Stage::Refused(why), why.message()),
+    };
+    let estimated_loss = last.and_then(loss_of);
+    let (id, kind) = (order.id.clone(), order.kind.as_str());
+    Told { id, kind, instance: Some(to), state, reason, message: message.into(), estimated_loss }
+}
+
+fn refuse(
+    id: String,
+    kind: &'static str,
+    instance: Option<InstanceId>,
+    reason: Stage,
+    message: String,
+) -> OrderPlan {
+    OrderPlan::Tell(Told {
+        id,
+        kind,
+        instance,
+        state: OrderState::Refused,
+        reason,
+        message,
+        estimated_loss: None,
+    })
+}
+
+fn end(
+    last: &OrderStatus,
+    instance: Option<InstanceId>,
+    state: OrderState,
+    reason: Stage,
+    message: &str,
+) -> OrderPlan {
+    OrderPlan::Tell(Told { state, reason, message: message.into(), ..told(last, instance) })
+}
+
+/// The same order in another state.
+fn told(last: &OrderStatus, instance: Option<InstanceId>) -> Told {
+    Told {
+        id: last.id.clone(),
+        kind: Told::kind_word(&last.kind),
+        instance,
+        state: last.state,
+        reason: Stage::Announced,
+        message: String::new(),
+        estimated_loss: loss_of(last),
+    }
+}
+
+fn loss_of(last: &OrderStatus) -> Option<Lag> {
+    let loss = last.estimated_loss?;
+    let millis = Duration::try_from_secs_f64(loss.seconds).ok()?.as_millis();
+    Some(Lag { bytes: loss.bytes.unsigned_abs(), millis: u64::try_from(millis).ok()? })
+}
+
+/// The instance of a name such as `orders-a`.
+fn instance_of(name: &str) -> Option<InstanceId> {
+    name.rsplit_once('-')?.1.parse().ok()
+}
+
+/// FNV-1a: names a text that is no order, so that it is told once.
+fn fingerprint(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Changes that need a restart, one instance at a time.
+//!
+//! Flow: the standby first (its pod is deleted, or its postgres restarted), until the pair is `Paired` again; then the
+//! primary hands over; then the former primary, which is a standby by now. Guarantees: never both at once; a primary is
+//! never restarted, only asked to hand over, and only while `Paired`; nothing begins while a copy, an order or a change
+//! of primary is under way.
+//!
+//! The standby goes first also when a parameter that hot standby compares (`max_connections` and others) is *lowered*:
+//! a standby cannot start with less than its primary, but the agents never render less than the control file demands, so
+//! the order of restarts needs no exception here.
+
+use std::time::Duration;
+
+use pgpair_core::ids::InstanceId;
+use pgpair_core::order::{Order, OrderKind, OrderReply};
+use pgpair_core::record::{Mode, Record};
+use pgpair_core::report::PostgresState;
+
+use crate::observed::{InstanceObserved, Observed};
+
+/// Time between two steps: caches and reports have to show the one before the next is decided.
+const PAUSE: Duration = Duration::from_secs(10);
+/// The same after a step that an agent refused.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+/// Prefix of the ids of orders that the operator gives by itself.
+const ID: &str = "roll-";
+
+/// What of the spec is not yet in effect, and the next step towards it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RollPlan {
+    /// What is pending, standby first.
+    pub pending: Vec<(InstanceId, Pending)>,
+    /// The next step; `None`: nothing to do, or not now.
+    pub step: Option<RollStep>,
+    /// Why nothing is done about what is pending.
+    pub waits: Option<Waits>,
+}
+
+/// What is pending on an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pending {
+    /// Its pod was made of an earlier template.
+    Pod,
+    /// These parameters need a restart of its postgres.
+    Restart(Vec<String>),
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RollStep {
+    /// Delete this pod, if it still has that uid; its StatefulSet makes it anew.
+    Recreate {
+        /// Whose.
+        instance: InstanceId,
+        /// Its name.
+        pod: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// Give this order.
+    Send {
+        /// To whom.
+        to: InstanceId,
+        /// The order.
+        order: Order,
+    },
+}
+
+/// Why nothing is done about what is pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// `spec.paused`.
+    Paused,
+    /// The record is `Solo`, or an instance does not run: a restart would take the pair down.
+    NotPaired,
+    /// A copy, an order or a problem comes first.
+    Busy,
+    /// The step before it is not over.
+    Step,
+}
+
+/// Decides about pending changes. `busy`: something else is under way.
+#[must_use]
+pub fn decide_roll(observed: &Observed, busy: bool) -> RollPlan {
+    let Some(record) = observed.record() else { return RollPlan::default() };
+    let primary = record.primary.instance;
+    let order = [primary.peer(), primary];
+    let pending: Vec<_> = order.iter().filter_map(|i| Some((*i, pending(observed.instance(*i))?))).collect();
+    let Some((instance, what)) = pending.first().cloned() else { return RollPlan::default() };
+    let step =
+        if observed.paused { Err(Waits::Paused) } else { step(observed, record, instance, &what, busy) };
+    match step {
+        Ok(step) => RollPlan { pending, step: Some(step), waits: None },
+        Err(waits) => RollPlan { pending, step: None, waits: Some(waits) },
+    }
+}
+
+fn pending(instance: &InstanceObserved) -> Option<Pending> {
+    if instance.is_outdated() {
+        return Some(Pending::Pod);
+    }
+    let parameters = &instance.report.recent()?.pending_restart;
+    (!parameters.is_empty()).then(|| Pending::Restart(parameters.clone()))
+}
+
+fn step(
+    observed: &Observed,
+    record: &Record,
+    instance: InstanceId,
+    what: &Pending,
+    busy: bool,
+) -> Result<RollStep, Waits> {
+    let pause = if last_was_refused(observed) { REFUSED_PAUSE } else { PAUSE };
+    if observed.rolled_ago.is_some_and(|ago| ago < pause) {
+        return Err(Waits::Step);
+    }
+    // A pod that never started anything, of a template that could not work, is in nobody's way but its own.
+    if let Some(step) = replace_stillborn(observed) {
+        return Ok(step);
+    }
+    if busy {
+        return Err(Waits::Busy);
+    }
+    if !is_whole(observed, record) {
+        return Err(Waits::NotPaired);
+    }
+    let primary = record.primary.instance;
+    let order =
+        |kind| Order { id: format!("{ID}{}", observed.now.as_millisecond()), term: record.term, kind };
+    if instance == primary {
+        return Ok(RollStep::Send { to: primary, order: order(OrderKind::Switchover) });
+    }
+    match what {
+        Pending::Pod => recreate(observed, instance).ok_or(Waits::NotPaired),
+        Pending::Restart(_) => Ok(RollStep::Send { to: instance, order: order(OrderKind::Restart) }),
+    }
+}
+
+/// `Paired`, with a primary that takes writes and a standby that streams, both in pods that are ready and stay.
+fn is_whole(observed: &Observed, record: &Record) -> bool {
+    let stays = |i: &InstanceId| {
+        let instance = observed.instance(*i);
+        let pod = instance.pod.as_ref().is_some_and(|p| p.ready && !p.deleting);
+        let set = instance.set.is_some_and(|s| s.replicas == 1);
+        let report = instance.report.fresh().is_some_and(|r| r.need.is_none());
+        pod && set && report && !instance.is_seeding()
+    };
+    let standby = observed.instance(record.primary.instance.peer()).report.fresh();
+    record.mode == Mode::Paired
+        && !observed.lease_is_recent
+        && observed.serving_primary().is_some()
+        && standby
+            .is_some_and(|r| r.postgres.state == PostgresState::Standby && r.postgres.streaming == Some(true))
+        && InstanceId::ALL.iter().all(stays)
+}
+
+fn replace_stillborn(observed: &Observed) -> Option<RollStep> {
+    let stillborn = |i: &InstanceId| {
+        let instance = observed.instance(*i);
+        let pod = instance.pod.as_ref().is_some_and(|p| !p.started && !p.running && !p.deleting);
+        pod && instance.is_outdated() && instance.report.fresh().is_none()
+    };
+    recreate(observed, InstanceId::ALL.into_iter().find(stillborn)?)
+}
+
+fn recreate(observed: &Observed, instance: InstanceId) -> Option<RollStep> {
+    let pod = observed.instance(instance).pod.as_ref()?;
+    Some(RollStep::Recreate { instance, pod: pod.name.clone(), uid: pod.uid.clone() })
+}
+
+fn last_was_refused(observed: &Observed) -> bool {
+    InstanceId::ALL.iter().any(|i| {
+        let report = observed.instance(*i).report.recent();
+        report
+            .and_then(|r| r.order.as_ref())
+            .is_some_and(|o| o.id.starts_with(ID) && matches!(o.reply, OrderReply::Refused(_)))
+    })
+}
+
+#[cfg(test)]
+mod tests;

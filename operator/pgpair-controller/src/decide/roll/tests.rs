@@ -1,0 +1,233 @@
+use pgpair_core::ids::InstanceId::{A, B};
+use pgpair_core::order::{OrderRefusal, OrderReport};
+use pgpair_core::report::Need;
+use proptest::prelude::*;
+
+use super::*;
+use crate::decide::{Plan, decide};
+use crate::fixtures::{record, report, steady};
+use crate::observed::{LeaseView, PodView, ReportView, SeedState};
+
+fn pod(observed: &mut Observed, i: InstanceId) -> &mut PodView {
+    let instance = if i == A { &mut observed.a } else { &mut observed.b };
+    instance.pod.as_mut().unwrap()
+}
+
+fn outdated(mut observed: Observed, which: &[InstanceId]) -> Observed {
+    for i in which {
+        pod(&mut observed, *i).revision = Some("r0".into());
+    }
+    observed
+}
+
+fn needs_restart(mut observed: Observed, which: &[InstanceId]) -> Observed {
+    for i in which {
+        let instance = if *i == A { &mut observed.a } else { &mut observed.b };
+        if let ReportView::Fresh(report) = &mut instance.report {
+            report.pending_restart = vec!["shared_buffers".into()];
+        }
+    }
+    observed
+}
+
+/// What the step does to which instance: `delete`, `Restart`, `Switchover`.
+fn step_of(observed: &Observed) -> Option<(InstanceId, &'static str)> {
+    match decide(observed).roll.step? {
+        RollStep::Recreate { instance, .. } => Some((instance, "delete")),
+        RollStep::Send { to, order } => Some((to, order.kind.as_str())),
+    }
+}
+
+fn waits(observed: &Observed) -> Option<Waits> {
+    decide(observed).roll.waits
+}
+
+#[test]
+fn a_pair_that_is_as_the_spec_says_is_left_alone() {
+    assert_eq!(decide(&steady()).roll, RollPlan::default());
+    let mut unknown = steady();
+    unknown.b.update_revision = None;
+    pod(&mut unknown, B).revision = Some("r0".into());
+    assert_eq!(decide(&unknown).roll, RollPlan::default(), "unknown is not outdated");
+}
+
+#[test]
+fn the_standby_goes_first_and_then_the_primary_hands_over() {
+    assert_eq!(step_of(&outdated(steady(), &[A, B])), Some((B, "delete")));
+    assert_eq!(step_of(&outdated(steady(), &[B])), Some((B, "delete")));
+    assert_eq!(step_of(&outdated(steady(), &[A])), Some((A, "Switchover")));
+    assert_eq!(step_of(&needs_restart(steady(), &[A, B])), Some((B, "Restart")));
+    assert_eq!(step_of(&needs_restart(steady(), &[A])), Some((A, "Switchover")));
+    assert_eq!(step_of(&needs_restart(outdated(steady(), &[A]), &[B])), Some((B, "Restart")));
+}
+
+#[test]
+fn the_pod_is_named_by_its_uid_so_that_its_successor_is_not_deleted() {
+    let plan = decide(&outdated(steady(), &[B]));
+    let step = RollStep::Recreate { instance: B, pod: "orders-b-0".into(), uid: "pod-b".into() };
+    assert_eq!(plan.roll.step, Some(step));
+}
+
+#[test]
+fn a_lone_primary_is_not_restarted() {
+    for observed in [outdated(steady().solo(), &[A]), needs_restart(steady().solo(), &[A, B])] {
+        assert_eq!((step_of(&observed), waits(&observed)), (None, Some(Waits::NotPaired)));
+    }
+    let mut gone = needs_restart(steady(), &[A]);
+    gone.b.report = ReportView::Unreachable;
+    assert_eq!(step_of(&gone), None);
+}
+
+#[test]
+fn nothing_begins_while_something_else_is_under_way() {
+    let roll = || outdated(steady(), &[A, B]);
+    let ordered = |reply| {
+        let mut observed = roll();
+        let mut primary = report(A, PostgresState::Primary);
+        primary.order = Some(OrderReport { id: "roll-1".into(), kind: OrderKind::Restart, reply });
+        observed.a.report = ReportView::Fresh(Box::new(primary));
+        observed
+    };
+    assert_eq!(waits(&ordered(OrderReply::Accepted)), Some(Waits::Busy));
+    assert_eq!(step_of(&ordered(OrderReply::Done)), Some((B, "delete")));
+    assert_eq!(waits(&Observed { paused: true, ..roll() }), Some(Waits::Paused));
+    let mut configured = roll();
+    configured.config.generation = 4;
+    assert_eq!(waits(&configured), Some(Waits::Busy), "the agents have to know the new settings first");
+    let mut stopping = roll();
+    pod(&mut stopping, B).deleting = true;
+    assert_eq!(waits(&stopping), Some(Waits::NotPaired));
+    let mut needy = roll();
+    if let ReportView::Fresh(report) = &mut needy.b.report {
+        report.need = Some(Need::Seed);
+    }
+    assert_eq!(step_of(&needy), None);
+    assert_eq!(
+        step_of(&Observed { lease_is_recent: true, ..roll() }),
+        None,
+        "not on a record of seconds ago"
+    );
+}
+
+#[test]
+fn steps_are_apart_and_more_so_after_a_refusal() {
+    let ago =
+        |seconds| Observed { rolled_ago: Some(Duration::from_secs(seconds)), ..outdated(steady(), &[B]) };
+    assert_eq!(waits(&ago(9)), Some(Waits::Step));
+    assert_eq!(step_of(&ago(10)), Some((B, "delete")));
+    let mut refused = ago(29);
+    let mut primary = report(A, PostgresState::Primary);
+    let reply = OrderReply::Refused(OrderRefusal::StandbyCannot);
+    primary.order = Some(OrderReport { id: "roll-1".into(), kind: OrderKind::Switchover, reply });
+    refused.a.report = ReportView::Fresh(Box::new(primary));
+    assert_eq!(waits(&refused), Some(Waits::Step));
+}
+
+#[test]
+fn a_pod_that_could_never_start_is_replaced_by_the_template_that_mends_it() {
+    let mut broken = outdated(steady().solo(), &[B]);
+    broken.b.report = ReportView::NeverSeen;
+    let pod = pod(&mut broken, B);
+    (pod.ready, pod.running, pod.started) = (false, false, false);
+    assert_eq!(step_of(&broken), Some((B, "delete")));
+    broken.b.pod.as_mut().unwrap().running = true;
+    assert_eq!(step_of(&broken), None, "one that runs may be rewinding");
+}
+
+prop_compose! {
+    /// One instance, in any mixture of states.
+    fn any_instance(i: InstanceId)(
+        state in prop::sample::select(vec![
+            PostgresState::Down, PostgresState::Starting, PostgresState::Standby, PostgresState::Promoting, PostgresState::Primary,
+        ]),
+        view in 0..4u8,
+        (ready, deleting, running, started) in any::<(bool, bool, bool, bool)>(),
+        (old, pending, need, ordered) in any::<(bool, bool, bool, bool)>(),
+        (replicas, seeding) in (0..2i32, any::<bool>()),
+        has_pod in prop::bool::weighted(0.9),
+    ) -> crate::observed::InstanceObserved {
+        let mut instance = if i == A { steady().a } else { steady().b };
+        let mut report = report(i, state);
+        report.pending_restart = if pending { vec!["shared_buffers".into()] } else { Vec::new() };
+        report.need = need.then_some(Need::Seed);
+        report.order = ordered.then(|| OrderReport { id: "o".into(), kind: OrderKind::Restart, reply: OrderReply::Accepted });
+        instance.report = match view {
+            0 => ReportView::NeverSeen,
+            1 => ReportView::Stale(Box::new(report)),
+            2 => ReportView::Unreachable,
+            _ => ReportView::Fresh(Box::new(report)),
+        };
+        if let Some(pod) = &mut instance.pod {
+            (pod.ready, pod.deleting, pod.running, pod.started) = (ready, deleting, running, started);
+            pod.revision = Some(if old { "r0" } else { "r1" }.into());
+        }
+        instance.pod = instance.pod.filter(|_| has_pod);
+        if let Some(set) = &mut instance.set {
+            set.replicas = replicas;
+        }
+        if seeding {
+            instance.jobs = vec![crate::observed::SeedJob { number: 1, state: SeedState::Running, progress: None, failure: None }];
+        }
+        instance
+    }
+}
+
+prop_compose! {
+    fn any_pair()(
+        a in any_instance(A), b in any_instance(B),
+        primary in prop::sample::select(vec![A, B]), paired in any::<bool>(),
+        paused in prop::bool::weighted(0.1), recent in prop::bool::weighted(0.1), missing in prop::bool::weighted(0.05),
+    ) -> Observed {
+        let mode = if paired { Mode::Paired } else { Mode::Solo };
+        let lease = if missing { LeaseView::Missing } else { LeaseView::Present(record(primary, mode)) };
+        Observed { a, b, lease, paused, lease_is_recent: recent, ..steady() }
+    }
+}
+
+/// Instances whose postgres this plan takes down, or keeps down.
+fn taken_down(observed: &Observed, plan: &Plan) -> Vec<InstanceId> {
+    let by_roll = match &plan.roll.step {
+        Some(RollStep::Recreate { instance, .. }) => Some(*instance),
+        Some(RollStep::Send { to, .. }) => Some(*to),
+        None => None,
+    };
+    let scaled = |i: &InstanceId| {
+        let to = if *i == A { &plan.a } else { &plan.b };
+        let was = observed.instance(*i).set.is_some_and(|s| s.replicas == 1);
+        was && to.is_some_and(|p| p.replicas == 0)
+    };
+    InstanceId::ALL.into_iter().filter(|i| by_roll == Some(*i) || scaled(i)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn no_plan_takes_both_instances_down_or_restarts_a_primary(observed in any_pair()) {
+        let plan = decide(&observed);
+        prop_assert!(taken_down(&observed, &plan).len() <= 1, "{:?}", plan.roll);
+        let Some(step) = &plan.roll.step else { return Ok(()) };
+        prop_assert!(!observed.paused);
+        let record = observed.record().expect("a step without a record");
+        let paired = record.mode == Mode::Paired && observed.serving_primary().is_some();
+        match step {
+            RollStep::Recreate { instance, .. } => {
+                let pod = observed.instance(*instance).pod.as_ref().expect("a pod that is not there");
+                let stillborn = !pod.started && !pod.running;
+                prop_assert!(stillborn || (paired && *instance != record.primary.instance));
+            }
+            RollStep::Send { to, order } => {
+                prop_assert!(paired);
+                prop_assert_eq!(*to == record.primary.instance, order.kind == OrderKind::Switchover);
+                prop_assert_eq!(order.term, record.term);
+            }
+        }
+        if paired {
+            // What remains is whole: the other instance runs, and nobody has begun anything with it.
+            let touched = taken_down(&observed, &plan)[0];
+            let other = observed.instance(touched.peer());
+            let stillborn = observed.instance(touched).pod.as_ref().is_some_and(|p| !p.started && !p.running);
+            prop_assert!(stillborn || (other.pod.as_ref().is_some_and(|p| p.ready && !p.deleting) && !other.is_seeding()));
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What agents are told: proofs of death, settings, orders; and the steps of rolling changes.
+
+use std::time::Instant;
+
+use http::Method;
+use pgpair_core::config::PairConfig;
+use pgpair_core::ids::InstanceId;
+use pgpair_core::order::{Order, OrderReply};
+use pgpair_core::report::wire;
+
+use crate::agent_client::AgentError;
+use crate::api::Requests;
+use crate::decide::{Notice, OrderPlan, OrderTold, Plan, RollStep, replied};
+use crate::error::Error;
+use crate::evidence::word;
+use crate::observe::Memory;
+use crate::observed::{Observed, Taken};
+
+/// Sends proofs of death; gives those that were taken. One that is not taken is sent again by the next reconcile.
+pub async fn send_evidence(memory: &mut Memory, plan: &Plan) -> Vec<Notice> {
+    let mut done = Vec::new();
+    for (to, by, evidence) in &plan.evidence {
+        let Some((line, target)) = memory.lines.to(*to) else { continue };
+        match line.send(target, Method::POST, wire::EVIDENCE, evidence).await {
+            Ok(()) => {
+                memory.evidence.retain(|t| t.by == *by || t.dead == evidence.incarnation);
+                memory.evidence.insert(Taken::new(*by, evidence.incarnation, evidence.kind));
+                done.push(Notice::EvidenceSent(*to, *evidence));
+            }
+            Err(error) => {
+                let kind = word(evidence.kind);
+                tracing::warn!(%to, dead = %evidence.incarnation, kind, error = &error as &dyn std::error::Error, "a proof of death was not taken");
+            }
+        }
+    }
+    done
+}
+
+/// Gives newer settings to the agents that lack them. The ConfigMap brings them too, some time later.
+pub async fn configure(memory: &mut Memory, plan: &Plan, config: &PairConfig) {
+    for to in &plan.configure {
+        let Some((line, target)) = memory.lines.to(*to) else { continue };
+        match line.send(target, Method::PUT, wire::CONFIG, config).await {
+            Ok(()) => tracing::info!(instance = %to, generation = config.generation, "settings given"),
+            Err(error) => {
+                tracing::warn!(instance = %to, generation = config.generation, error = &error as &dyn std::error::Error, "settings were not taken");
+            }
+        }
+    }
+}
+
+/// Sends the order of a person, if that is its turn; gives what is to be told of it.
+pub async fn send_order(memory: &mut Memory, plan: &Plan, observed: &Observed) -> Option<OrderTold> {
+    match &plan.order {
+        OrderPlan::None => None,
+        OrderPlan::Tell(told) => Some(told.clone()),
+        OrderPlan::Send { to, order } => {
+            let reply = send(memory, *to, order).await?;
+            Some(replied(order, *to, observed.last_order.as_ref(), reply))
+        }
+    }
+}
+
+/// `None`: it is not known whether it was taken; the same order is sent again.
+async fn send(memory: &mut Memory, to: InstanceId, order: &Order) -> Option<OrderReply> {
+    let (line, target) = memory.lines.to(to)?;
+    let reply: Result<OrderReply, AgentError> = line.post(target, wire::ORDER, order).await;
+    let (id, kind) = (&order.id, order.kind.as_str());
+    match &reply {
+        Ok(reply) => tracing::info!(instance = %to, id, kind, ?reply, "order sent"),
+        Err(error) => {
+            tracing::warn!(instance = %to, id, kind, error = error as &dyn std::error::Error, "an order was not taken");
+        }
+    }
+    reply.ok()
+}
+
+/// Takes a step of a rolling change; gives whether it was taken.
+///
+/// # Errors
+/// The pod could not be deleted.
+pub async fn roll(requests: &Requests, memory: &mut Memory, step: &RollStep) -> Result<bool, Error> {
+    // Counted also if its outcome is not known: the next one waits in any case.
+    memory.rolled = Some(Instant::now());
+    match step {
+        RollStep::Recreate { pod, uid, .. } => {
+            requests.delete_pod(pod, uid).await?;
+            Ok(true)
+        }
+        RollStep::Send { to, order } => {
+            let reply = send(memory, *to, order).await;
+            Ok(matches!(reply, Some(OrderReply::Accepted | OrderReply::Done)))
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! What is known of each pair, at full resolution. What is not known has no series: it is never zero.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
+
+use pgpair_api::names::PairName;
+use pgpair_api::status::{ConditionType, PairMode, PgReplicaPairStatus};
+use pgpair_core::ids::InstanceId;
+use pgpair_core::report::Lag;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::observed::Observed;
+use crate::status::condition;
+
+/// One series of a pair.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+struct Labels {
+    /// Namespace of the pair.
+    namespace: String,
+    /// Name of the pair.
+    name: String,
+    /// What of it: the instance, the step or the cause; empty where there is one series.
+    of: &'static str,
+}
+
+/// Name and help of each gauge, in the order of [`Of`].
+const GAUGES: [(&str, &str); 37] = [
+    ("pair_term", "Term of the record"),
+    ("pair_paired", "1 in mode Paired, 0 in mode Solo"),
+    ("pair_timeline", "Timeline of the primary"),
+    ("pair_lag_bytes", "WAL that the standby has not replayed"),
+    ("pair_lag_seconds", "Age of the oldest WAL that the standby has not replayed"),
+    ("pair_receive_lag_bytes", "WAL that the standby has not received"),
+    ("pair_receive_lag_seconds", "Age of the oldest WAL that the standby has not received"),
+    ("pair_replay_lag_bytes", "WAL that the standby has received and not replayed"),
+    ("pair_replay_lag_seconds", "Age of the oldest WAL that the standby has received and not replayed"),
+    ("pair_ready", "1 while a primary takes writes"),
+    ("pair_failover_ready", "1 while the standby may take over"),
+    ("pair_archive_healthy", "1 while segments reach the archive"),
+    ("pair_storage_healthy", "1 while the volumes have space"),
+    ("pair_degraded", "1 while something needs a person"),
+    ("pair_update_pending", "1 while something of the spec is not in effect"),
+    ("pair_rpo_bytes", "Estimate of what a loss of the primary would lose"),
+    ("pair_rpo_seconds", "Age of the oldest of these bytes"),
+    ("pair_rto_seconds", "Estimate of how long clients would wait, by cause"),
+    ("pair_seeding_percent", "Progress of the base backup under way"),
+    ("pair_seeding_bytes", "Bytes that the base backup under way has copied"),
+    ("pair_last_failover_timestamp_seconds", "When the last failover began"),
+    ("pair_last_failover_gap_seconds", "First to last step of the last failover"),
+    ("pair_last_failover_lost_bytes", "WAL that only the old primary of the last failover had"),
+    ("pair_last_failover_step_seconds", "Time from the first step of the last failover, by step"),
+    ("pair_certificate_days", "Days until the first certificate of the pair ends"),
+    ("instance_report_age_seconds", "Time since the agent of the instance last answered"),
+    ("instance_flush_lsn_bytes", "Position that the instance has flushed"),
+    ("instance_replay_lsn_bytes", "Position that the instance has replayed"),
+    ("instance_archive_age_seconds", "Age of the newest segment in the archive of the instance"),
+    ("instance_archive_backlog_segments", "Segments that wait for the archiver of the instance"),
+    ("instance_archive_failures", "Failures of the archiver since its last success"),
+    ("instance_data_bytes", "Size of the data volume"),
+    ("instance_data_free_bytes", "Free on the data volume"),
+    ("instance_archive_bytes", "Size of the archive volume"),
+    ("instance_archive_free_bytes", "Free on the archive volume"),
+    (
+        "instance_full_in_seconds",
+        "Time until the first of the two volumes is full at the pace of the last minutes",
+    ),
+    ("instance_config_generation", "Generation of the settings that the agent of the instance follows"),
+];
+
+/// The gauges; the number of each is its place in [`GAUGES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Of {
+    Term,
+    Paired,
+    Timeline,
+    LagBytes,
+    LagSeconds,
+    ReceiveBytes,
+    ReceiveSeconds,
+    ReplayBytes,
+    ReplaySeconds,
+    Ready,
+    FailoverReady,
+    ArchiveHealthy,
+    StorageHealthy,
+    Degraded,
+    UpdatePending,
+    RpoBytes,
+    RpoSeconds,
+    Rto,
+    SeedingPercent,
+    SeedingBytes,
+    FailoverTime,
+    FailoverGap,
+    FailoverLost,
+    FailoverStep,
+    CertificateDays,
+    ReportAge,
+    Flush,
+    Replay,
+    ArchiveAge,
+    ArchiveBacklog,
+    ArchiveFailures,
+    DataBytes,
+    DataFree,
+    ArchiveBytes,
+    ArchiveFree,
+    FullIn,
+    ConfigGeneration,
+}
+
+type Values = Vec<(Of, &'static str, f64)>;
+
+/// Gauges of all pairs.
+#[derive(Debug)]
+pub struct PairMetrics {
+    gauges: Vec<Family<Labels, Gauge<f64, AtomicU64>>>,
+    shown: Mutex<BTreeSet<(Labels, usize)>>,
+}
+
+impl Default for PairMetrics {
+    fn default() -> Self {
+        PairMetrics { gauges: GAUGES.iter().map(|_| Family::default()).collect(), shown: Mutex::default() }
+    }
+}
+
+impl PairMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        for ((name, help), family) in GAUGES.iter().zip(&self.gauges) {
+            registry.register(*name, *help, family.clone());
+        }
+    }
+
+    /// Shows what is known of a pair now, and nothing of what no longer is.
+    pub fn measure(&self, pair: &PairName, observed: &Observed, status: &PgReplicaPairStatus) {
+        let mut values = of_pair(observed, status);
+        for i in InstanceId::ALL {
+            values.extend(of_instance(observed, i));
+        }
+        self.show(pair, &values);
+    }
+
+    /// Removes the series of a pair that is gone.
+    pub fn forget(&self, pair: &PairName) {
+        self.show(pair, &[]);
+    }
+
+    fn show(&self, pair: &PairName, values: &[(Of, &'static str, f64)]) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = |of| Labels { namespace: pair.namespace.clone(), name: pair.name.clone(), of };
+        let now: BTreeSet<(Labels, usize)> = values.iter().map(|(g, of, _)| (key(of), *g as usize)).collect();
+        shown.retain(|(labels, gauge)| {
+            let other = (&labels.namespace, &labels.name) != (&pair.namespace, &pair.name);
+            let keep = other || now.contains(&(labels.clone(), *gauge));
+            if !keep && let Some(family) = self.gauges.get(*gauge) {
+                family.remove(labels);
+            }
+            keep
+        });
+        for (gauge, of, value) in values {
+            if let Some(family) = self.gauges.get(*gauge as usize) {
+                family.get_or_create(&key(of)).set(*value);
+            }
+        }
+        shown.extend(now);
+    }
+}
+
+fn of_pair(observed: &Observed, status: &PgReplicaPairStatus) -> Values {
+    let mut out = Values::new();
+    let mut put = |of: Of, value: Option<f64>| out.extend(value.map(|v| (of, "", v)));
+    put(Of::Term, observed.record().map(|r| f64::from(r.term.0)));
+    put(Of::Paired, status.mode.map(|m| f64::from(u8::from(m == PairMode::Paired))));
+    put(Of::Timeline, status.timeline.map(|t| t as f64));
+    let serving = observed.serving_primary().and_then(|i| observed.instance(i).report.fresh());
+    let lag = serving.and_then(|r| r.standby.as_ref());
+    let mut distance = |bytes: Of, seconds: Of, lag: Option<Lag>| {
+        put(bytes, lag.map(|l| l.bytes as f64));
+        put(seconds, lag.map(|l| l.millis as f64 / 1000.0));
+    };
+    distance(Of::LagBytes, Of::LagSeconds, lag.and_then(|l| l.total));
+    distance(Of::ReceiveBytes, Of::ReceiveSeconds, lag.and_then(|l| l.receive));
+    distance(Of::ReplayBytes, Of::ReplaySeconds, lag.and_then(|l| l.replay));
+    let conditions = [
+        (Of::Ready, ConditionType::Ready),
+        (Of::FailoverReady, ConditionType::FailoverReady),
+        (Of::ArchiveHealthy, ConditionType::ArchiveHealthy),
+        (Of::StorageHealthy, ConditionType::StorageHealthy),
+        (Of::Degraded, ConditionType::Degraded),
+        (Of::UpdatePending, ConditionType::UpdatePending),
+    ];
+    for (of, type_) in conditions {
+        let value = condition(status, type_).and_then(|c| match c.status.as_str() {
+            "True" => Some(1.0),
+            "False" => Some(0.0),
+            _ => None,
+        });
+        put(of, value);
+    }
+    put(Of::RpoBytes, status.rpo.as_ref().and_then(|r| r.bytes).map(|b| b as f64));
+    put(Of::RpoSeconds, status.rpo.as_ref().and_then(|r| r.seconds));
+    let seeding = status.seeding.as_ref();
+    put(Of::SeedingPercent, seeding.and_then(|s| s.percent).map(|p| p as f64));
+    put(Of::SeedingBytes, seeding.and_then(|s| s.done_bytes).map(|b| b as f64));
+    let days = |end: &jiff::Timestamp| (end.as_second() - observed.now.as_second()) as f64 / 86400.0;
+    put(Of::CertificateDays, observed.certificates.iter().map(|(_, end)| days(end)).reduce(f64::min));
+    if let Some(failover) = &status.last_failover {
+        put(Of::FailoverTime, failover.started_at.as_ref().map(|t| t.0.as_millisecond() as f64 / 1000.0));
+        put(Of::FailoverGap, failover.gap_estimate_seconds);
+        put(Of::FailoverLost, failover.bytes_lost.map(|b| b as f64));
+        let steps = failover.steps.iter();
+        out.extend(
+            steps.filter_map(|s| Some((Of::FailoverStep, step(&s.step)?, s.offset_ms as f64 / 1000.0))),
+        );
+    }
+    let causes = status.rto.iter().flat_map(|r| &r.estimates);
+    out.extend(causes.filter_map(|e| Some((Of::Rto, cause(&e.cause)?, e.seconds))));
+    out
+}
+
+fn of_instance(observed: &Observed, i: InstanceId) -> Values {
+    let instance = observed.instance(i);
+    let mut out = Values::new();
+    let mut put = |of: Of, value: Option<f64>| out.extend(value.map(|v| (of, i.as_str(), v)));
+    put(Of::ReportAge, instance.last_report.as_ref().map(|(_, age)| age.as_secs_f64()));
+    let Some(report) = instance.report.recent() else { return out };
+    put(Of::Flush, report.postgres.flush_lsn.map(|l| l.0 as f64));
+    put(Of::Replay, report.postgres.replay_lsn.map(|l| l.0 as f64));
+    let archive = &report.archive;
+    let now = observed.now.as_millisecond();
+    put(Of::ArchiveAge, archive.last_archived_at_ms.map(|at| (now - at).max(0) as f64 / 1000.0));
+    put(Of::ArchiveBacklog, archive.backlog_segments.map(|n| n as f64));
+    put(Of::ArchiveFailures, archive.failures.map(|n| n as f64));
+    put(Of::DataBytes, report.space.data_bytes.map(|n| n as f64));
+    put(Of::DataFree, report.space.data_free.map(|n| n as f64));
+    put(Of::ArchiveBytes, report.space.archive_bytes.map(|n| n as f64));
+    put(Of::ArchiveFree, report.space.archive_free.map(|n| n as f64));
+    put(Of::FullIn, report.space.full_in_seconds.map(|n| n as f64));
+    put(Of::ConfigGeneration, Some(report.config_generation as f64));
+    out
+}
+
+/// A label's value has to be one of few words.
+fn step(word: &str) -> Option<&'static str> {
+    ["LastHeartbeat", "Noticed", "CasSent", "CasWon", "TriggerFile", "Promoted", "Endpoint"]
+        .into_iter()
+        .find(|known| *known == word)
+}
+
+fn cause(word: &str) -> Option<&'static str> {
+    ["PostgresKilled", "PodDeleted", "ContainerKilled", "NodeLost"].into_iter().find(|known| *known == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::decide;
+    use crate::fixtures::{name, steady};
+    use crate::metrics::Metrics;
+    use crate::status::compute;
+
+    fn shown(metrics: &Metrics, observed: &Observed) -> String {
+        let status =
+            compute(&name(), Some(3), observed, &decide(observed), None, &PgReplicaPairStatus::default());
+        metrics.pairs.measure(&name(), observed, &status);
+        metrics.render()
+    }
+
+    #[test]
+    fn each_gauge_has_its_name() {
+        assert_eq!(Of::ConfigGeneration as usize + 1, GAUGES.len());
+        assert_eq!(GAUGES[Of::CertificateDays as usize].0, "pair_certificate_days");
+        assert_eq!(GAUGES[Of::Rto as usize].0, "pair_rto_seconds");
+        assert_eq!(GAUGES[Of::ReportAge as usize].0, "instance_report_age_seconds");
+    }
+
+    #[test]
+    fn what_is_known_is_shown_and_what_no_longer_is_disappears() {
+        let metrics = Metrics::default();
+        let text = shown(&metrics, &steady());
+        for line in [
+            r#"pgpair_operator_pair_lag_bytes{namespace="shop",name="orders",of=""} 0.0"#,
+            r#"pgpair_operator_pair_paired{namespace="shop",name="orders",of=""} 1.0"#,
+            r#"pgpair_operator_instance_archive_age_seconds{namespace="shop",name="orders",of="b"} 30.5"#,
+            r#"pgpair_operator_pair_rto_seconds{namespace="shop",name="orders",of="NodeLost"} 5.6"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        let silent = shown(&metrics, &steady().a_silent());
+        assert!(!silent.contains("pair_lag_bytes{"), "{silent}");
+        assert!(silent.contains(r#"pair_term{namespace="shop",name="orders",of=""} 3.0"#));
+        metrics.forget(&name());
+        assert!(!metrics.render().contains("orders"));
+    }
+}

@@ -1,0 +1,201 @@
+//! Objects of the API as what the decisions need of them. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ContainerState, Node, Pod};
+use kube::ResourceExt;
+use pgpair_api::names::{
+    ANNOTATION_NOT_AFTER, ANNOTATION_SEED, ANNOTATION_SEED_FAILURES, LABEL_INSTANCE, LABEL_PAIR, PairName,
+};
+use pgpair_core::ids::InstanceId;
+use pgpair_core::record::Record;
+
+use crate::observed::{Ended, LeaseView, PodView, SeedJob, SeedState, SetView};
+
+/// The container of a pod that runs the agent, or the seeding program.
+const CONTAINER: &str = "postgres";
+/// Label of a StatefulSet's pod.
+const REVISION: &str = "controller-revision-hash";
+/// Taint by which an administrator says that a node is shut down and will not come back by itself.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+pub(super) fn lease_view(lease: Option<&Lease>) -> LeaseView {
+    let Some(lease) = lease else { return LeaseView::Missing };
+    let spec = lease.spec.as_ref();
+    let holder = spec.and_then(|s| s.holder_identity.as_deref());
+    match Record::from_lease(holder, spec.and_then(|s| s.lease_transitions), lease.annotations()) {
+        Ok(record) => LeaseView::Present(record),
+        Err(why) => LeaseView::Unreadable(why.to_string()),
+    }
+}
+
+pub(super) fn is_of<K: ResourceExt>(object: &K, name: &PairName, i: InstanceId) -> bool {
+    object.namespace().as_deref() == Some(&name.namespace)
+        && object.labels().get(LABEL_PAIR) == Some(&name.name)
+        && object.labels().get(LABEL_INSTANCE).map(String::as_str) == Some(i.as_str())
+}
+
+pub(super) fn set_view(set: &StatefulSet) -> SetView {
+    let number = |key: &str| set.annotations().get(key).and_then(|text| text.parse().ok()).unwrap_or(0);
+    SetView {
+        replicas: set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
+        running: set.status.as_ref().map_or(0, |s| s.replicas),
+        seed: number(ANNOTATION_SEED),
+        seed_failures: number(ANNOTATION_SEED_FAILURES),
+    }
+}
+
+/// The revision of the newest template; `None` while the StatefulSet's controller has not looked at it.
+pub(super) fn update_revision(set: &StatefulSet) -> Option<String> {
+    let status = set.status.as_ref()?;
+    let current = status.observed_generation? >= set.metadata.generation?;
+    status.update_revision.clone().filter(|_| current)
+}
+
+pub(super) fn pod_view(pod: &Pod) -> PodView {
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|s| s.conditions.as_ref());
+    let container = status
+        .and_then(|s| s.container_statuses.as_ref())
+        .and_then(|containers| containers.iter().find(|c| c.name == CONTAINER));
+    let states = container.into_iter().flat_map(|c| [c.state.as_ref(), c.last_state.as_ref()]).flatten();
+    let ended: Vec<Ended> = states.clone().filter_map(ended).collect();
+    PodView {
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        ip: status.and_then(|s| s.pod_ip.clone()),
+        node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
+        ready: conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True")),
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+        running: status.and_then(|s| s.phase.as_deref()) == Some("Running"),
+        started: states.into_iter().any(|s| s.running.is_some() || s.terminated.is_some()),
+        revision: pod.labels().get(REVISION).cloned(),
+        ended,
+    }
+}
+
+fn ended(state: &ContainerState) -> Option<Ended> {
+    let terminated = state.terminated.as_ref()?;
+    Some(Ended {
+        reason: terminated.reason.clone().unwrap_or_default(),
+        message: terminated.message.clone().unwrap_or_default(),
+    })
+}
+
+pub(super) fn seed_job(job: &Job, name: &PairName, i: InstanceId) -> Option<SeedJob> {
+    let stem = name.seed_job(i, 0);
+    let number = job.name_any().strip_prefix(stem.strip_suffix('0')?)?.parse().ok()?;
+    let conditions = job.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let holds = |type_: &str| conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
+    let state = if let Some(failed) = holds("Failed") {
+        let at = failed.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+        SeedState::Failed { at, message: failed.message.clone().unwrap_or_default() }
+    } else if holds("Complete").is_some() {
+        SeedState::Complete
+    } else {
+        SeedState::Running
+    };
+    Some(SeedJob { number, state, progress: None, failure: None })
+}
+
+/// Why a seeding pod failed: the `error` of its last words.
+pub(super) fn seed_failure(pod: &PodView) -> Option<String> {
+    pod.ended.iter().find_map(|ended| {
+        let words: serde_json::Value = serde_json::from_str(&ended.message).ok()?;
+        words.get("error")?.as_str().map(str::to_owned)
+    })
+}
+
+/// When the certificate of a Secret with these annotations ends.
+pub(super) fn not_after(annotations: &BTreeMap<String, String>) -> Option<Timestamp> {
+    annotations.get(ANNOTATION_NOT_AFTER)?.parse().ok()
+}
+
+pub(super) fn is_out_of_service(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
+    taints.is_some_and(|taints| taints.iter().any(|t| t.key == OUT_OF_SERVICE))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: serde_json::Value) -> PodView {
+        pod_view(
+            &serde_json::from_value(json!({
+                "metadata": {"name": "orders-a-0", "labels": {"controller-revision-hash": "orders-a-6f"}},
+                "status": status,
+            }))
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn ended_runs_of_the_agents_container_are_read_from_both_places_and_from_no_other_container() {
+        let ended =
+            |reason, message| json!({"terminated": {"exitCode": 137, "reason": reason, "message": message}});
+        let view = pod(json!({"phase": "Running", "containerStatuses": [
+            {"name": "witness", "ready": true, "restartCount": 0, "image": "", "imageID": "", "lastState": ended("Error", "not this one")},
+            {"name": "postgres", "ready": true, "restartCount": 2, "image": "", "imageID": "",
+             "state": ended("OOMKilled", "00000000000000aa"), "lastState": ended("Error", "00000000000000ab")},
+        ]}));
+        let words: Vec<_> = view.ended.iter().map(|e| (e.reason.as_str(), e.message.as_str())).collect();
+        assert_eq!(words, [("OOMKilled", "00000000000000aa"), ("Error", "00000000000000ab")]);
+        assert!(view.started && view.running && !view.ready);
+        assert_eq!(view.revision.as_deref(), Some("orders-a-6f"));
+    }
+
+    #[test]
+    fn a_pod_whose_image_cannot_be_pulled_has_not_started() {
+        let waiting = json!({"phase": "Pending", "containerStatuses": [
+            {"name": "postgres", "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": {"waiting": {"reason": "ErrImagePull"}}},
+        ]});
+        assert!(!pod(waiting).started);
+        assert!(!pod(json!({})).started);
+    }
+
+    #[test]
+    fn the_newest_revision_counts_only_when_it_is_of_the_newest_template() {
+        let set = |observed: i64| {
+            serde_json::from_value(json!({
+                "metadata": {"name": "orders-a", "generation": 4}, "spec": {"selector": {}, "template": {}},
+                "status": {"replicas": 1, "observedGeneration": observed, "updateRevision": "orders-a-7c"},
+            }))
+            .unwrap()
+        };
+        assert_eq!(update_revision(&set(4)).as_deref(), Some("orders-a-7c"));
+        assert_eq!(update_revision(&set(3)), None);
+    }
+
+    #[test]
+    fn the_words_of_a_failed_copy_are_its_error() {
+        let view = |message| {
+            pod(
+                json!({"containerStatuses": [{"name": "postgres", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+                "state": {"terminated": {"exitCode": 1, "reason": "Error", "message": message}}}]}),
+            )
+        };
+        let said = seed_failure(&view(r#"{"seeded":false,"error":"no space"}"#));
+        assert_eq!(said.as_deref(), Some("no space"));
+        assert_eq!(seed_failure(&view(r#"{"doneBytes":1,"totalBytes":2,"percent":50}"#)), None);
+        assert_eq!(seed_failure(&view("killed")), None);
+    }
+
+    #[test]
+    fn only_the_out_of_service_taint_counts() {
+        let node = |key: &str| {
+            serde_json::from_value::<Node>(json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": key, "effect": "NoExecute"}]}}))
+                .unwrap()
+        };
+        assert!(is_out_of_service(&node("node.kubernetes.io/out-of-service")));
+        assert!(!is_out_of_service(&node("node.kubernetes.io/unreachable")));
+        assert!(!is_out_of_service(&node("node.kubernetes.io/not-ready")));
+        assert!(!is_out_of_service(&Node::default()));
+    }
+}

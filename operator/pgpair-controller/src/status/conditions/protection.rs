@@ -1,0 +1,63 @@
+//! Whether the standby may take over, and if not, what it lacks.
+
+use pgpair_api::names::PairName;
+use pgpair_api::status::{ConditionType, PairMode, PgReplicaPairStatus, Reason};
+use pgpair_core::authority::Refusal;
+use pgpair_core::ids::{InstanceId, Term};
+use pgpair_core::report::PostgresState;
+
+use super::{Draft, draft};
+use crate::observed::Observed;
+use crate::status::bytes;
+
+pub(super) fn failover_ready(name: &PairName, observed: &Observed, status: &PgReplicaPairStatus) -> Draft {
+    let type_ = ConditionType::FailoverReady;
+    let Some(record) = observed.record() else {
+        return draft(type_, None, Reason::Unknown, "the record cannot be read");
+    };
+    if status.mode == Some(PairMode::Paired) {
+        if observed.config.automatic {
+            return draft(type_, true, Reason::Paired, "the standby may take over");
+        }
+        let message = "spec.failover.automatic is false: the standby is as good as the primary, and takes over only when ordered to";
+        return draft(type_, false, Reason::AutomaticOff, message);
+    }
+    if record.term == Term(0) {
+        return draft(type_, false, Reason::Bootstrapping, "the first data directory is being made");
+    }
+    let (reason, why) = why_solo(name, observed, record.primary.instance);
+    draft(type_, false, reason, format!("the primary goes on alone, and nobody takes over by himself: {why}"))
+}
+
+/// What the standby lacks, nearest cause first.
+fn why_solo(name: &PairName, observed: &Observed, primary: InstanceId) -> (Reason, String) {
+    let standby = observed.instance(primary.peer());
+    let me = name.instance(primary.peer());
+    if standby.is_seeding() || standby.set.is_some_and(|s| s.replicas == 0 && s.seed > 0) {
+        return (Reason::StandbySeeding, format!("{me} is being copied or waits for it"));
+    }
+    let Some(report) = standby.report.recent() else {
+        return (Reason::StandbyNotRunning, format!("{me} does not answer"));
+    };
+    if report.authority.refusal.as_deref() == Some(Refusal::Fenced.as_str()) {
+        return (Reason::Fenced, format!("{me} is fenced: kubectl pgpair unfence ends that"));
+    }
+    if report.postgres.state != PostgresState::Standby {
+        return (Reason::StandbyNotRunning, format!("no postgres of {me} runs as a standby"));
+    }
+    let lag = observed.serving_primary().and_then(|i| observed.instance(i).report.fresh()?.standby.as_ref());
+    match lag {
+        None => (Reason::Solo, "the primary does not report".to_owned()),
+        Some(lag) if !lag.streaming => (Reason::StandbyNotStreaming, format!("{me} does not stream")),
+        Some(lag) => match lag.receive {
+            Some(behind) if behind.bytes > observed.config.max_lag_bytes => {
+                let limit = bytes(observed.config.max_lag_bytes);
+                (Reason::StandbyLags, format!("{me} lags {} over maxLag {limit}", bytes(behind.bytes)))
+            }
+            _ => (
+                Reason::StandbyCatchesUp,
+                format!("{me} streams and is close; the primary pairs with it soon"),
+            ),
+        },
+    }
+}
