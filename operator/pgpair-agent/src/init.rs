@@ -159,24 +159,24 @@ fn start_agent(me: Pid, (name, value): (&str, String)) -> io::Result<Pid> {
 
 struct Signals {
     child: Stream,
-    forward: [(Stream, Signal); 4],
+    end: [Stream; 3],
 }
 
 impl Signals {
     fn new() -> io::Result<Signals> {
         Ok(Signals {
             child: signal(SignalKind::child())?,
-            forward: [
-                (signal(SignalKind::terminate())?, Signal::TERM),
-                (signal(SignalKind::interrupt())?, Signal::INT),
-                (signal(SignalKind::hangup())?, Signal::HUP),
-                (signal(SignalKind::user_defined1())?, Signal::USR1),
+            // The kubelet sends what the image names as STOPSIGNAL, and PostgreSQL's images name SIGINT.
+            end: [
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::quit())?,
             ],
         })
     }
 
     async fn forward_until_exit(&mut self, agent: Pid, deadman: &Deadman, tree: Tree) -> ExitCode {
-        let [term, int, hup, usr1] = &mut self.forward;
+        let [term, int, quit] = &mut self.end;
         loop {
             if let Some(code) = reap(Some(agent)) {
                 return code;
@@ -188,18 +188,15 @@ impl Signals {
                     eprintln!("deadman: the agent let its deadline pass; {} signals sent", killed.signalled);
                 }
             }
-            let sig = tokio::select! {
-                _ = self.child.recv() => None,
-                () = tokio::time::sleep(DEADMAN_LOOKS) => None,
-                _ = term.0.recv() => Some(term.1),
-                _ = int.0.recv() => Some(int.1),
-                _ = hup.0.recv() => Some(hup.1),
-                _ = usr1.0.recv() => Some(usr1.1),
+            let ends = tokio::select! {
+                _ = self.child.recv() => false,
+                () = tokio::time::sleep(DEADMAN_LOOKS) => false,
+                _ = term.recv() => true,
+                _ = int.recv() => true,
+                _ = quit.recv() => true,
             };
-            if let Some(sig) = sig
-                && let Err(e) = rustix::process::kill_process(agent, sig)
-            {
-                eprintln!("cannot pass {sig:?} on to the agent: {e}");
+            if ends && let Err(e) = rustix::process::kill_process(agent, Signal::TERM) {
+                eprintln!("cannot tell the agent to end: {e}");
             }
         }
     }

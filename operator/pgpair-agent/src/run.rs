@@ -201,9 +201,12 @@ async fn serve(shared: Shared, identity: Identity) -> Failure {
 
 fn on_sigterm(tx: mpsc::Sender<Input>) -> Result<(), Failure> {
     let mut term = signal(SignalKind::terminate())?;
+    // From a terminal, where no init process is in between.
+    let mut int = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
-        if term.recv().await.is_some() {
-            tracing::info!("SIGTERM: leaving");
+        let told = tokio::select! { t = term.recv() => t, i = int.recv() => i };
+        if told.is_some() {
+            tracing::info!("told to end: leaving");
             let _ = tx.send(Input::Leave).await; // the driver has ended
         }
     });

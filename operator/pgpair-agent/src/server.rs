@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -22,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::io::ReaderStream;
 
 use crate::archive;
 use crate::config_store::{ConfigError, Intake};
@@ -35,6 +37,8 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 /// The state machine answers at once, except where it must read the record first.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// Bytes of a segment in memory at a time while it is given out.
+const WAL_CHUNK: usize = 64 * 1024;
 /// An order may have to wait for a checkpoint and for a read of the record.
 const JUDGED: Duration = Duration::from_secs(45);
 
@@ -229,8 +233,9 @@ async fn wal(State(s): State<Shared>, Path(file): Path<String>) -> Result<impl I
     if archive::is_live(&s.settings.layout, &path) {
         headers.insert(archive::LIVE_HEADER, HeaderValue::from_static("1"));
     }
-    let content = tokio::fs::read(path).await.map_err(|_| StatusCode::NOT_FOUND)?;
-    Ok((headers, content))
+    let file = tokio::fs::File::open(path).await.map_err(|_| StatusCode::NOT_FOUND)?;
+    // A segment is 16 MiB, and memory once had is not given back.
+    Ok((headers, Body::from_stream(ReaderStream::with_capacity(file, WAL_CHUNK))))
 }
 
 /// A listener whose handshakes run beside each other: one slow client keeps nobody waiting.

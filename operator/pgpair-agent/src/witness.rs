@@ -28,6 +28,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 const TELL: Duration = Duration::from_millis(500);
 /// After this many tries its promise has lapsed anyway.
 const TRIES: u32 = 20;
+/// The same when the pod is about to go: its successor waits for it.
+const LAST_TRIES: u32 = 3;
+/// Inside the pod's grace of 60 s.
+const LAST_WATCH: Duration = Duration::from_secs(55);
 
 /// The lock of a living agent. The file goes with the process; no child inherits it.
 #[derive(Debug)]
@@ -61,17 +65,21 @@ fn open(layout: &Layout) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).open(layout.agent_lock())
 }
 
-/// The command. Ends at SIGTERM.
+/// The command. Told to end (the whole pod is), it outlives the agent all the same, for its death may still be of use.
 #[must_use]
 pub fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.and_then(|runtime| {
         let result = runtime.block_on(async {
             let mut term = signal(SignalKind::terminate())?;
+            let mut int = signal(SignalKind::interrupt())?;
             tokio::select! {
-                result = watch() => result,
-                _ = term.recv() => Ok(()),
+                result = watch() => return result,
+                _ = term.recv() => {}
+                _ = int.recv() => {}
             }
+            // Too late is no failure: the agent has had its time, and the kubelet ends both.
+            tokio::time::timeout(LAST_WATCH, last_word()).await.unwrap_or(Ok(()))
         });
         // A thread may be waiting for the lock.
         runtime.shutdown_background();
@@ -86,18 +94,32 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn watch() -> io::Result<()> {
+fn prepare() -> io::Result<(Settings, Peer)> {
     let settings = Settings::from_env().map_err(io::Error::other)?;
     let identity = Identity::load(&settings.layout.tls).map_err(io::Error::other)?;
     tokio::spawn(identity.clone().keep_renewed());
     let peer = Peer::new(&settings, identity);
+    Ok((settings, peer))
+}
+
+/// An agent that does not end in the grace of its pod is killed, without having resigned.
+async fn last_word() -> io::Result<()> {
+    let (settings, peer) = prepare()?;
+    if let Some(incarnation) = death(&settings.layout).await? {
+        tell(&peer, incarnation, LAST_TRIES).await;
+    }
+    Ok(())
+}
+
+async fn watch() -> io::Result<()> {
+    let (settings, peer) = prepare()?;
     let mut told = None;
     loop {
         let dead = death(&settings.layout).await?;
         if dead.is_some() && dead != told {
             told = dead;
             if let Some(incarnation) = dead {
-                tell(&peer, incarnation).await;
+                tell(&peer, incarnation, TRIES).await;
             }
         }
         // Nobody lives here at the moment: a new agent comes, or the pod goes.
@@ -119,9 +141,9 @@ async fn death(layout: &Layout) -> io::Result<Option<Incarnation>> {
     Ok(incarnation.filter(|_| tree.is_some()))
 }
 
-async fn tell(peer: &Peer, incarnation: Incarnation) {
+async fn tell(peer: &Peer, incarnation: Incarnation, tries: u32) {
     let evidence = Evidence { incarnation, kind: EvidenceKind::VolumeLock };
-    for _ in 0..TRIES {
+    for _ in 0..tries {
         match peer.evidence(&evidence, TELL).await {
             Ok(()) => {
                 tracing::warn!(%incarnation, "the agent and its postgres are dead: the peer knows");

@@ -37,23 +37,27 @@ fn agent() {
     std::process::exit(i32::from(CODE));
 }
 
+/// SIGINT is what PostgreSQL's images name as STOPSIGNAL, and so what the kubelet sends.
 #[test]
-fn the_init_process_passes_term_on_and_ends_with_every_descendant() {
+fn told_to_end_the_init_process_asks_the_agent_and_ends_with_every_descendant() {
     run(async |w| {
-        let file = w.path().join("pids");
-        let mut init = Command::new("/proc/self/exe")
-            .args(["--exact", "init::agent", "--nocapture"])
-            .env(FILE, &file)
-            .spawn()
-            .unwrap();
-        let pids =
-            eventually("the agent has started its children", async || fs::read_to_string(&file).ok()).await;
-        kill_process(Pid::from_child(&init), Signal::TERM).unwrap();
-        let status = eventually("the init process ends", async || init.try_wait().unwrap()).await;
-        assert_eq!(status.code(), Some(i32::from(CODE)));
-        for pid in pids.split(' ') {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        for told in [Signal::TERM, Signal::INT, Signal::QUIT] {
+            let file = w.path().join(format!("pids-{}", told.as_raw()));
+            let mut init = Command::new("/proc/self/exe")
+                .args(["--exact", "init::agent", "--nocapture"])
+                .env(FILE, &file)
+                .spawn()
+                .unwrap();
+            let pids =
+                eventually("the agent has started its children", async || fs::read_to_string(&file).ok())
+                    .await;
+            kill_process(Pid::from_child(&init), told).unwrap();
+            let status = eventually("the init process ends", async || init.try_wait().unwrap()).await;
+            assert_eq!(status.code(), Some(i32::from(CODE)), "{told:?}");
+            for pid in pids.split(' ') {
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+            }
         }
     });
 }
