@@ -28,8 +28,22 @@ pub const ANNOTATION_SEED: &str = "pgpair.dev/seed";
 pub const ANNOTATION_SEED_FAILURES: &str = "pgpair.dev/seed-failures";
 /// Annotation of a pair: the order of a person, see [`crate::order::UserOrder`].
 pub const ANNOTATION_ORDER: &str = "pgpair.dev/order";
-/// Annotation of a certificate Secret: when its certificate is to be renewed (RFC 3339).
-pub const ANNOTATION_RENEW_AFTER: &str = "pgpair.dev/renew-after";
+/// Annotation of Secret `NAME-ca`: the authority that signs; empty: its key is lost.
+pub const ANNOTATION_CA_SIGNING: &str = "pgpair.dev/ca-signing";
+/// Annotation of Secret `NAME-ca`: the authority that will sign next; empty: none.
+pub const ANNOTATION_CA_NEXT: &str = "pgpair.dev/ca-next";
+/// Annotation of Secret `NAME-ca`: authorities that sign no more, and are trusted until nobody uses what they signed.
+pub const ANNOTATION_CA_OLD: &str = "pgpair.dev/ca-old";
+/// Annotation of a Secret with a certificate: the end of its validity (RFC 3339).
+pub const ANNOTATION_NOT_AFTER: &str = "pgpair.dev/not-after";
+/// Annotation of a Secret with a certificate: the authority that signed it.
+pub const ANNOTATION_SIGNED_BY: &str = "pgpair.dev/signed-by";
+/// Annotation of a Secret with `ca.crt`: the authorities in it.
+pub const ANNOTATION_TRUSTS: &str = "pgpair.dev/trusts";
+/// Annotation of a Secret with a certificate: a digest of the names in it.
+pub const ANNOTATION_DNS_NAMES: &str = "pgpair.dev/dns-names";
+/// Annotation of a Secret with certificates: when the operator last changed its content (RFC 3339).
+pub const ANNOTATION_CHANGED_AT: &str = "pgpair.dev/changed-at";
 /// Common name of the operator's client certificate.
 pub const OPERATOR_CN: &str = "pgpair-operator";
 /// Common name of the client certificate for replication, and name of the role.

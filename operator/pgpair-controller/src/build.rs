@@ -1,6 +1,8 @@
 //! The objects of a pair as pure functions of the validated spec and of what was decided.
 
+pub mod budget;
 pub mod claims;
+pub mod config;
 pub mod pod;
 pub mod rbac;
 pub mod record;

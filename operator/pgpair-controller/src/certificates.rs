@@ -1,21 +1,20 @@
 //! The pair's certificate authority and the certificates that it signs. Time and randomness come from the outside, but
 //! for the keys, which the library makes.
 
+pub mod rotation;
+
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
 };
+use rotation::Mark;
+use sha2::{Digest, Sha256};
+use x509_parser::pem::Pem as Block;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// Life of the authority.
-pub const CA_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// Life of a certificate.
-pub const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Part of its life after which a certificate is renewed.
-pub const RENEW_AFTER: Duration = Duration::from_secs(60 * 24 * 3600);
 /// Clocks of nodes may differ by this much.
 const SKEW: Duration = Duration::from_secs(300);
 
@@ -28,6 +27,14 @@ pub struct Pem {
     pub key: String,
 }
 
+impl Pem {
+    /// Neither certificate nor key.
+    #[must_use]
+    pub fn none() -> Pem {
+        Pem { certificate: String::new(), key: String::new() }
+    }
+}
+
 impl std::fmt::Debug for Pem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pem(..)") // never a key in a log
@@ -38,9 +45,9 @@ impl std::fmt::Debug for Pem {
 ///
 /// # Errors
 /// The key could not be made.
-pub fn new_authority(name: &str, now: Timestamp) -> Result<Pem, rcgen::Error> {
+pub fn new_authority(name: &str, now: Timestamp, life: SignedDuration) -> Result<Pem, rcgen::Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let mut params = params(name, Vec::new(), now, CA_LIFE)?;
+    let mut params = params(name, Vec::new(), now, life)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages =
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
@@ -52,10 +59,16 @@ pub fn new_authority(name: &str, now: Timestamp) -> Result<Pem, rcgen::Error> {
 ///
 /// # Errors
 /// The authority is unreadable, a name is no DNS name, or the key could not be made.
-pub fn new_leaf(authority: &Pem, name: &str, dns: Vec<String>, now: Timestamp) -> Result<Pem, rcgen::Error> {
+pub fn new_leaf(
+    authority: &Pem,
+    name: &str,
+    dns: Vec<String>,
+    now: Timestamp,
+    life: SignedDuration,
+) -> Result<Pem, rcgen::Error> {
     let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let mut params = params(name, dns, now, LEAF_LIFE)?;
+    let mut params = params(name, dns, now, life)?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -68,15 +81,31 @@ fn params(
     name: &str,
     dns: Vec<String>,
     now: Timestamp,
-    life: Duration,
+    life: SignedDuration,
 ) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(dns)?;
     params.distinguished_name.push(DnType::CommonName, name);
     let unix = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(DAY.as_secs()));
     let epoch = date_time_ymd(1970, 1, 1);
     params.not_before = epoch + unix.saturating_sub(SKEW);
-    params.not_after = epoch + unix + life;
+    params.not_after = epoch + unix + life.unsigned_abs();
     Ok(params)
+}
+
+/// Each certificate of a PEM text: its mark, and the end of its validity. What is no certificate is left out.
+#[must_use]
+pub fn certificates(pem: &str) -> Vec<(Mark, Timestamp)> {
+    let read = |block: Block| {
+        let end = block.parse_x509().ok()?.validity().not_after.timestamp();
+        Some((digest(&block.contents), Timestamp::from_second(end).ok()?))
+    };
+    Block::iter_from_buffer(pem.as_bytes()).filter_map(|block| read(block.ok()?)).collect()
+}
+
+/// Digest of anything, short enough for an annotation: 64 bits.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -88,8 +117,10 @@ mod tests {
     #[test]
     fn a_leaf_is_signed_by_its_authority_and_carries_its_names() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let ca = new_authority("orders", now).unwrap();
-        let leaf = new_leaf(&ca, "orders-a", vec!["orders-a-0.orders-pods.shop.svc".into()], now).unwrap();
+        let life = SignedDuration::from_hours(90 * 24);
+        let ca = new_authority("orders", now, life).unwrap();
+        let names = vec!["orders-a-0.orders-pods.shop.svc".into()];
+        let leaf = new_leaf(&ca, "orders-a", names, now, life).unwrap();
         let (_, ca_pem) = parse_x509_pem(ca.certificate.as_bytes()).unwrap();
         let (_, leaf_pem) = parse_x509_pem(leaf.certificate.as_bytes()).unwrap();
         let (_, ca) = X509Certificate::from_der(&ca_pem.contents).unwrap();
@@ -100,5 +131,17 @@ mod tests {
         assert_eq!(days, 90);
         assert!(leaf.validity().not_before.timestamp() < now.as_second());
         assert!(ca.is_ca() && !leaf.is_ca());
+    }
+
+    #[test]
+    fn the_certificates_of_a_bundle_are_told_apart_and_rubbish_is_none() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let life = SignedDuration::from_hours(24);
+        let [one, two] = [0, 1].map(|_| new_authority("orders", now, life).unwrap().certificate);
+        let both = certificates(&format!("{one}{two}"));
+        assert_eq!(both, [certificates(&one), certificates(&two)].concat());
+        assert_ne!(both[0].0, both[1].0);
+        assert_eq!(both[0].1, now + life);
+        assert_eq!(certificates("no certificate"), []);
     }
 }

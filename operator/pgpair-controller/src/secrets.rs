@@ -1,100 +1,202 @@
-//! The Secrets of a pair: made when they are missing, renewed when they near their end, else never touched.
+//! The Secrets of a pair: made when they are missing, renewed when they near their end, else neither read nor touched.
+
+mod authority;
+mod clients;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use pgpair_api::names::{ANNOTATION_RENEW_AFTER, OPERATOR_CN, POSTGRES_PORT, REPLICATION_ROLE};
+use kube::ResourceExt;
+use pgpair_api::names::{ANNOTATION_NOT_AFTER, OPERATOR_CN, PairName, REPLICATION_ROLE};
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
-use rand::distr::{Alphanumeric, SampleString};
 
-use crate::api::{Created, Requests};
+use crate::api::Requests;
 use crate::build::owned;
-use crate::certificates::{Pem, RENEW_AFTER, new_authority, new_leaf};
+use crate::certificates::rotation::{
+    AuthorityView, CertificateView, PartyStep, PartyView, Policy, Wants, decide_authority, decide_party,
+};
+use crate::certificates::{digest, new_leaf};
 use crate::error::Error;
+use authority::Authority;
+use clients::Role;
 
-/// Length of generated passwords: 32 of 62 characters are 190 bits.
-const PASSWORD_LENGTH: usize = 32;
+/// Annotations of a Secret.
+pub type Annotations = BTreeMap<String, String>;
 
-/// What is known about a Secret without reading its content.
+/// Whose Secret it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecretView {
-    /// There is none.
-    Missing,
-    /// There is one, with nothing to do about it.
-    Good,
-    /// Its certificate nears its end.
-    Expiring,
+enum Party {
+    Instance(InstanceId),
+    Operator,
+    Clients(Role),
 }
 
-/// Whether a Secret with these annotations needs a new certificate.
-#[must_use]
-pub fn view(annotations: &BTreeMap<String, String>, now: Timestamp) -> SecretView {
-    match annotations.get(ANNOTATION_RENEW_AFTER).map(|text| text.parse::<Timestamp>()) {
-        Some(Ok(at)) if at <= now => SecretView::Expiring,
-        _ => SecretView::Good,
+impl Party {
+    const ALL: [Party; 5] = [
+        Party::Instance(InstanceId::A),
+        Party::Instance(InstanceId::B),
+        Party::Operator,
+        Party::Clients(Role::Application),
+        Party::Clients(Role::Superuser),
+    ];
+
+    fn secret(self, name: &PairName) -> String {
+        match self {
+            Party::Instance(i) => name.tls_secret(i),
+            Party::Operator => name.operator_tls_secret(),
+            Party::Clients(Role::Application) => name.app_secret(),
+            Party::Clients(Role::Superuser) => name.superuser_secret(),
+        }
+    }
+
+    /// Names in its certificate; `None`: it has no certificate.
+    fn dns_names(self, pair: &ValidatedPair) -> Option<Vec<String>> {
+        match self {
+            Party::Instance(i) => {
+                let mut names = pair.name.certificate_names(i);
+                names.extend(pair.tls.dns_names.iter().cloned());
+                Some(names)
+            }
+            Party::Operator => Some(Vec::new()),
+            Party::Clients(_) => None,
+        }
     }
 }
 
-/// Makes what is missing or expiring; `known` tells by name. Reads the authority only when it signs.
+/// Makes what is missing, renews what nears its end, and takes the next step of a change of the authority. `known` gives
+/// the annotations of a Secret by its name, `None` if there is no such Secret. The contents are read only when there is
+/// something to do.
 ///
 /// # Errors
-/// A request failed, or the authority cannot sign.
+/// A request failed, the authority cannot sign, or a Secret that the user named has no password.
 pub async fn ensure(
     requests: &Requests,
     pair: &ValidatedPair,
-    known: impl Fn(&str) -> SecretView,
+    known: impl Fn(&str) -> Option<Annotations>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let certified = [
-        (pair.name.tls_secret(InstanceId::A), Some(InstanceId::A)),
-        (pair.name.tls_secret(InstanceId::B), Some(InstanceId::B)),
-        (pair.name.operator_tls_secret(), None),
-    ];
-    let wanting: Vec<_> = certified.into_iter().filter(|(name, _)| known(name) != SecretView::Good).collect();
-    let app_missing = known(&pair.name.app_secret()) == SecretView::Missing;
-    if wanting.is_empty() && !app_missing && known(&pair.name.ca_secret()) == SecretView::Good {
+    let policy = Policy::new(&pair.tls);
+    let seen = known(&pair.name.ca_secret()).as_ref().and_then(AuthorityView::read);
+    let views = Party::ALL.map(|p| known(&p.secret(&pair.name)).as_ref().and_then(PartyView::read));
+    let mut authority = None;
+    if let Some(step) = decide_authority(seen.as_ref(), &views, policy, now) {
+        authority = Some(authority::change(requests, pair, step, seen.as_ref(), now).await?);
+    }
+    let Some(view) = authority.as_ref().map(|a| &a.view).or(seen.as_ref()) else { return Ok(()) };
+    let mut steps = Vec::new();
+    for (party, has) in Party::ALL.into_iter().zip(&views) {
+        let names = party.dns_names(pair).map(|names| digest(names.join(",").as_bytes()));
+        let wants = names.as_deref().map_or(Wants::Bundle, Wants::Certificate);
+        steps.extend(decide_party(view, has.as_ref(), wants, policy, now).map(|step| (party, step)));
+    }
+    if steps.is_empty() {
         return Ok(());
     }
-    let ca = ensure_authority(requests, pair, now).await?;
-    for (name, instance) in wanting {
-        let secret = build_tls(pair, &name, instance, &ca, now).map_err(|e| certificates(pair, e))?;
-        match known(&name) {
-            SecretView::Missing => {
-                requests.create(&secret).await?;
-            }
-            SecretView::Good | SecretView::Expiring => {
-                requests.apply(&secret).await?;
+    let authority = match authority {
+        Some(authority) => authority,
+        None => authority::read(requests, pair).await?,
+    };
+    let writer = Writer { requests, pair, authority: &authority, policy, now };
+    for (party, step) in steps {
+        match (step, party) {
+            (PartyStep::Issue, Party::Clients(role)) => writer.make_clients(party, role).await?,
+            (PartyStep::Issue, Party::Instance(_) | Party::Operator) => writer.issue(party).await?,
+            (PartyStep::Spread, _) => {
+                writer.spread(party).await?;
             }
         }
-    }
-    if app_missing {
-        let password = Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH);
-        requests.create(&build_app(pair, &password, &ca.certificate)).await?;
     }
     Ok(())
 }
 
-async fn ensure_authority(requests: &Requests, pair: &ValidatedPair, now: Timestamp) -> Result<Pem, Error> {
-    let name = pair.name.ca_secret();
-    if let Some(secret) = requests.get::<Secret>(&name).await? {
-        return read_authority(&secret, &name);
-    }
-    let ca = new_authority(&format!("pgpair {}", pair.name.name), now).map_err(|e| certificates(pair, e))?;
-    let secret = build_secret(pair, &name, [("ca.crt", ca.certificate.clone()), ("ca.key", ca.key.clone())]);
-    match requests.create(&secret).await? {
-        Created::Yes => Ok(ca),
-        Created::AlreadyExists => {
-            let secret = requests.get::<Secret>(&name).await?.unwrap_or_default();
-            read_authority(&secret, &name)
-        }
-    }
+/// The end of each certificate of a pair, by the name of its Secret; what is not known is left out. `known` as in [`ensure`].
+#[must_use]
+pub fn ends(name: &PairName, known: impl Fn(&str) -> Option<Annotations>) -> Vec<(String, Timestamp)> {
+    let certified = Party::ALL.into_iter().filter(|p| !matches!(p, Party::Clients(_)));
+    let names = certified.map(|p| p.secret(name)).chain([name.ca_secret()]);
+    let end = |secret: String| {
+        let end = known(&secret)?.get(ANNOTATION_NOT_AFTER)?.parse().ok()?;
+        Some((secret, end))
+    };
+    names.filter_map(end).collect()
 }
 
-fn read_authority(secret: &Secret, name: &str) -> Result<Pem, Error> {
-    Ok(Pem { certificate: text(secret, name, "ca.crt")?, key: text(secret, name, "ca.key")? })
+struct Writer<'a> {
+    requests: &'a Requests,
+    pair: &'a ValidatedPair,
+    authority: &'a Authority,
+    policy: Policy,
+    now: Timestamp,
+}
+
+impl Writer<'_> {
+    /// A new certificate; all of the Secret is written.
+    async fn issue(&self, party: Party) -> Result<(), Error> {
+        let secret = self.build_tls(party).map_err(|e| failed(self.pair, e))?;
+        self.requests.apply(&secret).await?;
+        Ok(())
+    }
+
+    fn build_tls(&self, party: Party) -> Result<Secret, rcgen::Error> {
+        let names = party.dns_names(self.pair).unwrap_or_default();
+        let view = PartyView {
+            trusts: self.authority.view.trusted(),
+            certificate: Some(CertificateView {
+                signed_by: self.authority.view.signer().cloned().unwrap_or_default(),
+                not_after: self.now.checked_add(self.policy.validity).unwrap_or(self.now),
+                names: digest(names.join(",").as_bytes()),
+            }),
+            changed_at: self.now,
+        };
+        let sign = |name: &str, dns: Vec<String>| {
+            new_leaf(self.authority.signer(), name, dns, self.now, self.policy.validity)
+        };
+        let leaf = match party {
+            Party::Instance(i) => sign(&self.pair.name.instance(i), names)?,
+            Party::Operator | Party::Clients(_) => sign(OPERATOR_CN, names)?,
+        };
+        let mut data =
+            vec![("ca.crt", self.authority.bundle()), ("tls.crt", leaf.certificate), ("tls.key", leaf.key)];
+        if let Party::Instance(_) = party {
+            let replication = sign(REPLICATION_ROLE, Vec::new())?;
+            data.extend([("replication.crt", replication.certificate), ("replication.key", replication.key)]);
+        }
+        Ok(build_secret(self.pair, &party.secret(&self.pair.name), data, view.annotations()))
+    }
+
+    /// The bundle only; the rest stays as it is. `false`: there is no such Secret.
+    async fn spread(&self, party: Party) -> Result<bool, Error> {
+        let name = party.secret(&self.pair.name);
+        let Some(current) = self.requests.get::<Secret>(&name).await? else { return Ok(false) };
+        let certificate = PartyView::read(current.annotations()).and_then(|view| view.certificate);
+        let view = PartyView { trusts: self.authority.view.trusted(), certificate, changed_at: self.now };
+        let mut secret =
+            build_secret(self.pair, &name, [("ca.crt", self.authority.bundle())], view.annotations());
+        // All of it is applied: what is left out of an apply would be taken away.
+        let mut data = current.data.clone().unwrap_or_default();
+        data.extend(secret.data.take().unwrap_or_default());
+        secret.data = Some(data);
+        secret.metadata.resource_version = current.resource_version();
+        self.requests.apply(&secret).await?;
+        Ok(true)
+    }
+
+    /// A password and addresses, unless there are some already.
+    async fn make_clients(&self, party: Party, role: Role) -> Result<(), Error> {
+        if self.spread(party).await? {
+            return Ok(()); // it was there, without a word about its bundle
+        }
+        let password = clients::password(self.requests, self.pair, role).await?;
+        let view =
+            PartyView { trusts: self.authority.view.trusted(), certificate: None, changed_at: self.now };
+        let data = clients::content(self.pair, role, &password, self.authority.bundle());
+        let secret = build_secret(self.pair, &party.secret(&self.pair.name), data, view.annotations());
+        self.requests.create(&secret).await?;
+        Ok(())
+    }
 }
 
 /// The text below `key` of a Secret.
@@ -106,76 +208,21 @@ pub fn text(secret: &Secret, name: &str, key: &'static str) -> Result<String, Er
     bytes.and_then(|b| String::from_utf8(b).ok()).ok_or_else(|| Error::Secret { name: name.to_owned(), key })
 }
 
-fn certificates(pair: &ValidatedPair, source: rcgen::Error) -> Error {
+fn failed(pair: &ValidatedPair, source: rcgen::Error) -> Error {
     Error::Certificates { pair: pair.name.name.clone(), source }
-}
-
-fn build_tls(
-    pair: &ValidatedPair,
-    name: &str,
-    instance: Option<InstanceId>,
-    ca: &Pem,
-    now: Timestamp,
-) -> Result<Secret, rcgen::Error> {
-    let mut data = vec![("ca.crt", ca.certificate.clone())];
-    let leaf = match instance {
-        Some(i) => new_leaf(ca, &pair.name.instance(i), pair.name.certificate_names(i), now)?,
-        None => new_leaf(ca, OPERATOR_CN, Vec::new(), now)?,
-    };
-    data.extend([("tls.crt", leaf.certificate), ("tls.key", leaf.key)]);
-    if instance.is_some() {
-        let replication = new_leaf(ca, REPLICATION_ROLE, Vec::new(), now)?;
-        data.extend([("replication.crt", replication.certificate), ("replication.key", replication.key)]);
-    }
-    let mut secret = build_secret(pair, name, data);
-    let renew = now.checked_add(RENEW_AFTER).unwrap_or(now);
-    secret.metadata.annotations =
-        Some(BTreeMap::from([(ANNOTATION_RENEW_AFTER.to_owned(), renew.to_string())]));
-    Ok(secret)
-}
-
-/// User, password and address for applications.
-fn build_app(pair: &ValidatedPair, password: &str, ca: &str) -> Secret {
-    let host = format!("{}.{}.svc", pair.name.rw(), pair.name.namespace);
-    let (user, database) = (&pair.database_owner, &pair.database);
-    let data = [
-        ("username", user.clone()),
-        ("password", password.to_owned()),
-        ("dbname", database.clone()),
-        ("host", host.clone()),
-        ("port", POSTGRES_PORT.to_string()),
-        ("uri", format!("postgresql://{user}:{password}@{host}:{POSTGRES_PORT}/{database}?sslmode=require")),
-        ("ca.crt", ca.to_owned()),
-    ];
-    build_secret(pair, &pair.name.app_secret(), data)
 }
 
 fn build_secret(
     pair: &ValidatedPair,
     name: &str,
     data: impl IntoIterator<Item = (&'static str, String)>,
+    annotations: Annotations,
 ) -> Secret {
     let data = data.into_iter().map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes()))).collect();
-    Secret {
-        metadata: owned(pair, name, pair.name.labels()),
-        type_: Some("Opaque".into()),
-        data: Some(data),
-        ..Secret::default()
-    }
+    let mut metadata = owned(pair, name, pair.name.labels());
+    metadata.annotations = Some(annotations);
+    Secret { metadata, type_: Some("Opaque".into()), data: Some(data), ..Secret::default() }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_certificate_past_its_time_is_renewed() {
-        let now: Timestamp = "2026-03-01T00:00:00Z".parse().unwrap();
-        let with =
-            |text: &str| view(&BTreeMap::from([(ANNOTATION_RENEW_AFTER.to_owned(), text.to_owned())]), now);
-        assert_eq!(with("2026-02-28T23:59:59Z"), SecretView::Expiring);
-        assert_eq!(with("2026-03-01T00:00:01Z"), SecretView::Good);
-        assert_eq!(with("soon"), SecretView::Good);
-        assert_eq!(view(&BTreeMap::new(), now), SecretView::Good);
-    }
-}
+mod tests;

@@ -1,25 +1,24 @@
 //! The pod of an instance and the pod of its seeding Job: one shape, so that what the Job writes is what the instance
 //! reads.
 
+mod scheduling;
+mod volumes;
+
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ConfigMapProjection, Container, ContainerPort, DownwardAPIProjection,
-    DownwardAPIVolumeFile, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
-    ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodAffinityTerm, PodAntiAffinity, PodDNSConfig,
-    PodDNSConfigOption, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, ServiceAccountTokenProjection,
-    Volume, VolumeMount, VolumeProjection,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
+    PodDNSConfig, PodDNSConfigOption, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ResourceRequirements, SeccompProfile, SecurityContext, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use pgpair_api::names::{
-    COMPONENT_INSTANCE, COMPONENT_SEED, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_PAIR, POSTGRES_PORT,
-};
+use pgpair_api::names::{COMPONENT_INSTANCE, COMPONENT_SEED, LABEL_COMPONENT, POSTGRES_PORT};
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::report::wire::{PEER_PORT, PROBE_PORT};
 
 const BINARY: &str = "/pgpair/bin/pgpair";
+const CONFIG_DIR: &str = "/pgpair/config";
 const TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// What a pod is for.
@@ -71,6 +70,7 @@ fn template(
     };
     let mut labels = pair.name.instance_labels(i);
     labels.insert(LABEL_COMPONENT.into(), component.into());
+    let rules = &pair.scheduling;
     PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
         spec: Some(PodSpec {
@@ -79,7 +79,10 @@ fn template(
             enable_service_links: Some(false),
             restart_policy: (purpose == Purpose::Seed).then(|| "Never".into()),
             termination_grace_period_seconds: Some(60),
-            affinity: Some(apart(pair, i, purpose)),
+            node_selector: (!rules.node_selector.is_empty()).then(|| rules.node_selector.clone()),
+            tolerations: (!rules.tolerations.is_empty()).then(|| rules.tolerations.clone()),
+            priority_class_name: rules.priority_class_name.clone(),
+            affinity: scheduling::affinity(pair, i, purpose),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
                 run_as_user: Some(pair.uid),
@@ -96,35 +99,9 @@ fn template(
             dns_config: Some(impatient_dns()),
             init_containers: Some(vec![install(pair)]),
             containers,
-            volumes: Some(volumes(pair, i)),
+            volumes: Some(volumes::volumes(pair, i)),
             ..PodSpec::default()
         }),
-    }
-}
-
-/// The two instances never share a node. A seeding pod keeps away from the other instance only: its own may still be
-/// terminating on the node that holds the volume.
-fn apart(pair: &ValidatedPair, i: InstanceId, purpose: Purpose) -> Affinity {
-    let mut labels = vec![
-        (LABEL_PAIR.to_owned(), pair.name.name.clone()),
-        (LABEL_COMPONENT.to_owned(), COMPONENT_INSTANCE.to_owned()),
-    ];
-    if purpose == Purpose::Seed {
-        labels.push((LABEL_INSTANCE.to_owned(), i.peer().to_string()));
-    }
-    Affinity {
-        pod_anti_affinity: Some(PodAntiAffinity {
-            required_during_scheduling_ignored_during_execution: Some(vec![PodAffinityTerm {
-                label_selector: Some(LabelSelector {
-                    match_labels: Some(labels.into_iter().collect()),
-                    ..LabelSelector::default()
-                }),
-                topology_key: "kubernetes.io/hostname".into(),
-                ..PodAffinityTerm::default()
-            }]),
-            ..PodAntiAffinity::default()
-        }),
-        ..Affinity::default()
     }
 }
 
@@ -150,6 +127,7 @@ fn container_security() -> SecurityContext {
 
 /// Waits for the agent's death, to tell the peer at once. Not part of the agent's container: it must outlive it.
 fn witness(pair: &ValidatedPair, postgres: &Container) -> Container {
+    let needed = |m: &&VolumeMount| ["data", "tls", "config"].contains(&m.name.as_str());
     let mounts = postgres.volume_mounts.iter().flatten();
     Container {
         name: "witness".into(),
@@ -158,7 +136,7 @@ fn witness(pair: &ValidatedPair, postgres: &Container) -> Container {
         command: Some(vec!["pgpair".into(), "witness".into()]),
         env: postgres.env.clone(),
         security_context: Some(container_security()),
-        volume_mounts: Some(mounts.filter(|m| m.name == "data" || m.name == "tls").cloned().collect()),
+        volume_mounts: Some(mounts.filter(needed).cloned().collect()),
         ..Container::default()
     }
 }
@@ -204,6 +182,7 @@ fn container(pair: &ValidatedPair, i: InstanceId, subcommand: &str) -> Container
             mount("shm", "/dev/shm", false),
             mount("tls", "/pgpair/tls", true),
             mount("app", "/pgpair/app", true),
+            mount("config", CONFIG_DIR, true),
             mount("token", TOKEN_DIR, true),
         ]),
         ..Container::default()
@@ -241,17 +220,12 @@ fn environment(pair: &ValidatedPair, i: InstanceId) -> Vec<EnvVar> {
         field("PGPAIR_POD_UID", "metadata.uid"),
         field("PGPAIR_NODE", "spec.nodeName"),
         value("PGPAIR_PEER_HOST", pair.name.pod_short_dns(i.peer())),
-        value("PGPAIR_DURABILITY", pair.durability.as_str().into()),
-        value("PGPAIR_TTL_MS", pair.ttl_ms.to_string()),
-        value("PGPAIR_ARCHIVE_TIMEOUT_S", pair.archive_timeout_seconds.to_string()),
-        value("PGPAIR_PARAMETERS", literal(&serde_json::json!(pair.parameters))),
-        value("PGPAIR_HBA", literal(&serde_json::json!(pair.hba))),
+        value("PGPAIR_CONFIG", CONFIG_DIR.into()),
         value("PGPAIR_DATA_ROOT", "/pgpair/data".into()),
         value("PGPAIR_ARCHIVE_ROOT", "/pgpair/archive".into()),
         value("PGPAIR_RUN", "/pgpair/run".into()),
         value("PGPAIR_TLS", "/pgpair/tls".into()),
         value("PGPAIR_APP", "/pgpair/app".into()),
-        value("PGPAIR_STANDBY_PROFILE", pair.standby_profile.as_str().into()),
     ]
 }
 
@@ -262,75 +236,4 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
         read_only: read_only.then_some(true),
         ..VolumeMount::default()
     }
-}
-
-fn volumes(pair: &ValidatedPair, i: InstanceId) -> Vec<Volume> {
-    let volume = |name: &str| Volume { name: name.into(), ..Volume::default() };
-    let claim = |name: &str, claim_name: String| Volume {
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name, read_only: None }),
-        ..volume(name)
-    };
-    let empty = |name: &str, medium: Option<&str>| Volume {
-        empty_dir: Some(EmptyDirVolumeSource { medium: medium.map(Into::into), size_limit: None }),
-        ..volume(name)
-    };
-    let secret = |name: &str, secret_name: String| Volume {
-        secret: Some(SecretVolumeSource {
-            secret_name: Some(secret_name),
-            default_mode: Some(0o640),
-            ..SecretVolumeSource::default()
-        }),
-        ..volume(name)
-    };
-    vec![
-        claim("data", pair.name.data_claim(i)),
-        claim("archive", pair.name.archive_claim(i)),
-        empty("run", None),
-        empty("bin", None),
-        empty("tmp", None),
-        empty("shm", Some("Memory")),
-        secret("tls", pair.name.tls_secret(i)),
-        secret("app", pair.name.app_secret()),
-        Volume { projected: Some(token()), ..volume("token") },
-    ]
-}
-
-/// The token by which the agent writes the record, as the service account admission would mount it.
-fn token() -> ProjectedVolumeSource {
-    let root = ConfigMapProjection {
-        name: "kube-root-ca.crt".into(),
-        items: Some(vec![KeyToPath { key: "ca.crt".into(), path: "ca.crt".into(), mode: None }]),
-        ..ConfigMapProjection::default()
-    };
-    let namespace = DownwardAPIVolumeFile {
-        path: "namespace".into(),
-        field_ref: Some(ObjectFieldSelector {
-            field_path: "metadata.namespace".into(),
-            api_version: Some("v1".into()),
-        }),
-        ..DownwardAPIVolumeFile::default()
-    };
-    ProjectedVolumeSource {
-        default_mode: Some(0o640),
-        sources: Some(vec![
-            VolumeProjection {
-                service_account_token: Some(ServiceAccountTokenProjection {
-                    path: "token".into(),
-                    expiration_seconds: Some(3607),
-                    audience: None,
-                }),
-                ..VolumeProjection::default()
-            },
-            VolumeProjection { config_map: Some(root), ..VolumeProjection::default() },
-            VolumeProjection {
-                downward_api: Some(DownwardAPIProjection { items: Some(vec![namespace]) }),
-                ..VolumeProjection::default()
-            },
-        ]),
-    }
-}
-
-/// JSON as the value of a variable: the kubelet would replace `$(NAME)` unless its dollar is doubled.
-fn literal(json: &serde_json::Value) -> String {
-    json.to_string().replace("$(", "$$(")
 }

@@ -6,10 +6,11 @@ use pgpair_core::record::Record;
 
 use super::owned;
 
-/// The Lease of term 0. It is created once, while no system identifier is known, and never updated by the operator.
+/// The Lease of term 0, with the durability of the spec, which from then on only the primary's agent changes. It is created
+/// once, while no system identifier is known, and never updated by the operator.
 #[must_use]
 pub fn build_lease(pair: &ValidatedPair) -> Lease {
-    let record = Record::initial();
+    let record = Record { durability: pair.config().durability, ..Record::initial() };
     let mut metadata = owned(pair, pair.name.lease(), pair.name.labels());
     metadata.annotations = Some(record.annotations());
     Lease {

@@ -1,4 +1,6 @@
-//! Services, and the EndpointSlices of those that have no selector.
+//! Services, and the EndpointSlices of those for clients: they have no selector, so that what a Service leads to changes when
+//! and only when an agent or the operator says so. With one, each flip of a readiness would make every kube-proxy write its rules,
+//! and the change that clients wait for in a failover would queue behind that.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +8,13 @@ use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort, ServiceS
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use pgpair_api::names::{COMPONENT_INSTANCE, LABEL_COMPONENT, LABEL_PAIR, POSTGRES_PORT};
+use pgpair_api::spec::ServiceType;
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::report::wire::PEER_PORT;
 
 use super::owned;
 
-/// Where a Service without selector leads: one pod.
+/// A pod that a Service leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Name of the pod.
@@ -38,7 +41,7 @@ pub fn build_services(pair: &ValidatedPair) -> [Service; 4] {
             cluster_ip: Some("None".into()),
             // Agents find each other before anything is ready.
             publish_not_ready_addresses: Some(true),
-            selector: Some(selector.clone()),
+            selector: Some(selector),
             ports: Some(vec![postgres.clone(), port("peer", i32::from(PEER_PORT))]),
             ..ServiceSpec::default()
         }),
@@ -46,25 +49,24 @@ pub fn build_services(pair: &ValidatedPair) -> [Service; 4] {
     };
     [
         pods,
-        client_service(pair, pair.name.rw(), None, &postgres),
-        client_service(pair, pair.name.ro(), None, &postgres),
-        client_service(pair, pair.name.any(), Some(selector), &postgres),
+        client_service(pair, pair.name.rw(), pair.service.type_, &postgres),
+        client_service(pair, pair.name.ro(), ServiceType::ClusterIP, &postgres),
+        client_service(pair, pair.name.any(), ServiceType::ClusterIP, &postgres),
     ]
 }
 
-fn client_service(
-    pair: &ValidatedPair,
-    name: String,
-    selector: Option<BTreeMap<String, String>>,
-    postgres: &ServicePort,
-) -> Service {
+fn client_service(pair: &ValidatedPair, name: String, type_: ServiceType, postgres: &ServicePort) -> Service {
     let mut labels = pair.service.labels.clone();
     labels.extend(pair.name.labels());
     let mut metadata = owned(pair, name, labels);
     if !pair.service.annotations.is_empty() {
         metadata.annotations = Some(pair.service.annotations.clone());
     }
-    let spec = ServiceSpec { selector, ports: Some(vec![postgres.clone()]), ..ServiceSpec::default() };
+    let spec = ServiceSpec {
+        type_: Some(type_.as_str().into()),
+        ports: Some(vec![postgres.clone()]),
+        ..ServiceSpec::default()
+    };
     Service { metadata, spec: Some(spec), status: None }
 }
 
@@ -78,16 +80,20 @@ fn port(name: &str, port: i32) -> ServicePort {
     }
 }
 
-/// The EndpointSlice `name` of the Service with the same name, leading to `target` or nowhere.
+/// The EndpointSlice `name` of the Service with the same name, leading to `targets`, or nowhere.
 #[must_use]
-pub fn build_slice(pair: &ValidatedPair, name: &str, target: Option<&Target>) -> EndpointSlice {
+pub fn build_slice<'a>(
+    pair: &ValidatedPair,
+    name: &str,
+    targets: impl IntoIterator<Item = &'a Target>,
+) -> EndpointSlice {
     let mut labels = pair.name.labels();
     labels.insert("kubernetes.io/service-name".into(), name.into());
     labels.insert("endpointslice.kubernetes.io/managed-by".into(), "pgreplicapair".into());
     EndpointSlice {
         metadata: owned(pair, name, labels),
         address_type: "IPv4".into(),
-        endpoints: target.map(|t| endpoint(pair, t)).into_iter().collect(),
+        endpoints: targets.into_iter().map(|t| endpoint(pair, t)).collect(),
         ports: Some(vec![EndpointPort {
             name: Some("postgres".into()),
             port: Some(POSTGRES_PORT),

@@ -1,4 +1,6 @@
 use insta::assert_yaml_snapshot;
+use k8s_openapi::api::core::v1::PodSpec;
+use pgpair_core::config::{CONFIG_KEY, PairConfig};
 use pgpair_core::ids::InstanceId::{A, B};
 use serde_json::json;
 
@@ -7,13 +9,20 @@ use crate::decide::InstancePlan;
 use crate::fixtures::valid;
 use services::Target;
 
+mod restricted;
+
 fn full() -> ValidatedPair {
     valid(json!({
         "postgres": {"version": 16, "uid": 26, "parameters": {"work_mem": "8MB", "application_name": "$(HOME)"}, "hba": ["hostssl all all all scram-sha-256"]},
         "storage": {"data": {"size": "20Gi", "storageClassName": "fast"}, "archive": {"size": "50Gi"}},
         "durability": "Async",
         "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "2Gi"}},
-        "service": {"labels": {"team": "shop"}, "annotations": {"a/b": "c"}},
+        "service": {"labels": {"team": "shop"}, "annotations": {"a/b": "c"}, "type": "LoadBalancer"},
+        "scheduling": {
+            "nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "db", "operator": "Exists"}],
+            "priorityClassName": "high", "antiAffinity": "Preferred", "topologyKey": "topology.kubernetes.io/zone",
+            "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {"matchExpressions": [{"key": "cpu", "operator": "Exists"}]}}]},
+        },
         "standbyProfile": "Reporting",
     }))
 }
@@ -39,9 +48,11 @@ fn slices() {
     let pair = valid(json!({}));
     let target =
         Target { pod: "orders-b-0".into(), uid: "u".into(), ip: "10.0.0.2".into(), node: Some("n2".into()) };
+    let other = Target { pod: "orders-a-0".into(), ip: "10.0.0.1".into(), node: None, ..target.clone() };
     assert_yaml_snapshot!([
         services::build_slice(&pair, "orders-rw", None),
-        services::build_slice(&pair, "orders-ro", Some(&target))
+        services::build_slice(&pair, "orders-ro", Some(&target)),
+        services::build_slice(&pair, "orders-r", &[other, target])
     ]);
 }
 
@@ -78,10 +89,75 @@ fn the_job_reads_and_writes_through_the_same_volumes_as_the_instance() {
     assert_eq!(instance.containers[0].volume_mounts, seed.containers[0].volume_mounts);
 }
 
+/// What the agents follow while they run is no part of the template, so that changing it needs no new pod.
 #[test]
-fn the_kubelet_does_not_replace_variables_in_the_users_settings() {
-    let pod = pod::build_instance_pod(&full(), A).spec.unwrap();
-    let env = pod.containers[0].env.clone().unwrap();
-    let parameters = env.iter().find(|e| e.name == "PGPAIR_PARAMETERS").unwrap().value.clone().unwrap();
-    assert!(parameters.contains("$$(HOME)"), "{parameters}");
+fn settings_of_the_agents_do_not_change_the_template() {
+    let with = |spec| pod::build_instance_pod(&valid(spec), A);
+    let other = with(json!({
+        "postgres": {"parameters": {"work_mem": "9MB"}, "hba": ["hostssl all all all scram-sha-256"]},
+        "durability": "Async", "failover": {"ttlSeconds": 3, "automatic": false}, "readLag": "1Gi", "standbyProfile": "Reporting",
+        "archiveTimeoutSeconds": 20, "seeding": {"maxRateMiB": 1}, "tls": {"clients": "Optional"},
+    }));
+    assert_eq!(with(json!({})), other);
+}
+
+#[test]
+fn config_and_budget() {
+    assert_yaml_snapshot!((config::build_config(&full()).unwrap(), budget::build_budget(&full())));
+}
+
+#[test]
+fn the_config_map_holds_what_an_agent_reads() {
+    let map = config::build_config(&full()).unwrap().data.unwrap();
+    let read: PairConfig = serde_json::from_str(&map[CONFIG_KEY]).unwrap();
+    assert_eq!(&read, full().config());
+    assert_eq!(read.generation, 3);
+}
+
+#[test]
+fn without_anti_affinity_a_pod_goes_anywhere() {
+    let pair = valid(json!({"scheduling": {"antiAffinity": "None"}}));
+    assert_eq!(pod::build_instance_pod(&pair, A).spec.unwrap().affinity, None);
+}
+
+/// Pod Security Standards, profile `restricted`, each rule by its name there (those that need a field at all; the
+/// others forbid fields, and are checked by their absence).
+#[test]
+fn the_pods_pass_the_restricted_profile() {
+    for template in [
+        pod::build_instance_pod(&full(), A),
+        pod::build_seed_pod(&full(), B),
+        pod::build_instance_pod(&valid(json!({})), B),
+    ] {
+        assert!(restricted::violations(&template).is_empty(), "{:?}", restricted::violations(&template));
+    }
+}
+
+#[test]
+fn the_check_of_the_restricted_profile_sees_what_it_forbids() {
+    let good = pod::build_instance_pod(&valid(json!({})), A);
+    let break_one = |change: fn(&mut PodSpec)| {
+        let mut template = good.clone();
+        change(template.spec.as_mut().unwrap());
+        restricted::violations(&template)
+    };
+    assert_eq!(break_one(|s| s.host_pid = Some(true)), ["Host Namespaces"]);
+    assert_eq!(
+        break_one(|s| s.security_context.as_mut().unwrap().run_as_non_root = None),
+        ["Running as Non-root"]
+    );
+    assert_eq!(break_one(|s| s.security_context.as_mut().unwrap().seccomp_profile = None), ["Seccomp"]);
+    assert_eq!(
+        break_one(|s| s.security_context.as_mut().unwrap().run_as_user = Some(0)),
+        ["Running as Non-root user"]
+    );
+    assert_eq!(
+        break_one(|s| s.volumes.as_mut().unwrap()[0].host_path = Some(Default::default())),
+        ["Volume Types"]
+    );
+    assert_eq!(break_one(|s| s.containers[0].ports.as_mut().unwrap()[0].host_port = Some(1)), ["Host Ports"]);
+    assert_eq!(
+        break_one(|s| s.containers[1].security_context = None),
+        ["Privilege Escalation", "Capabilities"]
+    );
 }

@@ -1,0 +1,164 @@
+//! Secret `NAME-ca`: the pair's authorities with their keys. Only the operator reads it.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use pgpair_api::validate::ValidatedPair;
+
+use super::{Party, build_secret, failed, text};
+use crate::api::{Created, Requests};
+use crate::certificates::rotation::{AuthorityStep, AuthorityView, Mark, Policy};
+use crate::certificates::{Pem, certificates, new_authority};
+use crate::error::Error;
+
+/// The content of `NAME-ca`.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    /// As its annotations tell it.
+    pub view: AuthorityView,
+    current: Pem,
+    next: Pem,
+    old: String,
+    version: Option<String>,
+}
+
+impl Authority {
+    /// The one that signs now.
+    #[must_use]
+    pub fn signer(&self) -> &Pem {
+        if self.view.signing.is_some() { &self.current } else { &self.next }
+    }
+
+    /// Everything that is trusted, as one PEM text.
+    #[must_use]
+    pub fn bundle(&self) -> String {
+        [&self.current.certificate, &self.next.certificate, &self.old].map(String::as_str).concat()
+    }
+
+    /// From the Secret. What is empty is not there.
+    fn from_secret(secret: &Secret, name: &str) -> Result<Authority, Error> {
+        let or_empty = |key| text(secret, name, key).unwrap_or_default();
+        let pem = |certificate, key| Pem { certificate: or_empty(certificate), key: or_empty(key) };
+        let (current, next, old) =
+            (pem("ca.crt", "ca.key"), pem("next.crt", "next.key"), or_empty("old.crt"));
+        let first =
+            |pem: &Pem| certificates(&pem.certificate).first().filter(|_| !pem.key.is_empty()).cloned();
+        let (signing, following) = (first(&current), first(&next));
+        let end = signing.as_ref().or(following.as_ref()).map(|(_, end)| *end);
+        let view = AuthorityView {
+            signing: signing.map(|(mark, _)| mark),
+            next: following.map(|(mark, _)| mark),
+            old: marks(&old),
+            not_after: end.ok_or_else(|| Error::Secret { name: name.to_owned(), key: "ca.key" })?,
+        };
+        Ok(Authority { view, current, next, old, version: secret.resource_version() })
+    }
+
+    /// All keys are always written, so that none is left from an earlier state.
+    fn to_secret(&self, pair: &ValidatedPair) -> Secret {
+        let data = [
+            ("ca.crt", self.current.certificate.clone()),
+            ("ca.key", self.current.key.clone()),
+            ("next.crt", self.next.certificate.clone()),
+            ("next.key", self.next.key.clone()),
+            ("old.crt", self.old.clone()),
+        ];
+        let mut secret = build_secret(pair, &pair.name.ca_secret(), data, self.view.annotations());
+        secret.metadata.resource_version = self.version.clone();
+        secret
+    }
+
+    /// After a step that needs no other authority to be there already.
+    fn stepped(self, step: AuthorityStep, pair: &ValidatedPair, now: Timestamp) -> Result<Authority, Error> {
+        match step {
+            AuthorityStep::Establish => Ok(self), // it was there, without its annotations
+            AuthorityStep::Introduce => {
+                let (next, mark, _) = make(pair, now)?;
+                Ok(Authority { view: self.view.introduced(mark), next, ..self })
+            }
+            AuthorityStep::Switch => {
+                let end = certificates(&self.next.certificate).first().map_or(now, |(_, end)| *end);
+                let old = format!("{}{}", self.current.certificate, self.old);
+                Ok(Authority {
+                    view: self.view.switched(end),
+                    current: self.next,
+                    next: Pem::none(),
+                    old,
+                    ..self
+                })
+            }
+            AuthorityStep::Retire => Ok(Authority { view: self.view.retired(), old: String::new(), ..self }),
+        }
+    }
+}
+
+fn make(pair: &ValidatedPair, now: Timestamp) -> Result<(Pem, Mark, Timestamp), Error> {
+    // A name of its own, so that two authorities in one bundle are told apart by it.
+    let name = format!("pgpair {} {}", pair.name.name, now.as_second());
+    let life = Policy::new(&pair.tls).authority_life();
+    let pem = new_authority(&name, now, life).map_err(|e| failed(pair, e))?;
+    let (mark, end) = certificates(&pem.certificate).first().cloned().unwrap_or_default();
+    Ok((pem, mark, end))
+}
+
+fn marks(pem: &str) -> BTreeSet<Mark> {
+    certificates(pem).into_iter().map(|(mark, _)| mark).collect()
+}
+
+/// The authority as it is stored.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub async fn read(requests: &Requests, pair: &ValidatedPair) -> Result<Authority, Error> {
+    let name = pair.name.ca_secret();
+    let secret = requests.get::<Secret>(&name).await?.unwrap_or_default();
+    Authority::from_secret(&secret, &name)
+}
+
+/// Takes a step that was decided on what was `seen`, and gives what is stored then.
+///
+/// # Errors
+/// A request failed (409: somebody changed it meanwhile), or what is stored cannot be read.
+pub async fn change(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    step: AuthorityStep,
+    seen: Option<&AuthorityView>,
+    now: Timestamp,
+) -> Result<Authority, Error> {
+    let name = pair.name.ca_secret();
+    let Some(secret) = requests.get::<Secret>(&name).await? else {
+        return establish(requests, pair, now).await;
+    };
+    let stored = Authority::from_secret(&secret, &name)?;
+    if seen.is_some_and(|seen| *seen != stored.view) {
+        return Ok(stored); // the cache is behind: this step may have been taken already
+    }
+    let changed = stored.stepped(step, pair, now)?;
+    requests.apply(&changed.to_secret(pair)).await?;
+    Ok(changed)
+}
+
+/// The first authority; or, if parties are left of one that was lost, the one that follows it.
+async fn establish(requests: &Requests, pair: &ValidatedPair, now: Timestamp) -> Result<Authority, Error> {
+    let mut old = String::new();
+    for party in Party::ALL {
+        let name = party.secret(&pair.name);
+        if let Some(secret) = requests.get::<Secret>(&name).await? {
+            old = text(&secret, &name, "ca.crt").unwrap_or_default();
+        }
+        if !old.is_empty() {
+            break;
+        }
+    }
+    let (made, mark, end) = make(pair, now)?;
+    let view = AuthorityView::established(mark, marks(&old), end);
+    let (current, next) = if view.signing.is_some() { (made, Pem::none()) } else { (Pem::none(), made) };
+    let authority = Authority { view, current, next, old, version: None };
+    match requests.create(&authority.to_secret(pair)).await? {
+        Created::Yes => Ok(authority),
+        Created::AlreadyExists => read(requests, pair).await,
+    }
+}

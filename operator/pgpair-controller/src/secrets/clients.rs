@@ -1,0 +1,106 @@
+//! Secrets for clients: `NAME-app` and `NAME-superuser`.
+
+use std::fmt::Write as _;
+
+use k8s_openapi::api::core::v1::Secret;
+use pgpair_api::names::POSTGRES_PORT;
+use pgpair_api::validate::ValidatedPair;
+use rand::distr::{Alphanumeric, SampleString};
+
+use super::text;
+use crate::api::Requests;
+use crate::error::Error;
+
+/// Length of generated passwords: 32 of 62 characters are 190 bits.
+const PASSWORD_LENGTH: usize = 32;
+
+/// Who logs in with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The owner of the application's database.
+    Application,
+    /// `postgres`.
+    Superuser,
+}
+
+/// The password of a role: of the Secret that the user named, else a new one.
+///
+/// # Errors
+/// That Secret is not there or has no password; a request failed.
+pub async fn password(requests: &Requests, pair: &ValidatedPair, role: Role) -> Result<String, Error> {
+    let (secret, field) = match role {
+        Role::Application => (&pair.owner_secret, "ownerSecret"),
+        Role::Superuser => (&pair.superuser_secret, "superuserSecret"),
+    };
+    let Some(secret) = secret else {
+        return Ok(Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH));
+    };
+    let found = requests.get::<Secret>(secret).await?;
+    let password = found.and_then(|s| text(&s, secret, "password").ok());
+    // Files often end with a line break; a password never does.
+    let password = password.map(|p| p.trim_end_matches(['\n', '\r']).to_owned());
+    password
+        .filter(|p| !p.is_empty() && !p.contains(['\n', '\r', '\0']))
+        .ok_or_else(|| Error::Password { secret: secret.clone(), field })
+}
+
+/// User, password and address, as single words and as connection strings.
+#[must_use]
+pub fn content(pair: &ValidatedPair, role: Role, password: &str, ca: String) -> Vec<(&'static str, String)> {
+    let host = format!("{}.{}.svc", pair.name.rw(), pair.name.namespace);
+    let (user, database) = match role {
+        Role::Application => (pair.database_owner.as_str(), pair.database.as_str()),
+        Role::Superuser => ("postgres", "postgres"),
+    };
+    let encoded = percent_encoded(password);
+    let address = format!("{host}:{POSTGRES_PORT}/{database}");
+    vec![
+        ("uri", format!("postgresql://{user}:{encoded}@{address}?sslmode=require")),
+        ("jdbc-uri", format!("jdbc:postgresql://{address}?user={user}&password={encoded}&sslmode=require")),
+        ("username", user.to_owned()),
+        ("user", user.to_owned()),
+        ("password", password.to_owned()),
+        ("dbname", database.to_owned()),
+        ("host", host),
+        ("port", POSTGRES_PORT.to_string()),
+        ("ca.crt", ca),
+    ]
+}
+
+/// As RFC 3986 wants it in any part of a URI.
+fn percent_encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, b| {
+        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(b));
+        } else {
+            let _ = write!(out, "%{b:02X}"); // writing into a String does not fail
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::valid;
+
+    #[test]
+    fn a_password_of_the_user_survives_in_the_connection_strings() {
+        assert_eq!(percent_encoded("a/b@c:ü%"), "a%2Fb%40c%3A%C3%BC%25");
+        let pair = valid(json!({"bootstrap": {"database": "shop", "owner": "clerk"}}));
+        let of = |role| {
+            let content = content(&pair, role, "p@ss", String::new());
+            content.into_iter().filter(|(key, _)| key.ends_with("uri")).map(|(_, v)| v).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(Role::Application),
+            [
+                "postgresql://clerk:p%40ss@orders-rw.shop.svc:5432/shop?sslmode=require",
+                "jdbc:postgresql://orders-rw.shop.svc:5432/shop?user=clerk&password=p%40ss&sslmode=require",
+            ]
+        );
+        assert!(of(Role::Superuser)[0].starts_with("postgresql://postgres:p%40ss@"));
+    }
+}

@@ -1,0 +1,187 @@
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::certificates::certificates;
+use crate::certificates::rotation::SPREAD;
+use crate::fixtures::{now, valid};
+use crate::metrics::Metrics;
+use crate::mock_api::{Store, store_api};
+
+const CERTIFIED: [&str; 3] = ["orders-a-tls", "orders-b-tls", "orders-operator-tls"];
+const BUNDLED: [&str; 5] =
+    ["orders-a-tls", "orders-b-tls", "orders-operator-tls", "orders-app", "orders-superuser"];
+
+/// The operator and the Secrets of one namespace.
+struct Shop {
+    requests: Requests,
+    store: Store,
+    pair: ValidatedPair,
+}
+
+impl Shop {
+    fn new(spec: Value) -> Shop {
+        let (client, store) = store_api();
+        let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
+        Shop { requests, store, pair: valid(spec) }
+    }
+
+    fn path(name: &str) -> String {
+        format!("/api/v1/namespaces/shop/secrets/{name}")
+    }
+
+    fn secret(&self, name: &str) -> Option<Secret> {
+        let stored = self.store.objects().get(&Self::path(name)).cloned();
+        stored.map(|value| serde_json::from_value(value).unwrap())
+    }
+
+    fn put(&self, name: &str, data: &Value) {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data});
+        self.store.objects().insert(Self::path(name), secret);
+    }
+
+    fn delete(&self, name: &str) {
+        self.store.objects().remove(&Self::path(name));
+    }
+
+    fn text(&self, name: &str, key: &'static str) -> String {
+        text(&self.secret(name).unwrap(), name, key).unwrap()
+    }
+
+    async fn ensure(&self, now: Timestamp) -> Result<(), Error> {
+        let known = |name: &str| self.secret(name).map(|s| s.annotations().clone());
+        ensure(&self.requests, &self.pair, known, now).await
+    }
+
+    /// Every party accepts the certificate of every other one, as the agents' TLS judges it.
+    fn check_that_all_trust_each_other(&self, now: Timestamp) {
+        for judge in BUNDLED {
+            let mut roots = RootCertStore::empty();
+            for root in CertificateDer::pem_slice_iter(self.text(judge, "ca.crt").as_bytes()) {
+                roots.add(root.unwrap()).unwrap();
+            }
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
+            for user in CERTIFIED {
+                let leaf = CertificateDer::from_pem_slice(self.text(user, "tls.crt").as_bytes()).unwrap();
+                let since = std::time::Duration::from_secs(now.as_second().try_into().unwrap());
+                let judged = verifier.verify_client_cert(&leaf, &[], UnixTime::since_unix_epoch(since));
+                judged.unwrap_or_else(|e| panic!("{judge} does not accept {user}: {e}"));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_pair_gets_its_secrets_at_once_and_then_nothing_is_asked_or_written() {
+    let shop = Shop::new(json!({"tls": {"dnsNames": ["db.example.com"]}}));
+    shop.ensure(now()).await.unwrap();
+    shop.check_that_all_trust_each_other(now());
+    let before = shop.store.requests();
+    let later = now() + SignedDuration::from_hours(59 * 24);
+    shop.ensure(later).await.unwrap();
+    assert_eq!(shop.store.requests(), before);
+    let known = |name: &str| shop.secret(name).map(|s| s.annotations().clone());
+    let ends = ends(&shop.pair.name, known);
+    assert_eq!(ends.len(), 4);
+    assert_eq!(ends[0], ("orders-a-tls".into(), now() + SignedDuration::from_hours(90 * 24)));
+}
+
+#[tokio::test]
+async fn only_the_operators_secret_holds_the_key_of_the_authority() {
+    let shop = Shop::new(json!({}));
+    shop.ensure(now()).await.unwrap();
+    let key = shop.text("orders-ca", "ca.key");
+    assert!(key.contains("PRIVATE KEY"));
+    for name in BUNDLED {
+        let data = shop.secret(name).unwrap().data.unwrap();
+        assert!(data.values().all(|v| v.0 != key.as_bytes()), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_thirty_days_before_its_end_and_the_passwords_stay() {
+    let shop = Shop::new(json!({}));
+    shop.ensure(now()).await.unwrap();
+    let (old, password) = (shop.text("orders-a-tls", "tls.crt"), shop.text("orders-app", "password"));
+    let later = now() + SignedDuration::from_hours(60 * 24 + 1);
+    shop.ensure(later).await.unwrap();
+    assert_ne!(shop.text("orders-a-tls", "tls.crt"), old);
+    assert_eq!(shop.text("orders-app", "password"), password);
+    shop.check_that_all_trust_each_other(later);
+}
+
+#[tokio::test]
+async fn a_new_name_in_the_spec_needs_a_new_certificate_of_the_instances_only() {
+    let mut shop = Shop::new(json!({}));
+    shop.ensure(now()).await.unwrap();
+    let old = CERTIFIED.map(|name| shop.text(name, "tls.crt"));
+    shop.pair = valid(json!({"tls": {"dnsNames": ["db.example.com"]}}));
+    shop.ensure(now()).await.unwrap();
+    let new = CERTIFIED.map(|name| shop.text(name, "tls.crt"));
+    assert!(old[0] != new[0] && old[1] != new[1] && old[2] == new[2]);
+}
+
+#[tokio::test]
+async fn a_lost_authority_is_followed_by_another_and_all_trust_each_other_at_every_step() {
+    let shop = Shop::new(json!({}));
+    shop.ensure(now()).await.unwrap();
+    let password = shop.text("orders-superuser", "password");
+    let first = certificates(&shop.text("orders-app", "ca.crt"))[0].0.clone();
+    shop.delete("orders-ca");
+    let mut bundles = Vec::new();
+    for step in 0..4 {
+        let at = now() + SPREAD * step;
+        shop.ensure(at).await.unwrap();
+        shop.check_that_all_trust_each_other(at);
+        let bundle = certificates(&shop.text("orders-app", "ca.crt"));
+        let signer = shop.secret("orders-a-tls").unwrap().annotations()["pgpair.dev/signed-by"].clone();
+        bundles.push((bundle.len(), signer == first));
+    }
+    // Introduced, switched, retired, at rest.
+    assert_eq!(bundles, [(2, true), (2, false), (1, false), (1, false)]);
+    assert_eq!(shop.text("orders-superuser", "password"), password);
+    assert!(!shop.text("orders-app", "uri").is_empty());
+}
+
+#[tokio::test]
+async fn an_authority_near_its_end_is_followed_by_another_without_an_old_key_left() {
+    let shop = Shop::new(json!({}));
+    shop.ensure(now()).await.unwrap();
+    let key = shop.text("orders-ca", "ca.key");
+    let near = now() + SignedDuration::from_hours((3650 - 89) * 24);
+    for step in 0..4 {
+        shop.ensure(near + SPREAD * step).await.unwrap();
+        shop.check_that_all_trust_each_other(near + SPREAD * step);
+    }
+    let data = shop.secret("orders-ca").unwrap().data.unwrap();
+    assert!(data.values().all(|v| v.0 != key.as_bytes()));
+    assert_eq!(shop.text("orders-ca", "old.crt"), "");
+}
+
+#[tokio::test]
+async fn a_password_of_the_user_is_taken_and_a_missing_one_is_asked_for_by_name() {
+    let shop = Shop::new(json!({"bootstrap": {"ownerSecret": "mine"}}));
+    let error = shop.ensure(now()).await.unwrap_err().to_string();
+    assert!(error.contains("secret mine of spec.bootstrap.ownerSecret"), "{error}");
+    shop.put("mine", &json!({"password": "cGFzcw=="})); // pass
+    shop.ensure(now()).await.unwrap();
+    assert_eq!(shop.text("orders-app", "password"), "pass");
+    assert_ne!(shop.text("orders-superuser", "password"), "pass");
+}
+
+#[tokio::test]
+async fn a_secret_without_annotations_keeps_its_password() {
+    let shop = Shop::new(json!({}));
+    shop.put("orders-app", &json!({"password": "cGFzcw=="}));
+    shop.ensure(now()).await.unwrap();
+    assert_eq!(shop.text("orders-app", "password"), "pass");
+    assert!(!shop.text("orders-app", "ca.crt").is_empty());
+}
