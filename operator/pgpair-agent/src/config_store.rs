@@ -88,7 +88,7 @@ pub fn check(settings: &Settings, config: &PairConfig) -> Result<(), ConfigError
         within("seedRateKib", rate, &SEED_RATE)?;
     }
     render::main_conf(settings, config, Floors::default(), 1)?;
-    hba::hba_conf(&config.hba, true)?;
+    hba::hba_conf(&config.hba, config.client_tls, true)?;
     Ok(())
 }
 

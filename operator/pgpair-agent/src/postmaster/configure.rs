@@ -132,7 +132,7 @@ fn write_main(settings: &Settings, config: &PairConfig, floors: Floors) -> Resul
 }
 
 fn write_hba(settings: &Settings, config: &PairConfig, access: ClientAccess) -> Result<(), PostmasterError> {
-    let text = hba::hba_conf(&config.hba, access == ClientAccess::Open)?;
+    let text = hba::hba_conf(&config.hba, config.client_tls, access == ClientAccess::Open)?;
     Ok(fsx::write(&settings.layout.in_pgdata("pg_hba.conf"), text.as_bytes(), 0o600)?)
 }
 

@@ -27,7 +27,7 @@ const REWIND_FUNCTIONS: [&str; 4] = [
 ];
 
 /// Makes roles, database and schema that are missing; run it on a new primary while clients are kept out. The password of
-/// an application role that exists is left as it is. The statements of `config.bootstrap.post_init_sql` are run at last, once.
+/// a role that has one is left as it is. The statements of `config.bootstrap.post_init_sql` are run at last, once.
 ///
 /// # Errors
 /// Postgres refused, or the mounted Secret is incomplete.
@@ -78,6 +78,8 @@ struct App {
     user: String,
     database: String,
     password: String,
+    /// Of `postgres`; `None`: it cannot log in over the network.
+    superuser: Option<String>,
 }
 
 impl App {
@@ -88,7 +90,13 @@ impl App {
                 .map(|t| t.trim_end_matches('\n').to_owned())
                 .at("read the Secret", &path)
         };
-        Ok(App { user: field("username")?, database: field("dbname")?, password: field("password")? })
+        let superuser = settings.layout.app.join("superuser-password").exists();
+        Ok(App {
+            user: field("username")?,
+            database: field("dbname")?,
+            password: field("password")?,
+            superuser: if superuser { Some(field("superuser-password")?) } else { None },
+        })
     }
 }
 
@@ -98,6 +106,7 @@ fn role_statements(app: &App) -> Vec<String> {
     let verifier = scram_sha_256(app.password.as_bytes());
     let user = format!("{} LOGIN PASSWORD {}", escape_identifier(&app.user), escape_literal(&verifier));
     let mut out = vec![create_role(REPLICATION_ROLE, &replication), create_role(&app.user, &user)];
+    out.extend(app.superuser.as_ref().map(|password| first_password("postgres", password)));
     for f in REWIND_FUNCTIONS {
         out.push(format!("GRANT EXECUTE ON FUNCTION pg_catalog.{f} TO {REPLICATION_ROLE}"));
     }
@@ -108,6 +117,18 @@ fn create_role(name: &str, definition: &str) -> String {
     let body = format!(
         "BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) THEN CREATE ROLE {definition}; END IF; END",
         escape_literal(name)
+    );
+    format!("DO {}", escape_literal(&body).trim_start())
+}
+
+/// A password for a role that has none.
+fn first_password(name: &str, password: &str) -> String {
+    let verifier = scram_sha_256(password.as_bytes());
+    let body = format!(
+        "BEGIN IF EXISTS (SELECT FROM pg_authid WHERE rolname = {} AND rolpassword IS NULL) THEN ALTER ROLE {} PASSWORD {}; END IF; END",
+        escape_literal(name),
+        escape_identifier(name),
+        escape_literal(&verifier)
     );
     format!("DO {}", escape_literal(&body).trim_start())
 }
@@ -125,8 +146,14 @@ mod tests {
 
     #[test]
     fn the_password_is_never_part_of_a_statement() {
-        let app = App { user: "o'x".into(), database: "d".into(), password: "s3cret-word".into() };
+        let app = App {
+            user: "o'x".into(),
+            database: "d".into(),
+            password: "s3cret-word".into(),
+            superuser: Some("0ther-word".into()),
+        };
         let all = role_statements(&app).join("\n");
-        assert!(!all.contains("s3cret-word") && all.contains("SCRAM-SHA-256$4096:"));
+        assert!(!all.contains("s3cret-word") && !all.contains("0ther-word"));
+        assert_eq!(all.matches("SCRAM-SHA-256$4096:").count(), 2);
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use pgpair_core::config::ClientTls;
+
 use super::{REPLICATION_ROLE, RenderError};
 
 const METHODS: &[&str] = &[
@@ -27,7 +29,7 @@ const METHODS: &[&str] = &[
 ///
 /// # Errors
 /// A line of the user is none.
-pub fn hba_conf(user_lines: &[String], open: bool) -> Result<String, RenderError> {
+pub fn hba_conf(user_lines: &[String], tls: ClientTls, open: bool) -> Result<String, RenderError> {
     let mut out = String::from("# Written by pgpair: changes are lost. Use spec.postgres.hba.\n");
     out.push_str("local all all trust\n");
     for database in ["replication", "postgres"] {
@@ -35,6 +37,10 @@ pub fn hba_conf(user_lines: &[String], open: bool) -> Result<String, RenderError
     }
     // Whatever follows, this role needs its certificate.
     let _ = writeln!(out, "host all {REPLICATION_ROLE} all reject");
+    if open && tls == ClientTls::Required {
+        // Before the user's lines, so that `host` in them means `hostssl`.
+        out.push_str("hostnossl all all all reject\n");
+    }
     for line in user_lines {
         check(line).map_err(|reason| RenderError::HbaLine { line: line.clone(), reason })?;
         if open {
@@ -42,7 +48,7 @@ pub fn hba_conf(user_lines: &[String], open: bool) -> Result<String, RenderError
         }
     }
     if open {
-        out.push_str("hostssl all all all scram-sha-256\nhost all all all scram-sha-256\n");
+        out.push_str("host all all all scram-sha-256\n");
     }
     Ok(out)
 }
@@ -120,10 +126,20 @@ mod tests {
     #[test]
     fn closed_lets_in_nobody_but_ourselves_and_the_standby() {
         let lines = vec!["host app app 10.0.0.0/8 md5".to_owned()];
-        let closed = hba_conf(&lines, false).unwrap();
+        let closed = hba_conf(&lines, ClientTls::Optional, false).unwrap();
         assert!(!closed.contains("scram") && !closed.contains("app"));
-        let open = hba_conf(&lines, true).unwrap();
+        let open = hba_conf(&lines, ClientTls::Optional, true).unwrap();
         assert!(open.find("10.0.0.0/8") < open.find("scram-sha-256"));
+    }
+
+    #[test]
+    fn a_client_without_tls_is_turned_away_before_any_line_of_the_user_if_tls_is_required() {
+        let lines = vec!["host app app 10.0.0.0/8 md5".to_owned()];
+        let required = hba_conf(&lines, ClientTls::Required, true).unwrap();
+        assert!(required.contains("hostnossl all all all reject"));
+        assert!(required.find("hostnossl") < required.find("10.0.0.0/8"));
+        let optional = hba_conf(&lines, ClientTls::Optional, true).unwrap();
+        assert!(!optional.contains("hostnossl"));
     }
 
     #[test]
@@ -138,7 +154,7 @@ mod tests {
             ("local all \"all trust", "quote"),
             ("local all all trust \\", "backslash"),
         ] {
-            let e = hba_conf(&[line.to_owned()], false).unwrap_err().to_string();
+            let e = hba_conf(&[line.to_owned()], ClientTls::Required, false).unwrap_err().to_string();
             assert!(e.contains(word), "{e}");
         }
     }
