@@ -9,5 +9,6 @@
 //! writer does neither. A number without an acknowledgement may be in the table or not; it is never counted as lost.
 
 pub mod event;
+pub mod tls;
 pub mod verdict;
 pub mod writer;

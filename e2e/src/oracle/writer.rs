@@ -12,9 +12,10 @@ use anyhow::{Context as _, bail, ensure};
 use pgpair_core::lsn::Lsn;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_postgres::types::PgLsn;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Config, Statement};
 
 use crate::oracle::event::{Ack, Event, Reign};
+use crate::oracle::tls::Tls;
 
 /// Limits of one writer; the defaults are those of the tests.
 #[derive(Debug, Clone)]
@@ -126,7 +127,7 @@ impl Writer {
     }
 
     async fn connect(&self) -> anyhow::Result<Session> {
-        let (client, connection) = self.config.connect(NoTls).await.context("connecting")?;
+        let (client, connection) = self.config.connect(Tls::new()?).await.context("connecting")?;
         // It ends with the client, or with the server; its errors come back through the client's calls.
         tokio::spawn(connection);
         let reign = who(&client).await?;
