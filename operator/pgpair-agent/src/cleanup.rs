@@ -47,7 +47,7 @@ impl Needed {
 
 /// One round: removes what there is too much of, and logs it once. Blocks.
 pub fn round(layout: &Layout, needed: Needed) {
-    if let Err(e) = archived_log(layout, needed) {
+    if let Err(e) = archived_log(layout, needed, space::of) {
         tracing::error!(error = %e, "the archive cannot be cleaned");
     }
     for (volume, dir, suffix) in
@@ -71,8 +71,16 @@ fn runs_short(volume: &Path) -> bool {
     space::of(volume).is_some_and(|(size, free)| free < size / ROOM_SHARE)
 }
 
-fn archived_log(layout: &Layout, needed: Needed) -> Result<(), FileError> {
-    let Some((size, free)) = space::of(&layout.archive) else { return Ok(()) };
+/// The first half of [`round`]; `measure` gives size and free bytes of a volume.
+///
+/// # Errors
+/// The archive cannot be read, or a file of it cannot be removed.
+pub fn archived_log(
+    layout: &Layout,
+    needed: Needed,
+    measure: impl Fn(&Path) -> Option<(u64, u64)>,
+) -> Result<(), FileError> {
+    let Some((size, free)) = measure(&layout.archive) else { return Ok(()) };
     let Ok(system) = pgdata::system_identifier(&layout.pgdata()) else { return Ok(()) };
     let dir = layout.wal_archive(system);
     if !dir.is_dir() {

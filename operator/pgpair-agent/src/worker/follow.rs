@@ -22,6 +22,8 @@ use crate::render::Upstream;
 const ASK: Duration = Duration::from_secs(2);
 /// A standby that does not stream for this long compares itself with the primary again.
 const DOUBT: Duration = Duration::from_secs(20);
+/// From the first to the second look for log that is gone.
+const CONFIRM: Duration = Duration::from_secs(5);
 /// After this many failed starts in a row the directory is compared with the primary before the next one.
 const FAILED_DOUBT: u32 = 2;
 /// After this many it is started once more to learn why, and then rebuilt if that can help.
@@ -309,6 +311,8 @@ impl Worker {
             self.ask_rebuild(format!(
                 "it stopped at {position} and needs the log from {missing}, which is in neither archive; the primary has {oldest}"
             ));
+        } else {
+            self.following.not_streaming_since = Instant::now().checked_sub(DOUBT - CONFIRM);
         }
     }
 

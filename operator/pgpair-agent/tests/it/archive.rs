@@ -8,10 +8,14 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use pgpair_agent::archive::{archive_status, wal_file};
+use pgpair_agent::archive::{archive_status, first_missing, has_segment, wal_file};
+use pgpair_agent::cleanup::{self, Needed};
 use pgpair_agent::pgdata;
 use pgpair_agent::restore::{RestoreError, restore};
 use pgpair_agent::tls::Identity;
+use pgpair_core::lsn::Lsn;
+use pgpair_core::timeline::TimelineId;
+use pgpair_core::wal::{Segment, WalFile};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -140,5 +144,69 @@ fn a_standby_whose_wal_is_gone_from_the_primary_catches_up_from_the_peers_archiv
         w.b.start(w.b.standby_of(&w.a)).await;
         w.streaming(&w.a).await;
         assert_eq!(w.b.count().await, w.a.count().await);
+    });
+}
+
+#[test]
+fn log_that_is_gone_from_the_primary_is_told_and_a_lost_slot_is_made_anew() {
+    run(async |mut w| {
+        w.a.config.parameters.insert("wal_keep_size".into(), "0".into());
+        let (_, b) = w.pair().await;
+        w.b.stop(&b).await;
+        // The limit that the agent derives is too large for a test.
+        w.a.exec("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'").await;
+        w.a.exec("SELECT pg_reload_conf()").await;
+        let needs = w.a.facts().await.peer_slot.unwrap().restart.unwrap();
+        let layout = &w.a.settings.layout;
+        let system = pgdata::system_identifier(&layout.pgdata()).unwrap();
+        let history = pgdata::history(layout, system, TimelineId(1)).unwrap().unwrap();
+        let size = w.a.facts().await.segment_size;
+        let found = async || has_segment(layout, system, &history, needs, size).unwrap();
+        assert!(found().await.has);
+        let lost = eventually("the slot is lost", async || {
+            archived_segment(&w.a, &[&w.a]).await;
+            w.a.sql.checkpoint(crate::fixture::LIMIT).await.ok()?;
+            w.a.facts().await.peer_slot.filter(|s| s.lost)
+        })
+        .await;
+        assert_eq!(lost.restart, None);
+        assert!(found().await.has, "the archive still has it");
+        let first = first_missing(&w.b.settings.layout, system, &history, needs, size).unwrap();
+        assert!(first >= Lsn(needs.0 / size * size), "{first}");
+        let gone = Segment::holding(TimelineId(1), needs, size).file_name(size);
+        fs::remove_file(w.a.wal_archive().join(gone)).unwrap();
+        let now = found().await;
+        assert!(!now.has && now.oldest.is_some());
+        w.a.sql.ensure_slot("pgpair_b").await.unwrap();
+        let slot = w.a.facts().await.peer_slot.unwrap();
+        assert!(!slot.lost && slot.restart > Some(needs));
+    });
+}
+
+#[test]
+fn the_archive_loses_only_what_nobody_needs_and_only_when_it_must() {
+    run(async |w| {
+        w.primary().await;
+        let mut names = Vec::new();
+        for _ in 0..3 {
+            names.push(archived_segment(&w.a, &[&w.a]).await);
+        }
+        w.a.sql.checkpoint(crate::fixture::LIMIT).await.unwrap();
+        let facts = w.a.facts().await;
+        let needed = Needed { own: facts.redo, peer: None, slot: None, segment_size: facts.segment_size };
+        let there = || names.iter().filter(|n| w.a.wal_archive().join(n).exists()).count();
+        // The volume of a test is a part of a large disk: there is room.
+        cleanup::round(&w.a.settings.layout, needed);
+        cleanup::round(&w.a.settings.layout, Needed { peer: facts.redo, ..needed });
+        assert_eq!(there(), 3);
+        // Without room: not while the peer's needs are unknown, then up to them and no further.
+        cleanup::archived_log(&w.a.settings.layout, needed, |_| Some((1, 0))).unwrap();
+        assert_eq!(there(), 3);
+        let second = WalFile::parse(&names[1], facts.segment_size);
+        let Some(WalFile::Segment(second)) = second else { panic!("{second:?}") };
+        let peer = Some(second.start(facts.segment_size));
+        cleanup::archived_log(&w.a.settings.layout, Needed { peer, ..needed }, |_| Some((1, 0))).unwrap();
+        assert!(!w.a.wal_archive().join(&names[0]).exists());
+        assert_eq!(there(), 2);
     });
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside of test functions")]
 
 mod archive;
+mod certificates;
+mod config;
 mod fixture;
 mod init;
 mod pair;
