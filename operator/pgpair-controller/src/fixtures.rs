@@ -199,6 +199,7 @@ impl Observed {
     }
     pub fn a_silent(mut self) -> Self {
         self.a.report = ReportView::Unreachable;
+        self.a.last_report = self.a.last_report.map(|(report, _)| (report, Duration::from_secs(60)));
         self
     }
     /// b is at 0 replicas and waits for Job `seed`.

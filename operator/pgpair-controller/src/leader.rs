@@ -190,3 +190,42 @@ fn set(leads: &watch::Sender<bool>, value: bool) {
 async fn bounded<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, AttemptError> {
     Ok(timeout(REQUEST, request).await.map_err(|_| AttemptError::Timeout)??)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mock_api::{Answers, Seen, mock_api, seen};
+
+    #[tokio::test]
+    async fn a_leader_that_is_told_to_stop_gives_its_lease_up_at_once() {
+        let (client, server) = mock_api(Answers::Stored);
+        let elector = Elector::new(Api::namespaced(client, "operators"), "replica-1".into());
+        let (leads, mut leading) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
+        let election = tokio::spawn(elector.run(leads, stopped));
+        leading.wait_for(|leads| *leads).await.unwrap();
+        stop.send_replace(true);
+        election.await.unwrap();
+        let holders: Vec<_> = seen(server)
+            .await
+            .into_iter()
+            .filter(Seen::is_write)
+            .map(|s| s.body["spec"]["holderIdentity"].as_str().unwrap_or("?").to_owned())
+            .collect();
+        assert_eq!(holders, ["replica-1", ""], "taken, then given up, and nothing in between");
+        assert!(!*leading.borrow());
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_does_not_lead_leaves_the_lease_alone() {
+        let (client, server) = mock_api(Answers::Conflict);
+        let elector = Elector::new(Api::namespaced(client, "operators"), "replica-2".into());
+        let (leads, leading) = watch::channel(false);
+        let (stop, stopped) = watch::channel(true);
+        elector.run(leads, stopped).await;
+        drop(stop);
+        assert!(!*leading.borrow());
+        let writes = seen(server).await.into_iter().filter(Seen::is_write).count();
+        assert!(writes <= 1, "at most the attempt that met a conflict");
+    }
+}

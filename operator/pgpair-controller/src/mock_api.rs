@@ -37,18 +37,26 @@ pub enum Answers {
     Empty,
     /// Every write meets a conflict.
     Conflict,
+    /// There is one object: what was written last.
+    Stored,
 }
 
 /// A client of such a server, and the requests it will have seen when the client is gone.
 pub fn mock_api(answers: Answers) -> (Client, JoinHandle<Vec<Seen>>) {
     let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     let server = tokio::spawn(async move {
-        let mut seen = Vec::new();
+        let (mut seen, mut stored) = (Vec::new(), None);
         while let Some((request, send)) = handle.next_request().await {
             let (parts, body) = request.into_parts();
             let bytes = body.collect().await.unwrap().to_bytes();
             let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            let (code, answer) = answer(answers, &parts.method, &body);
+            let (code, answer) = match (answers, &stored, &parts.method) {
+                (Answers::Stored, Some(object), &Method::GET) => (StatusCode::OK, Value::clone(object)),
+                _ => answer(answers, &parts.method, &body),
+            };
+            if parts.method != Method::GET {
+                stored = Some(answer.clone());
+            }
             seen.push(Seen { method: parts.method, path: parts.uri.path().to_owned(), body });
             let answer = Body::from(serde_json::to_vec(&answer).unwrap());
             send.send_response(Response::builder().status(code).body(answer).unwrap());
@@ -119,7 +127,7 @@ fn answer(answers: Answers, method: &Method, body: &Value) -> (StatusCode, Value
     match (answers, method) {
         (_, &Method::GET) => (StatusCode::NOT_FOUND, status(404, "NotFound")),
         (Answers::Conflict, _) => (StatusCode::CONFLICT, status(409, "Conflict")),
-        (Answers::Empty, _) => {
+        (Answers::Empty | Answers::Stored, _) => {
             let mut stored = body.clone();
             stored["metadata"]["resourceVersion"] = json!("5");
             (StatusCode::OK, stored)

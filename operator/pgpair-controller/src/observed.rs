@@ -280,9 +280,20 @@ impl Observed {
     /// The primary, if the record names it and it says itself, now and in that term, that it takes writes.
     #[must_use]
     pub fn serving_primary(&self) -> Option<InstanceId> {
+        self.serving(|instance| instance.report.fresh())
+    }
+
+    /// The same, or so it said a moment ago: one missed answer is not news.
+    #[must_use]
+    pub fn served_lately(&self) -> Option<(InstanceId, &InstanceReport)> {
+        let primary = self.serving(InstanceObserved::lately)?;
+        Some((primary, self.instance(primary).lately()?))
+    }
+
+    fn serving(&self, report: impl Fn(&InstanceObserved) -> Option<&InstanceReport>) -> Option<InstanceId> {
         let record = self.record()?;
         let primary = record.primary.instance;
-        let report = self.instance(primary).report.fresh()?;
+        let report = report(self.instance(primary))?;
         let serves = report.authority.gate_open
             && report.authority.term == record.term
             && report.incarnation == record.primary.incarnation
@@ -299,7 +310,18 @@ impl Observed {
     }
 }
 
+/// An answer may be missed once before it is news: this covers a request that was not answered and the look after it.
+const LATELY: Duration = Duration::from_secs(4);
+
 impl InstanceObserved {
+    /// The last report, if it is of this observation or of one a moment ago. For what people and readers see; nothing about
+    /// writing is decided on it.
+    #[must_use]
+    pub fn lately(&self) -> Option<&InstanceReport> {
+        let last = self.last_report.as_ref().filter(|(_, age)| *age < LATELY).map(|(report, _)| &**report);
+        self.report.fresh().or(last)
+    }
+
     /// Whether its pod was made of an earlier template than the StatefulSet's newest. Unknown counts as no.
     #[must_use]
     pub fn is_outdated(&self) -> bool {

@@ -53,8 +53,7 @@ pub fn compute(
             status.system_identifier.or(record.system_identifier.map(|id| id.to_string()));
     }
     status.instances = InstanceId::ALL.into_iter().map(|i| instance(name, i, observed, old)).collect();
-    let serving = observed.serving_primary().and_then(|i| observed.instance(i).report.fresh());
-    if let Some(report) = serving {
+    if let Some((_, report)) = observed.served_lately() {
         status.timeline = report.postgres.timeline.map(|t| i64::from(t.0));
         status.lag = report.standby.as_ref().map(lag);
     }

@@ -130,7 +130,7 @@ fn is_changing(observed: &Observed, rw: &RwPlan) -> bool {
 fn read_target(observed: &Observed, now: &[String]) -> Option<Target> {
     let record = observed.record()?;
     let standby = observed.instance(record.primary.instance.peer());
-    let reads = standby.report.fresh().is_some_and(|r| r.postgres.state == PostgresState::Standby);
+    let reads = standby.lately().is_some_and(|r| r.postgres.state == PostgresState::Standby);
     let standby_target = reads.then(|| target(standby)).flatten();
     let Some(primary) = observed.serving_primary() else { return standby_target };
     let lag = observed.instance(primary).report.fresh().and_then(|r| r.standby.as_ref());

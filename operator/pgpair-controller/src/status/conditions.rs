@@ -60,7 +60,7 @@ pub fn degraded(reason: Reason, message: String) -> Draft {
 
 fn ready(name: &PairName, observed: &Observed) -> Draft {
     let type_ = ConditionType::Ready;
-    if let Some(primary) = observed.serving_primary() {
+    if let Some((primary, _)) = observed.served_lately() {
         return draft(
             type_,
             true,

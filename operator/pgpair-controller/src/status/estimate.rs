@@ -80,6 +80,5 @@ fn by_cause(observed: &Observed, replay: f64) -> Vec<RtoEstimate> {
 }
 
 fn standby(observed: &Observed) -> Option<&StandbyLag> {
-    let primary = observed.instance(observed.serving_primary()?);
-    primary.report.fresh()?.standby.as_ref()
+    observed.served_lately()?.1.standby.as_ref()
 }

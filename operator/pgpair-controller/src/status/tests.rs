@@ -105,6 +105,12 @@ fn one_missed_answer_is_not_news_and_silence_is() {
     let mut missed = steady();
     missed.b.report = ReportView::Stale(Box::new(report(B, PostgresState::Standby)));
     assert!(!is_worth_a_write(&old, &over(&old, &missed), LONG_AGO));
+    let mut missed = steady();
+    missed.a.report = ReportView::Stale(Box::new(report(A, PostgresState::Primary)));
+    missed.a.last_report = Some((Box::new(report(A, PostgresState::Primary)), Duration::from_millis(3900)));
+    assert!(!is_worth_a_write(&old, &over(&old, &missed), LONG_AGO), "nor of the primary");
+    missed.a.last_report = Some((Box::new(report(A, PostgresState::Primary)), Duration::from_secs(4)));
+    assert_eq!(told(&missed, ConditionType::Ready).0, "False");
     let mut silent = steady();
     silent.b.report = ReportView::Unreachable;
     let new = over(&old, &silent);

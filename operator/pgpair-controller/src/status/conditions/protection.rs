@@ -45,7 +45,7 @@ fn why_solo(name: &PairName, observed: &Observed, primary: InstanceId) -> (Reaso
     if report.postgres.state != PostgresState::Standby {
         return (Reason::StandbyNotRunning, format!("no postgres of {me} runs as a standby"));
     }
-    let lag = observed.serving_primary().and_then(|i| observed.instance(i).report.fresh()?.standby.as_ref());
+    let lag = observed.served_lately().and_then(|(_, report)| report.standby.as_ref());
     match lag {
         None => (Reason::Solo, "the primary does not report".to_owned()),
         Some(lag) if !lag.streaming => (Reason::StandbyNotStreaming, format!("{me} does not stream")),
