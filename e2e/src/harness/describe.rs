@@ -8,6 +8,7 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::timeout;
 
 use crate::harness::cluster::Cluster;
+use crate::harness::pair::CONTAINER;
 
 /// For each request; a node that is cut off gives no logs.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -28,14 +29,14 @@ pub async fn describe(cluster: &Cluster, namespace: &str) -> String {
     found.iter().for_each(|pod| out.push_str(&describe_pod(pod)));
     events(cluster, namespace, &mut out).await;
     for pod in found.iter().filter(|pod| pod.labels().contains_key("pgpair.dev/component")) {
-        log_tail(&pods, &pod.name_any(), &mut out).await;
+        log_tail(&pods, &pod.name_any(), Some(CONTAINER), &mut out).await;
     }
     let all: Api<Pod> = Api::all(cluster.client.clone());
     let operators = ListParams::default().labels("app.kubernetes.io/name=pgreplicapair-operator");
     if let Ok(Ok(operators)) = timeout(LIMIT, all.list(&operators)).await {
         for pod in operators {
             let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &pod.namespace().unwrap_or_default());
-            log_tail(&api, &pod.name_any(), &mut out).await;
+            log_tail(&api, &pod.name_any(), None, &mut out).await;
         }
     }
     out
@@ -59,8 +60,9 @@ async fn events(cluster: &Cluster, namespace: &str, out: &mut String) {
     }
 }
 
-async fn log_tail(pods: &Api<Pod>, pod: &str, out: &mut String) {
-    let params = LogParams { tail_lines: Some(TAIL), ..LogParams::default() };
+async fn log_tail(pods: &Api<Pod>, pod: &str, container: Option<&str>, out: &mut String) {
+    let container = container.map(str::to_owned);
+    let params = LogParams { tail_lines: Some(TAIL), container, ..LogParams::default() };
     if let Ok(Ok(log)) = timeout(LIMIT, pods.logs(pod, &params)).await {
         out.push_str(&format!("  log of {pod}:\n"));
         log.lines().for_each(|line| out.push_str(&format!("    {line}\n")));
