@@ -39,12 +39,18 @@ pub fn parameters(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// `spec.postgres.hba`.
+/// `spec.postgres.hba`: a line that postgres does not understand would keep it from starting. A backslash at the end would
+/// join it with the next one.
 pub fn hba(_: &mut SchemaGenerator) -> Schema {
+    let word = r#"[ \t]+([^ \t\n\r\x00"]|"[^\n\r\x00"]*")+"#;
+    let kind = "(host|hostssl|hostgssenc|hostnossl|hostnogssenc)";
+    let method = "(trust|reject|scram-sha-256|md5|password|gss|sspi|ident|peer|pam|ldap|radius|cert|bsd|oauth)";
+    let pattern =
+        format!(r"^{kind}({word}){{3,4}}[ \t]+{method}([ \t]([^\n\r\x00]*[^\n\r\x00\\])?)?$");
     json_schema!({
         "type": "array",
         "maxItems": 64,
-        "items": { "type": "string", "minLength": 1, "maxLength": 512, "pattern": r"^(host|hostssl|hostgssenc|hostnossl|hostnogssenc)\s[^\n\r\x00]*$" },
+        "items": { "type": "string", "minLength": 1, "maxLength": 512, "pattern": pattern },
     })
 }
 

@@ -1,0 +1,26 @@
+//! What the definition refuses and what the agents refuse are two lists in two crates that do not know each other.
+
+use pgpair_agent::render::{Floors, main_conf};
+use pgpair_agent::settings::Settings;
+use pgpair_core::config::PairConfig;
+
+#[test]
+fn every_parameter_that_an_agent_would_refuse_is_refused_at_admission() {
+    let settings = Settings::from_lookup(|name| match name {
+        "PGPAIR_PAIR" | "PGPAIR_NAMESPACE" | "PGPAIR_PEER_HOST" => Some("x".into()),
+        "PGPAIR_INSTANCE" => Some("a".into()),
+        _ => None,
+    })
+    .unwrap();
+    let written = main_conf(&settings, &PairConfig::default(), Floors::default(), 1).unwrap();
+    let names = written.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.to_owned());
+    let mut checked = 0;
+    for name in names {
+        let parameters = [(name.clone(), "1".to_owned())].into();
+        let config = PairConfig { parameters, ..PairConfig::default() };
+        let refused = main_conf(&settings, &config, Floors::default(), 1).is_err();
+        assert_eq!(refused, pgpair_api::settings::is_owned(&name), "{name}");
+        checked += 1;
+    }
+    assert!(checked > 30, "{checked} parameters only: is the form of the file another one?");
+}
