@@ -88,7 +88,7 @@ impl World {
     }
 
     fn wait(&mut self, minutes: i64, looks: u8) {
-        self.now = self.now + SignedDuration::from_mins(minutes);
+        self.now += SignedDuration::from_mins(minutes);
         for (i, pod) in self.pods.iter_mut().enumerate() {
             let Some(secret) = &self.secrets[i] else { continue };
             if looks & (1 << i) != 0 || self.now.duration_since(secret.changed_at) >= SPREAD {
