@@ -231,13 +231,10 @@ fn slice(caches: &Caches, name: &PairName, slice: &str) -> SliceView {
 
 /// The pair's certificates and their ends, by the annotations of their Secrets.
 fn certificates(caches: &Caches, name: &PairName) -> Vec<(String, Timestamp)> {
-    let secrets =
-        [name.tls_secret(InstanceId::A), name.tls_secret(InstanceId::B), name.operator_tls_secret()];
-    let end = |secret: String| {
-        let found = caches.secrets.get(&ObjectRef::new(&secret).within(&name.namespace))?;
-        Some((secret, views::not_after(found.annotations())?))
-    };
-    secrets.into_iter().filter_map(end).collect()
+    secrets::ends(name, |secret| {
+        let found = caches.secrets.get(&ObjectRef::new(secret).within(&name.namespace))?;
+        Some(found.annotations().clone())
+    })
 }
 
 fn target(

@@ -44,9 +44,9 @@ pub fn parameters(_: &mut SchemaGenerator) -> Schema {
 pub fn hba(_: &mut SchemaGenerator) -> Schema {
     let word = r#"[ \t]+([^ \t\n\r\x00"]|"[^\n\r\x00"]*")+"#;
     let kind = "(host|hostssl|hostgssenc|hostnossl|hostnogssenc)";
-    let method = "(trust|reject|scram-sha-256|md5|password|gss|sspi|ident|peer|pam|ldap|radius|cert|bsd|oauth)";
-    let pattern =
-        format!(r"^{kind}({word}){{3,4}}[ \t]+{method}([ \t]([^\n\r\x00]*[^\n\r\x00\\])?)?$");
+    let method =
+        "(trust|reject|scram-sha-256|md5|password|gss|sspi|ident|peer|pam|ldap|radius|cert|bsd|oauth)";
+    let pattern = format!(r"^{kind}({word}){{3,4}}[ \t]+{method}([ \t]([^\n\r\x00]*[^\n\r\x00\\])?)?$");
     json_schema!({
         "type": "array",
         "maxItems": 64,

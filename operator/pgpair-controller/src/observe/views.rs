@@ -1,16 +1,12 @@
 //! Objects of the API as what the decisions need of them. Pure.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ContainerState, Node, Pod};
 use kube::ResourceExt;
-use pgpair_api::names::{
-    ANNOTATION_NOT_AFTER, ANNOTATION_SEED, ANNOTATION_SEED_FAILURES, LABEL_INSTANCE, LABEL_PAIR, PairName,
-};
+use pgpair_api::names::{ANNOTATION_SEED, ANNOTATION_SEED_FAILURES, LABEL_INSTANCE, LABEL_PAIR, PairName};
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Record;
 
@@ -108,11 +104,6 @@ pub(super) fn seed_failure(pod: &PodView) -> Option<String> {
         let words: serde_json::Value = serde_json::from_str(&ended.message).ok()?;
         words.get("error")?.as_str().map(str::to_owned)
     })
-}
-
-/// When the certificate of a Secret with these annotations ends.
-pub(super) fn not_after(annotations: &BTreeMap<String, String>) -> Option<Timestamp> {
-    annotations.get(ANNOTATION_NOT_AFTER)?.parse().ok()
 }
 
 pub(super) fn is_out_of_service(node: &Node) -> bool {
