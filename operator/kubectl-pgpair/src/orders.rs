@@ -302,15 +302,10 @@ mod tests {
 
     #[test]
     fn every_outcome_is_a_sentence_with_what_to_do() {
-        let order = |state, reason: Option<&str>| OrderStatus {
-            id: "000000ab-1".into(),
-            kind: "Switchover".into(),
-            instance: None,
-            state,
-            reason: reason.map(Into::into),
-            message: Some("the operator's words".into()),
-            time: None,
-            estimated_loss: None,
+        let order = |state: OrderState, reason: Option<&str>| -> OrderStatus {
+            serde_json::from_value(json!({"id": "000000ab-1", "kind": "Switchover", "state": state,
+                "reason": reason, "message": "the operator's words"}))
+            .unwrap()
         };
         let text = |outcome: &Outcome| sentence("Switchover of orders", "orders", outcome, 120);
         let all = [

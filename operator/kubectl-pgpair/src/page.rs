@@ -9,9 +9,6 @@ use pgpair_api::status::{
     PgReplicaPairStatus, RpoBasis, RpoStatus, RtoStatus, SeedingStatus, StorageStatus,
 };
 
-/// A certificate is renewed 30 days before its end; with less than this left, something keeps the operator from it. Seconds.
-const LATE: i64 = 20 * 86_400;
-
 /// The page. What is not known is shown as `-`.
 #[must_use]
 pub fn render(pair: &PgReplicaPair, now: Timestamp) -> String {
@@ -37,7 +34,7 @@ pub fn render(pair: &PgReplicaPair, now: Timestamp) -> String {
     if let Some(seeding) = &status.seeding {
         seeding_line(&mut out, seeding);
     }
-    expiring(&mut out, &status.certificates, now);
+    expiring(&mut out, &status.certificates, pair.spec.tls.renew_before_days, now);
     if let Some(order) = &status.order {
         order_line(&mut out, order, now);
     }
@@ -178,10 +175,12 @@ fn seeding_line(out: &mut String, seeding: &SeedingStatus) {
 }
 
 /// Only what should have been renewed long ago: `certs` shows all.
-fn expiring(out: &mut String, certificates: &[CertificateStatus], now: Timestamp) {
+fn expiring(out: &mut String, certificates: &[CertificateStatus], renew_before_days: i32, now: Timestamp) {
+    // With half of that time gone, something keeps the operator from it.
+    let late = i64::from(renew_before_days) * 86_400 / 2;
     for c in certificates {
         let left = c.not_after.0.as_second() - now.as_second();
-        if left < LATE {
+        if left < late {
             line(
                 out,
                 &format!(

@@ -1,0 +1,76 @@
+//! Words that the code can say, against the tables that explain them. Enumerations cannot be walked at run time, so their
+//! sources are read.
+
+use std::collections::BTreeSet;
+
+use crate::repository::{page, text};
+
+/// The words of the `as_str` of an enumeration in `source`: `Enumeration::Variant => "Word",`.
+fn words(source: &str, enumeration: &str) -> BTreeSet<String> {
+    let prefix = format!("{enumeration}::");
+    let lines = source.lines().map(str::trim).filter(|l| l.starts_with(&prefix));
+    let words = lines.filter_map(|l| Some(l.split_once("=> \"")?.1.split('"').next()?.to_owned()));
+    words.filter(|w| w.chars().all(char::is_alphanumeric)).collect()
+}
+
+/// Words in backticks in the first cells of tables.
+fn explained(page: &str) -> BTreeSet<String> {
+    let cells = page.lines().filter_map(|l| l.strip_prefix("| `")?.split('|').next().map(ToOwned::to_owned));
+    cells.flat_map(|c| c.split('`').map(ToOwned::to_owned).collect::<Vec<_>>()).collect()
+}
+
+fn all_explained(source: &str, enumeration: &str, page_name: &str, at_least: usize) {
+    let words = words(&text(source), enumeration);
+    assert!(words.len() >= at_least, "{source}: {enumeration} was not understood: {words:?}");
+    let explained = explained(&page(page_name));
+    let missing: Vec<_> = words.difference(&explained).collect();
+    assert!(missing.is_empty(), "{page_name} does not explain {missing:?} of {enumeration}");
+}
+
+#[test]
+fn every_condition_and_every_reason_is_explained() {
+    let source = "operator/pgpair-api/src/status/reasons.rs";
+    all_explained(source, "ConditionType", "status.md", 5);
+    all_explained(source, "Reason", "status.md", 20);
+}
+
+#[test]
+fn every_event_is_explained() {
+    all_explained("operator/pgpair-controller/src/events.rs", "EventReason", "status.md", 10);
+}
+
+#[test]
+fn every_order_and_every_refusal_is_explained() {
+    all_explained("operator/pgpair-core/src/order.rs", "OrderRefusal", "kubectl-pgpair.md", 10);
+    all_explained("operator/pgpair-api/src/order.rs", "InvalidOrder", "kubectl-pgpair.md", 8);
+    all_explained("operator/pgpair-controller/src/decide/orders.rs", "Stage", "kubectl-pgpair.md", 8);
+}
+
+/// Names of the operator's metrics, without the suffixes that the format adds.
+fn metrics() -> BTreeSet<String> {
+    let own = text("operator/pgpair-controller/src/metrics.rs");
+    let own = own.split("register(").skip(1).filter_map(|call| call.trim_start().strip_prefix('"'));
+    let pairs = text("operator/pgpair-controller/src/metrics/pair.rs");
+    let of_pair = |word: &&str| word.starts_with("pair_") || word.starts_with("instance_");
+    // What stands between quotes is every second piece, whatever the lines are.
+    let plain = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let pairs = pairs.split('"').filter(of_pair).filter(plain);
+    let names = own.chain(pairs).filter_map(|rest| rest.split('"').next());
+    names.map(|name| format!("pgpair_operator_{name}")).collect()
+}
+
+/// The same as Prometheus sees them.
+pub fn series() -> BTreeSet<String> {
+    let with = |suffix: &str| metrics().into_iter().map(|m| m + suffix).collect::<BTreeSet<_>>();
+    [with(""), with("_total"), with("_bucket"), with("_sum"), with("_count")].into_iter().flatten().collect()
+}
+
+#[test]
+fn every_metric_is_in_the_guide_and_no_other() {
+    let metrics = metrics();
+    assert!(metrics.len() > 20, "the metrics were not understood: {metrics:?}");
+    let page = page("monitoring.md");
+    let told = explained(&page).into_iter().filter(|w| w.starts_with("pgpair_operator_")).collect();
+    let differ: Vec<_> = metrics.symmetric_difference(&told).collect();
+    assert!(differ.is_empty(), "monitoring.md and the code differ in {differ:?}");
+}
