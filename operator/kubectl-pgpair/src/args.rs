@@ -8,7 +8,7 @@ use pgpair_core::ids::InstanceId;
 
 /// PostgreSQL pairs, for people.
 #[derive(Debug, Parser)]
-#[command(name = "kubectl pgpair", version, about)]
+#[command(name = "kubectl-pgpair", bin_name = "kubectl pgpair", version, about)]
 pub struct Cli {
     /// Where and as whom.
     #[command(flatten)]

@@ -110,5 +110,28 @@ async fn within<T>(what: &str, request: impl Future<Output = kube::Result<T>>) -
     tokio::time::timeout(LIMIT, request)
         .await
         .with_context(|| format!("{what}: the API server did not answer within {} s", LIMIT.as_secs()))?
+        .map_err(plain)
         .with_context(|| what.to_owned())
+}
+
+/// What the API server said, without the object that it said it in.
+fn plain(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
+        other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use crate::mock;
+
+    #[tokio::test]
+    async fn an_error_is_what_was_attempted_and_what_the_server_said() {
+        let (cluster, _server) = mock::cluster(|_, _| mock::error(StatusCode::FORBIDDEN));
+        let error = format!("{:#}", cluster.pair("orders").await.unwrap_err());
+        assert_eq!(error, "reading pair shop/orders: mock");
+    }
 }
