@@ -104,7 +104,7 @@ async fn archive_holds(pair: &Pair, instance: InstanceId, segment: &str) -> anyh
     .await
 }
 
-/// After everything that has happened to the pair: no segment of the history in use is missing from either archive, and no
+/// After all those failovers: no segment of the history in use is missing from either archive, and no
 /// name has two contents.
 pub async fn both_archives_are_without_a_gap_and_equal(c: &mut Context) -> anyhow::Result<Outcome> {
     let pair = c.pair().await?;

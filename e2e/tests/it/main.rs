@@ -56,10 +56,10 @@ const TESTS: [(&str, Run); 18] = tests![
     failover::forced_deletion_of_the_pod_loses_nothing,
     failover::cutting_the_primarys_node_loses_nothing,
     failover::power_loss_of_the_primarys_node_loses_nothing,
-    failover::loss_of_the_primarys_data_is_made_good_by_a_base_backup,
     outages::a_failover_needs_no_operator,
     outages::a_minute_without_the_api_server_harms_nobody,
     data::both_archives_are_without_a_gap_and_equal,
+    failover::loss_of_the_primarys_data_is_made_good_by_a_base_backup,
     failover::version_15_comes_up_and_fails_over,
 ];
 
