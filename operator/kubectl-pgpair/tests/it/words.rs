@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::repository::{page, text};
 
 /// The words of the `as_str` of an enumeration in `source`: `Enumeration::Variant => "Word",`.
@@ -73,4 +75,21 @@ fn every_metric_is_in_the_guide_and_no_other() {
     let told = explained(&page).into_iter().filter(|w| w.starts_with("pgpair_operator_")).collect();
     let differ: Vec<_> = metrics.symmetric_difference(&told).collect();
     assert!(differ.is_empty(), "monitoring.md and the code differ in {differ:?}");
+}
+
+#[test]
+fn every_value_of_the_chart_is_in_the_guide() {
+    let values: Value = serde_saphyr::from_str(&text("charts/pgreplicapair-operator/values.yaml")).unwrap();
+    let names = values.as_object().unwrap().iter().flat_map(|(name, value)| match (name.as_str(), value) {
+        // What is put into the pods as it is has no fields of ours.
+        ("image" | "podDisruptionBudget", Value::Object(below)) => {
+            below.keys().map(|below| format!("{name}.{below}")).collect()
+        }
+        _ => vec![name.clone()],
+    });
+    let names: BTreeSet<String> = names.collect();
+    assert!(names.len() > 8, "the values were not understood: {names:?}");
+    let explained = explained(&page("install.md"));
+    let missing: Vec<_> = names.difference(&explained).collect();
+    assert!(missing.is_empty(), "install.md does not explain {missing:?}");
 }
