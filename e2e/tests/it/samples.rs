@@ -16,8 +16,10 @@ pub async fn invalid_samples_are_refused_with_the_sentence_they_expect(
     let namespace = c.namespace().await?;
     let cluster = c.cluster()?;
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/samples");
-    let valid = fs::read_to_string(samples.join("pair.yaml")).context("reading docs/samples/pair.yaml")?;
-    dry_run(&cluster, &namespace, &valid).await.context("docs/samples/pair.yaml must be accepted")?;
+    for file in ["pair.yaml", "full.yaml"] {
+        let valid = fs::read_to_string(samples.join(file)).with_context(|| format!("reading {file}"))?;
+        dry_run(&cluster, &namespace, &valid).await.with_context(|| format!("{file} must be accepted"))?;
+    }
 
     let mut files: Vec<_> = fs::read_dir(samples.join("invalid"))
         .context("reading docs/samples/invalid")?
