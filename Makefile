@@ -51,9 +51,14 @@ lint:
 	cargo deny --workspace --locked check bans licenses sources
 	shellcheck -x $(SCRIPTS)
 
-## tests without a cluster: the core, and agents against real postgres processes on loopback
+# Each version that is there; the first is that of the machine.
+POSTGRES_BINS = $(patsubst %/postgres,%,$(wildcard /usr/lib/postgresql/*/bin/postgres $(or $(PGPAIR_POSTGRES),/opt/pgreplicapair)/*/usr/lib/postgresql/*/bin/postgres))
+colon := :
+empty :=
+
+## tests without a cluster: the core, and agents against real postgres processes of each version on loopback
 unit:
-	cargo test --workspace --locked
+	PGPAIR_TEST_PG_BINS=$(subst $(empty) $(empty),$(colon),$(strip $(POSTGRES_BINS))) cargo test --workspace --locked
 
 ## tests on a real cluster; part of a name in T chooses some of them
 e2e: ready-cluster install

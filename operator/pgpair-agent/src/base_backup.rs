@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::sync::watch;
 
+use crate::cleanup;
 use crate::config_store::{self, ConfigError};
 use crate::fsx::{self, Context, FileError};
 use crate::lock::VolumeLock;
@@ -130,6 +131,7 @@ pub async fn seed(
     check_ours(&layout.pgdata(), primary)?;
     // Left by an earlier try, and never served.
     remove_tree(&layout.seeding())?;
+    cleanup::moved_aside(layout)?;
     create_slot(settings, &bin).await?;
     backup(settings, config, &bin, &lock, progress).await?;
     // A copy of the primary is a standby's directory until it is promoted, whoever starts it.

@@ -38,7 +38,7 @@ pub struct Needed {
 
 impl Needed {
     /// Number of the first segment that must stay; `None`: all must.
-    fn from_segment(self) -> Option<u64> {
+    fn first_segment(self) -> Option<u64> {
         let oldest = self.own?.min(self.peer?);
         let oldest = self.slot.map_or(oldest, |s| s.min(oldest));
         (self.segment_size > 0).then(|| oldest.0 / self.segment_size)
@@ -89,7 +89,7 @@ pub fn archived_log(
     let files = archived(&dir, needed.segment_size)?;
     let used: u64 = files.iter().map(|f| f.bytes).sum();
     let excess = excess(used, size, free);
-    let Some(first) = needed.from_segment() else {
+    let Some(first) = needed.first_segment() else {
         if excess > 0 {
             tracing::warn!(
                 used,
@@ -209,7 +209,7 @@ mod tests {
     fn needed(own: Option<u64>, peer: Option<u64>, slot: Option<u64>) -> Option<u64> {
         let lsn = |n: Option<u64>| n.map(|n| Lsn(n * 16 * MIB + 5));
         let needed = Needed { own: lsn(own), peer: lsn(peer), slot: lsn(slot), segment_size: 16 * MIB };
-        needed.from_segment()
+        needed.first_segment()
     }
 
     #[test]

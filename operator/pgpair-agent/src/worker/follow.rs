@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use pgpair_core::ids::Term;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::report::{Need, RejoinKind, RejoinReport};
-use pgpair_core::timeline::TimelineHistory;
+use pgpair_core::timeline::{TimelineHistory, TimelineId};
 
 use super::{Server, Worker};
 use crate::archive;
 use crate::peer::PrimaryTimeline;
 use crate::pgdata::{self, ControlData, DataDir};
 use crate::postmaster::{self, tool};
-use crate::rejoin::{self, RejoinError, Relation};
+use crate::rejoin::{self, PrimaryHistory, RejoinError, Relation};
 use crate::render::Upstream;
 
 /// A question to the peer's agent.
@@ -232,7 +232,6 @@ impl Worker {
             tracing::info!("postgres starts after all: again, with its log where it belongs");
             return self.stop().await;
         }
-        self.follow_address();
         let receiver = self.seen.as_ref().and_then(|s| s.receiver.as_ref());
         let pid = receiver.map(|r| r.pid);
         let same = pid.is_some() && std::mem::replace(&mut self.following.receiver, pid) == pid;
@@ -244,7 +243,9 @@ impl Worker {
             }
             return false;
         }
+        // One that streams has the right address, whatever the name says now.
         self.peer.doubt_address();
+        self.follow_address();
         let since = *self.following.not_streaming_since.get_or_insert_with(Instant::now);
         if since.elapsed() < DOUBT {
             return false;
@@ -252,9 +253,9 @@ impl Worker {
         self.following.not_streaming_since = None;
         let Some(primary) = self.primary_of(term, None).await else { return false };
         let Some(seen) = &self.seen else { return false };
-        let behind = seen.receive_lsn.max(seen.replay_lsn) <= Some(primary.past.flush);
-        let known = primary.past.history.timeline == seen.timeline.unwrap_or(primary.past.history.timeline);
-        if behind && known {
+        let reached = seen.receive_lsn.max(seen.replay_lsn);
+        let timeline = seen.timeline.unwrap_or(primary.past.history.timeline);
+        if is_past(&primary.past, timeline, reached) {
             self.find_missing(term, &primary).await;
             return false; // catching up from the archive, or the primary's postgres cannot be reached
         }
@@ -329,9 +330,26 @@ impl Worker {
     }
 }
 
+/// Whether a standby that has come to `reached` on `timeline` stands on the primary's past: then it need only go on.
+fn is_past(primary: &PrimaryHistory, timeline: TimelineId, reached: Option<Lsn>) -> bool {
+    let ancestors = primary.history.ancestors.iter().copied();
+    let mut stretches = ancestors.chain([(primary.history.timeline, primary.flush)]);
+    stretches.any(|(t, end)| t == timeline && reached <= Some(end))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::NOT_THE_DATA;
+    use super::*;
+
+    #[test]
+    fn a_standby_on_an_older_timeline_is_in_line_up_to_where_the_primary_left_it() {
+        let history = TimelineHistory { timeline: TimelineId(2), ancestors: vec![(TimelineId(1), Lsn(100))] };
+        let primary = PrimaryHistory { history, flush: Lsn(200) };
+        let past = |timeline, reached| is_past(&primary, TimelineId(timeline), Some(Lsn(reached)));
+        assert!(past(1, 100) && past(2, 150) && past(2, 200));
+        assert!(!past(1, 101) && !past(2, 201) && !past(3, 50));
+        assert!(is_past(&primary, TimelineId(2), None));
+    }
 
     #[test]
     fn a_directory_is_not_blamed_for_a_full_disk_and_is_for_a_lost_checkpoint() {

@@ -10,7 +10,7 @@ use pgpair_core::report::SpaceReport;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Kind, Order, Server, Worker};
+use super::{Kind, Order, STALE, Server, Worker};
 use crate::cleanup::{self, Needed};
 use crate::postmaster::{self, StartAs};
 use crate::settings::Settings;
@@ -125,9 +125,9 @@ impl Worker {
         }
     }
 
-    /// Postgres answered in this round.
+    /// Postgres answered a moment ago: a question to one that hangs would hold up the rest.
     fn answers(&self) -> bool {
-        self.seen.is_some() && self.seen_at.elapsed() < Duration::from_millis(100)
+        self.seen.is_some() && self.seen_at.elapsed() < STALE
     }
 
     /// The copies for postgres, and for libpq, follow the mounted certificates.

@@ -3,6 +3,7 @@
 
 mod archive;
 mod certificates;
+mod clients;
 mod config;
 mod fixture;
 mod init;

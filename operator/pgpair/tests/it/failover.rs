@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pgpair_core::config::PairConfig;
 use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::record::Mode;
 use pgpair_core::report::FailoverCause;
@@ -96,7 +97,8 @@ async fn a_killed_container_is_taken_over_by_the_word_of_its_witness() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_comes_back_at_once_hands_over_what_its_predecessor_left() {
-    let mut pair = Pair::up().await;
+    // A promise that does not lapse while a busy machine starts an agent.
+    let mut pair = Pair::up_with(PairConfig { ttl_ms: 10_000, ..PairConfig::default() }).await;
     table(&pair, A).await;
     pair.kill_container(A);
     pair.start(A);

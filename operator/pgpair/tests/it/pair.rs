@@ -9,6 +9,8 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use pgpair_agent::tls::Identity;
+use pgpair_core::config::PairConfig;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Mode;
 use pgpair_core::report::InstanceReport;
@@ -30,7 +32,7 @@ pub struct Pair {
     agents: [Option<Child>; 2],
     witnesses: Vec<Child>,
     owner: (u32, u32),
-    ttl_ms: u32,
+    config: PairConfig,
 }
 
 fn index(i: InstanceId) -> usize {
@@ -50,9 +52,14 @@ pub async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnM
 }
 
 impl Pair {
-    /// Both instances seeded and `Paired`.
+    /// Both instances seeded and `Paired`, with a short `ttl`.
     pub async fn up() -> Pair {
-        let mut pair = Pair::new().await;
+        Pair::up_with(PairConfig { generation: 1, ttl_ms: 2_000, ..PairConfig::default() }).await
+    }
+
+    /// As [`Pair::up`], with this configuration.
+    pub async fn up_with(config: PairConfig) -> Pair {
+        let mut pair = Pair::new(config).await;
         pair.start(InstanceId::A);
         eventually("a is primary", LIMIT, async || pair.sql(InstanceId::A, "SELECT 1").await.ok()).await;
         eventually("the endpoint is at a", LIMIT, async || pair.api.endpoint().filter(|e| e == "shop-a-0"))
@@ -63,15 +70,16 @@ impl Pair {
         pair
     }
 
-    async fn new() -> Pair {
+    async fn new(config: PairConfig) -> Pair {
+        let _ = rustls::crypto::ring::default_provider().install_default(); // another test of this process did
         let dir = tempfile::Builder::new().prefix("pgpair-it-").tempdir().unwrap();
         let (api, address) = Api::start("shop").await;
         let owner = owner();
         let kubeconfig = dir.path().join("kubeconfig");
-        let config = format!(
+        let text = format!(
             "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: \"{address}\"}}}}]\nusers: [{{name: u, user: {{}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n"
         );
-        fs::write(&kubeconfig, config).unwrap();
+        fs::write(&kubeconfig, text).unwrap();
         let program = dir.path().join("pgpair");
         fs::copy(env!("CARGO_BIN_EXE_pgpair"), &program).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -82,7 +90,7 @@ impl Pair {
             agents: [None, None],
             witnesses: Vec::new(),
             owner,
-            ttl_ms: 2_000,
+            config,
             dir,
         };
         pair.make_volumes();
@@ -97,11 +105,48 @@ impl Pair {
         self.root(i).join("run/pg")
     }
 
+    pub fn pgdata(&self, i: InstanceId) -> PathBuf {
+        self.root(i).join("data/pgdata")
+    }
+
+    /// The archive of the one cluster of an instance.
+    pub fn archive(&self, i: InstanceId) -> PathBuf {
+        let entries = fs::read_dir(self.root(i).join("archive")).unwrap();
+        let is_cluster = |p: &PathBuf| p.join("wal").is_dir();
+        entries.map(|e| e.unwrap().path()).find(is_cluster).unwrap().join("wal")
+    }
+
+    /// A request of the operator to an agent: status and body of the answer.
+    pub async fn ask(
+        &self,
+        i: InstanceId,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> std::io::Result<(u16, String)> {
+        let identity = Identity::load(&self.dir.path().join("operator")).map_err(std::io::Error::other)?;
+        let tcp = tokio::net::TcpStream::connect(("127.0.0.1", self.ports[index(i)][1])).await?;
+        let name = rustls::pki_types::ServerName::try_from("localhost").map_err(std::io::Error::other)?;
+        let mut stream = tokio_rustls::TlsConnector::from(identity.client()).connect(name, tcp).await?;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        let status = text.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+        Ok((status, text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
+    }
+
     fn make_volumes(&self) {
         let ca = Ca::new();
+        let operator = self.dir.path().join("operator");
+        fs::create_dir(&operator).unwrap();
+        ca.issue(&operator, "tls", "pgpair-operator");
         for i in InstanceId::ALL {
             let root = self.root(i);
-            for sub in ["data", "archive", "run", "tls", "app"] {
+            for sub in ["data", "archive", "run", "tls", "app", "config"] {
                 fs::create_dir_all(root.join(sub)).unwrap();
             }
             ca.issue(&root.join("tls"), "tls", &format!("shop-{i}"));
@@ -109,6 +154,8 @@ impl Pair {
             for (name, text) in [("username", "app"), ("password", "secret"), ("dbname", "app")] {
                 fs::write(root.join("app").join(name), text).unwrap();
             }
+            let config = serde_json::to_string(&self.config).unwrap();
+            fs::write(root.join("config/pair.json"), config).unwrap();
             give(&root, self.owner);
         }
     }
@@ -118,7 +165,7 @@ impl Pair {
         let root = self.root(i);
         let mut c = Command::new(self.dir.path().join("pgpair"));
         c.arg(subcommand).current_dir("/").uid(self.owner.0).gid(self.owner.1);
-        let vars: [(&str, String); 16] = [
+        let vars: [(&str, String); 15] = [
             ("PGPAIR_PAIR", "shop".into()),
             ("PGPAIR_NAMESPACE", "test".into()),
             ("PGPAIR_INSTANCE", i.to_string()),
@@ -127,7 +174,6 @@ impl Pair {
             ("PGPAIR_NODE", "n1".into()),
             ("PGPAIR_PEER_HOST", "localhost".into()),
             ("PGPAIR_LISTEN", "127.0.0.1".into()),
-            ("PGPAIR_TTL_MS", self.ttl_ms.to_string()),
             ("PGPAIR_PG_PORT", own[0].to_string()),
             ("PGPAIR_PEER_PG_PORT", peer[0].to_string()),
             ("PGPAIR_PEER_PORT", own[1].to_string()),
@@ -143,6 +189,7 @@ impl Pair {
             ("RUN", "run"),
             ("TLS", "tls"),
             ("APP", "app"),
+            ("CONFIG", "config"),
         ] {
             c.env(format!("PGPAIR_{name}"), root.join(sub));
         }

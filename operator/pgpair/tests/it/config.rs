@@ -1,0 +1,155 @@
+//! What is pushed to running agents, and what an agent asks of the operator.
+
+use std::fs;
+
+use pgpair_core::config::{PairConfig, StandbyProfile};
+use pgpair_core::ids::InstanceId;
+use pgpair_core::record::Mode;
+use pgpair_core::report::{Need, RejoinKind, wire};
+
+use crate::pair::{LIMIT, Pair, eventually};
+
+const A: InstanceId = InstanceId::A;
+const B: InstanceId = InstanceId::B;
+
+fn config(generation: i64) -> PairConfig {
+    PairConfig { generation, ttl_ms: 2_000, ..PairConfig::default() }
+}
+
+async fn push(pair: &Pair, to: InstanceId, config: &PairConfig) -> (u16, String) {
+    pair.ask(to, "PUT", wire::CONFIG, &serde_json::to_string(config).unwrap()).await.unwrap()
+}
+
+async fn followed(pair: &Pair, who: InstanceId, generation: i64) -> Vec<String> {
+    eventually("the agent follows the configuration", LIMIT, async || {
+        let report = pair.report(who).await?;
+        (report.config_generation == generation).then_some(report.pending_restart)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pushed_configuration_changes_both_instances_while_they_run_and_a_bad_one_changes_nothing() {
+    let mut pair = Pair::up().await;
+    let postmasters = [pair.postmaster_pid(A), pair.postmaster_pid(B)];
+    let mut second = PairConfig { ttl_ms: 3_000, standby_profile: StandbyProfile::Reporting, ..config(2) };
+    second.parameters.insert("work_mem".into(), "7MB".into());
+    second.parameters.insert("max_connections".into(), "120".into());
+    for i in InstanceId::ALL {
+        assert_eq!(push(&pair, i, &second).await, (200, "null".into()));
+        assert_eq!(followed(&pair, i, 2).await, ["max_connections"]);
+        assert_eq!(pair.sql(i, "SHOW work_mem").await.as_deref(), Ok("7MB"));
+        assert_eq!(pair.sql(i, "SHOW max_standby_streaming_delay").await.as_deref(), Ok("1h"));
+    }
+    assert_eq!(postmasters, [pair.postmaster_pid(A), pair.postmaster_pid(B)]);
+    let mut bad = config(3);
+    for (name, value, says) in [
+        ("fsync", "off", "set by the operator"),
+        ("work_mem", "lots", "work_mem"),
+        ("a b", "1", "not the name"),
+    ] {
+        bad.parameters = [(name.to_owned(), value.to_owned())].into();
+        let (status, reason) = push(&pair, A, &bad).await;
+        assert!(status == 422 && reason.contains(says), "{status} {reason}");
+    }
+    assert_eq!(push(&pair, A, &PairConfig { ttl_ms: 10, ..config(3) }).await.0, 422);
+    assert_eq!(push(&pair, A, &config(1)).await.0, 409, "an older one");
+    assert_eq!(followed(&pair, A, 2).await, ["max_connections"]);
+    // What was pushed is newer than what is mounted, also after a restart of the container.
+    pair.kill_container(B);
+    pair.start(B);
+    eventually("with the new limit", LIMIT, async || {
+        (pair.sql(B, "SHOW max_connections").await.as_deref() == Ok("120")).then_some(())
+    })
+    .await;
+    assert_eq!(followed(&pair, B, 2).await, Vec::<String>::new());
+}
+
+/// With the standby away: the primary writes until the log that the standby's slot keeps is too much, and gone.
+async fn lose_log(pair: &Pair) {
+    eventually("the record says Solo", LIMIT, async || (pair.api.mode() == Mode::Solo).then_some(())).await;
+    let kept = "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'pgpair_b'";
+    let before = pair.sql(A, kept).await.unwrap();
+    eventually("the slot keeps it no more", LIMIT, async || {
+        for step in ["INSERT INTO t VALUES (1)", "SELECT pg_switch_wal()", "CHECKPOINT"] {
+            pair.sql(A, step).await.ok()?;
+        }
+        // Lost, or made anew already.
+        (pair.sql(A, kept).await.ok()? != before).then_some(())
+    })
+    .await;
+    // Only what is archived is removed, by the checkpoint after that.
+    let waiting = "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'";
+    eventually("all is archived", LIMIT, async || {
+        (pair.sql(A, waiting).await.as_deref() == Ok("0")).then_some(())
+    })
+    .await;
+    pair.sql(A, "CHECKPOINT").await.unwrap();
+}
+
+async fn asks_for_rebuild(pair: &Pair, who: InstanceId) -> String {
+    eventually("it asks for a rebuild", 2 * LIMIT, async || match pair.report(who).await?.need {
+        Some(Need::Rebuild { reason }) => Some(reason),
+        _ => None,
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_asks_for_a_rebuild_when_its_log_is_gone_from_everywhere_and_not_before() {
+    let mut first = config(1);
+    first.parameters.insert("wal_keep_size".into(), "0".into());
+    let mut pair = Pair::up_with(first).await;
+    pair.sql(A, "CREATE TABLE t (n int)").await.unwrap();
+    // The agent's own limit is too large for a test.
+    pair.sql(A, "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'").await.unwrap();
+    pair.sql(A, "SELECT pg_reload_conf()").await.unwrap();
+    pair.kill_container(B);
+    lose_log(&pair).await;
+    pair.start(B);
+    // From the primary's archive, and then by a slot that was made anew.
+    pair.paired().await;
+    assert_eq!(pair.report(B).await.unwrap().need, None);
+    pair.kill_container(B);
+    lose_log(&pair).await;
+    for i in InstanceId::ALL {
+        for entry in fs::read_dir(pair.archive(i)).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    }
+    pair.start(B);
+    let reason = asks_for_rebuild(&pair, B).await;
+    assert!(reason.contains("needs the log from"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_never_starts_asks_for_a_rebuild_with_its_last_words() {
+    let mut pair = Pair::up().await;
+    pair.kill_container(B);
+    fs::remove_file(pair.pgdata(B).join("PG_VERSION")).unwrap();
+    pair.start(B);
+    let reason = asks_for_rebuild(&pair, B).await;
+    assert!(reason.contains("in a row") && reason.contains("not a valid data directory"), "{reason}");
+    assert!(pair.is_writable(A).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_primary_tells_how_it_came_back() {
+    let mut pair = Pair::up().await;
+    pair.sql(A, "CREATE TABLE t (n int)").await.unwrap();
+    pair.kill_container(A);
+    eventually("b takes writes", LIMIT, async || pair.is_writable(B).await.then_some(())).await;
+    pair.start(A);
+    pair.paired().await;
+    let rejoin = pair.report(A).await.unwrap().rejoin.unwrap();
+    assert_eq!(rejoin.term, pair.api.record().term);
+    match rejoin.how {
+        RejoinKind::Followed => assert_eq!((rejoin.branch_bytes, rejoin.branch), (0, None)),
+        RejoinKind::Rewound => {
+            assert_eq!(rejoin.branch.map(|(a, b)| b.bytes_since(a)), Some(rejoin.branch_bytes))
+        }
+    }
+    assert_eq!(pair.report(B).await.unwrap().rejoin, None);
+    let space = pair.report(A).await.unwrap().space;
+    assert!(space.data_bytes > space.data_free && space.archive_free.is_some());
+}
