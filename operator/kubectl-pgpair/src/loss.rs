@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use pgpair_api::PgReplicaPair;
 use pgpair_api::status::{ConditionType, PgReplicaPairStatus, RpoBasis};
 use pgpair_core::authority::Durability;
+use pgpair_core::ids::InstanceId;
+use pgpair_core::lsn::Lsn;
 use pgpair_core::record::{Mode, Record};
 
 use crate::page::{ago, bytes};
@@ -19,19 +21,19 @@ pub fn estimate(pair: &PgReplicaPair, record: &Record, now: Timestamp) -> String
         (Mode::Solo, Durability::SyncStrict) => {
             "none that was acknowledged: no commit returned without the standby".into()
         }
-        (Mode::Paired, Durability::Async) => when_last_seen(&status),
+        (Mode::Paired, Durability::Async) => when_last_seen(pair, &status, record),
         (Mode::Solo, Durability::Sync | Durability::Async) => {
             let since = solo_since(&status).map_or_else(
                 || "not known since when the primary was alone".to_owned(),
                 |then| format!("the primary was alone since {then}, {}", ago(then, now)),
             );
-            format!("{}; {since}", when_last_seen(&status))
+            format!("{}; {since}", when_last_seen(pair, &status, record))
         }
     }
 }
 
 /// Log of the primary that the standby had not got, by the last status.
-fn when_last_seen(status: &PgReplicaPairStatus) -> String {
+fn when_last_seen(pair: &PgReplicaPair, status: &PgReplicaPairStatus, record: &Record) -> String {
     let rpo = status.rpo.as_ref().filter(|rpo| match rpo.basis {
         RpoBasis::Lag | RpoBasis::NotProtected => true,
         // Of another mode, or of nobody.
@@ -40,11 +42,27 @@ fn when_last_seen(status: &PgReplicaPairStatus) -> String {
     let of_wal = rpo.and_then(|r| r.bytes).map(|b| format!("{} of WAL", bytes(b)));
     let of_time = rpo.and_then(|r| r.seconds).map(|s| format!("the last {s:.1} s of commits"));
     let known: Vec<String> = [of_wal, of_time].into_iter().flatten().collect();
-    if known.is_empty() {
-        "bytes and seconds not known".into()
-    } else {
-        format!("{} when last seen", known.join(", "))
+    if !known.is_empty() {
+        return format!("{} when last seen", known.join(", "));
     }
+    by_positions(pair, status, record).map_or_else(
+        || "bytes and seconds not known".into(),
+        |lost| format!("about {} of WAL by the positions last seen, seconds not known", bytes(lost)),
+    )
+}
+
+/// The status keeps the last position of an instance that is silent now. Positions are written when they have moved by a
+/// segment, so this is that coarse.
+fn by_positions(pair: &PgReplicaPair, status: &PgReplicaPairStatus, record: &Record) -> Option<i64> {
+    let name = pair.metadata.name.as_deref()?;
+    let flushed = |i: InstanceId| {
+        let instance = status.instances.iter().find(|s| s.name == format!("{name}-{i}"))?;
+        Some((instance.timeline?, instance.flush_lsn.as_deref()?.parse::<Lsn>().ok()?))
+    };
+    let primary = record.primary.instance;
+    let ((timeline, end), (other, received)) = (flushed(primary)?, flushed(primary.peer())?);
+    // A position says something only together with its timeline.
+    (timeline == other).then(|| i64::try_from(end.0.saturating_sub(received.0)).unwrap_or(i64::MAX))
 }
 
 /// When `FailoverReady` ended: everything that was acknowledged before is on the standby in the `Sync` modes.
@@ -93,6 +111,20 @@ mod tests {
             line(Mode::Solo, Durability::Sync, status),
             "2 KiB of WAL, the last 1.5 s of commits when last seen; the primary was alone since 2026-01-01T00:00:00Z, 5 min ago"
         );
+    }
+
+    #[test]
+    fn a_primary_that_is_silent_left_its_last_position() {
+        let status = |timeline: u32| {
+            json!({"rpo": {"basis": "Unknown"}, "instances": [
+                {"name": "orders-a", "role": "Unknown", "ready": false, "state": "Unreachable", "timeline": 1,
+                 "flushLsn": "0/5000000"},
+                {"name": "orders-b", "role": "Standby", "ready": true, "state": "Standby", "timeline": timeline,
+                 "flushLsn": "0/4000000"}]})
+        };
+        let line = |timeline| line(Mode::Solo, Durability::Sync, status(timeline));
+        assert!(line(1).starts_with("about 16 MiB of WAL by the positions last seen"), "{}", line(1));
+        assert!(line(2).starts_with("bytes and seconds not known"), "{}", line(2));
     }
 
     #[test]
