@@ -7,6 +7,7 @@
 //! keeps. The caller owns clock, network and postgres: it feeds every fact as an [`Event`], carries out every [`Command`],
 //! and keeps postgres as [`Authority::desired`] says. Nothing here waits: [`Authority::wake_at`] says when to call again.
 
+pub mod clause;
 pub mod messages;
 mod orders;
 mod primary;
@@ -18,7 +19,10 @@ mod tests;
 pub mod timing;
 mod types;
 pub mod view;
+#[cfg(feature = "model")]
+pub mod walk;
 
+use clause::{Clause, keeps};
 use messages::{CanTake, StandbyInfo};
 pub use types::*;
 
@@ -34,7 +38,7 @@ use timing::{Ms, Timing};
 use view::{CasId, OpenCas, View};
 
 /// The protocol's state in one agent process.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Authority {
     me: Holder,
     node: NodeId,
@@ -189,13 +193,13 @@ impl Authority {
         if self.view.foreign() && self.held.promised(self.term()).is_none() {
             return Gate::Closed(Refusal::ForeignRecord);
         }
-        if self.resign.has_resigned(self.term()) {
+        if keeps(Clause::Resigned) && self.resign.has_resigned(self.term()) {
             return Gate::Closed(Refusal::Resigned);
         }
         if self.role() != Role::Primary {
             return Gate::Closed(Refusal::NotPrimary);
         }
-        if !self.volume_is_named() {
+        if keeps(Clause::PrimaryVolume) && !self.volume_is_named() {
             return Gate::Closed(Refusal::VolumeReplaced);
         }
         // A restart with the API away goes by the disk: what is not there yet may be promised away.
@@ -205,18 +209,18 @@ impl Authority {
         if self.is_elsewhere() {
             return Gate::Closed(Refusal::OtherNode);
         }
-        if !self.given.all_lapsed(now) {
+        if keeps(Clause::OwnPromise) && !self.given.all_lapsed(now) {
             return Gate::Closed(Refusal::OwnPromise);
         }
         if let Some(v) = self.view.settled()
             && v.record.mode == Mode::Solo
-            && v.record.primary == self.me
+            && (v.record.primary == self.me || !keeps(Clause::NamedIncarnation))
             && v.record.primary_volume.is_some()
         {
             return Gate::Open { until: None };
         }
         match self.held.promised(self.term()).map(HeldPromise::fence_at) {
-            Some(until) if now < until => Gate::Open { until: Some(until) },
+            Some(until) if now < until || !keeps(Clause::Fence) => Gate::Open { until: Some(until) },
             _ => Gate::Closed(Refusal::NoPromise),
         }
     }
@@ -224,7 +228,8 @@ impl Authority {
     /// Rule 0 for a directory that is a standby's: besides the gate, nothing that this instance promised may be open.
     #[must_use]
     pub fn may_promote(&self, now: Ms) -> bool {
-        self.gate(now).is_open() && self.given.all_lapsed(now) && now >= self.quarantine_until
+        let lapsed = self.given.all_lapsed(now) || !keeps(Clause::OwnPromise);
+        self.gate(now).is_open() && lapsed && self.quarantine_is_over(now)
     }
 
     /// What postgres should be made to do. Pure: ask as often as you like, and again right before acting on it.
@@ -278,6 +283,11 @@ impl Authority {
         .flatten()
         .filter(|t| *t > now)
         .fold(now + self.timing.retry_every(), Ms::min)
+    }
+
+    /// Rule 7: no promise of an earlier process of this instance can be open any more.
+    fn quarantine_is_over(&self, now: Ms) -> bool {
+        now >= self.quarantine_until || !keeps(Clause::Quarantine)
     }
 
     /// Whether the data directory is the one that the record (or, unread, the disk) names for this instance as primary.

@@ -10,27 +10,27 @@ use crate::record::{Mode, Record};
 use crate::report::{PostgresState, Role};
 
 /// Longest time for an order that waits for the other instance.
-const ORDER_BUDGET_MS: u64 = 60_000;
+pub(super) const ORDER_BUDGET_MS: u64 = 60_000;
 
 /// What came in and what is being carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Orders {
     /// To be judged by a record that is read after they came.
-    waiting: Vec<(ReplyId, Term, OrderKind, Ms)>,
-    job: Option<Job>,
+    pub(super) waiting: Vec<(ReplyId, Term, OrderKind, Ms)>,
+    pub(super) job: Option<Job>,
 }
 
 /// The order that is being carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Job {
-    kind: JobKind,
-    since: Ms,
+pub(super) struct Job {
+    pub(super) kind: JobKind,
+    pub(super) since: Ms,
     /// The term in which it was accepted.
-    term: Term,
+    pub(super) term: Term,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum JobKind {
+pub(super) enum JobKind {
     Switchover,
     Promote { dead: Incarnation },
     TakeOver,

@@ -1,5 +1,6 @@
 //! The primary's rules: 1 (losing the standby), 4 (pairing again), 7 (start-up), and its heartbeats.
 
+use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{Answer, Heartbeat, StandbyInfo, Verdict};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Directory, Durability, Gate, Note, SoloReason, SyncState, Want};
@@ -12,24 +13,24 @@ use crate::report::PostgresState;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Pairing {
     /// Why and since when the primary wants to leave `Paired`.
-    noticed: Option<(Ms, SoloReason)>,
+    pub(super) noticed: Option<(Ms, SoloReason)>,
     /// The standby has not been streaming since.
-    not_streaming_since: Option<Ms>,
+    pub(super) not_streaming_since: Option<Ms>,
     /// Commits are made to wait, to pair, since.
     pub(super) sync_since: Option<Ms>,
     /// No pairing before.
-    not_before: Ms,
+    pub(super) not_before: Ms,
     /// Consecutive pairings that did not last; the back-off doubles with each.
-    flaps: u32,
-    paired_at: Option<Ms>,
+    pub(super) flaps: u32,
+    pub(super) paired_at: Option<Ms>,
     /// Postgres has not been up as a primary since.
-    down_since: Option<Ms>,
+    pub(super) down_since: Option<Ms>,
     /// Number of the present wish that commits wait; each new one needs a new proof.
     pub(super) sync_epoch: u32,
     /// Postgres may be started, and has not come up, since.
-    starting_since: Option<Ms>,
+    pub(super) starting_since: Option<Ms>,
     /// No heartbeats before: a postgres that does not come up must not keep its standby from taking over.
-    mute_until: Ms,
+    pub(super) mute_until: Ms,
 }
 
 impl Pairing {
@@ -84,6 +85,7 @@ impl Authority {
         match self.durability() {
             Durability::Async => false,
             Durability::SyncStrict => true,
+            Durability::Sync if !keeps(Clause::SyncUntilSolo) && self.view.has_open() => false,
             Durability::Sync => !self.is_settled_solo() || self.pairing.sync_since.is_some(),
         }
     }
@@ -324,7 +326,7 @@ impl Authority {
                 self.pairing.sync_epoch += 1;
             }
             let since = *self.pairing.sync_since.get_or_insert(now);
-            if !self.sync_is_confirmed(info.flush) {
+            if keeps(Clause::SyncProven) && !self.sync_is_confirmed(info.flush) {
                 if now - since > SYNC_BUDGET_MS {
                     self.back_off(now);
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{Answer, Verdict};
 use crate::authority::timing::{Ms, Timing};
 use crate::ids::{Incarnation, Term};
@@ -10,11 +11,11 @@ use crate::ids::{Incarnation, Term};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Held {
     /// The latest promise, and its term.
-    promised: Option<(HeldPromise, Term)>,
-    sent: VecDeque<(u64, HeldPromise)>,
-    next_seq: u64,
-    echo: Option<u64>,
-    last_sent: Option<Ms>,
+    pub(super) promised: Option<(HeldPromise, Term)>,
+    pub(super) sent: VecDeque<(u64, HeldPromise)>,
+    pub(super) next_seq: u64,
+    pub(super) echo: Option<u64>,
+    pub(super) last_sent: Option<Ms>,
 }
 
 /// A promise as the one who holds it counts it: from the sending of the heartbeat, for the length that it asked for.
@@ -82,7 +83,7 @@ impl Held {
     /// The promise of `term` that ends last.
     #[must_use]
     pub fn promised(&self, term: Term) -> Option<HeldPromise> {
-        self.promised.filter(|(_, t)| *t == term).map(|(promise, _)| promise)
+        self.promised.filter(|(_, t)| *t == term || !keeps(Clause::PromiseOfTerm)).map(|(promise, _)| promise)
     }
 
     /// Voids what is held and every answer to an earlier heartbeat (resignation).
@@ -95,11 +96,11 @@ impl Held {
 /// What a standby has given. The last promise to end decides.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Given {
-    until: BTreeMap<Incarnation, Ms>,
-    answers: VecDeque<(Incarnation, u64, Ms)>,
-    next_answer: u64,
-    void: BTreeSet<Incarnation>,
-    last_heartbeat: Option<Ms>,
+    pub(super) until: BTreeMap<Incarnation, Ms>,
+    pub(super) answers: VecDeque<(Incarnation, u64, Ms)>,
+    pub(super) next_answer: u64,
+    pub(super) void: BTreeSet<Incarnation>,
+    pub(super) last_heartbeat: Option<Ms>,
 }
 
 impl Given {
@@ -121,6 +122,9 @@ impl Given {
 
     /// Gives or extends the promise to `to`.
     pub fn promise(&mut self, to: Incarnation, now: Ms, ttl: u64) {
+        if !keeps(Clause::PromisePerIncarnation) {
+            self.until.clear();
+        }
         let lapse = Timing::lapse_at(now, ttl);
         let until = self.until.entry(to).or_insert(lapse);
         *until = lapse.max(*until);
@@ -135,7 +139,11 @@ impl Given {
 
     /// Voids the promise to one incarnation: it resigned or is proven dead.
     pub fn void(&mut self, to: Incarnation) {
-        self.until.remove(&to);
+        if keeps(Clause::OneIncarnation) {
+            self.until.remove(&to);
+        } else {
+            self.until.clear();
+        }
         self.void.insert(to);
     }
 

@@ -1,5 +1,6 @@
 //! Rule 5: the primary gives its term up when its postgres is dead and the standby can take it.
 
+use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{CanTake, CanTakeReply, ResignReply, Resignation};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Directory, Note};
@@ -36,7 +37,7 @@ pub(super) enum Resign {
 }
 
 /// Time for a polite stop and for finding the end of the log.
-const STOP_BUDGET_MS: u64 = 10_000;
+pub(super) const STOP_BUDGET_MS: u64 = 10_000;
 
 impl Resign {
     pub(super) fn has_resigned(&self, now_term: Term) -> bool {
@@ -206,7 +207,7 @@ impl Authority {
             return;
         }
         let record = Record {
-            term: v.record.term.next(),
+            term: if keeps(Clause::NextTerm) { v.record.term.next() } else { v.record.term },
             primary: self.me,
             mode: Mode::Solo,
             standby_volume: None,

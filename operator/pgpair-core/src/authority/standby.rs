@@ -1,5 +1,6 @@
 //! The standby's rules: the promise, 2 (losing the primary), 5 and 6 as they open the way to it, 8 (eligibility).
 
+use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{
     Answer, CanTake, CanTakeReply, CannotTake, Evidence, Heartbeat, NoPromise, ResignReply, Resignation,
     StandbyInfo, Verdict,
@@ -13,10 +14,10 @@ use crate::report::{FailoverCause, PostgresState, Role};
 /// What speaks for taking over from the primary of the present term.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Takeover {
-    resigned: Option<(Ms, Resignation)>,
-    dead: Vec<Incarnation>,
+    pub(super) resigned: Option<(Ms, Resignation)>,
+    pub(super) dead: Vec<Incarnation>,
     /// Who was told to take its term back, and how long it has the time to do so.
-    refused: Option<(Incarnation, Ms)>,
+    pub(super) refused: Option<(Incarnation, Ms)>,
 }
 
 impl Authority {
@@ -76,7 +77,7 @@ impl Authority {
         if self.given.is_void(hb.from.incarnation) {
             return Verdict::Refused(NoPromise::Void);
         }
-        if self.view.has_open() {
+        if keeps(Clause::NoPromiseMeanwhile) && self.view.has_open() {
             return Verdict::Refused(NoPromise::TakeoverUnderWay);
         }
         if self.view.last().is_some() && self.view.settled().is_none() && !self.view.foreign() {
@@ -118,7 +119,7 @@ impl Authority {
             CannotTake::RecordSaysNo
         } else if self.pg.state != PostgresState::Standby {
             CannotTake::NotStandby
-        } else if now < self.quarantine_until {
+        } else if !self.quarantine_is_over(now) {
             CannotTake::Quarantine
         } else if self.stops_as_standby() {
             CannotTake::Leaving
@@ -186,7 +187,8 @@ impl Authority {
             return self.retry_open(now);
         }
         let held_back = self.takeover.as_ref().and_then(|t| t.refused).is_some_and(|(_, until)| now < until);
-        let lapsed = self.given.all_lapsed(now) && now >= self.quarantine_until;
+        let lapsed =
+            (self.given.all_lapsed(now) || !keeps(Clause::LapseFirst)) && self.quarantine_is_over(now);
         let free = lapsed && !held_back && !self.stops_as_standby();
         // Without heartbeats nobody tells that the record has changed, and a pairing may land late: look now and then.
         if lapsed && self.view.settled_since(Ms(now.0.saturating_sub(self.timing.ttl()))).is_none() {
@@ -212,7 +214,8 @@ impl Authority {
     }
 
     fn cause(&self, r: &Record) -> Option<FailoverCause> {
-        let paired_with_me = r.mode == Mode::Paired && r.standby_volume == self.pg.volume;
+        let mine = r.standby_volume == self.pg.volume || !keeps(Clause::StandbyVolume);
+        let paired_with_me = r.mode == Mode::Paired && mine;
         let dead = self.takeover.as_ref().is_some_and(|t| t.dead.contains(&r.primary.incarnation));
         if let Some((_, resignation)) = self.takeover.as_ref().and_then(|t| t.resigned.as_ref()) {
             let names =
@@ -232,11 +235,13 @@ impl Authority {
         if paired_with_me {
             return Some(if dead { FailoverCause::Evidence } else { FailoverCause::PromiseLapsed });
         }
-        let opened = r.mode == Mode::Solo && dead && r.durability == Durability::Async;
+        let lossy = r.durability == Durability::Async || !keeps(Clause::EvidenceInAsync);
+        let opened = r.mode == Mode::Solo && dead && lossy;
         opened.then_some(FailoverCause::Evidence)
     }
 
     fn has_wal_up_to(&self, r: &Resignation) -> bool {
-        self.pg.timeline == Some(r.timeline) && self.pg.flush.max(self.pg.replay) >= Some(r.end)
+        !keeps(Clause::LogUpToEnd)
+            || (self.pg.timeline == Some(r.timeline) && self.pg.flush.max(self.pg.replay) >= Some(r.end))
     }
 }

@@ -163,7 +163,7 @@ impl Default for PgFacts {
 pub struct ReplyId(pub u64);
 
 /// One fact for the state machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Event {
     /// Time has passed.
     Tick,
@@ -208,7 +208,7 @@ pub enum Event {
 }
 
 /// Something to send or to store. None of them is to be waited for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Store it durably, then [`Event::Persisted`].
     Persist(Durable),

@@ -1,5 +1,6 @@
 //! What is known of the record: the newest version seen, and the writes whose outcome is not.
 
+use crate::authority::clause::{Clause, keeps};
 use crate::authority::timing::Ms;
 use crate::record::{LeaseUid, Record, Version, Versioned};
 
@@ -53,16 +54,16 @@ pub enum ReadOutcome {
 /// What this agent knows of the record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct View {
-    last: Option<Versioned>,
+    pub(super) last: Option<Versioned>,
     /// The read that confirmed `last` was asked at this time.
-    asked: Ms,
-    open: Vec<OpenCas>,
+    pub(super) asked: Ms,
+    pub(super) open: Vec<OpenCas>,
     /// A conflict was seen with this version: whatever is not newer is outdated.
-    outdated: Option<Version>,
+    pub(super) outdated: Option<Version>,
     /// The Lease is missing or has another uid than the one on disk.
-    foreign: bool,
-    reading: Option<Ms>,
-    read_tried: Option<Ms>,
+    pub(super) foreign: bool,
+    pub(super) reading: Option<Ms>,
+    pub(super) read_tried: Option<Ms>,
 }
 
 impl View {
@@ -75,9 +76,8 @@ impl View {
     /// The record, if nothing of ours is open and nobody else is known to have changed it.
     #[must_use]
     pub fn settled(&self) -> Option<&Versioned> {
-        (self.open.is_empty() && self.outdated.is_none() && !self.foreign)
-            .then_some(self.last.as_ref())
-            .flatten()
+        let open = keeps(Clause::OpenIsUnknown) && self.has_open();
+        (!open && self.outdated.is_none() && !self.foreign).then_some(self.last.as_ref()).flatten()
     }
 
     /// As [`View::settled`], and read by a request that was asked at `since` or later.
@@ -133,7 +133,7 @@ impl View {
         self.foreign = false;
         self.outdated = self.outdated.filter(|o| *o >= v.version);
         self.asked = self.asked.max(asked);
-        self.open.retain(|o| o.expected >= v.version);
+        self.open.retain(|o| o.expected >= v.version && (o.awaiting_reply || keeps(Clause::NewerVersion)));
         self.last = Some(v);
     }
 

@@ -1,0 +1,67 @@
+//! Clauses of the rules that a mutation test can take away (feature `mutations`). Without the feature all are kept, and
+//! [`keeps`] costs nothing: it is a constant.
+
+/// One clause. What breaks without it stands in the table of `pgpair-model`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Clause {
+    /// Rule 0: postgres stays down while a promise of our own is open.
+    OwnPromise,
+    /// Rule 0: who has resigned never writes again in that term.
+    Resigned,
+    /// Rule 0: the data directory is the one that the record names.
+    PrimaryVolume,
+    /// Rule 0: `Solo` counts only for the incarnation that the record names.
+    NamedIncarnation,
+    /// Rule 0: a promise ends at the fence.
+    Fence,
+    /// Rule 0: the promise was given in this term.
+    PromiseOfTerm,
+    /// Promises are kept for each incarnation; the last to end decides.
+    PromisePerIncarnation,
+    /// Rule 2: only when every promise has lapsed.
+    LapseFirst,
+    /// Rule 2: the record names this standby's volume.
+    StandbyVolume,
+    /// Rule 2: who has a write under way promises nothing.
+    NoPromiseMeanwhile,
+    /// Rule 3: a read of the same version settles nothing.
+    NewerVersion,
+    /// Rule 3: what is open is not hoped for.
+    OpenIsUnknown,
+    /// Rule 4: commits wait, proven, and the standby has what was written before.
+    SyncProven,
+    /// Commits wait until the record is settled `Solo`.
+    SyncUntilSolo,
+    /// Rule 5: who takes its term back takes the next one.
+    NextTerm,
+    /// Rule 5: the standby has the log up to the end.
+    LogUpToEnd,
+    /// Rule 6: evidence voids the promise to one incarnation.
+    OneIncarnation,
+    /// Rule 6: evidence opens `Solo` in `Async` only.
+    EvidenceInAsync,
+    /// Rule 7: nothing is promoted within the quarantine.
+    Quarantine,
+}
+
+#[cfg(feature = "mutations")]
+static TAKEN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+/// Takes these clauses away, and no others, for the whole process.
+#[cfg(feature = "mutations")]
+pub fn take_away(clauses: &[Clause]) {
+    let taken = clauses.iter().fold(0, |set, c| set | 1 << *c as u32);
+    TAKEN.store(taken, std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Whether the clause is in force.
+#[cfg(feature = "mutations")]
+pub(super) fn keeps(clause: Clause) -> bool {
+    TAKEN.load(std::sync::atomic::Ordering::Relaxed) & (1 << clause as u32) == 0
+}
+
+/// Whether the clause is in force.
+#[cfg(not(feature = "mutations"))]
+pub(super) const fn keeps(_clause: Clause) -> bool {
+    true
+}

@@ -1,0 +1,242 @@
+//! What may happen next.
+
+use std::fmt;
+
+use pgpair_core::authority::Directory;
+use pgpair_core::ids::InstanceId;
+use pgpair_core::report::PostgresState;
+
+use crate::bounds::Bounds;
+use crate::world::{Kind, World};
+
+/// One thing that happens. The instance is the one to which it happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Its clock moves one step; the deadman kills if it is time.
+    Clock(InstanceId),
+    /// Its agent looks at the clock.
+    Tick(InstanceId),
+    /// Its agent looks at postgres.
+    Look(InstanceId),
+    /// What its agent wanted to store is on disk.
+    Stored(InstanceId),
+    /// The API server answers its read; the answer is under way.
+    Answered(InstanceId),
+    /// The answer arrives.
+    ReadDone(InstanceId),
+    /// Its write of the record reaches the API server.
+    Landed(InstanceId, usize),
+    /// The reply to it arrives.
+    WriteDone(InstanceId, usize),
+    /// Its write reaches the API server, and the reply arrives at once.
+    Written(InstanceId, usize),
+    /// Its agent does not wait for the reply any more.
+    GivenUp(InstanceId, usize),
+    /// The peer's message arrives.
+    Arrives(InstanceId, Kind),
+    /// The peer's message arrives, and the answer to it arrives at once.
+    Answers(InstanceId, Kind),
+    /// The peer's message arrives; the answer to it will arrive late.
+    Strays(InstanceId, Kind),
+    /// The peer's message will arrive late.
+    Delayed(InstanceId, Kind),
+    /// A late message arrives, not for the last time.
+    ArrivesLate(usize),
+    /// No answer to its question whether the peer can take over.
+    NoReply(InstanceId),
+    /// Its worker takes one step towards the wish.
+    Works(InstanceId),
+    /// Its postgres has come up, or has left recovery.
+    Ready(InstanceId),
+    /// Its switch of synchronous commit has taken effect.
+    Switched(InstanceId),
+    /// The next piece of the log arrives at this standby.
+    Log(InstanceId),
+    /// A client commits here.
+    Commit(InstanceId),
+    /// Its container is killed.
+    Crash(InstanceId),
+    /// Its container starts again.
+    Start(InstanceId),
+    /// Its postmaster is killed.
+    PostgresCrash(InstanceId),
+    /// The other instance's last dead agent is proven dead to this one.
+    Proof(InstanceId),
+    /// Its data volume is replaced by an empty one.
+    Wipe(InstanceId),
+    /// It is seeded from the primary.
+    Seeded(InstanceId),
+    /// It gets SIGTERM.
+    Leave(InstanceId),
+    /// It is ordered to hand over.
+    Switchover(InstanceId),
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Clock(i) => write!(f, "{i}: time passes"),
+            Action::Tick(i) => write!(f, "{i}: the agent looks at the clock"),
+            Action::Look(i) => write!(f, "{i}: the agent looks at postgres"),
+            Action::Stored(i) => write!(f, "{i}: stored"),
+            Action::Answered(i) => write!(f, "{i}: its read is answered, and the answer under way"),
+            Action::ReadDone(i) => write!(f, "{i}: reads the record"),
+            Action::Landed(i, n) => write!(f, "{i}: its write {n} reaches the API server"),
+            Action::WriteDone(i, n) => write!(f, "{i}: the reply to write {n} arrives"),
+            Action::Written(i, n) => write!(f, "{i}: its write {n} lands or is refused, and it knows"),
+            Action::GivenUp(i, n) => write!(f, "{i}: no reply to write {n}: outcome unknown"),
+            Action::Arrives(i, kind) => write!(f, "{i}: gets {kind:?}"),
+            Action::Answers(i, kind) => write!(f, "{i}: gets {kind:?} and answers"),
+            Action::Strays(i, kind) => write!(f, "{i}: gets {kind:?}; its answer is delayed, and doubled"),
+            Action::Delayed(i, kind) => write!(f, "{i}: {kind:?} to it is delayed, and doubled"),
+            Action::ArrivesLate(n) => write!(f, "late message {n} arrives"),
+            Action::NoReply(i) => write!(f, "{i}: no reply to its question"),
+            Action::Works(i) => write!(f, "{i}: the worker acts"),
+            Action::Ready(i) => write!(f, "{i}: postgres is ready"),
+            Action::Switched(i) => write!(f, "{i}: synchronous commit is switched"),
+            Action::Log(i) => write!(f, "{i}: gets log"),
+            Action::Commit(i) => write!(f, "{i}: a client commits"),
+            Action::Crash(i) => write!(f, "{i}: container killed"),
+            Action::Start(i) => write!(f, "{i}: agent starts"),
+            Action::PostgresCrash(i) => write!(f, "{i}: postmaster killed"),
+            Action::Proof(i) => write!(f, "{i}: the other's last agent is proven dead"),
+            Action::Wipe(i) => write!(f, "{i}: volume replaced"),
+            Action::Seeded(i) => write!(f, "{i}: seeded"),
+            Action::Leave(i) => write!(f, "{i}: SIGTERM"),
+            Action::Switchover(i) => write!(f, "{i}: switchover ordered"),
+        }
+    }
+}
+
+impl World {
+    /// What may happen next. Some of it may turn out to change nothing.
+    pub fn possible(&self, bounds: &Bounds, out: &mut Vec<Action>) {
+        for i in InstanceId::ALL {
+            self.possible_of_time(i, bounds, out);
+            self.possible_of_network(i, bounds, out);
+            self.possible_of_server(i, bounds, out);
+            self.possible_of_faults(i, bounds, out);
+        }
+        out.extend((0..self.late.len()).map(Action::ArrivesLate));
+    }
+
+    fn possible_of_time(&self, i: InstanceId, bounds: &Bounds, out: &mut Vec<Action>) {
+        if self.clock_may_move(i) {
+            out.push(Action::Clock(i));
+        }
+        let Some(agent) = &self.node(i).agent else { return };
+        if bounds.stalls {
+            out.push(Action::Tick(i));
+        }
+        if bounds.stalls || bounds.slow_node {
+            out.push(Action::Look(i));
+        }
+        if bounds.slow_node && agent.storing.is_some() {
+            out.push(Action::Stored(i));
+        }
+    }
+
+    fn possible_of_network(&self, i: InstanceId, bounds: &Bounds, out: &mut Vec<Action>) {
+        let node = self.node(i);
+        if let Some(read) = node.agent.as_ref().and_then(|a| a.read) {
+            if bounds.stale_reads && read.answer.is_none() {
+                out.push(Action::Answered(i));
+            }
+            if !bounds.stale_reads || read.answer.is_some() {
+                out.push(Action::ReadDone(i));
+            }
+        }
+        for (n, write) in node.writes.iter().enumerate() {
+            if write.outcome.is_none() {
+                let split = bounds.fine || !write.awaited;
+                out.push(if split { Action::Landed(i, n) } else { Action::Written(i, n) });
+                if !split && self.spent.unknown < bounds.unknown && write.expected == self.version {
+                    out.push(Action::Landed(i, n));
+                }
+            }
+            if write.awaited {
+                if write.outcome.is_some() {
+                    out.push(Action::WriteDone(i, n));
+                }
+                if self.spent.unknown < bounds.unknown {
+                    out.push(Action::GivenUp(i, n));
+                }
+            }
+        }
+        let Some(agent) = &node.agent else { return };
+        for message in &self.node(i.peer()).sent {
+            let kind = message.kind();
+            out.push(Action::Arrives(i, kind));
+            if !bounds.fine && matches!(kind, Kind::Heartbeat | Kind::Resign) {
+                out.push(Action::Answers(i, kind));
+                if self.late.len() < usize::from(bounds.late) {
+                    out.push(Action::Strays(i, kind));
+                }
+            }
+            let may_be_late = matches!(kind, Kind::Heartbeat | Kind::Answer | Kind::Resign);
+            if may_be_late && self.late.len() < usize::from(bounds.late) {
+                out.push(Action::Delayed(i, kind));
+            }
+        }
+        if agent.authority.waits_for_can_take() {
+            out.push(Action::NoReply(i));
+        }
+    }
+
+    fn possible_of_server(&self, i: InstanceId, bounds: &Bounds, out: &mut Vec<Action>) {
+        let s = self.server(i);
+        if self.authority(i).is_some_and(|a| a.postgres().state == s.state) {
+            out.push(Action::Works(i));
+        }
+        if matches!(s.state, PostgresState::Starting | PostgresState::Promoting) {
+            out.push(Action::Ready(i));
+        }
+        if s.switching.is_some() {
+            out.push(Action::Switched(i));
+        }
+        if self.streams(i) || self.fetches(i) {
+            out.push(Action::Log(i));
+        }
+        if s.writes() && s.open && self.commits < bounds.commits {
+            out.push(Action::Commit(i));
+        }
+    }
+
+    fn possible_of_faults(&self, i: InstanceId, bounds: &Bounds, out: &mut Vec<Action>) {
+        let node = self.node(i);
+        let Some(agent) = &node.agent else {
+            out.push(Action::Start(i));
+            if self.spent.wipes < bounds.wipes && node.server.volume.is_some() {
+                out.push(Action::Wipe(i));
+            }
+            return;
+        };
+        if self.spent.crashes < bounds.crashes {
+            out.push(Action::Crash(i));
+        }
+        if self.spent.postgres_crashes < bounds.postgres_crashes && node.server.state != PostgresState::Down {
+            out.push(Action::PostgresCrash(i));
+        }
+        if self.spent.proofs < bounds.proofs && self.node(i.peer()).dead.is_some() {
+            out.push(Action::Proof(i));
+        }
+        if node.server.directory == Directory::Empty && self.server(i.peer()).writes() {
+            out.push(Action::Seeded(i));
+        }
+        if self.spent.leaves < bounds.leaves {
+            out.push(Action::Leave(i));
+        }
+        if self.spent.switchovers < bounds.switchovers
+            && agent.authority.postgres().state == PostgresState::Primary
+        {
+            out.push(Action::Switchover(i));
+        }
+    }
+
+    /// Every promise that would lapse with this step of the clock of its giver has ended for its holder; and a reply of
+    /// the API server has arrived or was given up.
+    fn clock_may_move(&self, i: InstanceId) -> bool {
+        self.bonds[crate::world::index(i)].iter().all(|bond| bond.lapse > 1)
+            && self.node(i).writes.iter().all(|w| !w.awaited || w.outcome.is_none())
+    }
+}

@@ -1,0 +1,93 @@
+//! How far one exploration goes.
+
+use pgpair_core::authority::Durability;
+
+/// From where it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Term 1 of A, `Solo`, postgres of both just about to be started.
+    Solo,
+    /// Term 1 of A, `Paired`, everything calm.
+    Paired,
+}
+
+/// What may happen, and how often. Messages, requests and replies may always be lost or be late, clocks may always run,
+/// any process may always stand still: none of these has a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Where it begins.
+    pub start: Start,
+    /// What an acknowledged commit is worth.
+    pub durability: Durability,
+    /// Steps in which a clock walks through one `ttl`.
+    pub grain: u64,
+    /// States beyond this term are not looked into.
+    pub terms: u32,
+    /// Containers killed, agent and postgres together; they may start again at once.
+    pub crashes: u8,
+    /// Postmasters killed while their agent lives.
+    pub postgres_crashes: u8,
+    /// Commits tried.
+    pub commits: u8,
+    /// Proofs of death that reach a standby.
+    pub proofs: u8,
+    /// Data volumes replaced by a new one.
+    pub wipes: u8,
+    /// Writes of the record whose sender gives up waiting for the reply; they may still land, or have landed.
+    pub unknown: u8,
+    /// Messages that arrive after later ones, as often as they like.
+    pub late: u8,
+    /// Politely stopped instances (SIGTERM).
+    pub leaves: u8,
+    /// Switchovers ordered.
+    pub switchovers: u8,
+    /// A read may be answered by a record that is no longer the newest.
+    pub stale_reads: bool,
+    /// The agent may see the new time later than its clock shows it: it is stalled.
+    pub stalls: bool,
+    /// From one state in so many it is tried whether the pair finds together again; 0: from none.
+    pub progress_of: u64,
+    /// Between any two steps of postgres and its worker, and between the landing of a write and its reply, other things
+    /// may happen; otherwise the worker goes on until nothing is left to do, and a reply arrives or is lost at once.
+    pub fine: bool,
+    /// The disk and the look at postgres may lag behind the agent.
+    pub slow_node: bool,
+}
+
+impl Default for Bounds {
+    /// A pair without any fault but those that have no bound.
+    fn default() -> Self {
+        Bounds {
+            start: Start::Paired,
+            durability: Durability::Sync,
+            grain: 2,
+            terms: 2,
+            crashes: 0,
+            postgres_crashes: 0,
+            commits: 0,
+            proofs: 0,
+            wipes: 0,
+            unknown: 0,
+            late: 0,
+            leaves: 0,
+            switchovers: 0,
+            stale_reads: false,
+            stalls: false,
+            progress_of: 0,
+            fine: false,
+            slow_node: false,
+        }
+    }
+}
+
+/// Length of a promise: the longest that is allowed, so that the protocol's fixed times are all short against it.
+pub const TTL_MS: u32 = pgpair_core::authority::timing::MAX_TTL_MS;
+
+impl Bounds {
+    /// One step of a clock. So many as [`Bounds::grain`] are one `ttl` and its margin.
+    #[must_use]
+    pub fn unit(&self) -> u64 {
+        let ttl = u64::from(TTL_MS);
+        (ttl + pgpair_core::authority::timing::Timing::margin(ttl)).div_ceil(self.grain)
+    }
+}

@@ -1,0 +1,126 @@
+//! The end of all faults: everything that is due happens, and both clocks run alike. A pair must find together then.
+
+use pgpair_core::ids::InstanceId;
+use pgpair_core::record::Mode;
+use pgpair_core::report::PostgresState;
+
+use crate::action::Action;
+use crate::bounds::Bounds;
+use crate::world::{Kind, World};
+
+/// Steps of both clocks within which it must happen.
+pub const LIMIT: u32 = 24;
+
+/// `Paired`, one writes and the other streams.
+#[must_use]
+pub fn is_paired(world: &World) -> bool {
+    let primary = world.record.primary.instance;
+    world.record.mode == Mode::Paired
+        && world.server(primary).writes()
+        && world.server(primary).open
+        && world.streams(primary.peer())
+        && world.authority(primary).is_some_and(|a| a.record() == Some(&world.record))
+}
+
+/// [`is_paired`], or `Solo` on a volume that is gone: only a person can say that its last commits are not to be waited for.
+#[must_use]
+pub fn is_paired_or_lost(world: &World) -> bool {
+    let gone = InstanceId::ALL.iter().all(|i| world.server(*i).volume != world.record.primary_volume);
+    is_paired(world) || (world.record.mode == Mode::Solo && gone)
+}
+
+/// Lets time pass until nothing is young any more.
+pub fn rest(world: &mut World, bounds: &Bounds) {
+    let calm = calm_bounds(bounds);
+    for _ in 0..8 {
+        for i in InstanceId::ALL {
+            world.take(Action::Clock(i), &calm);
+        }
+        settle(world, &calm);
+    }
+}
+
+fn calm_bounds(bounds: &Bounds) -> Bounds {
+    Bounds {
+        crashes: 0,
+        postgres_crashes: 0,
+        commits: 0,
+        proofs: 0,
+        wipes: 0,
+        unknown: 0,
+        late: 0,
+        leaves: 0,
+        switchovers: 0,
+        stalls: false,
+        slow_node: false,
+        stale_reads: false,
+        ..*bounds
+    }
+}
+
+/// Runs without faults until `goal`.
+#[must_use]
+pub fn run(from: &World, bounds: &Bounds, goal: fn(&World) -> bool) -> Option<World> {
+    let calm = calm_bounds(bounds);
+    let mut world = from.clone();
+    world.late.clear();
+    for _ in 0..LIMIT {
+        settle(&mut world, &calm);
+        if goal(&world) {
+            return Some(world);
+        }
+        for i in InstanceId::ALL {
+            world.take(Action::Clock(i), &calm);
+        }
+    }
+    None
+}
+
+/// Lets everything happen that is due, until nothing changes any more.
+fn settle(world: &mut World, calm: &Bounds) {
+    for _ in 0..64 {
+        let before = world.clone();
+        for i in InstanceId::ALL {
+            for action in [Action::Start(i), Action::Stored(i), Action::Look(i), Action::Tick(i)] {
+                if matches!(action, Action::Start(_)) != world.node(i).agent.is_some() {
+                    world.take(action, calm);
+                }
+            }
+        }
+        let mut actions = Vec::new();
+        world.possible(calm, &mut actions);
+        for action in actions {
+            if is_due(world, action, calm) {
+                world.take(action, calm);
+            }
+        }
+        if *world == before {
+            return;
+        }
+    }
+}
+
+fn is_due(world: &World, action: Action, calm: &Bounds) -> bool {
+    match action {
+        Action::Arrives(_, Kind::Heartbeat | Kind::Resign) if !calm.fine => false,
+        Action::Arrives(i, kind) | Action::Answers(i, kind) => {
+            world.node(i.peer()).sent.iter().any(|m| m.kind() == kind)
+        }
+        Action::ReadDone(i) => world.node(i).agent.as_ref().is_some_and(|a| a.read.is_some()),
+        Action::Landed(i, n) => world.node(i).writes.get(n).is_some_and(|w| w.outcome.is_none()),
+        Action::Written(i, n) => {
+            world.node(i).writes.get(n).is_some_and(|w| w.outcome.is_none() && w.awaited)
+        }
+        Action::WriteDone(i, n) => {
+            world.node(i).writes.get(n).is_some_and(|w| w.outcome.is_some() && w.awaited)
+        }
+        Action::Works(i) => world.node(i).agent.is_some(),
+        Action::Ready(i) => {
+            matches!(world.server(i).state, PostgresState::Starting | PostgresState::Promoting)
+        }
+        Action::Switched(i) => world.server(i).switching.is_some(),
+        Action::Log(i) => world.streams(i) || world.fetches(i),
+        Action::Seeded(i) => world.server(i.peer()).writes() && world.node(i).agent.is_some(),
+        _ => false,
+    }
+}

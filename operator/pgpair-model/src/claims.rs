@@ -1,0 +1,70 @@
+//! What is claimed, in words and in code. Each claim holds in every state that can be reached.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use pgpair_core::authority::Durability;
+use pgpair_core::ids::InstanceId;
+
+use crate::bounds::Bounds;
+use crate::calm;
+use crate::world::World;
+
+/// A claim about one state.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// Its number and what it says.
+    pub name: &'static str,
+    /// Whether it holds.
+    pub holds: fn(&World, &Bounds) -> bool,
+}
+
+/// All of them.
+pub const CLAIMS: [Claim; 5] = [
+    Claim { name: "S1: no two postgres take writes at once", holds: one_writes },
+    Claim {
+        name: "S2: in the sync modes whoever takes writes has every acknowledged commit",
+        holds: nothing_acknowledged_is_lost,
+    },
+    Claim { name: "S3: in one term only one instance makes its postgres writable", holds: one_reigns },
+    Claim {
+        name: "S4: what streams from a primary has nothing that the primary does not have",
+        holds: nobody_who_diverged_serves,
+    },
+    Claim {
+        name: "P: without further faults the pair becomes Paired again, unless its only good volume is gone",
+        holds: finds_together_again,
+    },
+];
+
+fn one_writes(w: &World, _: &Bounds) -> bool {
+    !InstanceId::ALL.iter().all(|i| w.server(*i).writes())
+}
+
+fn nothing_acknowledged_is_lost(w: &World, bounds: &Bounds) -> bool {
+    bounds.durability == Durability::Async
+        || InstanceId::ALL
+            .iter()
+            .map(|i| w.server(*i))
+            .all(|s| !s.writes() || w.acked.iter().all(|commit| s.log.contains(commit)))
+}
+
+fn one_reigns(w: &World, _: &Bounds) -> bool {
+    !w.two_reigned
+}
+
+fn nobody_who_diverged_serves(w: &World, _: &Bounds) -> bool {
+    InstanceId::ALL.iter().all(|i| !w.streams(*i) || w.server(i.peer()).log.starts_with(&w.server(*i).log))
+}
+
+fn finds_together_again(w: &World, bounds: &Bounds) -> bool {
+    bounds.progress_of == 0
+        || !sample(w).is_multiple_of(bounds.progress_of)
+        || calm::run(w, bounds, calm::is_paired_or_lost).is_some()
+}
+
+/// A number that is the same in every run (`DefaultHasher::new` has fixed keys).
+fn sample(w: &World) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    w.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,100 @@
+//! Explores the protocol: the runs of `ci` or `deep`, or one within bounds given as `name=value`.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use pgpair_core::authority::Durability;
+use pgpair_model::bounds::{Bounds, Start};
+use pgpair_model::runs::{CI, DEEP, Run, story};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        Some("ci") => all(&CI),
+        Some("deep") => all(&DEEP),
+        _ => match own(&args) {
+            Ok((run, states, threads)) => make(&run, states, threads),
+            Err(unknown) => {
+                eprintln!("unknown: {unknown}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn all(runs: &[Run]) -> ExitCode {
+    let failed = runs.iter().filter(|run| make(run, usize::MAX, 1) != ExitCode::SUCCESS).count();
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn make(run: &Run, states: usize, threads: usize) -> ExitCode {
+    let began = Instant::now();
+    let found = run.explore(states, threads);
+    println!(
+        "{}: {} states, {} ways, depth {}{}, {:.1} s",
+        run.name,
+        found.unique,
+        found.generated,
+        found.depth,
+        if found.complete { " (complete)" } else { "" },
+        began.elapsed().as_secs_f64(),
+    );
+    let as_pinned = run.unique.is_none_or(|n| n == found.unique);
+    if !as_pinned {
+        println!("  not as pinned: {:?}", run.unique);
+    }
+    let holds = found.broken.is_empty();
+    for (claim, path) in found.broken {
+        println!("BROKEN {claim}\n{}", story(path));
+    }
+    if holds && as_pinned { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn own(args: &[String]) -> Result<(Run, usize, usize), String> {
+    let mut run = Run { name: "own", bounds: Bounds::default(), depth: usize::MAX, unique: None };
+    let (mut states, mut threads) = (4_000_000, 1);
+    for arg in args {
+        let (name, value) = arg.split_once('=').ok_or(arg.clone())?;
+        let n: usize = value.parse().unwrap_or(0);
+        match name {
+            "depth" => run.depth = n,
+            "states" => states = n,
+            "threads" => threads = n,
+            #[cfg(feature = "mutations")]
+            "without" => {
+                let taken: Option<Vec<_>> = value.split(',').map(pgpair_model::mutations::by_name).collect();
+                pgpair_core::authority::clause::take_away(&taken.ok_or(arg.clone())?);
+            }
+            _ => set(&mut run.bounds, name, value).ok_or(arg.clone())?,
+        }
+    }
+    Ok((run, states, threads))
+}
+
+fn set(bounds: &mut Bounds, name: &str, value: &str) -> Option<()> {
+    let n: u8 = value.parse().unwrap_or(0);
+    match name {
+        "start" => bounds.start = if value == "solo" { Start::Solo } else { Start::Paired },
+        "durability" => {
+            bounds.durability = if value == "async" { Durability::Async } else { Durability::Sync };
+        }
+        "grain" => bounds.grain = u64::from(n),
+        "terms" => bounds.terms = u32::from(n),
+        "crashes" => bounds.crashes = n,
+        "postgres" => bounds.postgres_crashes = n,
+        "commits" => bounds.commits = n,
+        "proofs" => bounds.proofs = n,
+        "wipes" => bounds.wipes = n,
+        "unknown" => bounds.unknown = n,
+        "late" => bounds.late = n,
+        "leaves" => bounds.leaves = n,
+        "switchovers" => bounds.switchovers = n,
+        "stale" => bounds.stale_reads = n > 0,
+        "stalls" => bounds.stalls = n > 0,
+        "progress" => bounds.progress_of = value.parse().ok()?,
+        "fine" => bounds.fine = n > 0,
+        "slow" => bounds.slow_node = n > 0,
+        _ => return None,
+    }
+    Some(())
+}

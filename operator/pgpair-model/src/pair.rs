@@ -1,0 +1,143 @@
+//! The model that stateright explores.
+
+use pgpair_core::authority::{Authority, Directory, Durable, SyncState};
+use pgpair_core::ids::{InstanceId, SystemIdentifier, Term, VolumeId};
+use pgpair_core::record::{Holder, Mode, Record, Version};
+use pgpair_core::report::PostgresState;
+use stateright::{Model, Property};
+
+use crate::action::Action;
+use crate::bounds::{Bounds, Start, TTL_MS};
+use crate::claims::CLAIMS;
+use crate::step::first_incarnation;
+use crate::world::{Node, Server, Spent, UID, World, index};
+
+/// Two agents and their world, within bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair {
+    /// How far it goes.
+    pub bounds: Bounds,
+}
+
+impl Pair {
+    /// Where it begins.
+    #[must_use]
+    pub fn first(&self) -> World {
+        let mut world = born(&self.bounds);
+        world.tidy(&self.bounds);
+        if self.bounds.start == Start::Paired {
+            let calm = crate::calm::run(&world, &self.bounds, crate::calm::is_paired);
+            world = calm.unwrap_or_else(|| unreachable!("a pair without faults becomes Paired"));
+            crate::calm::rest(&mut world, &self.bounds);
+        }
+        world
+    }
+}
+
+/// Term 1 of A, `Solo`; both volumes hold the same data; nothing runs.
+fn born(bounds: &Bounds) -> World {
+    let holder = |i| Holder { instance: i, incarnation: first_incarnation(i) };
+    let volume = |i| VolumeId(1 + index(i) as u64);
+    let record = Record {
+        term: Term(1),
+        primary: holder(InstanceId::A),
+        mode: Mode::Solo,
+        primary_volume: Some(volume(InstanceId::A)),
+        standby_volume: None,
+        system_identifier: Some(SystemIdentifier(1)),
+        durability: bounds.durability,
+    };
+    let node = |i: InstanceId| {
+        let primary = i == InstanceId::A;
+        Node {
+            agent: None,
+            disk: Durable {
+                lease_uid: Some(UID),
+                term: Term(1),
+                primary,
+                volume: primary.then_some(volume(i)),
+                longest_ttl_ms: TTL_MS,
+                node: None,
+                fenced: false,
+            },
+            server: Server {
+                directory: if primary { Directory::Primary } else { Directory::Standby },
+                volume: Some(volume(i)),
+                state: PostgresState::Down,
+                log: Vec::new(),
+                timeline: 1,
+                history: Vec::new(),
+                waits: false,
+                proof: SyncState::Unknown,
+                switching: None,
+                open: false,
+            },
+            sent: Vec::new(),
+            writes: Vec::new(),
+            dead: Some(first_incarnation(i)),
+        }
+    };
+    World {
+        nodes: [node(InstanceId::A), node(InstanceId::B)],
+        version: Version(1),
+        record,
+        bonds: [Vec::new(), Vec::new()],
+        late: Vec::new(),
+        acked: Vec::new(),
+        commits: 0,
+        reigns: Vec::new(),
+        two_reigned: false,
+        spent: Spent::default(),
+    }
+}
+
+impl Model for Pair {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![self.first()]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        world.possible(&self.bounds, actions);
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        let mut next = world.clone();
+        next.take(action, &self.bounds);
+        (next != *world).then_some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Pair>> {
+        vec![
+            Property::always(CLAIMS[0].name, |m: &Pair, w| (CLAIMS[0].holds)(w, &m.bounds)),
+            Property::always(CLAIMS[1].name, |m: &Pair, w| (CLAIMS[1].holds)(w, &m.bounds)),
+            Property::always(CLAIMS[2].name, |m: &Pair, w| (CLAIMS[2].holds)(w, &m.bounds)),
+            Property::always(CLAIMS[3].name, |m: &Pair, w| (CLAIMS[3].holds)(w, &m.bounds)),
+            Property::always(CLAIMS[4].name, |m: &Pair, w| (CLAIMS[4].holds)(w, &m.bounds)),
+        ]
+    }
+
+    fn within_boundary(&self, world: &World) -> bool {
+        world.record.term.0 <= self.bounds.terms
+    }
+}
+
+/// What an agent says of itself, for a readable trace.
+#[must_use]
+pub fn tell(world: &World, i: InstanceId) -> String {
+    let s = world.server(i);
+    let agent = world.authority(i).map(|a: &Authority| {
+        let now = crate::world::NOW;
+        format!("{:?} wants {:?} gate {:?}", a.role(), a.desired(now).postgres, a.gate(now))
+    });
+    format!(
+        "{i} {:?} {:?} log {:?} tl {} {}",
+        s.directory,
+        s.state,
+        s.log,
+        s.timeline,
+        agent.unwrap_or("no agent".into())
+    )
+}

@@ -1,0 +1,218 @@
+//! Postgres and the worker that drives it: what the adapters do with a wish, as far as the claims depend on it.
+
+use pgpair_core::authority::{Authority, Directory, PgFacts, SyncState, Want};
+use pgpair_core::ids::{InstanceId, SystemIdentifier, Term};
+use pgpair_core::lsn::Lsn;
+use pgpair_core::report::PostgresState;
+use pgpair_core::timeline::TimelineId;
+
+use crate::action::Action;
+use crate::bounds::Bounds;
+use crate::world::World;
+
+impl World {
+    /// What a look at postgres shows.
+    #[must_use]
+    pub fn facts(&self, i: InstanceId) -> PgFacts {
+        let s = self.server(i);
+        let up = s.state != PostgresState::Down;
+        let has = s.volume.is_some();
+        let end = Lsn(s.log.len() as u64);
+        PgFacts {
+            state: s.state,
+            directory: s.directory,
+            volume: s.volume,
+            system_identifier: s.volume.map(|_| SystemIdentifier(1)),
+            timeline: up.then_some(TimelineId(s.timeline)),
+            flush: up.then_some(end),
+            replay: up.then_some(end),
+            streaming: self.streams(i),
+            end: (!up && has).then_some((TimelineId(s.timeline), end)),
+            sync: s.proof,
+            failed_starts: 0,
+            hung: false,
+        }
+    }
+
+    pub(crate) fn postgres_step(&mut self, action: Action, bounds: &Bounds) {
+        match action {
+            Action::Works(i) if bounds.fine => self.works(i),
+            Action::Works(i) => return self.works_on(i, bounds),
+            Action::Ready(i) => self.ready(i),
+            Action::Switched(i) => self.switched(i),
+            Action::Log(i) => self.log(i),
+            Action::Commit(i) => {
+                self.commits += 1;
+                let commit = self.commits;
+                let s = &mut self.node_mut(i).server;
+                s.log.push(commit);
+                if !s.waits {
+                    self.acked.push(commit);
+                }
+            }
+            Action::Seeded(i) => {
+                let primary = self.server(i.peer()).clone();
+                let volume = self.new_volume(i);
+                let s = &mut self.node_mut(i).server;
+                (s.directory, s.volume) = (Directory::Standby, Some(volume));
+                (s.log, s.timeline, s.history) = (primary.log, primary.timeline, primary.history);
+            }
+            _ => {}
+        }
+        self.seen(bounds);
+    }
+
+    /// A walreceiver is seen to come and go with the primary.
+    fn seen(&mut self, bounds: &Bounds) {
+        for i in InstanceId::ALL {
+            self.changed(i, bounds);
+        }
+    }
+
+    /// The worker goes on until there is nothing to do, or until somebody else has to do something.
+    fn works_on(&mut self, i: InstanceId, bounds: &Bounds) {
+        for _ in 0..10 {
+            let before = self.server(i).clone();
+            self.works(i);
+            self.ready(i);
+            self.switched(i);
+            self.seen(bounds);
+            if *self.server(i) == before {
+                return;
+            }
+        }
+    }
+
+    fn ready(&mut self, i: InstanceId) {
+        let s = &mut self.node_mut(i).server;
+        if s.state == PostgresState::Promoting {
+            s.directory = Directory::Primary;
+            (s.waits, s.proof) = (false, SyncState::Off);
+        }
+        if s.may_write() {
+            s.state = PostgresState::Primary;
+        }
+    }
+
+    fn switched(&mut self, i: InstanceId) {
+        let s = &mut self.node_mut(i).server;
+        if let Some((on, epoch)) = s.switching.take() {
+            s.waits = on;
+            let from = Lsn(s.log.len() as u64);
+            s.proof = if on { SyncState::On { from, epoch } } else { SyncState::Off };
+        }
+    }
+
+    /// The next commit, or only the news of a timeline. A primary whose commits wait tells its clients.
+    fn log(&mut self, i: InstanceId) {
+        let primary = self.server(i.peer()).clone();
+        let s = &mut self.node_mut(i).server;
+        if let Some(commit) = primary.log.get(s.log.len()) {
+            s.log.push(*commit);
+            if primary.writes() && primary.waits {
+                self.acknowledge(i);
+            }
+        }
+        let s = &mut self.node_mut(i).server;
+        (s.timeline, s.history) = (primary.timeline, primary.history);
+    }
+
+    /// Everything in the log of `i` is acknowledged.
+    fn acknowledge(&mut self, i: InstanceId) {
+        self.acked.extend_from_slice(&self.nodes[crate::world::index(i)].server.log);
+        self.acked.sort_unstable();
+        self.acked.dedup();
+    }
+
+    fn works(&mut self, i: InstanceId) {
+        let Some(authority) = self.authority(i) else { return };
+        let desired = authority.desired(crate::world::NOW);
+        let term = authority.term();
+        let s = self.server(i);
+        match (desired.postgres, s.state) {
+            (Want::Stopped, up) if up != PostgresState::Down => self.node_mut(i).server.kill(),
+            (Want::Down, PostgresState::Standby) => self.node_mut(i).server.kill(),
+            (Want::Primary, PostgresState::Down) => {
+                self.reign(i, term);
+                let s = &mut self.node_mut(i).server;
+                s.state = PostgresState::Starting;
+                s.waits = desired.synchronous;
+            }
+            (Want::Promoted, PostgresState::Standby) => self.promote(i, term),
+            (Want::Promoted, PostgresState::Down) if s.directory == Directory::Standby => {
+                self.node_mut(i).server.state = PostgresState::Standby;
+                self.node_mut(i).server.open = true;
+            }
+            (Want::Following(term), PostgresState::Down) => self.follow(i, term),
+            (Want::Following(term), PostgresState::Standby) if !self.streams(i) => self.rejoin(i, term),
+            (Want::Primary | Want::Promoted, PostgresState::Primary) => {
+                self.tend(i, desired.synchronous, desired.sync_epoch, desired.admit_clients);
+            }
+            _ => {}
+        }
+    }
+
+    fn promote(&mut self, i: InstanceId, term: Term) {
+        self.reign(i, term);
+        let s = &mut self.node_mut(i).server;
+        s.state = PostgresState::Promoting;
+        let end = s.log.len();
+        s.history.push((s.timeline, end));
+        s.timeline = term.0;
+    }
+
+    fn reign(&mut self, i: InstanceId, term: Term) {
+        match self.reigns.iter().find(|(t, _)| *t == term) {
+            Some((_, who)) => self.two_reigned |= *who != i,
+            None => self.reigns.push((term, i)),
+        }
+    }
+
+    fn follow(&mut self, i: InstanceId, term: Term) {
+        match self.server(i).directory {
+            Directory::Standby => {
+                let s = &mut self.node_mut(i).server;
+                (s.state, s.open) = (PostgresState::Standby, true);
+            }
+            Directory::Primary => self.rejoin(i, term),
+            Directory::Unknown | Directory::Empty | Directory::Unusable => {}
+        }
+    }
+
+    /// Compared with a primary that has confirmed its promotion in that term (rule 11), and cut back to what both have.
+    fn rejoin(&mut self, i: InstanceId, term: Term) {
+        let primary = self.server(i.peer()).clone();
+        let confirmed = primary.writes() && self.authority(i.peer()).map(Authority::term) == Some(term);
+        let s = &mut self.node_mut(i).server;
+        if !confirmed || (s.directory == Directory::Standby && s.is_past_of(&primary)) {
+            return;
+        }
+        let common = s.log.iter().zip(&primary.log).take_while(|(a, b)| a == b).count();
+        s.log.truncate(common);
+        (s.timeline, s.history) = (primary.timeline, primary.history);
+        (s.directory, s.state, s.open) = (Directory::Standby, PostgresState::Standby, true);
+    }
+
+    fn tend(&mut self, i: InstanceId, synchronous: bool, epoch: u32, admit: bool) {
+        let s = &mut self.node_mut(i).server;
+        if s.switching.is_some() {
+            return;
+        }
+        let proven = match s.proof {
+            SyncState::On { epoch: of, .. } => synchronous && of == epoch,
+            SyncState::Off => !synchronous,
+            SyncState::Unknown => false,
+        };
+        if proven {
+            s.open |= admit;
+            return;
+        }
+        // Off takes effect at once, though it is proven later; whoever waited is told.
+        s.switching = Some((synchronous, epoch));
+        s.proof = SyncState::Unknown;
+        if !synchronous && s.waits {
+            s.waits = false;
+            self.acknowledge(i);
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! What each [`Action`] does.
+
+use pgpair_core::authority::messages::{Evidence, EvidenceKind, Verdict};
+use pgpair_core::authority::view::{CasOutcome, ReadOutcome};
+use pgpair_core::authority::{
+    Authority, Command, Durability, Durable, Event, NodeId, ReplyId, Settings, Want,
+};
+use pgpair_core::config::OnPostgresCrash;
+use pgpair_core::ids::{Incarnation, InstanceId, VolumeId};
+use pgpair_core::order::OrderKind;
+use pgpair_core::record::{Holder, Version, Versioned};
+
+use crate::action::Action;
+use crate::bounds::{Bounds, TTL_MS};
+use crate::world::{Agent, Bond, Kind, Message, NOW, Read, Server, UID, World, Write, index, timing};
+
+/// The model never needs to know where a reply goes: at most one of a kind is under way.
+const REPLY: ReplyId = ReplyId(0);
+
+/// Settings of both agents.
+#[must_use]
+pub fn settings(durability: Durability) -> Settings {
+    Settings {
+        timing: timing(),
+        durability,
+        max_lag: 1_000,
+        automatic: true,
+        on_crash: OnPostgresCrash::Failover,
+    }
+}
+
+impl World {
+    /// Makes it happen, and brings the result into its canonical form.
+    pub fn take(&mut self, action: Action, bounds: &Bounds) {
+        self.happen(action, bounds);
+        self.tidy(bounds);
+    }
+
+    fn happen(&mut self, action: Action, bounds: &Bounds) {
+        match action {
+            Action::Clock(i) => self.clock(i, bounds),
+            Action::Tick(i) => self.tell(i, Event::Tick, bounds),
+            Action::Look(i) => self.look(i, bounds),
+            Action::Stored(i) => self.stored(i, bounds),
+            Action::Answered(i) => {
+                let answer = Some((self.version, self.record));
+                if let Some(read) = self.node_mut(i).agent.as_mut().and_then(|a| a.read.as_mut()) {
+                    read.answer = answer;
+                }
+            }
+            Action::ReadDone(i) => self.read_done(i, bounds),
+            Action::Landed(i, n) => {
+                self.landed(i, n);
+                if !bounds.fine && self.node(i).writes.get(n).is_some_and(|w| w.awaited) {
+                    self.given_up(i, n, bounds);
+                }
+            }
+            Action::WriteDone(i, n) => {
+                let write = self.node_mut(i).writes.remove(n);
+                if let Some(outcome) = write.outcome {
+                    self.tell(i, Event::Cas { id: write.id, outcome }, bounds);
+                }
+            }
+            Action::Written(i, n) => {
+                self.landed(i, n);
+                self.happen(Action::WriteDone(i, n), bounds);
+            }
+            Action::GivenUp(i, n) => self.given_up(i, n, bounds),
+            Action::Arrives(i, kind) => {
+                let sent = &mut self.node_mut(i.peer()).sent;
+                if let Some(n) = sent.iter().position(|m| m.kind() == kind) {
+                    let message = sent.remove(n);
+                    self.arrive(i, message, bounds);
+                }
+            }
+            Action::Answers(i, kind) => {
+                self.happen(Action::Arrives(i, kind), bounds);
+                if let Some(answer) = self.answer_of(i) {
+                    self.arrive(i.peer(), answer, bounds);
+                }
+            }
+            Action::Strays(i, kind) => {
+                self.happen(Action::Arrives(i, kind), bounds);
+                if let Some(answer) = self.answer_of(i) {
+                    self.late.push((i, answer));
+                }
+            }
+            Action::Delayed(i, kind) => {
+                let sent = &mut self.node_mut(i.peer()).sent;
+                if let Some(n) = sent.iter().position(|m| m.kind() == kind) {
+                    let message = sent.remove(n);
+                    self.late.push((i.peer(), message));
+                }
+            }
+            Action::ArrivesLate(n) => {
+                let (from, message) = self.late[n].clone();
+                if self.node(from.peer()).agent.is_some() {
+                    self.arrive(from.peer(), message, bounds);
+                }
+            }
+            Action::NoReply(i) => self.no_reply(i, bounds),
+            Action::Works(_)
+            | Action::Ready(_)
+            | Action::Switched(_)
+            | Action::Log(_)
+            | Action::Commit(_)
+            | Action::Seeded(_) => self.postgres_step(action, bounds),
+            _ => self.fault(action, bounds),
+        }
+    }
+
+    fn fault(&mut self, action: Action, bounds: &Bounds) {
+        match action {
+            Action::Crash(i) => {
+                self.spent.crashes += 1;
+                self.crash(i);
+            }
+            Action::Start(i) => self.start(i, bounds),
+            Action::PostgresCrash(i) => {
+                self.spent.postgres_crashes += 1;
+                self.node_mut(i).server.kill();
+                self.changed(i, bounds);
+            }
+            Action::Proof(i) => {
+                self.spent.proofs += 1;
+                if let Some(incarnation) = self.node(i.peer()).dead {
+                    let evidence = Evidence { incarnation, kind: EvidenceKind::VolumeLock };
+                    self.tell(i, Event::Evidence(evidence), bounds);
+                }
+            }
+            Action::Wipe(i) => {
+                self.spent.wipes += 1;
+                let node = self.node_mut(i);
+                (node.server, node.disk) = (Server::empty(), Durable::default());
+            }
+            Action::Leave(i) => {
+                self.spent.leaves += 1;
+                self.tell(i, Event::Leave, bounds);
+            }
+            Action::Switchover(i) => {
+                self.spent.switchovers += 1;
+                if let Some(term) = self.authority(i).map(Authority::term) {
+                    self.tell(i, Event::Order(REPLY, term, OrderKind::Switchover), bounds);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// One step of a clock. Whatever counts from it becomes that much older.
+    fn clock(&mut self, i: InstanceId, bounds: &Bounds) {
+        let now = NOW + bounds.unit();
+        for (from, message) in &mut self.late {
+            if let Message::Heartbeat(_, age) = message
+                && *from == i
+            {
+                *age = (*age + 1).min(bounds.grain);
+            }
+        }
+        for bond in &mut self.bonds[index(i)] {
+            bond.lapse -= 1;
+        }
+        for bond in &mut self.bonds[index(i.peer())] {
+            bond.end -= 1;
+        }
+        for bonds in &mut self.bonds {
+            bonds.retain(|b| b.end > 0);
+        }
+        let node = self.node_mut(i);
+        let due = node.agent.as_ref().and_then(|a| a.fence).is_some_and(|at| at <= now);
+        if due && node.server.may_write() {
+            node.server.kill();
+        }
+        self.pass_time(i, bounds.unit());
+        self.give_up_waiting(i, bounds);
+        if due && !bounds.slow_node && !bounds.stalls {
+            self.look(i, bounds);
+        }
+        if !bounds.stalls {
+            self.tell(i, Event::Tick, bounds);
+        }
+    }
+
+    /// Nobody waits for as long as a step of the clock: what was asked and is not answered by then has failed. What the
+    /// peer may yet get was [`Action::Delayed`], and a write that may yet land [`Action::GivenUp`] before.
+    fn give_up_waiting(&mut self, i: InstanceId, bounds: &Bounds) {
+        let is_question = |m: &Message| matches!(m.kind(), Kind::Heartbeat | Kind::CanTake | Kind::Resign);
+        self.node_mut(i).sent.retain(|m| !is_question(m));
+        self.node_mut(i.peer()).sent.retain(is_question);
+        if let Some(read) = self.node_mut(i).agent.as_mut().and_then(|a| a.read.take()) {
+            self.tell(i, Event::Read { asked: read.asked, outcome: ReadOutcome::Failed }, bounds);
+        }
+        if let Some(n) = self.node(i).writes.iter().position(|w| w.awaited) {
+            let write = self.node_mut(i).writes.remove(n);
+            self.tell(i, Event::Cas { id: write.id, outcome: CasOutcome::NotSent }, bounds);
+        }
+        if self.authority(i).is_some_and(Authority::waits_for_can_take) {
+            self.no_reply(i, bounds);
+        }
+    }
+
+    fn no_reply(&mut self, i: InstanceId, bounds: &Bounds) {
+        self.node_mut(i).sent.retain(|m| m.kind() != Kind::CanTake);
+        self.node_mut(i.peer()).sent.retain(|m| m.kind() != Kind::CanTakeReply);
+        self.tell(i, Event::CanTakeReply(None), bounds);
+    }
+
+    fn stored(&mut self, i: InstanceId, bounds: &Bounds) {
+        let node = self.node_mut(i);
+        if let Some(durable) = node.agent.as_mut().and_then(|a| a.storing.take()) {
+            node.disk = durable;
+            self.tell(i, Event::Persisted(durable), bounds);
+        }
+    }
+
+    fn read_done(&mut self, i: InstanceId, bounds: &Bounds) {
+        let (version, record) = (self.version, self.record);
+        let Some(read) = self.node_mut(i).agent.as_mut().and_then(|a| a.read.take()) else { return };
+        let (version, record) = read.answer.unwrap_or((version, record));
+        let outcome = ReadOutcome::Got(Versioned { uid: UID, version, record });
+        self.tell(i, Event::Read { asked: read.asked, outcome }, bounds);
+    }
+
+    fn landed(&mut self, i: InstanceId, n: usize) {
+        let current = self.version;
+        let write = &mut self.node_mut(i).writes[n];
+        let wins = write.expected == current;
+        let next = Version(current.0 + 1);
+        write.outcome = Some(if wins { CasOutcome::Won(next) } else { CasOutcome::Conflict });
+        let (record, awaited) = (write.record, write.awaited);
+        if wins {
+            (self.version, self.record) = (next, record);
+        }
+        if !awaited {
+            self.node_mut(i).writes.remove(n);
+        }
+    }
+
+    fn given_up(&mut self, i: InstanceId, n: usize, bounds: &Bounds) {
+        self.spent.unknown += 1;
+        let write = &mut self.node_mut(i).writes[n];
+        write.awaited = false;
+        let (id, landed) = (write.id, write.outcome.is_some());
+        if landed {
+            self.node_mut(i).writes.remove(n);
+        }
+        self.tell(i, Event::Cas { id, outcome: CasOutcome::Unknown }, bounds);
+    }
+
+    /// What `i` has just answered.
+    fn answer_of(&mut self, i: InstanceId) -> Option<Message> {
+        let sent = &mut self.node_mut(i).sent;
+        let n = sent.iter().position(|m| matches!(m.kind(), Kind::Answer | Kind::ResignReply))?;
+        Some(sent.remove(n))
+    }
+
+    fn arrive(&mut self, i: InstanceId, message: Message, bounds: &Bounds) {
+        let event = match message {
+            Message::Heartbeat(hb, age) => {
+                return self.heartbeat_arrives(i, Event::Heartbeat(REPLY, hb), age, bounds);
+            }
+            Message::Answer(answer) => Event::Answer(answer),
+            Message::CanTake(question) => Event::CanTake(REPLY, question),
+            Message::CanTakeReply(reply) => Event::CanTakeReply(Some(reply)),
+            Message::Resign(resignation) => Event::Resignation(REPLY, resignation),
+            Message::ResignReply(reply) => Event::ResignReply(Some(reply)),
+        };
+        self.tell(i, event, bounds);
+    }
+
+    /// A heartbeat that gets a promise ties the clocks together: see [`Bond`].
+    fn heartbeat_arrives(&mut self, i: InstanceId, event: Event, age: u64, bounds: &Bounds) {
+        self.node_mut(i).sent.retain(|m| m.kind() != Kind::Answer);
+        self.tell(i, event, bounds);
+        let promised = self
+            .node(i)
+            .sent
+            .iter()
+            .any(|m| matches!(m, Message::Answer(answer) if answer.verdict == Verdict::Promised));
+        let ttl = u64::from(TTL_MS);
+        let end = ttl.saturating_sub(age * bounds.unit()).div_ceil(bounds.unit());
+        if promised && end > 0 {
+            self.bonds[index(i)].push(Bond { end, lapse: bounds.grain });
+        }
+    }
+
+    /// Tells the agent of `i` something, and carries out what it commands.
+    pub(crate) fn tell(&mut self, i: InstanceId, event: Event, bounds: &Bounds) {
+        let Some(agent) = &mut self.node_mut(i).agent else { return };
+        let commands = agent.authority.handle(NOW, event);
+        for command in commands {
+            self.carry_out(i, command);
+        }
+        self.obey_gate(i, bounds);
+        if !bounds.slow_node {
+            self.stored(i, bounds);
+        }
+    }
+
+    /// As the driver does after each event: what is writable and may not be is killed; the deadman is set.
+    fn obey_gate(&mut self, i: InstanceId, bounds: &Bounds) {
+        let node = self.node_mut(i);
+        let Some(agent) = &mut node.agent else { return };
+        let desired = agent.authority.desired(NOW);
+        agent.fence = desired.fence_at;
+        let closed = !agent.authority.gate(NOW).is_open() || desired.postgres == Want::Down;
+        if closed && node.server.may_write() {
+            node.server.kill();
+            self.changed(i, bounds);
+        }
+        if self.authority(i).is_some_and(|a| a.may_leave(NOW)) {
+            self.crash(i);
+        }
+    }
+
+    fn carry_out(&mut self, i: InstanceId, command: Command) {
+        let node = self.node_mut(i);
+        let message = match command {
+            Command::Persist(durable) => {
+                if let Some(agent) = &mut node.agent {
+                    agent.storing = Some(durable);
+                }
+                return;
+            }
+            Command::Read { asked } => {
+                if let Some(agent) = &mut node.agent {
+                    agent.read = Some(Read { asked, answer: None });
+                }
+                return;
+            }
+            Command::Cas { id, uid: _, expected, record } => {
+                node.writes.push(Write { id, expected, record, awaited: true, outcome: None });
+                return;
+            }
+            Command::Heartbeat(hb) => Message::Heartbeat(hb, 0),
+            Command::AnswerHeartbeat(_, answer) => Message::Answer(answer),
+            Command::AskCanTake(question) => Message::CanTake(question),
+            Command::AnswerCanTake(_, reply) => Message::CanTakeReply(reply),
+            Command::Resign(resignation) => Message::Resign(resignation),
+            Command::AnswerResignation(_, reply) => Message::ResignReply(reply),
+            Command::AnswerOrder(..) | Command::OrderEnded(_) | Command::Note(_) => return,
+        };
+        self.send(i, message);
+    }
+
+    /// The last one of a kind is under way; the one before is lost, unless it was delayed. A new question has no reply yet.
+    fn send(&mut self, i: InstanceId, message: Message) {
+        if message.kind() == Kind::CanTake {
+            self.node_mut(i.peer()).sent.retain(|m| m.kind() != Kind::CanTakeReply);
+        }
+        let sent = &mut self.node_mut(i).sent;
+        sent.retain(|m| m.kind() != message.kind());
+        sent.push(message);
+        sent.sort_by_key(Message::kind);
+    }
+
+    /// The container is gone: agent and postgres. What it was waiting for has nowhere to go.
+    fn crash(&mut self, i: InstanceId) {
+        let node = self.node_mut(i);
+        node.dead = node.agent.take().map(|a| a.authority.me().incarnation);
+        node.server.kill();
+        for write in &mut node.writes {
+            write.awaited = false;
+        }
+        node.writes.retain(|w| w.outcome.is_none());
+        let replies = [Kind::Answer, Kind::CanTakeReply, Kind::ResignReply];
+        self.node_mut(i.peer()).sent.retain(|m| !replies.contains(&m.kind()));
+    }
+
+    fn start(&mut self, i: InstanceId, bounds: &Bounds) {
+        let incarnation = self.new_incarnation(i);
+        let me = Holder { instance: i, incarnation };
+        let node = self.node_mut(i);
+        let here = NodeId(index(i) as u64);
+        let authority = Authority::new(me, here, settings(bounds.durability), node.disk, NOW);
+        node.agent = Some(Agent { authority, read: None, storing: None, fence: None });
+        self.look(i, bounds);
+    }
+
+    /// The agent is told how postgres is.
+    pub(crate) fn look(&mut self, i: InstanceId, bounds: &Bounds) {
+        let facts = self.facts(i);
+        if self.authority(i).is_some_and(|a| *a.postgres() != facts) {
+            self.tell(i, Event::Postgres(facts), bounds);
+        }
+    }
+
+    /// Postgres has changed: seen at once, unless looks may lag behind.
+    pub(crate) fn changed(&mut self, i: InstanceId, bounds: &Bounds) {
+        if !bounds.slow_node {
+            self.look(i, bounds);
+        }
+    }
+
+    /// A volume that never was before.
+    pub(crate) fn new_volume(&self, i: InstanceId) -> VolumeId {
+        VolumeId(10 + 2 * u64::from(self.spent.wipes) + index(i) as u64)
+    }
+
+    fn new_incarnation(&self, i: InstanceId) -> Incarnation {
+        let first = first_incarnation(i).0;
+        let used = self.incarnations();
+        let next = used.iter().map(|n| n.0).filter(|n| *n >= first && *n < first + 100).max();
+        Incarnation(next.map_or(first, |n| n + 1))
+    }
+
+    /// All times of the node of `i` that count from now: a step later.
+    fn pass_time(&mut self, i: InstanceId, by: u64) {
+        let mut past = crate::canon::Past { by };
+        self.walk_times(i, &mut past);
+    }
+}
+
+/// The first process of an instance; the next ones follow.
+#[must_use]
+pub fn first_incarnation(i: InstanceId) -> Incarnation {
+    Incarnation(100 * (1 + index(i) as u64))
+}

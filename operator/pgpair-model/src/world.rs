@@ -1,0 +1,295 @@
+//! The state of the world around the two agents.
+
+use pgpair_core::authority::messages::{Answer, CanTake, CanTakeReply, Heartbeat, ResignReply, Resignation};
+use pgpair_core::authority::timing::{Ms, Timing};
+use pgpair_core::authority::view::{CasId, CasOutcome};
+use pgpair_core::authority::{Authority, Directory, Durable, SyncState};
+use pgpair_core::ids::{Incarnation, InstanceId, Term, VolumeId};
+use pgpair_core::record::{LeaseUid, Record, Version};
+use pgpair_core::report::PostgresState;
+
+/// Each clock shows this at all times; the past is what moves.
+pub const NOW: Ms = Ms(100_000_000);
+/// The one Lease.
+pub const UID: LeaseUid = LeaseUid(1);
+
+/// Everything.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct World {
+    /// A and B.
+    pub nodes: [Node; 2],
+    /// The record at the API server.
+    pub version: Version,
+    /// Its content.
+    pub record: Record,
+    /// Promises that are open, by who gave them.
+    pub bonds: [Vec<Bond>; 2],
+    /// Messages that arrive late, and more than once, with their senders.
+    pub late: Vec<(InstanceId, Message)>,
+    /// Commits that a client was told of.
+    pub acked: Vec<u8>,
+    /// Commits tried so far.
+    pub commits: u8,
+    /// Who made postgres writable in which term.
+    pub reigns: Vec<(Term, InstanceId)>,
+    /// Somebody else did so in the same term.
+    pub two_reigned: bool,
+    /// What happened so far of that which has a bound.
+    pub spent: Spent,
+}
+
+/// Counts against [`crate::bounds::Bounds`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Spent {
+    /// Containers killed.
+    pub crashes: u8,
+    /// Postmasters killed.
+    pub postgres_crashes: u8,
+    /// Proofs of death given.
+    pub proofs: u8,
+    /// Volumes replaced.
+    pub wipes: u8,
+    /// Writes given up.
+    pub unknown: u8,
+    /// SIGTERMs.
+    pub leaves: u8,
+    /// Switchovers ordered.
+    pub switchovers: u8,
+}
+
+/// The one relation between the two clocks: before the clock of the one who gave a promise has moved `lapse` steps, that
+/// of the holder has moved `end` steps, for it began to count earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Bond {
+    /// Steps of the holder's clock until `ttl` after the sending.
+    pub end: u64,
+    /// Steps of the giver's clock until `ttl` and the margin after the receipt.
+    pub lapse: u64,
+}
+
+/// One machine with its volume.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// The agent's process, if one runs.
+    pub agent: Option<Agent>,
+    /// What the agent has stored.
+    pub disk: Durable,
+    /// Postgres and its directory.
+    pub server: Server,
+    /// Messages sent and not yet arrived: the last of each kind.
+    pub sent: Vec<Message>,
+    /// Writes of the record under way, of this and earlier agents.
+    pub writes: Vec<Write>,
+    /// The agent that died last.
+    pub dead: Option<Incarnation>,
+}
+
+/// An agent process.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Agent {
+    /// The shipped code.
+    pub authority: Authority,
+    /// A read of the record under way.
+    pub read: Option<Read>,
+    /// On its way to the disk.
+    pub storing: Option<Durable>,
+    /// When the deadman kills.
+    pub fence: Option<Ms>,
+}
+
+/// A read of the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Read {
+    /// When it was asked.
+    pub asked: Ms,
+    /// What the API server answered, once it has.
+    pub answer: Option<(Version, Record)>,
+}
+
+/// A write of the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Write {
+    /// Its number.
+    pub id: CasId,
+    /// Precondition.
+    pub expected: Version,
+    /// New content.
+    pub record: Record,
+    /// Whether its sender waits for the reply.
+    pub awaited: bool,
+    /// What came of it, once it has reached the API server.
+    pub outcome: Option<CasOutcome>,
+}
+
+/// A message between the agents.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Message {
+    /// With the steps that the sender's clock has made since.
+    Heartbeat(Heartbeat, u64),
+    /// Answer to it.
+    Answer(Answer),
+    /// "Can you take it?"
+    CanTake(CanTake),
+    /// Answer to it.
+    CanTakeReply(CanTakeReply),
+    /// Resignation.
+    Resign(Resignation),
+    /// Answer to it.
+    ResignReply(ResignReply),
+}
+
+/// Kinds of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// [`Message::Heartbeat`].
+    Heartbeat,
+    /// [`Message::Answer`].
+    Answer,
+    /// [`Message::CanTake`].
+    CanTake,
+    /// [`Message::CanTakeReply`].
+    CanTakeReply,
+    /// [`Message::Resign`].
+    Resign,
+    /// [`Message::ResignReply`].
+    ResignReply,
+}
+
+impl Message {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Message::Heartbeat(..) => Kind::Heartbeat,
+            Message::Answer(_) => Kind::Answer,
+            Message::CanTake(_) => Kind::CanTake,
+            Message::CanTakeReply(_) => Kind::CanTakeReply,
+            Message::Resign(_) => Kind::Resign,
+            Message::ResignReply(_) => Kind::ResignReply,
+        }
+    }
+}
+
+/// Postgres of one instance. A position is the number of commits in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// Kind of the directory.
+    pub directory: Directory,
+    /// Its id.
+    pub volume: Option<VolumeId>,
+    /// The postmaster.
+    pub state: PostgresState,
+    /// Commits in the log.
+    pub log: Vec<u8>,
+    /// Timeline.
+    pub timeline: u32,
+    /// Earlier timelines, and where they were left.
+    pub history: Vec<(u32, usize)>,
+    /// Whether commits wait for the standby.
+    pub waits: bool,
+    /// What is proven of that.
+    pub proof: SyncState,
+    /// A switch of it under way.
+    pub switching: Option<(bool, u32)>,
+    /// Whether clients are let in.
+    pub open: bool,
+}
+
+impl Server {
+    /// Nothing in the directory.
+    #[must_use]
+    pub fn empty() -> Server {
+        Server {
+            directory: Directory::Empty,
+            volume: None,
+            state: PostgresState::Down,
+            log: Vec::new(),
+            timeline: 1,
+            history: Vec::new(),
+            waits: false,
+            proof: SyncState::Unknown,
+            switching: None,
+            open: false,
+        }
+    }
+
+    /// Whether it takes writes.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.state == PostgresState::Primary
+    }
+
+    /// Whether it takes writes or will by itself: what the driver kills when the gate closes.
+    #[must_use]
+    pub fn may_write(&self) -> bool {
+        matches!(self.state, PostgresState::Starting | PostgresState::Promoting | PostgresState::Primary)
+    }
+
+    /// Everything is killed.
+    pub fn kill(&mut self) {
+        self.state = PostgresState::Down;
+        (self.waits, self.proof, self.switching, self.open) = (false, SyncState::Unknown, None, false);
+    }
+
+    /// Whether postgres would let this directory stream from `primary`: its end lies in the past of that one.
+    #[must_use]
+    pub fn is_past_of(&self, primary: &Server) -> bool {
+        if self.timeline == primary.timeline {
+            return self.log.len() <= primary.log.len();
+        }
+        primary.history.iter().any(|(t, end)| *t == self.timeline && self.log.len() <= *end)
+    }
+}
+
+/// Index of an instance.
+#[must_use]
+pub fn index(i: InstanceId) -> usize {
+    usize::from(i == InstanceId::B)
+}
+
+impl World {
+    /// The node of `i`.
+    #[must_use]
+    pub fn node(&self, i: InstanceId) -> &Node {
+        &self.nodes[index(i)]
+    }
+
+    /// The node of `i`.
+    pub fn node_mut(&mut self, i: InstanceId) -> &mut Node {
+        &mut self.nodes[index(i)]
+    }
+
+    /// Postgres of `i`.
+    #[must_use]
+    pub fn server(&self, i: InstanceId) -> &Server {
+        &self.node(i).server
+    }
+
+    /// The shipped code in the agent of `i`.
+    #[must_use]
+    pub fn authority(&self, i: InstanceId) -> Option<&Authority> {
+        self.node(i).agent.as_ref().map(|a| &a.authority)
+    }
+
+    /// Whether the standby `i` streams from the other one.
+    #[must_use]
+    pub fn streams(&self, i: InstanceId) -> bool {
+        let (s, p) = (self.server(i), self.server(i.peer()));
+        s.state == PostgresState::Standby && p.writes() && s.is_past_of(p)
+    }
+
+    /// Whether the standby `i` can fetch the log of the dead postgres of the other one.
+    #[must_use]
+    pub fn fetches(&self, i: InstanceId) -> bool {
+        let (s, p) = (self.server(i), self.server(i.peer()));
+        s.state == PostgresState::Standby
+            && self.authority(i.peer()).is_some_and(Authority::hands_over_log)
+            && s.is_past_of(p)
+    }
+}
+
+/// The times of the model.
+#[must_use]
+pub fn timing() -> Timing {
+    Timing::new(crate::bounds::TTL_MS).unwrap_or_else(|e| unreachable!("{e}"))
+}

@@ -1,0 +1,3 @@
+//! The claims, explored as far as each `cargo test` can; `make model` goes further.
+
+mod exploration;
