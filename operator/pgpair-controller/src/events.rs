@@ -228,7 +228,7 @@ fn of_failover(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<T
     let gap = failover.gap_estimate_seconds.map(|s| format!(", gap about {s:.1} s")).unwrap_or_default();
     Some(Told::new(
         EventReason::FailoverObserved,
-        true,
+        failover.cause != "Switchover", // that one was ordered
         format!(
             "{} took over from {} in term {} ({}{gap}): {}",
             failover.to,

@@ -66,6 +66,12 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// With the agent of b there.
+    #[cfg(test)]
+    pub fn with_b(target: Target) -> Lines {
+        Lines { b: (Line::default(), Some(target)), ..Lines::default() }
+    }
+
     /// The line to the agent of `i`; `None` while it is not known where that is.
     pub fn to(&mut self, i: InstanceId) -> Option<(&mut Line, &Target)> {
         let (line, target) = match i {
@@ -314,3 +320,6 @@ fn known(status: &InstanceStatus) -> Option<Known> {
     let incarnation = status.incarnation.as_ref()?.parse().ok()?;
     Some(Known { incarnation, node: status.incarnation_node.clone()? })
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,18 @@ impl axum::serve::Listener for Counting {
 
 /// An agent with a certificate for [`DNS`], and how many connections it has had.
 async fn agent() -> (Target, Arc<AtomicU32>) {
+    serve(
+        Router::new()
+            .route("/number", get(async || "7"))
+            .route("/last", get(async || ([(CONNECTION, "close")], "8")))
+            .route("/order", post(async || r#""Accepted""#))
+            .route("/refuses", get(async || StatusCode::SERVICE_UNAVAILABLE)),
+    )
+    .await
+}
+
+/// The same with other answers.
+pub(crate) async fn serve(app: Router) -> (Target, Arc<AtomicU32>) {
     let _ = rustls::crypto::ring::default_provider().install_default(); // fails if another test was first
     let (now, day) = (jiff::Timestamp::now(), SignedDuration::from_hours(24));
     let ca = new_authority("orders", now, day).unwrap();
@@ -66,11 +78,6 @@ async fn agent() -> (Target, Arc<AtomicU32>) {
         acceptor: TlsAcceptor::from(Arc::new(config)),
         connections: connections.clone(),
     };
-    let app = Router::new()
-        .route("/number", get(async || "7"))
-        .route("/last", get(async || ([(CONNECTION, "close")], "8")))
-        .route("/order", post(async || r#""Accepted""#))
-        .route("/refuses", get(async || StatusCode::SERVICE_UNAVAILABLE));
     tokio::spawn(async { axum::serve(listener, app).await });
     let config =
         client_config(ca.certificate.as_bytes(), client.certificate.as_bytes(), client.key.as_bytes());

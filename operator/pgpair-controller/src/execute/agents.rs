@@ -93,3 +93,6 @@ pub async fn roll(requests: &Requests, memory: &mut Memory, step: &RollStep) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

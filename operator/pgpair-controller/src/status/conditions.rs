@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, PgReplicaPairStatus, Reason};
+use pgpair_core::authority::Refusal;
 use pgpair_core::ids::{InstanceId, Term};
 
 use crate::decide::{Blocked, Plan, Problem};
@@ -70,7 +71,12 @@ fn ready(name: &PairName, observed: &Observed) -> Draft {
     }
     match observed.record() {
         Some(record) if record.term > Term(0) => {
+            let report = observed.instance(record.primary.instance).lately();
             let primary = name.instance(record.primary.instance);
+            if report.is_some_and(|r| r.authority.refusal.as_deref() == Some(Refusal::Fenced.as_str())) {
+                let message = format!("{primary} is fenced: kubectl pgpair unfence ends that");
+                return draft(type_, false, Reason::Fenced, message);
+            }
             draft(
                 type_,
                 false,
