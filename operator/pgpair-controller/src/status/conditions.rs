@@ -156,7 +156,7 @@ fn describe(name: &PairName, problem: &Problem) -> (Reason, String) {
         Problem::RecordMissing => (
             Reason::RecordMissing,
             format!(
-                "lease {} is gone although the pair has data: restore it from a backup of the cluster; it is not made anew, because a wrong one could make two primaries",
+                "lease {} is gone although the pair has data: it is not made anew, because a wrong one could make two primaries, and a restored one is another object, which no agent accepts; save the data and create the pair again",
                 name.lease()
             ),
         ),
