@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pgpair_core::authority::timing::Ms;
-use pgpair_core::authority::{Desired, Directory, PgFacts, SyncState, Want};
+use pgpair_core::authority::{Desired, PgFacts, SyncState, Want};
 use pgpair_core::config::PairConfig;
 use pgpair_core::ids::{Term, VolumeId};
 use pgpair_core::lsn::Lsn;
@@ -17,7 +17,6 @@ use pgpair_core::report::{ArchiveReport, Need, PostgresState, RejoinReport, Role
 use pgpair_core::timeline::TimelineId;
 use tokio::sync::{mpsc, watch};
 
-use crate::archive;
 use crate::clock;
 use crate::deadman::Deadman;
 use crate::driver::Input;
@@ -35,6 +34,7 @@ use crate::tls::Identity;
 
 mod actions;
 mod follow;
+mod look;
 mod upkeep;
 
 /// Set while a postgres that can write runs, or is about to be started or promoted. Shared with the driver, which kills
@@ -387,38 +387,6 @@ impl Worker {
         }
     }
 
-    async fn look(&mut self) {
-        let Server::Up { postmaster, ready, since, .. } = &mut self.server else { return };
-        // Asked too early, postgres would refuse, and fill its log with refusals.
-        if postmaster.has_exited().is_some() || !(*ready || postmaster.says_ready()) {
-            return;
-        }
-        match self.sql.observe().await {
-            Ok(facts) => {
-                if !*ready {
-                    tracing::info!(took_ms = since.elapsed().as_millis(), "postgres accepts connections");
-                    *ready = true;
-                    self.failed_starts = 0;
-                }
-                self.last_flush = facts.flush_lsn.or(facts.receive_lsn).or(self.last_flush);
-                self.received_timeline =
-                    facts.receiver.as_ref().and_then(|r| r.timeline).max(self.received_timeline);
-                self.seen = Some(facts);
-                self.seen_at = Instant::now();
-            }
-            Err(e) => {
-                tracing::debug!(error = %e, "postgres does not answer");
-                if !*ready {
-                    self.seen = None;
-                }
-            }
-        }
-        if self.archive_read.is_none_or(|t| t.elapsed() >= Duration::from_secs(1)) {
-            self.archive_read = Some(Instant::now());
-            self.read_archive().await;
-        }
-    }
-
     /// A person's trigger file counts on a standby, and only while no promotion of ours is under way.
     async fn look_for_trigger_file(&mut self) {
         let Server::Up { kind: Kind::Standby, ready: true, promoting: false, .. } = self.server else {
@@ -430,15 +398,6 @@ impl Worker {
             Ok(true) => drop(self.inputs.send(Input::TriggerFile).await),
             Err(e) => tracing::error!(error = %e, "the trigger file cannot be taken"),
         }
-    }
-
-    async fn read_archive(&mut self) {
-        let Some(DataDir::Ready(volume)) = self.inspected() else { return };
-        let settings = self.settings.clone();
-        let archiver = self.seen.as_ref().map(|s| s.archiver.clone());
-        let read =
-            move || archive::archive_status(&settings.layout, volume.system_identifier, archiver.as_ref());
-        self.archive = tokio::task::spawn_blocking(read).await.unwrap_or_default();
     }
 
     async fn report(&mut self) {
@@ -455,58 +414,6 @@ impl Worker {
             space: self.upkeep.space,
         };
         self.driver_ended = self.inputs.send(Input::Observed(Box::new(observed))).await.is_err();
-    }
-
-    /// What lies on the data volume; `None` if it cannot be read. Looked up once a round, and again after an action.
-    fn inspected(&self) -> Option<DataDir> {
-        let look = || {
-            pgdata::inspect(&self.settings.layout)
-                .inspect_err(|e| tracing::error!(error = %e, "the data volume cannot be read"))
-                .ok()
-        };
-        *self.disk.get_or_init(look)
-    }
-
-    fn directory(&self) -> (Directory, Option<pgdata::Volume>) {
-        match self.inspected() {
-            Some(DataDir::Empty) => (Directory::Empty, None),
-            Some(DataDir::Unfinished) => (Directory::Unusable, None),
-            Some(DataDir::Ready(volume)) => {
-                let standby = self.settings.layout.in_pgdata("standby.signal").exists();
-                (if standby { Directory::Standby } else { Directory::Primary }, Some(volume))
-            }
-            None => (Directory::Unknown, None),
-        }
-    }
-
-    fn facts(&self) -> PgFacts {
-        let (directory, volume) = self.directory();
-        let seen = self.seen.as_ref();
-        let receiver = seen.and_then(|s| s.receiver.as_ref());
-        let recovery = seen.is_none_or(|s| s.in_recovery);
-        let state = match &self.server {
-            Server::Down { .. } => PostgresState::Down,
-            Server::Up { promoting: true, .. } => PostgresState::Promoting,
-            Server::Up { ready: true, kind: Kind::Primary, .. } if !recovery => PostgresState::Primary,
-            Server::Up { ready: true, kind: Kind::Standby, .. } if recovery => PostgresState::Standby,
-            Server::Up { .. } => PostgresState::Starting,
-        };
-        let up = !matches!(self.server, Server::Down { .. });
-        PgFacts {
-            state,
-            directory,
-            volume: volume.map(|v| v.volume_id),
-            system_identifier: volume.map(|v| v.system_identifier),
-            timeline: seen.and_then(|s| s.timeline).max(self.received_timeline),
-            flush: seen.and_then(|s| s.flush_lsn.or(s.receive_lsn)),
-            replay: seen.and_then(|s| s.replay_lsn),
-            streaming: receiver.is_some_and(|r| r.status == "streaming") && self.seen_at.elapsed() < STALE,
-            end: if up { None } else { self.end },
-            sync: self.sync,
-            failed_starts: self.failed_starts,
-            // The driver knows.
-            hung: false,
-        }
     }
 
     fn new_volume_id() -> VolumeId {

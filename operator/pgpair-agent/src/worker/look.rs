@@ -1,0 +1,105 @@
+//! What a round begins with: a look at postgres, at the data volume and at the archive, and the facts that come of it.
+
+use std::time::{Duration, Instant};
+
+use pgpair_core::authority::{Directory, PgFacts};
+use pgpair_core::report::PostgresState;
+
+use super::{Kind, STALE, Server, Worker};
+use crate::archive;
+use crate::pgdata::{self, DataDir};
+
+impl Worker {
+    pub(super) async fn look(&mut self) {
+        let Server::Up { postmaster, ready, since, .. } = &mut self.server else { return };
+        // Asked too early, postgres would refuse, and fill its log with refusals.
+        if postmaster.has_exited().is_some() || !(*ready || postmaster.says_ready()) {
+            return;
+        }
+        match self.sql.observe().await {
+            Ok(facts) => {
+                if !*ready {
+                    tracing::info!(took_ms = since.elapsed().as_millis(), "postgres accepts connections");
+                    *ready = true;
+                    self.failed_starts = 0;
+                }
+                self.last_flush = facts.flush_lsn.or(facts.receive_lsn).or(self.last_flush);
+                self.received_timeline =
+                    facts.receiver.as_ref().and_then(|r| r.timeline).max(self.received_timeline);
+                self.seen = Some(facts);
+                self.seen_at = Instant::now();
+            }
+            Err(e) => {
+                tracing::debug!(error = %e, "postgres does not answer");
+                if !*ready {
+                    self.seen = None;
+                }
+            }
+        }
+        if self.archive_read.is_none_or(|t| t.elapsed() >= Duration::from_secs(1)) {
+            self.archive_read = Some(Instant::now());
+            self.read_archive().await;
+        }
+    }
+
+    async fn read_archive(&mut self) {
+        let Some(DataDir::Ready(volume)) = self.inspected() else { return };
+        let settings = self.settings.clone();
+        let archiver = self.seen.as_ref().map(|s| s.archiver.clone());
+        let read =
+            move || archive::archive_status(&settings.layout, volume.system_identifier, archiver.as_ref());
+        self.archive = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+    }
+
+    /// What lies on the data volume; `None` if it cannot be read. Looked up once a round, and again after an action.
+    pub(super) fn inspected(&self) -> Option<DataDir> {
+        let look = || {
+            pgdata::inspect(&self.settings.layout)
+                .inspect_err(|e| tracing::error!(error = %e, "the data volume cannot be read"))
+                .ok()
+        };
+        *self.disk.get_or_init(look)
+    }
+
+    fn directory(&self) -> (Directory, Option<pgdata::Volume>) {
+        match self.inspected() {
+            Some(DataDir::Empty) => (Directory::Empty, None),
+            Some(DataDir::Unfinished) => (Directory::Unusable, None),
+            Some(DataDir::Ready(volume)) => {
+                let standby = self.settings.layout.in_pgdata("standby.signal").exists();
+                (if standby { Directory::Standby } else { Directory::Primary }, Some(volume))
+            }
+            None => (Directory::Unknown, None),
+        }
+    }
+
+    pub(super) fn facts(&self) -> PgFacts {
+        let (directory, volume) = self.directory();
+        let seen = self.seen.as_ref();
+        let receiver = seen.and_then(|s| s.receiver.as_ref());
+        let recovery = seen.is_none_or(|s| s.in_recovery);
+        let state = match &self.server {
+            Server::Down { .. } => PostgresState::Down,
+            Server::Up { promoting: true, .. } => PostgresState::Promoting,
+            Server::Up { ready: true, kind: Kind::Primary, .. } if !recovery => PostgresState::Primary,
+            Server::Up { ready: true, kind: Kind::Standby, .. } if recovery => PostgresState::Standby,
+            Server::Up { .. } => PostgresState::Starting,
+        };
+        let up = !matches!(self.server, Server::Down { .. });
+        PgFacts {
+            state,
+            directory,
+            volume: volume.map(|v| v.volume_id),
+            system_identifier: volume.map(|v| v.system_identifier),
+            timeline: seen.and_then(|s| s.timeline).max(self.received_timeline),
+            flush: seen.and_then(|s| s.flush_lsn.or(s.receive_lsn)),
+            replay: seen.and_then(|s| s.replay_lsn),
+            streaming: receiver.is_some_and(|r| r.status == "streaming") && self.seen_at.elapsed() < STALE,
+            end: if up { None } else { self.end },
+            sync: self.sync,
+            failed_starts: self.failed_starts,
+            // The driver knows.
+            hung: false,
+        }
+    }
+}
