@@ -126,7 +126,20 @@ async fn carry_out(cluster: &Cluster, name: &str, request: &UserOrder, how: Foll
         eprintln!("{}", now.message.as_deref().unwrap_or("under way"));
     };
     let outcome = follow::follow(cluster, name, request, how.limit(), tell).await;
-    conclude(name, request, &outcome, how)
+    conclude(name, request, &outcome, how)?;
+    let changes = matches!(request.kind, UserOrderKind::Switchover | UserOrderKind::Promote);
+    if changes && how.output == Output::Page {
+        // The order is done: that it cannot be shown is no failure of it.
+        match cluster.record(name).await {
+            Ok(record) => println!("{}", now_primary(name, &record)),
+            Err(e) => eprintln!("who is primary now is not known: {e:#}"),
+        }
+    }
+    Ok(())
+}
+
+fn now_primary(name: &str, record: &Record) -> String {
+    format!("primary {name}-{}, term {}, mode {}", record.primary.instance, record.term, record.mode)
 }
 
 fn conclude(name: &str, request: &UserOrder, outcome: &Outcome, how: Follow) -> anyhow::Result<()> {
