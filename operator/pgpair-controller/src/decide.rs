@@ -258,7 +258,10 @@ fn decide_running_standby(
         None
     };
     if let Some(blocked) = blocked {
-        plan.problems.push(Problem::RebuildBlocked(i, blocked));
+        // After an order to rebuild, that the primary has yet to go on alone is no problem but the next step.
+        if !(blocked == Blocked::StillPaired && orders::is_under_way(observed, &plan.order)) {
+            plan.problems.push(Problem::RebuildBlocked(i, blocked));
+        }
         return keep(set, 1);
     }
     let reason = match need {

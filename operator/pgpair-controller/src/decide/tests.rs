@@ -125,6 +125,13 @@ fn no_instance_goes_down_while_the_record_is_paired_or_nothing_serves() {
     let paired = decide(&steady().b_needs(Need::Seed));
     assert_eq!(paired.b, plan_of(1, 1));
     assert_eq!(paired.problems, [Problem::RebuildBlocked(B, Blocked::StillPaired)]);
+    let mut ordered = steady().b_needs(Need::Seed);
+    ordered.last_order = serde_json::from_value(serde_json::json!(
+        {"id": "x-1777636795", "kind": "Rebuild", "instance": "orders-b", "state": "Running", "reason": "Accepted"}
+    ))
+    .unwrap();
+    let ordered = decide(&ordered);
+    assert_eq!((ordered.b, ordered.problems), (plan_of(1, 1), Vec::new()), "it was asked for");
     let silent = decide(&steady().solo().a_silent().b_needs(Need::Seed));
     assert_eq!(silent.b, plan_of(1, 1));
     assert_eq!(silent.problems, [Problem::RebuildBlocked(B, Blocked::NoServingPrimary)]);

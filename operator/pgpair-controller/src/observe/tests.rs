@@ -13,8 +13,7 @@ async fn asked(settled: bool, may_be_recent: [bool; 2]) -> Vec<String> {
     memory.settled(&steady(), settled);
     for recent in may_be_recent {
         let (pair, valid) = (pair(json!({})), valid(json!({})));
-        let observed =
-            observe(&requests, &empty_caches(), &mut memory, &pair, &valid, recent).await.unwrap();
+        let observed = observe(&requests, &empty_caches(), &mut memory, &pair, &valid, recent).await.unwrap();
         assert_eq!(observed.lease_is_recent, settled && recent);
     }
     drop(requests);

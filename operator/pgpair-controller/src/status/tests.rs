@@ -91,6 +91,17 @@ fn lag_is_written_by_levels_and_not_more_often_than_every_ten_seconds() {
 }
 
 #[test]
+fn a_lag_that_is_not_known_for_a_moment_causes_no_write_by_itself() {
+    let old = status_of(&steady());
+    let unknown = with_primary(|r| {
+        if let Some(standby) = &mut r.standby {
+            (standby.replay, standby.receive) = (None, None);
+        }
+    });
+    assert!(!is_worth_a_write(&old, &over(&old, &unknown), JUST_NOW));
+}
+
+#[test]
 fn positions_are_written_by_segments() {
     let at = |lsn| with_primary(|r| r.postgres.flush_lsn = Some(Lsn(lsn)));
     let old = status_of(&at(0x0500_0000));

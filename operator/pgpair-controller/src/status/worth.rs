@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgpair_api::status::{ConditionType, LagStatus, PgReplicaPairStatus, StorageStatus};
+use pgpair_api::status::{ConditionType, LagStatus, PgReplicaPairStatus, RtoStatus, StorageStatus};
 use pgpair_core::lsn::Lsn;
 
 /// Shortest time between writes that are made for moving numbers only.
@@ -45,9 +45,9 @@ fn settled_part(status: &PgReplicaPairStatus) -> PgReplicaPairStatus {
     if let Some(rpo) = &mut out.rpo {
         (rpo.bytes, rpo.seconds) = (None, None);
     }
-    if let Some(rto) = &mut out.rto {
-        rto.estimates.clear();
-    }
+    // Without estimates it may have nothing left to say: the same as none at all.
+    out.rto =
+        out.rto.map(|rto| RtoStatus { estimates: Vec::new(), ..rto }).filter(|r| *r != RtoStatus::default());
     for condition in &mut out.conditions {
         if TELLS_NUMBERS.iter().any(|t| t.as_str() == condition.type_) {
             condition.message.clear();
