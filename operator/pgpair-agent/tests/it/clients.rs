@@ -1,0 +1,59 @@
+//! Who gets in, and how.
+
+use std::fs;
+use std::process::Command;
+
+use pgpair_agent::postmaster::{ClientAccess, bootstrap, set_clients};
+use pgpair_core::config::ClientTls;
+use tokio_postgres::NoTls;
+
+use crate::fixture::{Instance, eventually, run};
+
+async fn without_tls(i: &Instance, user: &str, password: &str) -> Result<(), String> {
+    let port = i.settings.pg_port;
+    let text = format!("host=127.0.0.1 port={port} user={user} password={password} dbname=shop");
+    let (client, connection) = tokio_postgres::connect(&text, NoTls).await.map_err(|e| format!("{e:?}"))?;
+    tokio::spawn(connection);
+    client.batch_execute("SELECT 1").await.map_err(|e| e.to_string())
+}
+
+fn with_tls(i: &Instance, user: &str, password: &str) -> Result<(), String> {
+    let port = i.settings.pg_port;
+    // Files that are not there, instead of those of whoever runs the tests.
+    let text = format!(
+        "host=127.0.0.1 port={port} user={user} password={password} dbname=shop sslmode=require sslcert=/none sslrootcert=/none"
+    );
+    let mut psql = Command::new(i.bin.program("psql"));
+    let out = psql.env("LC_ALL", "C").args([&text, "-Atc", "SELECT 1"]).output().unwrap();
+    if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+}
+
+#[test]
+fn without_tls_nobody_gets_in_unless_it_is_optional_whatever_the_users_lines_say() {
+    run(async |mut w| {
+        w.a.config.client_tls = ClientTls::Required;
+        w.a.config.hba.push("host all all 127.0.0.1/32 trust".into());
+        let postmaster = w.primary().await;
+        let e = without_tls(&w.a, "shop", "s3cret").await.unwrap_err();
+        assert!(e.contains("pg_hba.conf rejects connection"), "{e}");
+        with_tls(&w.a, "shop", "s3cret").unwrap();
+        w.a.config.client_tls = ClientTls::Optional;
+        set_clients(&w.a.settings, &w.a.config, &postmaster, ClientAccess::Open).unwrap();
+        eventually("TLS is optional", async || without_tls(&w.a, "shop", "s3cret").await.ok()).await;
+    });
+}
+
+#[test]
+fn the_superuser_gets_in_with_the_first_password_and_a_later_file_does_not_change_it() {
+    run(async |w| {
+        let file = w.a.settings.layout.app.join("superuser-password");
+        fs::write(&file, "r00t\n").unwrap();
+        w.primary().await;
+        with_tls(&w.a, "postgres", "r00t").unwrap();
+        fs::write(&file, "other").unwrap();
+        bootstrap(&w.a.settings, &w.a.config, &w.a.sql).await.unwrap();
+        with_tls(&w.a, "postgres", "r00t").unwrap();
+        let e = with_tls(&w.a, "postgres", "other").unwrap_err();
+        assert!(e.contains("password authentication failed"), "{e}");
+    });
+}
