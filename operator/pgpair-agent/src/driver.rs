@@ -191,17 +191,14 @@ impl Driver {
 
     /// Rule 0 in force: what is writable and may not be is killed, here and now; and the deadman knows until when it may.
     fn fence(&mut self, now: Ms, desired: &Desired) {
-        let writable = self.around.writable.is_set();
         let closed = !self.authority.gate(now).is_open() || desired.postgres == Want::Down;
         // Armed before the kill: should this process be stopped in the midst of it, the deadman goes on.
-        let at = if writable && closed { Some(now) } else { desired.fence_at };
-        self.around.writable.fence_at(at);
-        if !writable || !closed {
-            return;
-        }
-        let killed = self.around.tree.kill(KILL);
+        let at = if closed { Some(now) } else { desired.fence_at };
+        let killed = self.around.writable.guard(at, || closed.then(|| self.around.tree.kill(KILL))).flatten();
+        let Some(killed) = killed.filter(|k| k.signalled > 0 || k.left > 0) else { return };
+        let reason = if self.hung { "Hung" } else { desired.refusal.map_or("NotAllowed", |r| r.as_str()) };
         tracing::warn!(
-            reason = desired.refusal.map_or("NotAllowed", |r| r.as_str()),
+            reason,
             processes = killed.signalled,
             left = killed.left,
             took_ms = clock::now() - now,

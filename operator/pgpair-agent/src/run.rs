@@ -226,5 +226,5 @@ async fn leave(order: &watch::Sender<Order>, worker: tokio::task::JoinHandle<()>
 /// With everything down by the lock, and this agent about to end, another node may go on with the volume without evidence.
 fn forget_node(settings: &Settings) -> Result<(), Failure> {
     let durable = state::load(&settings.layout)?;
-    Ok(state::store(&settings.layout, &pgpair_core::authority::Durable { node: None, ..durable })?)
+    Ok(state::store_last(&settings.layout, &pgpair_core::authority::Durable { node: None, ..durable })?)
 }

@@ -1,9 +1,14 @@
 //! What the authority protocol remembers on the data volume.
 
+use std::sync::{Mutex, PoisonError};
+
 use pgpair_core::authority::Durable;
 
 use crate::fsx::{self, FileError};
 use crate::layout::Layout;
+
+/// One at a time, and none after the last.
+static ENDED: Mutex<bool> = Mutex::new(false);
 
 /// Reads it; nothing remembered on a new volume.
 ///
@@ -18,5 +23,16 @@ pub fn load(layout: &Layout) -> Result<Durable, FileError> {
 /// # Errors
 /// The file cannot be written.
 pub fn store(layout: &Layout, durable: &Durable) -> Result<(), FileError> {
+    let ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *ended { Ok(()) } else { fsx::write_json(&layout.state_json(), durable) }
+}
+
+/// Stores the last word of an agent that is about to end: what its tasks may still want to store is older.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn store_last(layout: &Layout, durable: &Durable) -> Result<(), FileError> {
+    let mut ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
+    *ended = true;
     fsx::write_json(&layout.state_json(), durable)
 }

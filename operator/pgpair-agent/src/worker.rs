@@ -4,8 +4,7 @@
 //! Guarantees: nothing is made writable unless the latest order allows it right before and right after the start;
 //! every action ends by itself or is bounded in time; "down" is reported only with the volume's lock in hand.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgpair_core::authority::timing::Ms;
@@ -38,10 +37,11 @@ mod look;
 mod upkeep;
 
 /// Set while a postgres that can write runs, or is about to be started or promoted. Shared with the driver, which kills
-/// while it is set and the gate is closed, and with the deadman, which does so when the driver cannot.
+/// while it is set and the gate is closed, and with the deadman, which does so when the driver cannot. Who changes it and who
+/// kills by it exclude each other: the tools that look at a dead directory must not be killed for the postgres before them.
 #[derive(Debug, Clone)]
 pub struct Writable {
-    set: Arc<AtomicBool>,
+    set: Arc<Mutex<bool>>,
     deadman: Deadman,
 }
 
@@ -55,21 +55,30 @@ impl Writable {
     /// Whether it is set.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        self.set.load(Ordering::SeqCst)
+        *self.lock()
     }
 
-    /// When the deadman is to kill; `None` for not at all.
-    pub fn fence_at(&self, at: Option<Ms>) {
-        self.deadman.set(at);
+    /// While it is set: the deadman's deadline, and `kill` if there is something to do at once. Never while it is not.
+    pub fn guard<T>(&self, deadline: Option<Ms>, kill: impl FnOnce() -> T) -> Option<T> {
+        let set = self.lock();
+        self.deadman.set(deadline.filter(|_| *set));
+        set.then(kill)
     }
 
-    fn raise(&self) {
-        self.set.store(true, Ordering::SeqCst);
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on a writable postgres may run, until the deadline if there is one.
+    fn raise(&self, deadline: Option<Ms>) {
+        *self.lock() = true;
+        self.deadman.set(deadline);
     }
 
     /// Nothing writable is left: whatever runs from now on (tools that look at the dead directory) is not to be killed.
     fn lower(&self) {
-        self.set.store(false, Ordering::SeqCst);
+        let mut set = self.lock();
+        *set = false;
         self.deadman.set(None);
     }
 }
@@ -82,6 +91,8 @@ const BUSY: Duration = Duration::from_millis(50);
 const URGENT: Duration = Duration::from_millis(10);
 /// A standby that has not answered for so long is not taken for a streaming one: its postgres may hang.
 const STALE: Duration = Duration::from_millis(1200);
+/// Time between two tries to find the end of the log of a stopped directory.
+const END_AGAIN: Duration = Duration::from_secs(1);
 /// A dead postmaster's children are gone in milliseconds.
 const DEATH: Duration = Duration::from_secs(10);
 
@@ -290,7 +301,10 @@ impl Worker {
             self.disk.take();
             self.look().await;
             self.keep_up(&order).await;
-            if self.end.is_none() && matches!(self.server, Server::Down { .. }) && self.end_tried.is_none() {
+            if self.end.is_none()
+                && matches!(self.server, Server::Down { .. })
+                && self.end_tried.is_none_or(|t| t.elapsed() >= END_AGAIN)
+            {
                 // A directory that was left by an agent before us: where its log ends is the first thing to know.
                 self.end_tried = Some(Instant::now());
                 self.find_end().await;

@@ -90,7 +90,7 @@ impl Worker {
         let options =
             StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with, log: None };
         // Told to the driver before, so that from here on it kills whatever it finds when the gate closes.
-        self.writable.raise();
+        self.writable.raise(self.order.borrow().desired.fence_at);
         if !self.allowed() {
             self.writable.lower();
             return false;
@@ -288,7 +288,7 @@ impl Worker {
     }
 
     async fn promote(&mut self, order: &Order) -> bool {
-        self.writable.raise();
+        self.writable.raise(self.order.borrow().desired.fence_at);
         if !self.allowed() {
             self.writable.lower();
             return false;
