@@ -163,7 +163,7 @@ fn problems_become_degraded_with_what_to_do() {
     let status = status_of(&gone);
     let degraded = condition(&status, ConditionType::Degraded).unwrap();
     assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "RecordMissing"));
-    assert!(degraded.message.contains("restore it"));
+    assert!(degraded.message.contains("create the pair again"));
     let blocked = status_of(&steady().b_needs(Need::Seed));
     assert_eq!(condition(&blocked, ConditionType::Degraded).unwrap().reason, "RebuildBlocked");
 }
