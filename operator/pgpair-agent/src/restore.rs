@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes};
 use hyper_util::rt::TokioIo;
 use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::report::wire;
@@ -24,7 +24,8 @@ use crate::pgdata;
 use crate::settings::Settings;
 use crate::tls::{self, TlsError};
 
-/// Postgres waits for us: a peer that does not answer must not stop replay of what is there.
+/// For an answer to begin, and for each next piece of it. Postgres waits for us: a peer that does not answer must not stop
+/// replay of what is there.
 const PEER: Duration = Duration::from_secs(3);
 /// A node that is gone does not even refuse.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -150,7 +151,7 @@ async fn alone(layout: &Layout) {
 }
 
 struct Answer {
-    bytes: Bytes,
+    bytes: Vec<u8>,
     /// From `pg_wal`, so perhaps incomplete.
     live: bool,
 }
@@ -184,18 +185,37 @@ async fn answer_of_peer(settings: &Settings, name: &str) -> Result<Option<Answer
             .map_err(|e| io(&e))?;
         let response = sender.send_request(request).await.map_err(|e| io(&e))?;
         match response.status() {
-            hyper::StatusCode::OK => {}
-            hyper::StatusCode::NOT_FOUND => return Ok(None),
-            status => return Err(format!("it answered {status}")),
+            hyper::StatusCode::OK => Ok(Some(response)),
+            hyper::StatusCode::NOT_FOUND => Ok(None),
+            status => Err(format!("it answered {status}")),
         }
-        let live = response.headers().contains_key(archive::LIVE_HEADER);
-        let body = http_body_util::Limited::new(response.into_body(), LARGEST_FILE);
-        let bytes = body.collect().await.map_err(|e| io(&e))?.to_bytes();
-        Ok(Some(Answer { bytes, live }))
     };
-    match tokio::time::timeout(PEER, attempt).await {
-        Ok(result) => result.map_err(|reason| RestoreError::Peer { host, reason }),
-        Err(_) => Err(RestoreError::Peer { host, reason: format!("no answer within {PEER:?}") }),
+    let answer = async {
+        let begun = tokio::time::timeout(PEER, attempt).await;
+        let Some(response) = begun.map_err(|_| format!("no answer within {PEER:?}"))?? else {
+            return Ok(None);
+        };
+        let live = response.headers().contains_key(archive::LIVE_HEADER);
+        Ok(Some(Answer { bytes: whole(response.into_body()).await?, live }))
+    };
+    answer.await.map_err(|reason| RestoreError::Peer { host, reason })
+}
+
+/// All of an answer: a slow link may take its time for a segment, a dead one may not.
+async fn whole<B>(mut body: B) -> Result<Vec<u8>, String>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let mut bytes = Vec::new();
+    loop {
+        let piece = tokio::time::timeout(PEER, body.frame()).await;
+        let piece = piece.map_err(|_| format!("nothing more came within {PEER:?}"))?;
+        let Some(frame) = piece.transpose().map_err(|e| e.to_string())? else { return Ok(bytes) };
+        bytes.extend_from_slice(&frame.into_data().unwrap_or_default());
+        if bytes.len() > LARGEST_FILE {
+            return Err(format!("it sends more than {LARGEST_FILE} bytes"));
+        }
     }
 }
 
@@ -277,6 +297,27 @@ mod tests {
         assert!(check(file, ours, &segment(8, 4096, 4096)).is_err());
         assert!(check(file, ours, &segment(7, 4096, 4095)).is_err());
         assert!(check(file, ours, &[]).is_err());
+    }
+
+    /// Pieces with a pause before each.
+    async fn after_pauses(pauses: &[u64]) -> Result<Vec<u8>, String> {
+        let (tx, rx) = tokio::sync::mpsc::channel::<Result<hyper::body::Frame<Bytes>, String>>(1);
+        let pauses = pauses.to_vec();
+        tokio::spawn(async move {
+            for seconds in pauses {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                let _ = tx.send(Ok(hyper::body::Frame::data(Bytes::from_static(b"x")))).await;
+            }
+        });
+        let stream = futures::stream::unfold(rx, async |mut rx| rx.recv().await.map(|f| (f, rx)));
+        whole(http_body_util::StreamBody::new(Box::pin(stream))).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_answer_is_waited_for_and_a_dead_one_is_not() {
+        assert_eq!(after_pauses(&[2; 30]).await.as_deref(), Ok(&[b'x'; 30][..]));
+        let e = after_pauses(&[1, 4]).await.unwrap_err();
+        assert!(e.contains("nothing more"), "{e}");
     }
 
     #[test]
