@@ -199,7 +199,7 @@ impl Authority {
         if self.role() != Role::Primary {
             return Gate::Closed(Refusal::NotPrimary);
         }
-        if keeps(Clause::PrimaryVolume) && !self.volume_is_named() {
+        if !self.volume_is_named() {
             return Gate::Closed(Refusal::VolumeReplaced);
         }
         // A restart with the API away goes by the disk: what is not there yet may be promised away.
@@ -296,7 +296,8 @@ impl Authority {
             Some(r) => r.primary_volume,
             None => self.durable.volume,
         };
-        self.term() == Term(0) || (named.is_some() && named == self.pg.volume)
+        self.term() == Term(0)
+            || (named.is_some() && (named == self.pg.volume || !keeps(Clause::PrimaryVolume)))
     }
 
     fn learn_term(&mut self) {

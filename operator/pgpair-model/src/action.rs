@@ -6,7 +6,7 @@ use pgpair_core::authority::Directory;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::report::PostgresState;
 
-use crate::bounds::Bounds;
+use crate::bounds::{Bounds, Part};
 use crate::world::{Kind, World};
 
 /// One thing that happens. The instance is the one to which it happens.
@@ -32,6 +32,8 @@ pub enum Action {
     Written(InstanceId, usize),
     /// Its agent does not wait for the reply any more.
     GivenUp(InstanceId, usize),
+    /// Its write was refused before it left.
+    NotSent(InstanceId, usize),
     /// The peer's message arrives.
     Arrives(InstanceId, Kind),
     /// The peer's message arrives, and the answer to it arrives at once.
@@ -64,6 +66,8 @@ pub enum Action {
     Proof(InstanceId),
     /// Its data volume is replaced by an empty one.
     Wipe(InstanceId),
+    /// Its data directory is replaced by an older copy, which has another id.
+    Replace(InstanceId),
     /// It is seeded from the primary.
     Seeded(InstanceId),
     /// It gets SIGTERM.
@@ -84,6 +88,7 @@ impl fmt::Display for Action {
             Action::Landed(i, n) => write!(f, "{i}: its write {n} reaches the API server"),
             Action::WriteDone(i, n) => write!(f, "{i}: the reply to write {n} arrives"),
             Action::Written(i, n) => write!(f, "{i}: its write {n} lands or is refused, and it knows"),
+            Action::NotSent(i, n) => write!(f, "{i}: write {n} could not be sent"),
             Action::GivenUp(i, n) => write!(f, "{i}: no reply to write {n}: outcome unknown"),
             Action::Arrives(i, kind) => write!(f, "{i}: gets {kind:?}"),
             Action::Answers(i, kind) => write!(f, "{i}: gets {kind:?} and answers"),
@@ -100,6 +105,7 @@ impl fmt::Display for Action {
             Action::Start(i) => write!(f, "{i}: agent starts"),
             Action::PostgresCrash(i) => write!(f, "{i}: postmaster killed"),
             Action::Proof(i) => write!(f, "{i}: the other's last agent is proven dead"),
+            Action::Replace(i) => write!(f, "{i}: an older data directory"),
             Action::Wipe(i) => write!(f, "{i}: volume replaced"),
             Action::Seeded(i) => write!(f, "{i}: seeded"),
             Action::Leave(i) => write!(f, "{i}: SIGTERM"),
@@ -121,7 +127,7 @@ impl World {
     }
 
     fn possible_of_time(&self, i: InstanceId, bounds: &Bounds, out: &mut Vec<Action>) {
-        if self.clock_may_move(i) {
+        if self.clock_may_move(i, bounds) {
             out.push(Action::Clock(i));
         }
         let Some(agent) = &self.node(i).agent else { return };
@@ -157,6 +163,9 @@ impl World {
             if write.awaited {
                 if write.outcome.is_some() {
                     out.push(Action::WriteDone(i, n));
+                }
+                if bounds.refusals && write.outcome.is_none() {
+                    out.push(Action::NotSent(i, n));
                 }
                 if self.spent.unknown < bounds.unknown {
                     out.push(Action::GivenUp(i, n));
@@ -207,7 +216,7 @@ impl World {
         let Some(agent) = &node.agent else {
             out.push(Action::Start(i));
             if self.spent.wipes < bounds.wipes && node.server.volume.is_some() {
-                out.push(Action::Wipe(i));
+                out.extend([Action::Wipe(i), Action::Replace(i)]);
             }
             return;
         };
@@ -235,8 +244,9 @@ impl World {
 
     /// Every promise that would lapse with this step of the clock of its giver has ended for its holder; and a reply of
     /// the API server has arrived or was given up.
-    fn clock_may_move(&self, i: InstanceId) -> bool {
-        self.bonds[crate::world::index(i)].iter().all(|bond| bond.lapse > 1)
+    fn clock_may_move(&self, i: InstanceId, bounds: &Bounds) -> bool {
+        let tied = bounds.without != Some(Part::Clocks);
+        self.bonds[crate::world::index(i)].iter().all(|bond| bond.lapse > 1 || !tied)
             && self.node(i).writes.iter().all(|w| !w.awaited || w.outcome.is_none())
     }
 }

@@ -7,8 +7,21 @@ use pgpair_core::authority::Durability;
 pub enum Start {
     /// Term 1 of A, `Solo`, postgres of both just about to be started.
     Solo,
+    /// Term 1 of A, `Solo`, postgres of both run, and nothing but the pairing is left to do.
+    Alone,
     /// Term 1 of A, `Paired`, everything calm.
     Paired,
+}
+
+/// A part of the world that can be broken, to see that the claims rest on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Rule 9: the deadman kills at the fence.
+    Deadman,
+    /// The two clocks run alike, within the margin.
+    Clocks,
+    /// A write with an old version is refused.
+    CompareAndSet,
 }
 
 /// What may happen, and how often. Messages, requests and replies may always be lost or be late, clocks may always run,
@@ -45,6 +58,10 @@ pub struct Bounds {
     pub stale_reads: bool,
     /// The agent may see the new time later than its clock shows it: it is stalled.
     pub stalls: bool,
+    /// A write may be refused before it leaves, at once and not only with the next step of the clock.
+    pub refusals: bool,
+    /// What does not work.
+    pub without: Option<Part>,
     /// From one state in so many it is tried whether the pair finds together again; 0: from none.
     pub progress_of: u64,
     /// Between any two steps of postgres and its worker, and between the landing of a write and its reply, other things
@@ -73,6 +90,8 @@ impl Default for Bounds {
             switchovers: 0,
             stale_reads: false,
             stalls: false,
+            refusals: false,
+            without: None,
             progress_of: 0,
             fine: false,
             slow_node: false,

@@ -22,6 +22,19 @@ pub fn is_paired(world: &World) -> bool {
         && world.authority(primary).is_some_and(|a| a.record() == Some(&world.record))
 }
 
+/// `Solo`, one writes, the other streams and knows the record.
+#[must_use]
+pub fn is_alone(world: &World) -> bool {
+    let primary = world.record.primary.instance;
+    world.record.mode == Mode::Solo
+        && world.server(primary).writes()
+        && world.server(primary).open
+        && world.streams(primary.peer())
+        && InstanceId::ALL
+            .iter()
+            .all(|i| world.authority(*i).is_some_and(|a| a.record() == Some(&world.record)))
+}
+
 /// [`is_paired`], or `Solo` on a volume that is gone: only a person can say that its last commits are not to be waited for.
 #[must_use]
 pub fn is_paired_or_lost(world: &World) -> bool {
@@ -36,7 +49,7 @@ pub fn rest(world: &mut World, bounds: &Bounds) {
         for i in InstanceId::ALL {
             world.take(Action::Clock(i), &calm);
         }
-        settle(world, &calm);
+        settle(world, &calm, |_| false);
     }
 }
 
@@ -65,7 +78,7 @@ pub fn run(from: &World, bounds: &Bounds, goal: fn(&World) -> bool) -> Option<Wo
     let mut world = from.clone();
     world.late.clear();
     for _ in 0..LIMIT {
-        settle(&mut world, &calm);
+        settle(&mut world, &calm, goal);
         if goal(&world) {
             return Some(world);
         }
@@ -76,8 +89,8 @@ pub fn run(from: &World, bounds: &Bounds, goal: fn(&World) -> bool) -> Option<Wo
     None
 }
 
-/// Lets everything happen that is due, until nothing changes any more.
-fn settle(world: &mut World, calm: &Bounds) {
+/// Lets everything happen that is due, until nothing changes any more or the goal is reached.
+fn settle(world: &mut World, calm: &Bounds, goal: fn(&World) -> bool) {
     for _ in 0..64 {
         let before = world.clone();
         for i in InstanceId::ALL {
@@ -92,6 +105,9 @@ fn settle(world: &mut World, calm: &Bounds) {
         for action in actions {
             if is_due(world, action, calm) {
                 world.take(action, calm);
+                if goal(world) {
+                    return;
+                }
             }
         }
         if *world == before {

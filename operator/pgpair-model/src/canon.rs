@@ -6,7 +6,7 @@ use pgpair_core::authority::walk::Walk;
 use pgpair_core::ids::{Incarnation, InstanceId};
 use pgpair_core::record::Version;
 
-use crate::bounds::Bounds;
+use crate::bounds::{Bounds, Part};
 use crate::world::{Kind, Message, NOW, World, index};
 
 /// A set of numbers that are compared with each other and mean nothing else.
@@ -84,7 +84,9 @@ impl World {
             }
         }
         for node in &mut self.nodes {
-            node.writes.retain(|w| w.awaited || w.expected == version);
+            node.writes.retain(|w| {
+                w.awaited || w.expected == version || bounds.without == Some(Part::CompareAndSet)
+            });
         }
         for i in InstanceId::ALL {
             self.drop_what_nobody_waits_for(i);

@@ -12,6 +12,8 @@ fn main() -> ExitCode {
     match args.first().map(String::as_str) {
         Some("ci") => all(&CI),
         Some("deep") => all(&DEEP),
+        #[cfg(feature = "mutations")]
+        Some("mutations") => mutations(args.get(1)),
         _ => match own(&args) {
             Ok((run, states, threads)) => make(&run, states, threads),
             Err(unknown) => {
@@ -20,6 +22,33 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+#[cfg(feature = "mutations")]
+fn mutations(only: Option<&String>) -> ExitCode {
+    let mut failed = 0;
+    for m in &pgpair_model::mutations::MUTATIONS {
+        let name = format!("{:?} {:?}", m.clauses, m.bounds.without);
+        if only.is_some_and(|o| !name.contains(o.as_str())) {
+            continue;
+        }
+        let found = m.explore(6_000_000);
+        let broken = found.broken.into_iter().find(|(claim, _)| claim.starts_with(m.breaks));
+        println!("== without {name}: {} states", found.unique);
+        match broken {
+            Some((claim, path)) => {
+                let before = m.before.iter().map(ToString::to_string);
+                let path = path.into_vec();
+                let steps = before.chain(path.iter().filter_map(|(_, a)| a.map(|a| a.to_string())));
+                println!("   {claim}\n   {}", steps.collect::<Vec<_>>().join("; "));
+            }
+            None => {
+                println!("   NOTHING BREAKS");
+                failed += 1;
+            }
+        }
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn all(runs: &[Run]) -> ExitCode {
@@ -51,7 +80,8 @@ fn make(run: &Run, states: usize, threads: usize) -> ExitCode {
 }
 
 fn own(args: &[String]) -> Result<(Run, usize, usize), String> {
-    let mut run = Run { name: "own", bounds: Bounds::default(), depth: usize::MAX, unique: None };
+    let mut run =
+        Run { name: "own", bounds: Bounds::default(), before: &[], depth: usize::MAX, unique: None };
     let (mut states, mut threads) = (4_000_000, 1);
     for arg in args {
         let (name, value) = arg.split_once('=').ok_or(arg.clone())?;
@@ -60,11 +90,6 @@ fn own(args: &[String]) -> Result<(Run, usize, usize), String> {
             "depth" => run.depth = n,
             "states" => states = n,
             "threads" => threads = n,
-            #[cfg(feature = "mutations")]
-            "without" => {
-                let taken: Option<Vec<_>> = value.split(',').map(pgpair_model::mutations::by_name).collect();
-                pgpair_core::authority::clause::take_away(&taken.ok_or(arg.clone())?);
-            }
             _ => set(&mut run.bounds, name, value).ok_or(arg.clone())?,
         }
     }
@@ -74,7 +99,13 @@ fn own(args: &[String]) -> Result<(Run, usize, usize), String> {
 fn set(bounds: &mut Bounds, name: &str, value: &str) -> Option<()> {
     let n: u8 = value.parse().unwrap_or(0);
     match name {
-        "start" => bounds.start = if value == "solo" { Start::Solo } else { Start::Paired },
+        "start" => {
+            bounds.start = match value {
+                "solo" => Start::Solo,
+                "alone" => Start::Alone,
+                _ => Start::Paired,
+            }
+        }
         "durability" => {
             bounds.durability = if value == "async" { Durability::Async } else { Durability::Sync };
         }
@@ -92,6 +123,7 @@ fn set(bounds: &mut Bounds, name: &str, value: &str) -> Option<()> {
         "stale" => bounds.stale_reads = n > 0,
         "stalls" => bounds.stalls = n > 0,
         "progress" => bounds.progress_of = value.parse().ok()?,
+        "refusals" => bounds.refusals = n > 0,
         "fine" => bounds.fine = n > 0,
         "slow" => bounds.slow_node = n > 0,
         _ => return None,

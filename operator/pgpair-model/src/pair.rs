@@ -1,5 +1,8 @@
 //! The model that stateright explores.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use pgpair_core::authority::{Authority, Directory, Durable, SyncState};
 use pgpair_core::ids::{InstanceId, SystemIdentifier, Term, VolumeId};
 use pgpair_core::record::{Holder, Mode, Record, Version};
@@ -8,29 +11,50 @@ use stateright::{Model, Property};
 
 use crate::action::Action;
 use crate::bounds::{Bounds, Start, TTL_MS};
+use crate::calm;
 use crate::claims::CLAIMS;
 use crate::step::first_incarnation;
 use crate::world::{Node, Server, Spent, UID, World, index};
 
 /// Two agents and their world, within bounds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Pair {
     /// How far it goes.
     pub bounds: Bounds,
+    /// Where it begins.
+    pub first: World,
+    /// States held against the claims.
+    pub checked: Arc<AtomicUsize>,
 }
 
 impl Pair {
-    /// Where it begins.
+    /// Begins where [`Bounds::start`] says, and after these events.
+    ///
+    /// # Panics
+    /// If one of them cannot happen there.
     #[must_use]
-    pub fn first(&self) -> World {
-        let mut world = born(&self.bounds);
-        world.tidy(&self.bounds);
-        if self.bounds.start == Start::Paired {
-            let calm = crate::calm::run(&world, &self.bounds, crate::calm::is_paired);
-            world = calm.unwrap_or_else(|| unreachable!("a pair without faults becomes Paired"));
-            crate::calm::rest(&mut world, &self.bounds);
+    pub fn new(bounds: Bounds, before: &[Action]) -> Pair {
+        let mut world = born(&bounds);
+        world.tidy(&bounds);
+        let calm = |goal| {
+            calm::run(&world, &bounds, goal).unwrap_or_else(|| unreachable!("without faults it gets there"))
+        };
+        world = match bounds.start {
+            Start::Solo => world,
+            Start::Alone => calm(calm::is_alone),
+            Start::Paired => {
+                let mut paired = calm(calm::is_paired);
+                calm::rest(&mut paired, &bounds);
+                paired
+            }
+        };
+        for action in before {
+            let mut possible = Vec::new();
+            world.possible(&bounds, &mut possible);
+            assert!(possible.contains(action), "not possible: {action}; possible: {possible:?}");
+            world.take(*action, &bounds);
         }
-        world
+        Pair { bounds, first: world, checked: Arc::default() }
     }
 }
 
@@ -96,7 +120,7 @@ impl Model for Pair {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        vec![self.first()]
+        vec![self.first.clone()]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -111,7 +135,10 @@ impl Model for Pair {
 
     fn properties(&self) -> Vec<Property<Pair>> {
         vec![
-            Property::always(CLAIMS[0].name, |m: &Pair, w| (CLAIMS[0].holds)(w, &m.bounds)),
+            Property::always(CLAIMS[0].name, |m: &Pair, w| {
+                m.checked.fetch_add(1, Ordering::Relaxed);
+                (CLAIMS[0].holds)(w, &m.bounds)
+            }),
             Property::always(CLAIMS[1].name, |m: &Pair, w| (CLAIMS[1].holds)(w, &m.bounds)),
             Property::always(CLAIMS[2].name, |m: &Pair, w| (CLAIMS[2].holds)(w, &m.bounds)),
             Property::always(CLAIMS[3].name, |m: &Pair, w| (CLAIMS[3].holds)(w, &m.bounds)),

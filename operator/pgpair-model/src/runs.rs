@@ -1,5 +1,7 @@
 //! The runs that are made again and again, and what they must find: nothing, in so many states.
 
+use std::sync::atomic::Ordering;
+
 use stateright::{Checker, HasDiscoveries, Model, Path};
 
 use crate::action::Action;
@@ -16,6 +18,8 @@ pub struct Run {
     pub name: &'static str,
     /// What may happen.
     pub bounds: Bounds,
+    /// What has happened before.
+    pub before: &'static [Action],
     /// Events in a row; every order of so many is tried.
     pub depth: usize,
     /// States that look different. A model that shrinks silently shows here.
@@ -25,7 +29,7 @@ pub struct Run {
 /// What a run found.
 #[derive(Debug)]
 pub struct Found {
-    /// States that look different.
+    /// States that look different, each held against all claims.
     pub unique: usize,
     /// States, counted each time that they were reached.
     pub generated: usize,
@@ -41,19 +45,28 @@ impl Run {
     /// Makes it. `states`: give up after so many.
     #[must_use]
     pub fn explore(&self, states: usize, threads: usize) -> Found {
-        let checker = Pair { bounds: self.bounds }
+        self.explore_from(Pair::new(self.bounds, self.before), states, threads)
+    }
+
+    /// Makes it from a beginning that was prepared.
+    #[must_use]
+    pub fn explore_from(&self, pair: Pair, states: usize, threads: usize) -> Found {
+        let checked = pair.checked.clone();
+        // Counted from 1 at the beginning; and what is at the limit is found, but not looked at.
+        let limit = self.depth.saturating_add(2);
+        let checker = pair
             .checker()
             .threads(threads)
-            .target_max_depth(self.depth)
+            .target_max_depth(limit)
             .target_state_count(states)
             .finish_when(HasDiscoveries::AnyFailures)
             .spawn_bfs()
             .join();
         Found {
-            unique: checker.unique_state_count(),
+            unique: checked.load(Ordering::Relaxed),
             generated: checker.state_count(),
-            depth: checker.max_depth(),
-            complete: checker.max_depth() < self.depth && checker.state_count() < states,
+            depth: checker.max_depth().min(limit - 1) - 1,
+            complete: checker.max_depth() < limit && checker.state_count() < states,
             broken: checker.discoveries().into_iter().collect(),
         }
     }
@@ -91,21 +104,72 @@ pub const CALM: Bounds = Bounds {
     switchovers: 0,
     stale_reads: false,
     stalls: false,
+    refusals: false,
+    without: None,
     progress_of: 1_000,
     fine: false,
     slow_node: false,
 };
 
+const ALONE: Bounds = Bounds { start: Start::Alone, ..CALM };
+
+const fn run(name: &'static str, bounds: Bounds, depth: usize, unique: usize) -> Run {
+    Run { name, bounds, before: &[], depth, unique: if unique == 0 { None } else { Some(unique) } }
+}
+
+const fn deeper(run: Run, by: usize) -> Run {
+    Run { depth: run.depth + by, unique: None, ..run }
+}
+
 /// Small enough for each `cargo test`.
-pub const QUICK: [Run; 1] = [Run {
-    name: "a pair whose messages get lost and whose clocks run as they like",
-    bounds: CALM,
-    depth: 10,
-    unique: Some(11_724),
-}];
+pub const QUICK: [Run; 2] = [
+    run("messages lost, clocks as they like", CALM, 8, 5_790),
+    run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 6, 2_986),
+];
 
 /// In less than five minutes on one core.
-pub const CI: [Run; 0] = [];
+pub const CI: [Run; 12] = [
+    run("messages lost, clocks as they like", CALM, 16, 414_502),
+    run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 11, 235_688),
+    run("one postmaster killed, one commit", Bounds { postgres_crashes: 1, commits: 1, ..CALM }, 11, 243_974),
+    run("alone, one unknown write, one commit", Bounds { unknown: 1, commits: 1, ..ALONE }, 11, 134_700),
+    run("alone, one SIGTERM, one commit", Bounds { leaves: 1, commits: 1, ..ALONE }, 11, 205_354),
+    run("one late message", Bounds { late: 1, ..CALM }, 10, 111_187),
+    run(
+        "Async, one container killed and proven dead",
+        Bounds { crashes: 1, proofs: 1, durability: Durability::Async, ..CALM },
+        10,
+        153_756,
+    ),
+    run(
+        "one container killed, one volume replaced, one commit",
+        Bounds { crashes: 1, wipes: 1, commits: 1, ..CALM },
+        10,
+        151_596,
+    ),
+    run("one switchover, one commit", Bounds { switchovers: 1, commits: 1, ..CALM }, 11, 172_249),
+    run(
+        "everything may lag behind",
+        Bounds { stalls: true, stale_reads: true, slow_node: true, fine: true, ..CALM },
+        9,
+        4_339,
+    ),
+    run("four steps a ttl", Bounds { grain: 4, ..CALM }, 12, 43_305),
+    run(
+        "three terms, two containers killed, one unknown write",
+        Bounds { terms: 3, crashes: 2, unknown: 1, refusals: true, ..CALM },
+        9,
+        63_640,
+    ),
+];
 
 /// As long as it takes.
-pub const DEEP: [Run; 0] = [];
+pub const DEEP: [Run; 12] = {
+    let mut deep = CI;
+    let mut n = 0;
+    while n < deep.len() {
+        deep[n] = deeper(CI[n], 4);
+        n += 1;
+    }
+    deep
+};

@@ -11,7 +11,7 @@ use pgpair_core::order::OrderKind;
 use pgpair_core::record::{Holder, Version, Versioned};
 
 use crate::action::Action;
-use crate::bounds::{Bounds, TTL_MS};
+use crate::bounds::{Bounds, Part, TTL_MS};
 use crate::world::{Agent, Bond, Kind, Message, NOW, Read, Server, UID, World, Write, index, timing};
 
 /// The model never needs to know where a reply goes: at most one of a kind is under way.
@@ -50,7 +50,7 @@ impl World {
             }
             Action::ReadDone(i) => self.read_done(i, bounds),
             Action::Landed(i, n) => {
-                self.landed(i, n);
+                self.landed(i, n, bounds);
                 if !bounds.fine && self.node(i).writes.get(n).is_some_and(|w| w.awaited) {
                     self.given_up(i, n, bounds);
                 }
@@ -61,8 +61,12 @@ impl World {
                     self.tell(i, Event::Cas { id: write.id, outcome }, bounds);
                 }
             }
+            Action::NotSent(i, n) => {
+                let write = self.node_mut(i).writes.remove(n);
+                self.tell(i, Event::Cas { id: write.id, outcome: CasOutcome::NotSent }, bounds);
+            }
             Action::Written(i, n) => {
-                self.landed(i, n);
+                self.landed(i, n, bounds);
                 self.happen(Action::WriteDone(i, n), bounds);
             }
             Action::GivenUp(i, n) => self.given_up(i, n, bounds),
@@ -133,6 +137,13 @@ impl World {
                 let node = self.node_mut(i);
                 (node.server, node.disk) = (Server::empty(), Durable::default());
             }
+            Action::Replace(i) => {
+                self.spent.wipes += 1;
+                let volume = self.new_volume(i);
+                let server = &mut self.node_mut(i).server;
+                server.volume = Some(volume);
+                server.log.clear();
+            }
             Action::Leave(i) => {
                 self.spent.leaves += 1;
                 self.tell(i, Event::Leave, bounds);
@@ -158,7 +169,7 @@ impl World {
             }
         }
         for bond in &mut self.bonds[index(i)] {
-            bond.lapse -= 1;
+            bond.lapse = bond.lapse.saturating_sub(1);
         }
         for bond in &mut self.bonds[index(i.peer())] {
             bond.end -= 1;
@@ -168,7 +179,7 @@ impl World {
         }
         let node = self.node_mut(i);
         let due = node.agent.as_ref().and_then(|a| a.fence).is_some_and(|at| at <= now);
-        if due && node.server.may_write() {
+        if due && node.server.may_write() && bounds.without != Some(Part::Deadman) {
             node.server.kill();
         }
         self.pass_time(i, bounds.unit());
@@ -221,10 +232,10 @@ impl World {
         self.tell(i, Event::Read { asked: read.asked, outcome }, bounds);
     }
 
-    fn landed(&mut self, i: InstanceId, n: usize) {
+    fn landed(&mut self, i: InstanceId, n: usize, bounds: &Bounds) {
         let current = self.version;
         let write = &mut self.node_mut(i).writes[n];
-        let wins = write.expected == current;
+        let wins = write.expected == current || bounds.without == Some(Part::CompareAndSet);
         let next = Version(current.0 + 1);
         write.outcome = Some(if wins { CasOutcome::Won(next) } else { CasOutcome::Conflict });
         let (record, awaited) = (write.record, write.awaited);

@@ -14,16 +14,12 @@ pub enum Clause {
     NamedIncarnation,
     /// Rule 0: a promise ends at the fence.
     Fence,
-    /// Rule 0: the promise was given in this term.
-    PromiseOfTerm,
     /// Promises are kept for each incarnation; the last to end decides.
     PromisePerIncarnation,
     /// Rule 2: only when every promise has lapsed.
     LapseFirst,
     /// Rule 2: the record names this standby's volume.
     StandbyVolume,
-    /// Rule 2: who has a write under way promises nothing.
-    NoPromiseMeanwhile,
     /// Rule 3: a read of the same version settles nothing.
     NewerVersion,
     /// Rule 3: what is open is not hoped for.
@@ -32,8 +28,6 @@ pub enum Clause {
     SyncProven,
     /// Commits wait until the record is settled `Solo`.
     SyncUntilSolo,
-    /// Rule 5: who takes its term back takes the next one.
-    NextTerm,
     /// Rule 5: the standby has the log up to the end.
     LogUpToEnd,
     /// Rule 6: evidence voids the promise to one incarnation.

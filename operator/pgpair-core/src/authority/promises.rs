@@ -83,7 +83,7 @@ impl Held {
     /// The promise of `term` that ends last.
     #[must_use]
     pub fn promised(&self, term: Term) -> Option<HeldPromise> {
-        self.promised.filter(|(_, t)| *t == term || !keeps(Clause::PromiseOfTerm)).map(|(promise, _)| promise)
+        self.promised.filter(|(_, t)| *t == term).map(|(promise, _)| promise)
     }
 
     /// Voids what is held and every answer to an earlier heartbeat (resignation).

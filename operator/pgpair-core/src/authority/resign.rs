@@ -1,6 +1,5 @@
 //! Rule 5: the primary gives its term up when its postgres is dead and the standby can take it.
 
-use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{CanTake, CanTakeReply, ResignReply, Resignation};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Directory, Note};
@@ -207,7 +206,7 @@ impl Authority {
             return;
         }
         let record = Record {
-            term: if keeps(Clause::NextTerm) { v.record.term.next() } else { v.record.term },
+            term: v.record.term.next(),
             primary: self.me,
             mode: Mode::Solo,
             standby_volume: None,

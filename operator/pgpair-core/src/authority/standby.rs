@@ -77,7 +77,7 @@ impl Authority {
         if self.given.is_void(hb.from.incarnation) {
             return Verdict::Refused(NoPromise::Void);
         }
-        if keeps(Clause::NoPromiseMeanwhile) && self.view.has_open() {
+        if self.view.has_open() {
             return Verdict::Refused(NoPromise::TakeoverUnderWay);
         }
         if self.view.last().is_some() && self.view.settled().is_none() && !self.view.foreign() {
