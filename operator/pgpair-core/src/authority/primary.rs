@@ -2,7 +2,7 @@
 
 use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{Answer, Heartbeat, StandbyInfo, Verdict};
-use crate::authority::timing::Ms;
+use crate::authority::timing::{Ms, Timing};
 use crate::authority::{Authority, Command, Directory, Durability, Gate, Note, SoloReason, SyncState, Want};
 use crate::ids::Term;
 use crate::lsn::Lsn;
@@ -16,6 +16,8 @@ pub(super) struct Pairing {
     pub(super) noticed: Option<(Ms, SoloReason)>,
     /// The standby has not been streaming since.
     pub(super) not_streaming_since: Option<Ms>,
+    /// The standby lacks something and has had no more than this, since.
+    pub(super) stalled: Option<(Ms, Lsn)>,
     /// Commits are made to wait, to pair, since.
     pub(super) sync_since: Option<Ms>,
     /// No pairing before.
@@ -43,8 +45,14 @@ impl Pairing {
 /// First back-off after a pairing that did not last, doubled each time up to [`MAX_BACKOFF_MS`].
 const FIRST_BACKOFF_MS: u64 = 1_000;
 const MAX_BACKOFF_MS: u64 = 60_000;
+/// A standby's position is looked at twice a second and told with the next heartbeat: less than this proves no stall.
+const STALL_MS: u64 = 1_500;
 /// Time for the checkpoint that proves that commits wait, and for the standby to reach what was written before it.
 const SYNC_BUDGET_MS: u64 = 120_000;
+/// With the time that the standby's position needs to get here, commits wait for about half of `ttl`.
+pub(super) fn stall_after(timing: Timing) -> u64 {
+    (timing.ttl() * 2 / 5).max(STALL_MS)
+}
 /// A pairing that lasts as long as this is no flapping.
 const LASTING_MS: u64 = 60_000;
 
@@ -116,6 +124,7 @@ impl Authority {
             return self.read(now);
         }
         self.note_down(now);
+        self.note_stall(now);
         self.retry_open(now);
         self.react_resign(now);
         if self.resign.has_resigned(self.term()) {
@@ -293,7 +302,24 @@ impl Authority {
         if self.pairing.not_streaming_since.is_some_and(|s| now - s >= self.timing.ttl() / 5) {
             return Some(SoloReason::StandbyNotStreaming);
         }
+        if self.stalls(now) {
+            return Some(SoloReason::StandbyStalls);
+        }
         self.lag(&info).is_some_and(|lag| lag > self.settings.max_lag).then_some(SoloReason::StandbyLags)
+    }
+
+    /// A walreceiver that is stopped still counts as streaming, and commits would wait for it for ever.
+    fn note_stall(&mut self, now: Ms) {
+        let told = self.peer.and_then(|(_, info)| info.flush);
+        let has = told.filter(|has| self.pg.flush > Some(*has));
+        self.pairing.stalled = has.map(|has| match self.pairing.stalled {
+            Some((since, had)) if had == has => (since, had),
+            Some(_) | None => (now, has),
+        });
+    }
+
+    fn stalls(&self, now: Ms) -> bool {
+        self.pairing.stalled.is_some_and(|(since, _)| now - since >= stall_after(self.timing))
     }
 
     fn lag(&self, info: &StandbyInfo) -> Option<u64> {
@@ -327,7 +353,7 @@ impl Authority {
             }
             let since = *self.pairing.sync_since.get_or_insert(now);
             if keeps(Clause::SyncProven) && !self.sync_is_confirmed(info.flush) {
-                if now - since > SYNC_BUDGET_MS {
+                if now - since > SYNC_BUDGET_MS || self.stalls(now) {
                     self.back_off(now);
                 }
                 return;
@@ -364,6 +390,7 @@ impl Authority {
             && same_line
             && caught_up
             && info.streaming
+            && (!self.stalls(now) || self.pairing.sync_since.is_some())
             && !info.leaving
             && info.volume.is_some())
         .then_some((v, info))

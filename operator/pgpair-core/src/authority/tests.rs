@@ -289,3 +289,15 @@ fn commits_wait_for_as_long_as_the_record_says_so_whatever_is_set() {
     w.inject(Fault::Isolate(InstanceId::A));
     w.run_until(|w| w.writable() == [InstanceId::B], 10_000);
 }
+
+#[test]
+fn a_standby_that_stalls_holds_up_commits_for_half_the_ttl() {
+    for seed in 0..10 {
+        let mut w = paired(seed, Durability::Sync);
+        let acked = w.acked();
+        w.inject(Fault::StopReceiver(InstanceId::B));
+        w.run_until(|w| w.mode() == Some(Mode::Solo), 5_000);
+        w.run_for(1_000);
+        assert!(w.term() == 1 && w.longest_gap_since(acked) < 3_500, "seed {seed}\n{}", w.tail());
+    }
+}

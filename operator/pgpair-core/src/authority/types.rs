@@ -281,6 +281,8 @@ pub enum SoloReason {
     StandbyNotStreaming,
     /// The standby lags more than `max_lag`.
     StandbyLags,
+    /// The standby lacks something and has not got any further: its walreceiver or its disk hangs.
+    StandbyStalls,
     /// The standby is going to stop.
     StandbyLeaves,
     /// The standby's data directory is not the one in the record.

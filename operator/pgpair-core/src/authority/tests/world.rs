@@ -35,6 +35,8 @@ pub enum Fault {
     ApiReplyLost(InstanceId),
     /// Its postgres neither answers nor writes until it is killed.
     Hang(InstanceId),
+    /// Its walreceiver is stopped, and looks as if it streamed.
+    StopReceiver(InstanceId),
     Order(InstanceId, OrderKind),
     Heal,
 }
@@ -74,6 +76,7 @@ struct Server {
     ready_at: u64,
     followed: u32,
     hung: bool,
+    receiver_stopped: bool,
 }
 
 struct Node {
@@ -141,6 +144,7 @@ impl World {
                 ready_at: 0,
                 followed: 0,
                 hung: false,
+                receiver_stopped: false,
             },
             fence_at: None,
             stalled_until: 0,
@@ -331,6 +335,7 @@ impl World {
             Fault::ApiReplyLost(i) => {
                 self.lose_reply.insert(i);
             }
+            Fault::StopReceiver(i) => self.nodes[index(i)].server.receiver_stopped = true,
             Fault::Hang(i) => {
                 let s = &mut self.nodes[index(i)].server;
                 s.hung = s.writable;
@@ -555,7 +560,8 @@ impl World {
             let fetches = handed_over
                 && self.nodes[index(i)].server.state == PostgresState::Standby
                 && peer.server.log.starts_with(&self.nodes[index(i)].server.log);
-            if (self.streams(i) || fetches) && self.rng.chance(80) {
+            let stopped = self.nodes[index(i)].server.receiver_stopped;
+            if ((self.streams(i) && !stopped) || fetches) && self.rng.chance(80) {
                 let (log, timeline) = {
                     let p = &self.nodes[index(i.peer())].server;
                     (p.log.clone(), p.timeline)
@@ -600,6 +606,7 @@ impl Node {
         self.server.state = PostgresState::Down;
         self.server.writable = false;
         self.server.hung = false;
+        self.server.receiver_stopped = false;
         self.server.sync_from = None;
         self.server.proof = SyncState::Off;
         self.server.switching = None;
