@@ -120,14 +120,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("peer-address");
         let address = Address::watch("localhost", IpAddr::from([0, 0, 0, 0]), file.clone());
-        let local = IpAddr::from([127, 0, 0, 1]);
-        assert_eq!(address.get().await, Some(local));
         let written = async {
             while std::fs::read_to_string(&file).ok().as_deref() != Some("127.0.0.1") {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), written).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), written).await.unwrap();
+        assert_eq!(address.get().await, Some(IpAddr::from([127, 0, 0, 1])));
     }
 
     #[tokio::test]
