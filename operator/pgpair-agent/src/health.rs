@@ -67,8 +67,15 @@ impl Seen {
         }
     }
 
+    /// Takes `late` off every silence.
+    fn forgive(&mut self, late: Duration) {
+        for at in [&mut self.answered, &mut self.flushed, &mut self.written] {
+            *at += late;
+        }
+    }
+
     fn silent_for(&self, now: Instant) -> Duration {
-        now - self.answered.min(self.flushed).min(self.written)
+        now.saturating_duration_since(self.answered.min(self.flushed).min(self.written))
     }
 }
 
@@ -80,8 +87,11 @@ impl Health {
         let disk = Disk { file: self.file.clone(), busy: Arc::default() };
         loop {
             let limit = Duration::from_millis(u64::from(self.config.borrow().hang_timeout_ms));
-            tokio::time::sleep((limit / LOOKS).clamp(Duration::from_millis(200), Duration::from_secs(2)))
-                .await;
+            let pause = (limit / LOOKS).clamp(Duration::from_millis(200), Duration::from_secs(2));
+            let begin = Instant::now();
+            tokio::time::sleep(pause).await;
+            // Woken late, this process was starved, and so was postgres: that time proves nothing against it.
+            seen.forgive(begin.elapsed().saturating_sub(pause));
             if self.writable.is_set() {
                 if !was_writable {
                     seen = Seen::new(Instant::now());
@@ -184,6 +194,14 @@ mod tests {
         seen.log(at(9), Some(Lsn(400)), Some(Lsn(210)));
         (seen.answered, seen.written) = (at(9), at(9));
         assert_eq!(seen.silent_for(at(9)), Duration::from_secs(6));
+    }
+
+    #[test]
+    fn time_in_which_nothing_ran_counts_for_nothing() {
+        let begin = Instant::now();
+        let mut seen = Seen::new(begin);
+        seen.forgive(Duration::from_secs(20));
+        assert_eq!(seen.silent_for(begin + Duration::from_secs(22)), Duration::from_secs(2));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) struct Pairing {
     pub(super) not_streaming_since: Option<Ms>,
     /// The standby lacks something and has had no more than this, since.
     pub(super) stalled: Option<(Ms, Lsn)>,
+    /// Postgres hangs since.
+    pub(super) hung_since: Option<Ms>,
     /// Commits are made to wait, to pair, since.
     pub(super) sync_since: Option<Ms>,
     /// No pairing before.
@@ -47,6 +49,8 @@ const FIRST_BACKOFF_MS: u64 = 1_000;
 const MAX_BACKOFF_MS: u64 = 60_000;
 /// A standby's position is looked at twice a second and told with the next heartbeat: less than this proves no stall.
 const STALL_MS: u64 = 1_500;
+/// A hung postgres without a successor is killed after this much more, to be started again.
+pub(super) const HANG_PATIENCE_MS: u64 = 60_000;
 /// Time for the checkpoint that proves that commits wait, and for the standby to reach what was written before it.
 const SYNC_BUDGET_MS: u64 = 120_000;
 /// With the time that the standby's position needs to get here, commits wait for about half of `ttl`.
@@ -68,7 +72,10 @@ impl Authority {
         if !gate.is_open() {
             return if writable || !self.postgres_is_up() { Want::Down } else { Want::Unchanged };
         }
-        if self.pg.hung && self.postgres_is_up() && (self.resign.is_stopping() || self.resign.is_declined()) {
+        // Without a successor much later: what looks like a hang may be a starved machine, and a kill would make it worse.
+        let for_long = self.pairing.hung_since.is_some_and(|s| now - s >= HANG_PATIENCE_MS);
+        let hopeless = self.resign.is_stopping() || (self.resign.is_declined() && for_long);
+        if self.pg.hung && self.postgres_is_up() && hopeless {
             return Want::Down; // politeness would hang as well
         }
         let ends = self.leaving.is_some() || self.durable.fenced;
@@ -158,6 +165,7 @@ impl Authority {
 
     fn note_down(&mut self, now: Ms) {
         let up = self.pg.state == PostgresState::Primary;
+        self.pairing.hung_since = if self.pg.hung { self.pairing.hung_since.or(Some(now)) } else { None };
         self.pairing.down_since = if up { None } else { self.pairing.down_since.or(Some(now)) };
         let starting = !up && self.gate(now).is_open();
         self.pairing.starting_since = if starting { self.pairing.starting_since.or(Some(now)) } else { None };
@@ -182,7 +190,7 @@ impl Authority {
         let ends = self.durable.fenced || self.resign.is_asking();
         let down_by_choice = ends && !self.postgres_is_up();
         // A postgres that not even SIGKILL ends (its disk hangs) keeps the lock: then only silence lets the standby go on.
-        let wedged = self.pg.hung && !self.resign.is_none();
+        let wedged = self.pg.hung && self.resign.is_stopping();
         let mute = now < self.pairing.mute_until || self.is_elsewhere() || wedged;
         // First the record: with it, a restarted primary offers its term to the standby instead of starting on its promise.
         // Only when the API server does not answer does it go by its disk.
@@ -349,6 +357,10 @@ impl Authority {
         };
         if self.durability() != Durability::Async {
             if self.pairing.sync_since.is_none() {
+                // Commits are not made to wait for a pairing that the API server cannot hear of.
+                if self.view.settled_since(Ms(now.0.saturating_sub(self.timing.ttl()))).is_none() {
+                    return self.read(now);
+                }
                 self.pairing.sync_epoch += 1;
             }
             let since = *self.pairing.sync_since.get_or_insert(now);

@@ -43,10 +43,6 @@ impl Resign {
         matches!(self, Resign::Resigned { term, .. } if *term == now_term)
     }
 
-    pub(super) fn is_none(&self) -> bool {
-        matches!(self, Resign::None)
-    }
-
     pub(super) fn is_asking(&self) -> bool {
         matches!(self, Resign::Asking { .. } | Resign::Stopping { .. })
     }
@@ -81,7 +77,7 @@ impl Authority {
                 let ends = self.leaving.is_some() || self.durable.fenced;
                 if self.pg.state == PostgresState::Primary && !ends && !self.pg.hung {
                     self.resign = Resign::None;
-                } else if now >= until && (self.pg.failed_starts > 0 || ends) {
+                } else if now >= until && (self.pg.failed_starts > 0 || ends || self.pg.hung) {
                     self.ask_can_take(now);
                 }
             }

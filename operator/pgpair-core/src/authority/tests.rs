@@ -301,3 +301,28 @@ fn a_standby_that_stalls_holds_up_commits_for_half_the_ttl() {
         assert!(w.term() == 1 && w.longest_gap_since(acked) < 3_500, "seed {seed}\n{}", w.tail());
     }
 }
+
+#[test]
+fn a_hang_that_nobody_can_take_over_from_is_given_more_time() {
+    let mut w = paired(13, Durability::Sync);
+    w.inject(Fault::Isolate(InstanceId::B));
+    w.run_until(|w| w.mode() == Some(Mode::Solo), 10_000);
+    w.inject(Fault::Hang(InstanceId::A));
+    w.run_for(20_000);
+    let acked = w.acked();
+    assert_eq!(w.writable(), vec![InstanceId::A], "{}", w.tail());
+    w.run_until(|w| w.acked() > acked, 60_000);
+}
+
+#[test]
+fn commits_are_not_made_to_wait_for_a_pairing_while_the_api_is_away() {
+    let mut w = paired(14, Durability::Sync);
+    w.inject(Fault::Isolate(InstanceId::B));
+    w.run_until(|w| w.mode() == Some(Mode::Solo), 10_000);
+    w.heal();
+    w.inject(Fault::ApiAway(InstanceId::A));
+    w.run_for(60_000);
+    assert!(w.mode() == Some(Mode::Solo) && !w.waits(InstanceId::A), "{}", w.tail());
+    w.heal();
+    w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
+}

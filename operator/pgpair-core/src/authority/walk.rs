@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::authority::messages::{Answer, CanTake, Heartbeat, Resignation};
 use crate::authority::orders::{Job, JobKind, Orders};
-use crate::authority::primary::{Pairing, stall_after};
+use crate::authority::primary::{HANG_PATIENCE_MS, Pairing, stall_after};
 use crate::authority::promises::{Given, Held};
 use crate::authority::resign::Resign;
 use crate::authority::standby::Takeover;
@@ -306,6 +306,7 @@ impl Pairing {
             noticed,
             not_streaming_since,
             stalled,
+            hung_since,
             sync_since,
             not_before,
             flaps,
@@ -326,6 +327,7 @@ impl Pairing {
             *reason = SoloReason::StandbySilent; // told, never asked for
         });
         each(not_streaming_since, |at| w.since(at, t.ttl() / 5));
+        each(hung_since, |at| w.since(at, HANG_PATIENCE_MS));
         each(stalled, |(at, _)| w.since(at, stall_after(t)));
         // Left out: the proof that commits wait never takes too long; there is no pause before pairing again; no
         // start takes too long, for heartbeats that are not sent are as good as lost.

@@ -221,6 +221,11 @@ impl World {
         }
     }
 
+    /// Whether its commits wait for the standby.
+    pub fn waits(&self, i: InstanceId) -> bool {
+        self.nodes[index(i)].server.sync_from.is_some()
+    }
+
     pub fn durability(&self) -> Durability {
         self.record.1.durability
     }
