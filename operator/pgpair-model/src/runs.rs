@@ -123,7 +123,7 @@ const fn deeper(run: Run, by: usize) -> Run {
 
 /// Small enough for each `cargo test`.
 pub const QUICK: [Run; 2] = [
-    run("messages lost, clocks as they like", CALM, 8, 5_790),
+    run("messages lost, clocks as they like", CALM, 8, 5_796),
     run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 6, 3_208),
 ];
 
