@@ -1,12 +1,10 @@
 //! Does a running primary still work? A postmaster that forks no backends, a log that is not flushed, and a disk that
 //! does not take a write all look alive from outside.
 //!
-//! Three looks: a new connection is answered; what was inserted into the log gets flushed; a small file on the data volume
-//! can be written and flushed. The oldest success of the three decides. Errors count as answers: only silence is a hang.
-//!
-//! None of them writes WAL as a rule, for an idle pair would fill its archive. But postgres flushes only what somebody waits
-//! for: a hint bit or a snapshot may lie unflushed for minutes on an idle primary. So a log that stands still is asked to
-//! move, by a small commit, before it counts as hung.
+//! Three looks, none of which writes WAL (an idle pair would fill its archive): a new connection is answered; while a
+//! session waits for the log to be flushed, it gets flushed; a small file on the data volume can be written and flushed.
+//! The oldest success of the three decides. Errors count as answers: only silence is a hang. That a log is not flushed
+//! proves nothing while nobody waits for it: a hint bit may lie there for minutes.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -23,8 +21,6 @@ use crate::driver::Input;
 use crate::sql::{Sql, SqlError};
 use crate::worker::Writable;
 
-/// The insert position lies behind the header of a page that nothing is written to yet; the flush position before it.
-const PAGE_HEADER: u64 = 40;
 /// Looks in the time after which silence counts as a hang.
 const LOOKS: u32 = 5;
 
@@ -49,7 +45,7 @@ struct Seen {
     answered: Instant,
     flushed: Instant,
     written: Instant,
-    /// Insert position that was not on disk at the last look.
+    /// What somebody waited for, and was not on disk, at the last look.
     waits_for: Option<Lsn>,
 }
 
@@ -58,12 +54,11 @@ impl Seen {
         Seen { answered: now, flushed: now, written: now, waits_for: None }
     }
 
-    /// A log that has reached what was inserted at the look before moves.
-    fn log(&mut self, now: Instant, inserted: Option<Lsn>, flushed: Option<Lsn>) {
-        if self.waits_for.is_none_or(|w| flushed >= Some(w)) {
+    /// A log that has reached what somebody waited for at the look before moves; so does one that nobody waits for.
+    fn log(&mut self, now: Instant, flushed: Option<Lsn>, waited_for: Option<Lsn>) {
+        if self.waits_for.is_none_or(|w| flushed >= Some(w)) || waited_for.is_none() {
             self.flushed = now;
-            self.waits_for =
-                inserted.zip(flushed).filter(|(i, f)| i.bytes_since(*f) > PAGE_HEADER).map(|(i, _)| i);
+            self.waits_for = waited_for.filter(|w| flushed < Some(*w));
         }
     }
 
@@ -125,13 +120,9 @@ impl Health {
         let answer = tokio::time::timeout(limit, self.sql.positions()).await;
         let now = Instant::now();
         match answer {
-            Ok(Ok((inserted, flushed))) => {
+            Ok(Ok((flushed, waited_for))) => {
                 seen.answered = now;
-                seen.log(now, inserted, flushed);
-                if now - seen.flushed >= 2 * limit && self.sql.flush_probe(limit).await.is_ok() {
-                    seen.flushed = Instant::now();
-                    seen.waits_for = None;
-                }
+                seen.log(now, flushed, waited_for);
             }
             // It refuses: in recovery, shutting down, out of connections. It is not for this look to judge.
             Ok(Err(e)) if is_answer(&e) => (seen.answered, seen.flushed) = (now, now),
@@ -186,12 +177,12 @@ mod tests {
         let begin = Instant::now();
         let at = |s| begin + Duration::from_secs(s);
         let mut seen = Seen::new(begin);
-        seen.log(at(1), Some(Lsn(100)), Some(Lsn(100)));
-        seen.log(at(2), Some(Lsn(200)), Some(Lsn(150)));
-        seen.log(at(3), Some(Lsn(300)), Some(Lsn(210)));
+        seen.log(at(1), Some(Lsn(100)), None);
+        seen.log(at(2), Some(Lsn(150)), Some(Lsn(200)));
+        seen.log(at(3), Some(Lsn(210)), Some(Lsn(300)));
         assert_eq!(seen.flushed, at(3), "it moves, however far behind it is");
-        seen.log(at(4), Some(Lsn(400)), Some(Lsn(210)));
-        seen.log(at(9), Some(Lsn(400)), Some(Lsn(210)));
+        seen.log(at(4), Some(Lsn(210)), Some(Lsn(400)));
+        seen.log(at(9), Some(Lsn(210)), Some(Lsn(400)));
         (seen.answered, seen.written) = (at(9), at(9));
         assert_eq!(seen.silent_for(at(9)), Duration::from_secs(6));
     }
@@ -205,13 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_log_is_no_hung_one() {
+    fn a_log_that_nobody_waits_for_is_no_hung_one() {
         let begin = Instant::now();
         let mut seen = Seen::new(begin);
         let later = begin + Duration::from_secs(60);
-        // After a switch of segments.
-        seen.log(begin, Some(Lsn(0x600_0028)), Some(Lsn(0x600_0000)));
-        seen.log(later, Some(Lsn(0x600_0028)), Some(Lsn(0x600_0000)));
+        seen.log(begin, Some(Lsn(100)), Some(Lsn(200)));
+        seen.log(later, Some(Lsn(100)), None);
         (seen.answered, seen.written) = (later, later);
         assert_eq!(seen.silent_for(later), Duration::ZERO);
     }

@@ -293,14 +293,13 @@ impl Sql {
         self.batch_alone("end the clients' sessions", text, SMALL).await
     }
 
-    /// Over a new connection, which the postmaster has to make a backend for: end of what was inserted into the log, and of
-    /// what of it is on disk. Both `None` in recovery.
+    /// Over a new connection, which the postmaster has to make a backend for: end of what of the log is on disk, and, if a
+    /// session waits for more to get there, the end of what was inserted. Both `None` in recovery.
     ///
     /// # Errors
     /// Postgres refused.
     pub async fn positions(&self) -> Result<(Option<Lsn>, Option<Lsn>), SqlError> {
-        const TEXT: &str = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END, \
-                            CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()::text END";
+        const TEXT: &str = include_str!("sql/positions.sql");
         let action = "ask for the positions in the log";
         let row =
             within(action, CONNECT, async { connect(&self.config, None).await?.query_one(TEXT, &[]).await })

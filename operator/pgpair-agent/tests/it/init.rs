@@ -78,6 +78,8 @@ fn an_orphaned_backend_keeps_the_lock_until_the_tree_is_killed() {
             client.query_opt(query, &[]).await.ok()?
         })
         .await;
+        let (flushed, waited_for) = w.a.sql.positions().await.unwrap();
+        assert!(flushed.is_some() && waited_for.is_none(), "nobody waits for the disk: {waited_for:?}");
         kill_process(postmaster.pid(), Signal::KILL).unwrap();
         postmaster.exited().await;
         let tree = Tree::of_agent();

@@ -347,10 +347,10 @@ fn space_is_told_before_it_ends_and_does_not_flap() {
     assert_eq!(reason, "SpaceLow", "below a tenth of 10 GiB");
     assert_eq!(health(&low, &with_space(1100, None)).0, "SpaceLow", "not enough yet");
     assert_eq!(health(&low, &with_space(1500, None)).0, "SpaceLeft");
-    let (reason, filling) = health(&fresh, &with_space(6000, Some(3 * 3600)));
+    let (reason, filling) = health(&fresh, &with_space(6000, Some(30 * 60)));
     assert_eq!(reason, "FillingUp");
-    assert_eq!(health(&filling, &with_space(6000, Some(5 * 3600))).0, "FillingUp");
-    assert_eq!(health(&fresh, &with_space(6000, Some(5 * 3600))).0, "SpaceLeft");
+    assert_eq!(health(&filling, &with_space(6000, Some(60 * 60))).0, "FillingUp");
+    assert_eq!(health(&fresh, &with_space(6000, Some(60 * 60))).0, "SpaceLeft");
     assert_eq!(of_change(&fresh, &low).iter().filter(|t| t.shown == "SpaceLow").count(), 1);
 }
 

@@ -17,9 +17,9 @@ const LOW: u64 = 10;
 /// until it has one part in so many again: a volume at the edge does not flap.
 const ENOUGH: u64 = 7;
 /// Full in less than this is soon,
-const SOON: Duration = Duration::from_secs(4 * 3600);
+const SOON: Duration = Duration::from_secs(45 * 60);
 /// until it is as far away as this again.
-const FAR: Duration = Duration::from_secs(8 * 3600);
+const FAR: Duration = Duration::from_secs(90 * 60);
 
 pub(super) fn storage_healthy(name: &PairName, observed: &Observed, old: &[Condition]) -> Draft {
     let type_ = ConditionType::StorageHealthy;
