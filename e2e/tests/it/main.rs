@@ -48,7 +48,7 @@ const TESTS: [(&str, Run); 18] = tests![
     data::lag_and_archive_are_told_in_the_status,
     idle::an_idle_pair_causes_no_writes,
     lag::replay_lag_is_told_and_goes_back,
-    lag::receive_lag_is_told_while_the_standby_is_cut_off,
+    lag::receive_lag_is_told_while_the_standby_is_stopped,
     failover::postmaster_kill_loses_nothing,
     failover::container_kill_loses_nothing,
     failover::a_switchover_hands_over,
