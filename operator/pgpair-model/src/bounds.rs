@@ -71,31 +71,35 @@ pub struct Bounds {
     pub slow_node: bool,
 }
 
-impl Default for Bounds {
+impl Bounds {
     /// A pair without any fault but those that have no bound.
+    pub const CALM: Bounds = Bounds {
+        start: Start::Paired,
+        durability: Durability::Sync,
+        grain: 2,
+        terms: 2,
+        crashes: 0,
+        postgres_crashes: 0,
+        commits: 0,
+        proofs: 0,
+        wipes: 0,
+        unknown: 0,
+        late: 0,
+        leaves: 0,
+        switchovers: 0,
+        stale_reads: false,
+        stalls: false,
+        refusals: false,
+        without: None,
+        progress_of: 0,
+        fine: false,
+        slow_node: false,
+    };
+}
+
+impl Default for Bounds {
     fn default() -> Self {
-        Bounds {
-            start: Start::Paired,
-            durability: Durability::Sync,
-            grain: 2,
-            terms: 2,
-            crashes: 0,
-            postgres_crashes: 0,
-            commits: 0,
-            proofs: 0,
-            wipes: 0,
-            unknown: 0,
-            late: 0,
-            leaves: 0,
-            switchovers: 0,
-            stale_reads: false,
-            stalls: false,
-            refusals: false,
-            without: None,
-            progress_of: 0,
-            fine: false,
-            slow_node: false,
-        }
+        Bounds::CALM
     }
 }
 

@@ -53,22 +53,10 @@ pub fn rest(world: &mut World, bounds: &Bounds) {
     }
 }
 
-fn calm_bounds(bounds: &Bounds) -> Bounds {
-    Bounds {
-        crashes: 0,
-        postgres_crashes: 0,
-        commits: 0,
-        proofs: 0,
-        wipes: 0,
-        unknown: 0,
-        late: 0,
-        leaves: 0,
-        switchovers: 0,
-        stalls: false,
-        slow_node: false,
-        stale_reads: false,
-        ..*bounds
-    }
+/// What is asked for, without a fault.
+fn calm_bounds(asked: &Bounds) -> Bounds {
+    let Bounds { start, durability, grain, terms, refusals, without, progress_of, fine, .. } = *asked;
+    Bounds { start, durability, grain, terms, refusals, without, progress_of, fine, ..Bounds::CALM }
 }
 
 /// Runs without faults until `goal`.

@@ -7,7 +7,7 @@ use pgpair_core::ids::InstanceId::{A, B};
 use crate::action::Action;
 use crate::bounds::{Bounds, Part, Start};
 use crate::pair::Pair;
-use crate::runs::{CALM, Found, Run};
+use crate::runs::{Found, Run};
 use crate::world::Kind;
 
 /// Something taken away.
@@ -27,7 +27,7 @@ const fn breaks(breaks: &'static str, clauses: &'static [Clause], bounds: Bounds
     Mutation { breaks, clauses, bounds, before: &[] }
 }
 
-const PAIRED: Bounds = Bounds { progress_of: 0, ..CALM };
+const PAIRED: Bounds = Bounds::CALM;
 const ALONE: Bounds = Bounds { start: Start::Alone, ..PAIRED };
 const WITH_COMMIT: Bounds = Bounds { commits: 1, ..PAIRED };
 const ALONE_WITH_COMMIT: Bounds = Bounds { commits: 1, ..ALONE };

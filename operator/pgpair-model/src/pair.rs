@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pgpair_core::authority::{Authority, Directory, Durable, SyncState};
+use pgpair_core::authority::{Authority, Directory, Durable};
 use pgpair_core::ids::{InstanceId, SystemIdentifier, Term, VolumeId};
 use pgpair_core::record::{Holder, Mode, Record, Version};
-use pgpair_core::report::PostgresState;
 use stateright::{Model, Property};
 
 use crate::action::Action;
@@ -87,14 +86,7 @@ fn born(bounds: &Bounds) -> World {
             server: Server {
                 directory: if primary { Directory::Primary } else { Directory::Standby },
                 volume: Some(volume(i)),
-                state: PostgresState::Down,
-                log: Vec::new(),
-                timeline: 1,
-                history: Vec::new(),
-                waits: false,
-                proof: SyncState::Unknown,
-                switching: None,
-                open: false,
+                ..Server::empty()
             },
             sent: Vec::new(),
             writes: Vec::new(),

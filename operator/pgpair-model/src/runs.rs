@@ -87,29 +87,8 @@ pub fn story(path: Path<World, Action>) -> String {
     lines.join("\n")
 }
 
-/// No fault but those that have no bound.
-pub const CALM: Bounds = Bounds {
-    start: Start::Paired,
-    durability: Durability::Sync,
-    grain: 2,
-    terms: 2,
-    crashes: 0,
-    postgres_crashes: 0,
-    commits: 0,
-    proofs: 0,
-    wipes: 0,
-    unknown: 0,
-    late: 0,
-    leaves: 0,
-    switchovers: 0,
-    stale_reads: false,
-    stalls: false,
-    refusals: false,
-    without: None,
-    progress_of: 1_000,
-    fine: false,
-    slow_node: false,
-};
+/// As [`Bounds::CALM`], with a sample of states from which the pair must find together again.
+pub const CALM: Bounds = Bounds { progress_of: 1_000, ..Bounds::CALM };
 
 const ALONE: Bounds = Bounds { start: Start::Alone, ..CALM };
 
