@@ -11,6 +11,7 @@ use pgpair_core::ids::InstanceId;
 use pgpair_e2e::bench::environment::{self, Environment};
 use pgpair_e2e::bench::footprint::{self, Memory};
 use pgpair_e2e::bench::gaps::{Gaps, Row, Table, write_json};
+use pgpair_e2e::harness::archive::settle;
 use pgpair_e2e::harness::audit::{AuditLog, Write};
 use pgpair_e2e::harness::cluster::{Cluster, TempNamespace};
 use pgpair_e2e::harness::failover::{Failover, Judgement};
@@ -301,7 +302,8 @@ fn short(judgement: &Judgement) -> String {
 /// Counts what is written for a pair that nobody uses.
 async fn idle(pair: &Pair, minutes: u64) -> anyhow::Result<Option<Idle>> {
     let Some(audit) = AuditLog::of(&pair.cluster) else { return Ok(None) };
-    pair.await_paired(1, WHOLE).await?;
+    let status = pair.await_paired(1, WHOLE).await?;
+    settle(pair, pair.primary_of(&status)?).await?;
     println!("\nan idle pair for {minutes} minutes");
     let of_pair = |writes: &[Write]| writes.iter().filter(|w| w.is_for(&pair.names)).count();
     let begin = audit.await_quiet(&pair.names, QUIET, Duration::from_secs(300)).await?;

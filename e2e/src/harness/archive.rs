@@ -16,8 +16,8 @@ pub type Listing = BTreeMap<String, String>;
 /// What two archives hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
-    /// Segments of the history in use, of each archive, from its first one on.
-    pub segments: [usize; 2],
+    /// Segments of the history in use, from the first one that either has.
+    pub wanted: usize,
     /// Files that both hold.
     pub common: usize,
     /// Segments of the history in use that are not there, per archive.
@@ -36,34 +36,31 @@ impl Comparison {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b] = self.segments;
         write!(
             f,
-            "{a} and {b} segments, {} files in both; missing in a {:?}, in b {:?}; different {:?}",
-            self.common, self.missing[0], self.missing[1], self.different
+            "{} segments, {} files in both; missing in a {:?}, in b {:?}; different {:?}",
+            self.wanted, self.common, self.missing[0], self.missing[1], self.different
         )
     }
 }
 
-/// Holds the archives of `a` and `b` against `history` up to and with segment number `last`. Each archive counts from
-/// its own first segment: an instance that was seeded later has none from before.
+/// Holds the archives of `a` and `b` against `history` up to and with segment number `last`, from the first segment that
+/// either of them has: what one was seeded too late for, it gets from the other.
 #[must_use]
 pub fn compare(a: &Listing, b: &Listing, history: &TimelineHistory, last: u64) -> Comparison {
-    let of = |listing: &Listing| {
+    let numbers = |listing: &Listing| segments(listing).iter().map(|s| s.number).min();
+    let first = [numbers(a), numbers(b)].into_iter().flatten().min().unwrap_or(last + 1);
+    let wanted = expected(history, first, last);
+    let of = |listing: &Listing| -> Vec<String> {
         let held = segments(listing);
-        let first = held.iter().map(|s| s.number).min().unwrap_or(last + 1);
-        let wanted = expected(history, first, last);
-        let missing: Vec<String> =
-            wanted.iter().filter(|s| !held.contains(s)).map(ToString::to_string).collect();
-        (wanted.len(), missing)
+        wanted.iter().filter(|s| !held.contains(s)).map(ToString::to_string).collect()
     };
-    let ((in_a, missing_a), (in_b, missing_b)) = (of(a), of(b));
     let common: Vec<(&String, bool)> =
         a.iter().filter_map(|(name, sum)| Some((name, b.get(name)? == sum))).collect();
     Comparison {
-        segments: [in_a, in_b],
+        wanted: wanted.len(),
         common: common.len(),
-        missing: [missing_a, missing_b],
+        missing: [of(a), of(b)],
         different: common.iter().filter(|(_, same)| !same).map(|(name, _)| (*name).clone()).collect(),
     }
 }
@@ -102,6 +99,21 @@ pub async fn close_segment(pair: &Pair, primary: InstanceId) -> anyhow::Result<(
     let history =
         TimelineHistory::parse(segment.timeline, &text).with_context(|| format!("reading {file}"))?;
     Ok((segment, history))
+}
+
+/// Has everything done that postgres would do by itself in the next minutes, and that writes log: statistics of the
+/// catalogs that a bring-up has changed (autovacuum), hint bits of pages that are read again (with checksums each is a
+/// page of log), a checkpoint, and the end of the segment in which all that is.
+///
+/// # Errors
+/// What vacuumdb or psql said.
+pub async fn settle(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
+    // Twice: the statistics are rows themselves, and what they replace is dead only afterwards.
+    let vacuum = "vacuumdb -h /pgpair/run/pg -U postgres --all --freeze --analyze --quiet";
+    pair.shell(primary, &format!("{vacuum} && {vacuum}")).await?;
+    pair.psql(primary, "CHECKPOINT").await?;
+    close_segment(pair, primary).await?;
+    Ok(())
 }
 
 /// The finished files in the archive of `instance`.
@@ -144,25 +156,27 @@ mod tests {
     #[test]
     fn a_history_is_complete_when_each_segment_is_there_on_the_timeline_that_ended_it() {
         let all = listing(&[(1, 1), (1, 2), (2, 3), (2, 4), (3, 5), (3, 6)]);
+        let c = compare(&all, &all, &history(), 6);
+        assert!(c.holds(), "{c}");
+        assert_eq!((c.wanted, c.common), (6, 6));
         let seeded_later = listing(&[(2, 4), (3, 5), (3, 6)]);
         let c = compare(&all, &seeded_later, &history(), 6);
-        assert!(c.holds(), "{c}");
-        assert_eq!((c.segments, c.common), ([6, 3], 3));
+        assert_eq!((c.missing[0].len(), c.missing[1].len(), c.common), (0, 3, 3));
     }
 
     #[test]
     fn a_gap_is_named() {
         let gap = listing(&[(1, 1), (1, 2), (1, 3), (2, 4), (3, 6)]);
-        let c = compare(&gap, &listing(&[(3, 6)]), &history(), 6);
+        let c = compare(&gap, &gap, &history(), 6);
         assert_eq!(c.missing[0], ["000000020000000000000003", "000000030000000000000005"]);
-        assert!(c.missing[1].is_empty() && !c.holds());
+        assert!(c.missing[1] == c.missing[0] && !c.holds());
     }
 
     #[test]
     fn an_archive_that_stopped_early_has_a_gap_at_its_end_and_an_empty_one_is_no_proof() {
         let c = compare(&listing(&[(2, 4)]), &Listing::new(), &history(), 6);
-        assert_eq!(c.missing[0].len(), 2);
-        assert_eq!(c.segments[1], 0);
+        assert_eq!((c.missing[0].len(), c.missing[1].len()), (2, 3));
+        assert_eq!(compare(&Listing::new(), &Listing::new(), &history(), 6).wanted, 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod context;
 mod data;
 mod failover;
+mod idle;
 mod lag;
 mod outages;
 mod samples;
@@ -41,10 +42,11 @@ macro_rules! tests {
 }
 
 /// In this order: what is quick and what others stand on comes first.
-const TESTS: [(&str, Run); 17] = tests![
+const TESTS: [(&str, Run); 18] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
+    idle::an_idle_pair_causes_no_writes,
     lag::replay_lag_is_told_and_goes_back,
     lag::receive_lag_is_told_while_the_standby_is_stopped,
     failover::postmaster_kill_loses_nothing,

@@ -120,6 +120,11 @@ fn excess(used: u64, size: u64, free: u64) -> u64 {
     used.saturating_sub(size / ARCHIVE_SHARE).max((size / ROOM_SHARE).saturating_sub(free))
 }
 
+/// How many bytes may be added to archived log before something of it has to go.
+pub(crate) fn room(used: u64, size: u64, free: u64) -> u64 {
+    (size / ARCHIVE_SHARE).saturating_sub(used).min(free.saturating_sub(size / ROOM_SHARE))
+}
+
 /// A file of the archive that belongs to one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Archived {
@@ -210,6 +215,14 @@ mod tests {
         let lsn = |n: Option<u64>| n.map(|n| Lsn(n * 16 * MIB + 5));
         let needed = Needed { own: lsn(own), peer: lsn(peer), slot: lsn(slot), segment_size: 16 * MIB };
         needed.first_segment()
+    }
+
+    proptest! {
+        #[test]
+        fn what_there_is_room_for_is_not_removed_at_once(used in 0..200u64, size in 1..200u64, free in 0..200u64) {
+            let added = room(used, size, free);
+            prop_assert!(added == 0 || excess(used + added, size, free - added) == 0);
+        }
     }
 
     #[test]

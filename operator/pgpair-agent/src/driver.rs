@@ -77,7 +77,7 @@ enum Waiting {
     Heartbeat(oneshot::Sender<Answer>),
     CanTake(oneshot::Sender<CanTakeReply>),
     Resignation(oneshot::Sender<ResignReply>),
-    Order(oneshot::Sender<OrderReply>),
+    Order(Instruction, oneshot::Sender<OrderReply>),
 }
 
 /// What the loop talks to.
@@ -118,6 +118,8 @@ pub struct Driver {
     reporter: Reporter,
     refusal: Option<&'static str>,
     order: Option<OrderReport>,
+    /// Ids of orders that have come in and are not judged yet.
+    unjudged: Vec<String>,
     hung: bool,
 }
 
@@ -139,6 +141,7 @@ impl Driver {
             reporter,
             refusal: None,
             order: None,
+            unjudged: Vec::new(),
             hung: false,
         }
     }
@@ -232,8 +235,8 @@ impl Driver {
             }
             Input::ResignReply(reply) => Event::ResignReply(reply),
             Input::Ordered(order, tx) => {
-                let id = self.reply_id(Waiting::Order(tx));
-                Event::Order(id, order.term, order.kind)
+                let (term, kind) = (order.term, order.kind);
+                Event::Order(self.reply_id(Waiting::Order(order, tx)), term, kind)
             }
             Input::TriggerFile => {
                 self.obey_trigger_file();
@@ -289,13 +292,14 @@ impl Driver {
 
     /// The same order again is answered, not carried out again. What can be done before is: a checkpoint makes the stop short.
     fn take_order(&mut self, order: Instruction, tx: oneshot::Sender<OrderReply>) {
-        if let Some(known) = self.order.as_ref().filter(|o| o.id == order.id) {
-            let _ = tx.send(known.reply); // whoever asked may have gone
+        let known = self.order.as_ref().filter(|o| o.id == order.id).map(|o| o.reply);
+        let unjudged = self.unjudged.contains(&order.id).then_some(OrderReply::Accepted);
+        if let Some(reply) = known.or(unjudged) {
+            let _ = tx.send(reply); // whoever asked may have gone
             return;
         }
         tracing::warn!(id = order.id, kind = order.kind.as_str(), term = order.term.0, "order");
-        self.order =
-            Some(OrderReport { id: order.id.clone(), kind: order.kind, reply: OrderReply::Accepted });
+        self.unjudged.push(order.id.clone());
         let (inputs, sql) = (self.around.tx.clone(), self.around.sql.clone());
         let stops = matches!(order.kind, OrderKind::Switchover | OrderKind::Restart)
             && self.authority.role() == Role::Primary;
@@ -305,6 +309,16 @@ impl Driver {
             }
             Some(Input::Ordered(order, tx))
         });
+    }
+
+    /// An order that is refused because of another one does not take the place of that in the report.
+    fn order_judged(&mut self, order: Instruction, reply: OrderReply) {
+        tracing::warn!(id = order.id, kind = order.kind.as_str(), ?reply, "order");
+        self.unjudged.retain(|id| *id != order.id);
+        let under_way = self.order.as_ref().is_some_and(|o| o.reply == OrderReply::Accepted);
+        if !(under_way && matches!(reply, OrderReply::Refused(_))) {
+            self.order = Some(OrderReport { id: order.id, kind: order.kind, reply });
+        }
     }
 
     fn order_came_to(&mut self, reply: OrderReply) {
@@ -384,8 +398,8 @@ impl Driver {
                 }
             }
             Command::AnswerOrder(id, reply) => {
-                self.order_came_to(reply);
-                if let Some(Waiting::Order(tx)) = self.waiting.remove(&id) {
+                if let Some(Waiting::Order(order, tx)) = self.waiting.remove(&id) {
+                    self.order_judged(order, reply);
                     let _ = tx.send(reply);
                 }
             }

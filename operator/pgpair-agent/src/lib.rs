@@ -1,10 +1,12 @@
 //! The agent of one instance: owns its postmaster, its data directory and its archive.
 
 pub mod archive;
+pub mod backfill;
 pub mod base_backup;
 pub mod cleanup;
 pub mod clock;
 pub mod config_store;
+mod content;
 pub mod deadman;
 pub mod driver;
 pub mod endpoint;

@@ -1,13 +1,15 @@
 //! Requests to the other instance's agent, over mTLS. Each has one limit for everything: name, connection, handshake, answer.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, StatusCode};
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use pgpair_core::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
@@ -18,9 +20,11 @@ use pgpair_core::report::wire;
 use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::backfill::ArchivedFile;
 use crate::rejoin::PrimaryHistory;
 use crate::settings::Settings;
 use crate::tls::Identity;
@@ -69,7 +73,13 @@ pub enum PeerError {
     /// An answer that cannot be read.
     #[error("the peer's answer cannot be read: {0}")]
     Content(#[source] serde_json::Error),
+    /// Its answer cannot be written down.
+    #[error("what the peer sent cannot be kept: {0}")]
+    Keep(#[source] std::io::Error),
 }
+
+/// For a file to begin to come, and for each next piece of it.
+const PIECE: Duration = Duration::from_secs(3);
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -85,6 +95,8 @@ struct Inner {
     identity: Identity,
     idle: Mutex<Vec<Sender>>,
     address: Address,
+    /// Where we are, for the peer.
+    here: Option<HeaderValue>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -103,6 +115,7 @@ impl Peer {
             identity,
             idle: Mutex::default(),
             address: Address::watch(&settings.peer_host, settings.listen, settings.layout.peer_address()),
+            here: settings.pod_ip.parse::<IpAddr>().ok().and_then(|ip| ip.to_string().try_into().ok()),
         };
         Peer { inner: Arc::new(inner) }
     }
@@ -111,6 +124,11 @@ impl Peer {
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         self.inner.address.latest()
+    }
+
+    /// It said where it is.
+    pub fn meet(&self, address: IpAddr) {
+        self.inner.address.meet(address);
     }
 
     /// Its address may have changed: it is looked up again soon.
@@ -176,6 +194,39 @@ impl Peer {
         self.send(Method::GET, wire::NEEDS, Bytes::new(), limit).await
     }
 
+    /// The files of its archive.
+    ///
+    /// # Errors
+    /// No usable answer within `limit`.
+    pub async fn archive(&self, limit: Duration) -> Result<Vec<ArchivedFile>, PeerError> {
+        self.send(Method::GET, wire::WAL, Bytes::new(), limit).await
+    }
+
+    /// Writes a file of its archive to `to`, synced. A slow link may take its time, a dead one may not.
+    ///
+    /// # Errors
+    /// What is at `to` then is to be thrown away.
+    pub async fn fetch_wal(&self, name: &str, to: &Path) -> Result<(), PeerError> {
+        let begun = async {
+            let mut sender = self.connect().await?;
+            let path = format!("{}/{name}", wire::WAL);
+            request(&mut sender, &self.inner, &Method::GET, &path, Bytes::new()).await
+        };
+        let response = tokio::time::timeout(PIECE, begun).await.unwrap_or(Err(PeerError::Late(PIECE)))?;
+        if response.status() != StatusCode::OK {
+            return Err(PeerError::Status(response.status()));
+        }
+        let mut body = response.into_body();
+        let mut file = tokio::fs::File::create(to).await.map_err(PeerError::Keep)?;
+        loop {
+            let piece = tokio::time::timeout(PIECE, body.frame()).await;
+            let Some(frame) = piece.map_err(|_| PeerError::Late(PIECE))? else { break };
+            let data = frame.map_err(PeerError::Broken)?.into_data().unwrap_or_default();
+            file.write_all(&data).await.map_err(PeerError::Keep)?;
+        }
+        file.sync_all().await.map_err(PeerError::Keep)
+    }
+
     async fn post<T: DeserializeOwned>(
         &self,
         path: &'static str,
@@ -196,13 +247,13 @@ impl Peer {
         let attempt = async {
             let (sender, bytes) = match self.reusable() {
                 // A kept connection may have been closed by the other side meanwhile; then a new one is made.
-                Some(kept) => match exchange(kept, &self.inner.host, &method, path, body.clone()).await {
+                Some(kept) => match exchange(kept, &self.inner, &method, path, body.clone()).await {
                     Err(PeerError::Broken(_)) => {
-                        exchange(self.connect().await?, &self.inner.host, &method, path, body).await?
+                        exchange(self.connect().await?, &self.inner, &method, path, body).await?
                     }
                     other => other?,
                 },
-                None => exchange(self.connect().await?, &self.inner.host, &method, path, body).await?,
+                None => exchange(self.connect().await?, &self.inner, &method, path, body).await?,
             };
             self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
             serde_json::from_slice(&bytes).map_err(PeerError::Content)
@@ -217,9 +268,9 @@ impl Peer {
 
     async fn connect(&self) -> Result<Sender, PeerError> {
         let unknown = || std::io::Error::new(std::io::ErrorKind::NotFound, "its name has no address yet");
-        let address = self.inner.address.get().await.ok_or_else(|| PeerError::Connect(unknown()))?;
         // Looked up anew unless this connection is made: a pod's address changes.
         let mut doubt = Doubt(Some(&self.inner.address));
+        let address = self.inner.address.get().await.ok_or_else(|| PeerError::Connect(unknown()))?;
         let stream = TcpStream::connect(SocketAddr::new(address, self.inner.port)).await;
         let stream = stream.map_err(PeerError::Connect)?;
         stream.set_nodelay(true).map_err(PeerError::Connect)?;
@@ -248,20 +299,32 @@ impl Drop for Doubt<'_> {
 
 async fn exchange(
     mut sender: Sender,
-    host: &str,
+    to: &Inner,
     method: &Method,
     path: &str,
     body: Bytes,
 ) -> Result<(Sender, Bytes), PeerError> {
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(hyper::header::HOST, host)
-        .header(hyper::header::CONTENT_TYPE, "application/json")
-        .body(Full::new(body))
-        .map_err(|e| PeerError::Connect(std::io::Error::other(e)))?;
-    let response = sender.send_request(request).await.map_err(PeerError::Broken)?;
+    let response = request(&mut sender, to, method, path, body).await?;
     let status = response.status();
     let bytes = response.into_body().collect().await.map_err(PeerError::Broken)?.to_bytes();
     if status == StatusCode::OK { Ok((sender, bytes)) } else { Err(PeerError::Status(status)) }
+}
+
+async fn request(
+    sender: &mut Sender,
+    to: &Inner,
+    method: &Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Response<Incoming>, PeerError> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(hyper::header::HOST, &to.host)
+        .header(hyper::header::CONTENT_TYPE, "application/json");
+    if let Some(here) = &to.here {
+        request = request.header(wire::HERE, here);
+    }
+    let request = request.body(Full::new(body)).map_err(|e| PeerError::Connect(std::io::Error::other(e)))?;
+    sender.send_request(request).await.map_err(PeerError::Broken)
 }

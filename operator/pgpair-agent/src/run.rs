@@ -103,6 +103,7 @@ async fn agent() -> Result<(), Failure> {
         serve_pg_wal,
         settings: settings.clone(),
         sql: Sql::new(&settings),
+        peer: peer.clone(),
     };
     let servers = tokio::spawn(serve(shared, identity.clone()));
     let worker = Worker::new(Parts {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use pgpair_core::authority::messages::{
@@ -26,8 +27,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::io::ReaderStream;
 
 use crate::archive;
+use crate::backfill::{self, ArchivedFile};
 use crate::config_store::{ConfigError, Intake};
-use crate::peer::{PrimaryTimeline, WalNeeds};
+use crate::peer::{Peer, PrimaryTimeline, WalNeeds};
 use crate::settings::Settings;
 use crate::sql::Sql;
 use crate::tls::{self, Identity};
@@ -76,6 +78,8 @@ pub struct Shared {
     pub sql: Sql,
     /// For a new configuration.
     pub intake: Intake,
+    /// The other agent.
+    pub peer: Peer,
 }
 
 /// Serves the peer and the operator until the process ends.
@@ -95,7 +99,9 @@ pub async fn serve_peer(shared: Shared, identity: Identity) -> std::io::Result<(
         .route(wire::CONFIG, put(configure))
         .route(wire::TIMELINE, get(timeline))
         .route(wire::NEEDS, get(needs))
+        .route(wire::WAL, get(archived))
         .route(&format!("{}/{{file}}", wire::WAL), get(wal))
+        .layer(from_fn_with_state(shared.peer.clone(), meet))
         .with_state(shared);
     axum::serve(listener, app).await
 }
@@ -112,6 +118,15 @@ pub async fn serve_probes(shared: Shared) -> std::io::Result<()> {
         .route("/v1/report", get(report))
         .with_state(shared);
     axum::serve(TcpListener::bind(address).await?, app).await
+}
+
+/// Only the peer's agent says where it is.
+async fn meet(State(peer): State<Peer>, request: Request, next: Next) -> Response {
+    let here = request.headers().get(wire::HERE).and_then(|h| h.to_str().ok()?.parse().ok());
+    if let Some(here) = here {
+        peer.meet(here);
+    }
+    next.run(request).await
 }
 
 async fn report(State(s): State<Shared>) -> Json<InstanceReport> {
@@ -223,6 +238,12 @@ async fn timeline(
 async fn needs(State(s): State<Shared>) -> Result<Json<WalNeeds>, StatusCode> {
     let facts = s.sql.observe().await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     facts.redo.map(|redo| Json(WalNeeds { redo })).ok_or(StatusCode::SERVICE_UNAVAILABLE)
+}
+
+async fn archived(State(s): State<Shared>) -> Result<Json<Vec<ArchivedFile>>, StatusCode> {
+    let system = s.report.borrow().system_identifier.ok_or(StatusCode::NOT_FOUND)?;
+    let listed = tokio::task::spawn_blocking(move || backfill::list(&s.settings.layout, system)).await;
+    listed.ok().and_then(Result::ok).map(Json).ok_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 async fn wal(State(s): State<Shared>, Path(file): Path<String>) -> Result<impl IntoResponse, StatusCode> {

@@ -283,16 +283,6 @@ impl Sql {
         told.map_err(|source| SqlError::Postgres { action, source })
     }
 
-    /// Ends every session of a client: not ours, not the standby's.
-    ///
-    /// # Errors
-    /// Postgres refused.
-    pub async fn terminate_clients(&self) -> Result<(), SqlError> {
-        let text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                    WHERE backend_type = 'client backend' AND usename <> 'postgres'";
-        self.batch_alone("end the clients' sessions", text, SMALL).await
-    }
-
     /// Over a new connection, which the postmaster has to make a backend for: end of what of the log is on disk, and, if a
     /// session waits for more to get there, the end of what was inserted. Both `None` in recovery.
     ///

@@ -255,6 +255,8 @@ pub mod wire {
     pub const PEER_PORT: u16 = 8443;
     /// Plain HTTP: probes and metrics, nothing secret.
     pub const PROBE_PORT: u16 = 8080;
+    /// Header of an agent's requests to its peer: the address of its pod.
+    pub const HERE: &str = "x-pgpair-here";
     /// `GET`: [`super::InstanceReport`] as JSON.
     pub const REPORT: &str = "/v1/report";
     /// `POST` heartbeat -> answer.
@@ -265,7 +267,7 @@ pub mod wire {
     pub const RESIGN: &str = "/v1/resign";
     /// `POST` evidence of death.
     pub const EVIDENCE: &str = "/v1/evidence";
-    /// `GET /v1/wal/FILE`: a file of the archive, or, after a resignation, of `pg_wal`.
+    /// `GET`: names and sizes of the archive's files. `GET /v1/wal/FILE`: one of them, or, after a resignation, of `pg_wal`.
     pub const WAL: &str = "/v1/wal";
     /// `POST` [`crate::order::Order`] -> [`crate::order::OrderReply`].
     pub const ORDER: &str = "/v1/order";

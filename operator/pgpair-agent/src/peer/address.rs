@@ -1,9 +1,12 @@
 //! The peer's address, known before it is needed: a name server that went with the peer's node must not cost seconds.
+//!
+//! A name server tells of a new pod late: that there is no such name, or the old pod's address, is kept for up to half a minute
+//! in common set-ups. So the peer's requests say where it is, and that counts for more than the name, until it turns out wrong.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -15,6 +18,8 @@ const CALM: Duration = Duration::from_secs(30);
 const EAGER: Duration = Duration::from_secs(1);
 /// How long the first answer is waited for.
 const FIRST: Duration = Duration::from_millis(400);
+/// For so long the peer's own word counts for more than its name: longer than name servers keep an answer.
+const MET: Duration = Duration::from_secs(60);
 
 /// The latest address of a name. Clones share it; the look-ups end with the last of them.
 #[derive(Debug, Clone)]
@@ -27,9 +32,16 @@ struct Inner {
     host: String,
     v4: bool,
     file: PathBuf,
-    latest: Mutex<Option<IpAddr>>,
+    latest: Mutex<Latest>,
     wanted: Notify,
     known: Notify,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Latest {
+    address: Option<IpAddr>,
+    /// When the peer itself has said so.
+    met: Option<Instant>,
 }
 
 impl Address {
@@ -61,11 +73,19 @@ impl Address {
     /// The last one that was found. Never waits.
     #[must_use]
     pub fn latest(&self) -> Option<IpAddr> {
-        *self.inner.latest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.latest().address
+    }
+
+    /// The peer itself said that it is at `address`.
+    pub fn meet(&self, address: IpAddr) {
+        if address.is_ipv4() == self.inner.v4 && !address.is_unspecified() {
+            self.inner.set(Latest { address: Some(address), met: Some(Instant::now()) });
+        }
     }
 
     /// The address does not lead to the peer: it is looked up again soon.
     pub fn doubt(&self) {
+        self.inner.latest.lock().unwrap_or_else(PoisonError::into_inner).met = None;
         self.inner.wanted.notify_one();
     }
 
@@ -91,23 +111,27 @@ impl Inner {
         let Ok(found) = found else { return };
         let found: Vec<IpAddr> = found.map(|a: SocketAddr| a.ip()).collect();
         let usable = found.iter().find(|a| a.is_ipv4() == self.v4).or(found.first()).copied();
-        let changed = {
-            let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-            // Of several that are right, the one in use stays.
-            let stays = latest.is_some_and(|l| found.contains(&l));
-            let next = if stays { *latest } else { usable.or(*latest) };
-            std::mem::replace(&mut *latest, next) != next
-        };
-        self.known.notify_waiters();
-        if let (true, Some(address)) = (changed, self.latest_now()) {
-            tracing::info!(host = self.host, %address, "the peer's address");
-            // Without it wal-restore looks the name up itself.
-            let _ = fsx::write(&self.file, address.to_string().as_bytes(), 0o600);
+        let latest = self.latest();
+        let met = latest.met.is_some_and(|at| at.elapsed() < MET);
+        // Of several that are right, the one in use stays.
+        if !met && !latest.address.is_some_and(|l| found.contains(&l)) && usable.is_some() {
+            self.set(Latest { address: usable, met: None });
         }
     }
 
-    fn latest_now(&self) -> Option<IpAddr> {
+    fn latest(&self) -> Latest {
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, latest: Latest) {
+        let before =
+            std::mem::replace(&mut *self.latest.lock().unwrap_or_else(PoisonError::into_inner), latest);
+        self.known.notify_waiters();
+        if let Some(address) = latest.address.filter(|_| before.address != latest.address) {
+            tracing::info!(host = self.host, %address, met = latest.met.is_some(), "the peer's address");
+            // Without it wal-restore looks the name up itself.
+            let _ = fsx::write(&self.file, address.to_string().as_bytes(), 0o600);
+        }
     }
 }
 
@@ -134,5 +158,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let address = Address::watch("no.such.host.invalid", IpAddr::from([0; 4]), dir.path().join("p"));
         assert_eq!((address.latest(), address.get().await), (None, None));
+    }
+
+    #[tokio::test]
+    async fn the_peers_own_word_counts_until_it_is_doubted() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::watch("localhost", IpAddr::from([0; 4]), dir.path().join("p"));
+        let (named, met) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 9]));
+        assert_eq!(address.get().await, Some(named));
+        address.meet("::1".parse().unwrap());
+        assert_eq!(address.latest(), Some(named));
+        address.meet(met);
+        address.inner.look_up().await;
+        assert_eq!(address.latest(), Some(met));
+        assert_eq!(std::fs::read_to_string(dir.path().join("p")).unwrap(), "127.0.0.9");
+        address.doubt();
+        address.inner.look_up().await;
+        assert_eq!(address.latest(), Some(named));
     }
 }

@@ -196,7 +196,7 @@ pub fn install_tls(layout: &Layout) -> Result<bool, FileError> {
     Ok(true)
 }
 
-/// Lets clients in, or lets no new ones in ([`crate::sql::Sql::terminate_clients`] ends those that are there).
+/// Lets clients in, or lets no new ones in.
 ///
 /// # Errors
 /// The file cannot be written or postgres is gone.

@@ -11,7 +11,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Kind, Order, STALE, Server, Worker};
+use crate::backfill::{self, FillError};
 use crate::cleanup::{self, Needed};
+use crate::layout::Layout;
+use crate::peer::{Peer, PeerError};
 use crate::postmaster::{self, StartAs};
 use crate::settings::Settings;
 use crate::space::Forecast;
@@ -23,6 +26,10 @@ const PENDING: Duration = Duration::from_secs(10);
 const SPACE: Duration = Duration::from_secs(10);
 /// How often the archive is cleaned.
 const CLEAN: Duration = Duration::from_secs(60);
+/// How often the archive is held against the peer's.
+const FILL: Duration = Duration::from_secs(60);
+/// How often while something is missing.
+const FILL_ON: Duration = Duration::from_secs(10);
 /// How often a lost slot is made anew.
 const SLOT: Duration = Duration::from_secs(5);
 /// A question to the peer's agent.
@@ -46,6 +53,7 @@ pub(super) struct Upkeep {
     /// Where the peer's next recovery begins, as it told last: that only moves forward.
     peer_redo: Option<Lsn>,
     cleaning: Option<JoinHandle<Option<Lsn>>>,
+    filling: Option<JoinHandle<Rest>>,
     next: Next,
 }
 
@@ -54,6 +62,7 @@ struct Next {
     pending: Instant,
     space: Instant,
     clean: Instant,
+    fill: Instant,
     slot: Instant,
 }
 
@@ -74,7 +83,8 @@ impl Upkeep {
             measuring: None,
             peer_redo: None,
             cleaning: None,
-            next: Next { pending: now, space: now, clean: now + CLEAN, slot: now },
+            filling: None,
+            next: Next { pending: now, space: now, clean: now + CLEAN, fill: now + FILL_ON, slot: now },
         }
     }
 
@@ -120,6 +130,7 @@ impl Worker {
                 self.watch_pending().await;
                 self.keep_slot().await;
                 self.clean().await;
+                self.fill().await;
             }
             Server::Up { .. } => {}
         }
@@ -243,5 +254,45 @@ impl Worker {
             let _ = tokio::task::spawn_blocking(move || cleanup::round(&layout, needed)).await;
             told
         }));
+    }
+    /// Starts a round of [`backfill`] in the background; the next one follows soon when this one left something.
+    async fn fill(&mut self) {
+        let upkeep = &mut self.upkeep;
+        if let Some(done) = upkeep.filling.take_if(|f| f.is_finished())
+            && matches!(done.await, Ok(Rest::Nothing))
+        {
+            upkeep.next.fill = Instant::now() + FILL;
+        }
+        let Some(seen) = &self.seen else { return };
+        if upkeep.filling.is_some() || !due(&mut upkeep.next.fill, FILL_ON) {
+            return;
+        }
+        let end = seen.flush_lsn.max(seen.receive_lsn).max(seen.replay_lsn);
+        let (Some(timeline), Some(end)) = (seen.timeline, end) else { return };
+        let own = backfill::Own { timeline, end, segment_size: seen.segment_size };
+        let (layout, peer) = (self.settings.layout.clone(), self.peer.clone());
+        upkeep.filling = Some(tokio::spawn(async move { fill(&layout, &peer, own).await }));
+    }
+}
+
+/// What a round of [`backfill`] left to do.
+enum Rest {
+    Nothing,
+    Something,
+}
+
+async fn fill(layout: &Layout, peer: &Peer, own: backfill::Own) -> Rest {
+    match backfill::round(layout, peer, own).await {
+        Ok(backfill::Filled { left: 0, .. }) => Rest::Nothing,
+        Ok(backfill::Filled { left, .. }) => {
+            tracing::info!(left, "archive: more is to be fetched from the peer");
+            Rest::Something
+        }
+        // A peer that is away has nothing to give.
+        Err(FillError::Peer(PeerError::Late(_) | PeerError::Connect(_))) => Rest::Something,
+        Err(e) => {
+            tracing::warn!(error = %e, "archive: what is missing cannot be fetched; trying again");
+            Rest::Something
+        }
     }
 }

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use pgpair_core::config::PairConfig;
 use pgpair_core::ids::{InstanceId, Term};
+use pgpair_core::order::{Order, OrderKind, OrderReply};
 use pgpair_core::record::Mode;
-use pgpair_core::report::FailoverCause;
+use pgpair_core::report::{FailoverCause, wire};
 use rustix::process::Signal;
 
 use crate::pair::{LIMIT, Pair, eventually};
@@ -145,4 +146,52 @@ async fn a_primary_that_is_told_to_stop_hands_over_first() {
     eventually("the agent of a has ended", LIMIT, async || pair.has_ended(A).then_some(())).await;
     pair.start(A);
     back_as_standby(&pair, A).await;
+}
+
+async fn order(pair: &Pair, to: InstanceId, id: &str, kind: OrderKind) -> OrderReply {
+    let term = pair.api.record().term;
+    let order = serde_json::to_string(&Order { id: id.to_owned(), term, kind }).unwrap();
+    let (status, body) = pair.ask(to, "POST", wire::ORDER, &order).await.unwrap();
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switchover_is_carried_out_once_and_a_second_order_meanwhile_is_refused() {
+    let pair = Pair::up().await;
+    table(&pair, A).await;
+    assert_eq!(order(&pair, A, "first", OrderKind::Switchover).await, OrderReply::Accepted);
+    let second = order(&pair, A, "second", OrderKind::Restart).await;
+    assert!(matches!(second, OrderReply::Refused(_)), "{second:?}");
+    taken_over(&pair, B, "1000").await;
+    back_as_standby(&pair, A).await;
+    let told = pair.report(A).await.and_then(|r| r.order).unwrap();
+    assert_eq!((told.id.as_str(), told.reply), ("first", OrderReply::Done));
+    assert_eq!(order(&pair, A, "first", OrderKind::Switchover).await, OrderReply::Done);
+    assert_eq!(pair.api.record().primary.instance, B);
+}
+
+/// What was archived while an instance was away, or on a volume that is gone, its postgres never archives again.
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_of_an_archive_are_filled_from_the_peers() {
+    let pair = Pair::up().await;
+    pair.sql(A, "CREATE TABLE t AS SELECT 1 AS n").await.unwrap();
+    let closed = "SELECT pg_walfile_name(pg_switch_wal())";
+    let one = pair.sql(A, closed).await.unwrap();
+    pair.sql(A, "INSERT INTO t VALUES (2)").await.unwrap();
+    let other = pair.sql(A, closed).await.unwrap();
+    pair.sql(A, "INSERT INTO t VALUES (3)").await.unwrap();
+    pair.sql(A, closed).await.unwrap();
+    let lost = [(B, one), (A, other)].map(|(who, name)| (pair.archive(who).join(&name), name));
+    for (path, name) in &lost {
+        for i in InstanceId::ALL {
+            let there = pair.archive(i).join(name);
+            eventually("the segment is archived", LIMIT, async || there.exists().then_some(())).await;
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+    for ((path, name), peer) in lost.iter().zip([A, B]) {
+        eventually("it is there again", 2 * LIMIT, async || path.exists().then_some(())).await;
+        assert!(std::fs::read(path).unwrap() == std::fs::read(pair.archive(peer).join(name)).unwrap());
+    }
 }

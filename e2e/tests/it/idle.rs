@@ -1,0 +1,75 @@
+//! A pair at which nothing happens costs the API server nothing.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
+use pgpair_api::status::PgReplicaPairStatus;
+use pgpair_e2e::harness::archive::settle;
+use pgpair_e2e::harness::audit::{AuditLog, Write};
+use pgpair_e2e::harness::pair::Pair;
+use serde_json::{Map, Value};
+use tokio::time::sleep;
+
+use crate::Outcome;
+use crate::context::Context;
+
+/// Without a write for so long, what happened before has been told.
+const QUIET: Duration = Duration::from_secs(20);
+/// For that to come.
+const CALM_DOWN: Duration = Duration::from_secs(120);
+/// Counted for so long: several periods of everything that the operator does by the clock.
+const COUNT: Duration = Duration::from_secs(60);
+
+/// Neither the operator nor the agents write anything while the pair is healthy and nobody uses it.
+pub async fn an_idle_pair_causes_no_writes(c: &mut Context) -> anyhow::Result<Outcome> {
+    let pair = c.pair().await?;
+    let Some(audit) = AuditLog::of(&pair.cluster) else {
+        return Ok(Outcome::Skipped("the API server's audit log is not to be had".into()));
+    };
+    let status = pair.await_paired(1, Duration::from_secs(120)).await?;
+    settle(&pair, pair.primary_of(&status)?).await?;
+    let begin = audit.await_quiet(&pair.names, QUIET, CALM_DOWN).await?;
+
+    let before = pair.status().await?;
+    let end = Instant::now() + COUNT;
+    while Instant::now() < end {
+        let writes = of_pair(&pair, audit.since(begin)?);
+        if !writes.is_empty() {
+            let changed = changes(&before, &pair.status().await?)?;
+            bail!("an idle pair caused {} writes: {}; status: {changed:?}", writes.len(), writes.join("; "));
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    let all = audit.since(begin)?;
+    ensure!(!all.is_empty(), "the audit log did not grow: not even the operator's own lease is in it");
+    println!("  0 writes in {} s ({} by the operator for its own lease)", COUNT.as_secs(), all.len());
+    Ok(Outcome::Passed)
+}
+
+/// The fields of a status that differ, with both values.
+fn changes(before: &PgReplicaPairStatus, after: &PgReplicaPairStatus) -> anyhow::Result<Vec<String>> {
+    fn walk(path: &str, a: &Value, b: &Value, out: &mut Vec<String>) {
+        match (a, b) {
+            (Value::Object(x), Value::Object(y)) => {
+                let keys: BTreeSet<&String> = x.keys().chain(y.keys()).collect();
+                for key in keys {
+                    let of = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                    walk(&format!("{path}.{key}"), &of(x), &of(y), out);
+                }
+            }
+            (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
+                x.iter().zip(y).enumerate().for_each(|(i, (a, b))| walk(&format!("{path}[{i}]"), a, b, out));
+            }
+            _ if a != b => out.push(format!("{path} {a} -> {b}")),
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    walk("", &serde_json::to_value(before)?, &serde_json::to_value(after)?, &mut out);
+    Ok(out)
+}
+
+fn of_pair(pair: &Pair, writes: Vec<Write>) -> Vec<String> {
+    writes.iter().filter(|w| w.is_for(&pair.names)).map(ToString::to_string).collect()
+}
