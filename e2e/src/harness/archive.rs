@@ -108,9 +108,9 @@ pub async fn close_segment(pair: &Pair, primary: InstanceId) -> anyhow::Result<(
 /// # Errors
 /// What vacuumdb or psql said.
 pub async fn settle(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
+    let vacuum = "vacuumdb -h /pgpair/run/pg -U postgres --all --freeze --quiet";
     // Twice: the statistics are rows themselves, and what they replace is dead only afterwards.
-    let vacuum = "vacuumdb -h /pgpair/run/pg -U postgres --all --freeze --analyze --quiet";
-    pair.shell(primary, &format!("{vacuum} && {vacuum}")).await?;
+    pair.shell(primary, &format!("{vacuum} --analyze && {vacuum}")).await?;
     pair.psql(primary, "CHECKPOINT").await?;
     close_segment(pair, primary).await?;
     Ok(())

@@ -59,6 +59,9 @@ pub enum Command {
         /// You made sure of it: its node is off, or its container is gone for good
         #[arg(long, required = true)]
         primary_is_dead: bool,
+        /// This instance instead of the standby: the one that the record names, when it has come up on another node
+        #[arg(short, long)]
+        instance: Option<String>,
         #[command(flatten)]
         confirm: Confirm,
         #[command(flatten)]

@@ -41,8 +41,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Status { name, output, watch: true } => status::watch(&cluster, &name, output).await,
         Command::Switchover { name, follow } => orders::switchover(&cluster, &name, follow).await,
         // Whether the primary is dead was asked by the parser; the agent looks again.
-        Command::Promote { name, primary_is_dead: _, confirm, follow } => {
-            orders::promote(&cluster, &name, confirm, follow).await
+        Command::Promote { name, primary_is_dead: _, instance, confirm, follow } => {
+            orders::promote(&cluster, &name, instance.as_deref(), confirm, follow).await
         }
         Command::Restart(one) => orders::simple(&cluster, UserOrderKind::Restart, &one).await,
         Command::Fence(one) => orders::simple(&cluster, UserOrderKind::Fence, &one).await,

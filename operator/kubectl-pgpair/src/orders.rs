@@ -60,9 +60,16 @@ pub async fn rebuild(cluster: &Cluster, one: &OneInstance, confirm: Confirm) -> 
 ///
 /// # Errors
 /// The record is unreadable, nobody confirmed it, or it did not come to `Done`.
-pub async fn promote(cluster: &Cluster, name: &str, confirm: Confirm, how: Follow) -> anyhow::Result<()> {
+pub async fn promote(
+    cluster: &Cluster,
+    name: &str,
+    instance: Option<&str>,
+    confirm: Confirm,
+    how: Follow,
+) -> anyhow::Result<()> {
+    let instance = instance.map(|text| args::instance(name, text)).transpose()?;
     let record = cluster.record(name).await?;
-    let request = order::new(UserOrderKind::Promote, None, &record, id())?;
+    let request = order::new(UserOrderKind::Promote, instance, &record, id())?;
     let pair = cluster.pair(name).await?;
     eprint!("{}", before_promotion(&pair, &record, Timestamp::now()));
     ask(name, confirm)?;
@@ -247,7 +254,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_promotion_names_the_incarnation_and_the_term_that_the_lease_shows() {
         let (cluster, server) = server("Done", None);
-        promote(&cluster, "orders", YES, HOW).await.unwrap();
+        promote(&cluster, "orders", None, YES, HOW).await.unwrap();
         drop(cluster);
         let orders = orders(server).await;
         assert_eq!(orders.len(), 1);

@@ -21,7 +21,8 @@ pub struct UserOrder {
     pub id: String,
     /// What is to be done.
     pub kind: UserOrderKind,
-    /// To whom; not for `Switchover` and `Promote`, whose instance follows from the record.
+    /// To whom; not for `Switchover`, whose instance follows from the record. `Promote` is for the standby unless it names the
+    /// record's own instance, which has come up again on another node and does not know whether its predecessor is dead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
     /// The term in which it was given: `status.term`.
@@ -156,11 +157,10 @@ impl UserOrder {
             return Err(InvalidOrder::FromTheFuture(-age));
         }
         let word = self.kind.as_str();
-        let by_record = matches!(self.kind, UserOrderKind::Switchover | UserOrderKind::Promote);
-        match (by_record, self.instance) {
-            (true, Some(_)) => return Err(InvalidOrder::InstanceGiven(word)),
-            (false, None) => return Err(InvalidOrder::InstanceMissing(word)),
-            (true, None) | (false, Some(_)) => {}
+        match (self.kind, self.instance) {
+            (UserOrderKind::Switchover, Some(_)) => return Err(InvalidOrder::InstanceGiven(word)),
+            (UserOrderKind::Switchover | UserOrderKind::Promote, None) | (_, Some(_)) => {}
+            (_, None) => return Err(InvalidOrder::InstanceMissing(word)),
         }
         let kind = match (self.kind, self.dead) {
             (UserOrderKind::Promote, Some(dead)) => OrderKind::Promote { dead },

@@ -212,8 +212,8 @@ fn route(observed: &Observed, user: &UserOrder, order: &Order) -> Result<Instanc
         return Err((Stage::TermUnknown, "the order names a term that has not begun: see status.term"));
     }
     let to = match (user.kind, user.instance) {
-        (UserOrderKind::Promote, _) => record.primary.instance.peer(),
         (_, Some(instance)) => instance,
+        (UserOrderKind::Promote, None) => record.primary.instance.peer(),
         (_, None) => record.primary.instance,
     };
     if let OrderKind::Promote { dead } = order.kind

@@ -63,6 +63,7 @@ fn a_pair_without_orders_is_left_alone() {
 #[rstest]
 #[case::switchover(r#""kind":"Switchover""#, A)]
 #[case::promote(r#""kind":"Promote","dead":"0000000000000007""#, B)]
+#[case::promote_elsewhere(r#""kind":"Promote","instance":"a","dead":"0000000000000007""#, A)]
 #[case::restart(r#""kind":"Restart","instance":"a""#, A)]
 #[case::fence(r#""kind":"Fence","instance":"b""#, B)]
 #[case::rebuild(r#""kind":"Rebuild","instance":"b""#, B)]
