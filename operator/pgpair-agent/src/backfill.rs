@@ -4,12 +4,15 @@
 //! written before postgres was there. Both archives are to hold the whole history in use, as far as there is room, so that either of
 //! them is enough for a point-in-time recovery.
 //!
-//! Only complete segments of the history in use are fetched, newest first, and none that our own postgres has or is still to
-//! get. They share the room that [`crate::cleanup`] leaves to archived log, so what was removed to make room does not come back.
+//! There is one segment that postgres forgets, too: a standby that has received a segment to its last byte, and is promoted before the
+//! first byte of the next one, never archives it.
+//!
+//! Only complete segments of the history in use are filled in, newest first: from our own `pg_wal`, else from the peer's archive. They
+//! share the room that [`crate::cleanup`] leaves to archived log, so what was removed to make room does not come back.
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pgpair_core::ids::SystemIdentifier;
@@ -22,7 +25,7 @@ use crate::fsx::{self, Context, FileError};
 use crate::layout::Layout;
 use crate::peer::{Peer, PeerError};
 use crate::pgdata::{self, PgDataError};
-use crate::{cleanup, content, space};
+use crate::{archive, cleanup, content, space};
 
 /// Files of one round: with a round every ten seconds, about 25 MB/s at most.
 const AT_ONCE: usize = 16;
@@ -52,9 +55,9 @@ pub struct Own {
 /// What became of a round.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Filled {
-    /// Files that were fetched.
-    pub fetched: usize,
-    /// Files that are still to be fetched.
+    /// Files that were filled in.
+    pub filled: usize,
+    /// Files that are still missing.
     pub left: usize,
 }
 
@@ -71,7 +74,7 @@ pub enum FillError {
     #[error(transparent)]
     Peer(#[from] PeerError),
     /// Something else than what was asked for.
-    #[error("the peer's copy of {name} is not usable: {reason}")]
+    #[error("the copy of {name} is not usable: {reason}")]
     Unusable {
         /// Of the file.
         name: String,
@@ -110,26 +113,44 @@ struct Archive {
     system: SystemIdentifier,
     history: TimelineHistory,
     files: Vec<ArchivedFile>,
+    /// Complete segments of `pg_wal` that postgres will not archive.
+    forgotten: Vec<ArchivedFile>,
+    /// Segments that wait for the archiver.
+    waiting: HashSet<String>,
     /// Bytes that may be added.
     room: u64,
 }
 
-/// Fetches what is missing, a few files at a time.
+/// Fills in what is missing, a few files at a time.
 ///
 /// # Errors
-/// What was fetched before stays; the rest is for the next round.
+/// What was filled in before stays; the rest is for the next round.
 pub async fn round(layout: &Layout, peer: &Peer, own: Own) -> Result<Filled, FillError> {
-    let theirs = peer.archive(LIST).await?;
-    let (of, layout) = (layout.clone(), layout.clone());
+    let of = layout.clone();
     let looked = tokio::task::spawn_blocking(move || look(&of, own)).await;
-    let Some(archive) = looked.map_err(|_| FillError::Ending)?? else { return Ok(Filled::default()) };
-    let mut missing = missing(&theirs, &archive, own);
-    missing.retain(|(_, name)| !postgres_has(&layout.pg_wal(), name));
-    let mut filled = Filled { fetched: 0, left: missing.len().saturating_sub(AT_ONCE) };
+    let Some(mut archive) = looked.map_err(|_| FillError::Ending)?? else { return Ok(Filled::default()) };
+    let mut filled = Filled::default();
+    for (file, name) in missing(&archive.forgotten, &archive, own) {
+        let (of, to, from) = (layout.clone(), name.clone(), layout.pg_wal().join(&name));
+        let copy = move || {
+            let tmp = under_way(&of, archive.system, &to)?;
+            archive::copy_synced(&from, &tmp)?;
+            keep(&of, archive.system, file, &to)
+        };
+        tokio::task::spawn_blocking(copy).await.map_err(|_| FillError::Ending)??;
+        tracing::info!(file = name, "archive: filled in from pg_wal");
+        archive.files.push(ArchivedFile { name, bytes: own.segment_size });
+        filled.filled += 1;
+    }
+    let missing = missing(&peer.archive(LIST).await?, &archive, own);
+    filled.left = missing.len().saturating_sub(AT_ONCE);
     for (file, name) in missing.into_iter().take(AT_ONCE) {
-        fetch(&layout, peer, archive.system, file, &name).await?;
+        peer.fetch_wal(&name, &under_way(layout, archive.system, &name)?).await?;
+        let (of, to) = (layout.clone(), name.clone());
+        let kept = tokio::task::spawn_blocking(move || keep(&of, archive.system, file, &to)).await;
+        kept.map_err(|_| FillError::Ending)??;
         tracing::info!(file = name, "archive: fetched from the peer");
-        filled.fetched += 1;
+        filled.filled += 1;
     }
     Ok(filled)
 }
@@ -140,16 +161,29 @@ fn look(layout: &Layout, own: Own) -> Result<Option<Archive>, FillError> {
     let files = list(layout, system)?;
     let used = files.iter().map(|f| f.bytes).sum();
     let room = space::of(&layout.archive).map_or(0, |(size, free)| cleanup::room(used, size, free));
-    Ok(Some(Archive { system, history, files, room }))
+    let (mut forgotten, mut waiting) = (Vec::new(), HashSet::new());
+    let pg_wal = layout.pg_wal();
+    for entry in fs::read_dir(&pg_wal).at("read", &pg_wal)? {
+        let entry = entry.at("read", &pg_wal)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let status = |suffix: &str| pg_wal.join("archive_status").join(format!("{name}{suffix}")).exists();
+        if status(".ready") {
+            waiting.insert(name);
+        } else if !status(".done") {
+            let bytes = entry.metadata().at("look at", &entry.path())?.len();
+            forgotten.push(ArchivedFile { name, bytes });
+        }
+    }
+    Ok(Some(Archive { system, history, files, forgotten, waiting, room }))
 }
 
-/// Files of the history in use that the peer has and we do not: histories first, then segments, newest first, as many as there is
-/// room for.
-fn missing(theirs: &[ArchivedFile], ours: &Archive, own: Own) -> Vec<(WalFile, String)> {
+/// Files of the history in use among `there` that our archive lacks: histories first, then segments, newest first, as many as there
+/// is room for.
+fn missing(there: &[ArchivedFile], ours: &Archive, own: Own) -> Vec<(WalFile, String)> {
     let held: HashSet<&str> = ours.files.iter().map(|f| f.name.as_str()).collect();
-    let mut missing: Vec<(WalFile, &ArchivedFile)> = theirs
+    let mut missing: Vec<(WalFile, &ArchivedFile)> = there
         .iter()
-        .filter(|f| !held.contains(f.name.as_str()))
+        .filter(|f| !held.contains(f.name.as_str()) && !ours.waiting.contains(&f.name))
         .filter_map(|f| Some((WalFile::parse(&f.name, own.segment_size)?, f)))
         .filter(|(file, f)| match file {
             WalFile::History(timeline) => of_history(&ours.history, *timeline),
@@ -181,36 +215,26 @@ fn in_use(history: &TimelineHistory, segment: Segment, own: Own) -> bool {
     of_history(history, segment.timeline) && end <= left.unwrap_or(own.end).min(own.end)
 }
 
-/// Postgres has the segment and is to archive it itself.
-fn postgres_has(pg_wal: &Path, name: &str) -> bool {
-    pg_wal.join(name).exists() && !pg_wal.join("archive_status").join(format!("{name}.done")).exists()
-}
-
-async fn fetch(
-    layout: &Layout,
-    peer: &Peer,
-    system: SystemIdentifier,
-    file: WalFile,
-    name: &str,
-) -> Result<(), FillError> {
+/// Where a file is before it is complete: not where the archiver has it.
+fn under_way(layout: &Layout, system: SystemIdentifier, name: &str) -> Result<PathBuf, FileError> {
     let dir = layout.wal_archive(system);
     fsx::create_dir(&dir, 0o700)?;
-    let tmp = dir.join(format!(".{name}.fetched"));
-    peer.fetch_wal(name, &tmp).await?;
-    let (name, target) = (name.to_owned(), dir.join(name));
-    let keep = move || -> Result<(), FillError> {
-        let head = read_head(&tmp, file)?;
-        let len = fs::metadata(&tmp).at("look at", &tmp)?.len();
-        if let Err(reason) = content::check_place(file, system, &head, len) {
-            fsx::remove(&tmp)?;
-            return Err(FillError::Unusable { name, reason });
-        }
-        if !fsx::publish(&tmp, &target)? {
-            fsx::remove(&tmp)?; // postgres archived it meanwhile
-        }
-        Ok(())
-    };
-    tokio::task::spawn_blocking(keep).await.map_err(|_| FillError::Ending)?
+    Ok(dir.join(format!(".{name}.filled")))
+}
+
+/// The complete file gets its name, if it is what that says.
+fn keep(layout: &Layout, system: SystemIdentifier, file: WalFile, name: &str) -> Result<(), FillError> {
+    let (tmp, target) = (under_way(layout, system, name)?, layout.wal_archive(system).join(name));
+    let head = read_head(&tmp, file)?;
+    let len = fs::metadata(&tmp).at("look at", &tmp)?.len();
+    if let Err(reason) = content::check_place(file, system, &head, len) {
+        fsx::remove(&tmp)?;
+        return Err(FillError::Unusable { name: name.to_owned(), reason });
+    }
+    if !fsx::publish(&tmp, &target)? {
+        fsx::remove(&tmp)?; // postgres archived it meanwhile
+    }
+    Ok(())
 }
 
 fn read_head(path: &Path, file: WalFile) -> Result<Vec<u8>, FileError> {
@@ -240,10 +264,21 @@ mod tests {
         names.iter().map(|n| ArchivedFile { name: n.clone(), bytes: bytes(n) }).collect()
     }
 
+    fn with(ours: &[String], room: u64) -> Archive {
+        Archive {
+            system: SystemIdentifier(7),
+            history: history(),
+            files: files(ours),
+            forgotten: Vec::new(),
+            waiting: HashSet::new(),
+            room,
+        }
+    }
+
+    const OWN: Own = Own { timeline: TimelineId(2), end: Lsn(6 * SIZE + 9), segment_size: SIZE };
+
     fn asked(theirs: &[String], ours: &[String], room: u64) -> Vec<String> {
-        let archive = Archive { system: SystemIdentifier(7), history: history(), files: files(ours), room };
-        let own = Own { timeline: TimelineId(2), end: Lsn(6 * SIZE + 9), segment_size: SIZE };
-        missing(&files(theirs), &archive, own).into_iter().map(|(_, n)| n).collect()
+        missing(&files(theirs), &with(ours, room), OWN).into_iter().map(|(_, n)| n).collect()
     }
 
     #[test]
@@ -260,10 +295,7 @@ mod tests {
             [abandoned, name(3, 4), name(2, 6), format!("{}.partial", name(1, 3)), "00000003.history".into()];
         assert_eq!(asked(&theirs, &[], u64::MAX), Vec::<String>::new());
         let short = [ArchivedFile { name: name(2, 4), bytes: 3 }];
-        let archive =
-            Archive { system: SystemIdentifier(7), history: history(), files: vec![], room: u64::MAX };
-        let own = Own { timeline: TimelineId(2), end: Lsn(6 * SIZE), segment_size: SIZE };
-        assert!(missing(&short, &archive, own).is_empty());
+        assert!(missing(&short, &with(&[], u64::MAX), OWN).is_empty());
     }
 
     #[test]
@@ -274,13 +306,61 @@ mod tests {
     }
 
     #[test]
-    fn what_postgres_is_to_archive_itself_is_left_to_it() {
+    fn what_waits_for_the_archiver_is_left_to_it() {
+        let mut archive = with(&[], u64::MAX);
+        archive.waiting.insert(name(2, 4));
+        let names: Vec<_> = missing(&files(&[name(2, 4), name(2, 5)]), &archive, OWN);
+        assert_eq!(names.into_iter().map(|(_, n)| n).collect::<Vec<_>>(), [name(2, 5)]);
+    }
+
+    #[test]
+    fn a_complete_segment_that_postgres_has_forgotten_is_found_and_kept_under_its_name() {
+        const MIB: u64 = 1 << 20;
         let dir = tempfile::tempdir().unwrap();
-        let pg_wal = dir.path();
-        fs::create_dir(pg_wal.join("archive_status")).unwrap();
-        fs::write(pg_wal.join("x"), b"").unwrap();
-        assert!(postgres_has(pg_wal, "x") && !postgres_has(pg_wal, "y"));
-        fs::write(pg_wal.join("archive_status/x.done"), b"").unwrap();
-        assert!(!postgres_has(pg_wal, "x"));
+        let at = |n: &str| dir.path().join(n);
+        let layout = Layout {
+            data: at("data"),
+            archive: at("archive"),
+            run: at("run"),
+            tls: at("tls"),
+            app: at("app"),
+            config: at("config"),
+        };
+        fs::create_dir_all(layout.in_pgdata("global")).unwrap();
+        fs::create_dir_all(layout.pg_wal().join("archive_status")).unwrap();
+        fs::create_dir_all(&layout.archive).unwrap();
+        fs::write(layout.in_pgdata("global/pg_control"), 7u64.to_ne_bytes()).unwrap();
+        let write = |number: u64, begin: u64, status: &str| {
+            let mut content = vec![0; MIB as usize];
+            content[8..16].copy_from_slice(&begin.to_ne_bytes());
+            content[24..32].copy_from_slice(&7u64.to_ne_bytes());
+            content[32..36].copy_from_slice(&(MIB as u32).to_ne_bytes());
+            let name = Segment { timeline: TimelineId(1), number }.file_name(MIB);
+            fs::write(layout.pg_wal().join(&name), content).unwrap();
+            if !status.is_empty() {
+                fs::write(layout.pg_wal().join(format!("archive_status/{name}.{status}")), "").unwrap();
+            }
+            name
+        };
+        write(1, MIB, "done");
+        write(2, 2 * MIB, "ready");
+        let forgotten = write(3, 3 * MIB, "");
+        write(4, 4 * MIB, ""); // being written
+        let own = Own { timeline: TimelineId(1), end: Lsn(4 * MIB + 80), segment_size: MIB };
+        let found = Archive { room: u64::MAX, ..look(&layout, own).unwrap().unwrap() };
+        let wanted = missing(&found.forgotten, &found, own);
+        let [(file, name)] = wanted.as_slice() else { panic!("{wanted:?}") };
+        assert_eq!(*name, forgotten);
+
+        let copy = |from: &str| {
+            let tmp = under_way(&layout, SystemIdentifier(7), name).unwrap();
+            fs::copy(layout.pg_wal().join(from), tmp).unwrap();
+            keep(&layout, SystemIdentifier(7), *file, name)
+        };
+        let recycled = copy(&Segment { timeline: TimelineId(1), number: 1 }.file_name(MIB));
+        assert!(matches!(recycled, Err(FillError::Unusable { .. })), "{recycled:?}");
+        copy(name).unwrap();
+        let held = list(&layout, SystemIdentifier(7)).unwrap();
+        assert_eq!(held, [ArchivedFile { name: forgotten, bytes: MIB }]);
     }
 }

@@ -97,6 +97,7 @@ impl Reporter {
             config_generation: self.observed.as_ref().map_or(0, |o| o.config_generation),
             pending_restart: self.observed.as_ref().map(|o| o.pending_restart.clone()).unwrap_or_default(),
             rejoin: self.observed.as_ref().and_then(|o| o.rejoin.clone()),
+            trouble: self.observed.as_ref().and_then(|o| o.trouble.clone()),
             space: self.observed.as_ref().map(|o| o.space).unwrap_or_default(),
         }
     }

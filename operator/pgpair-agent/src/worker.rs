@@ -164,6 +164,8 @@ pub struct Observed {
     pub pending_restart: Vec<String>,
     /// Room on the volumes.
     pub space: SpaceReport,
+    /// What fails again and again.
+    pub trouble: Option<String>,
 }
 
 /// In which role postgres was started.
@@ -204,6 +206,8 @@ pub struct Worker {
     failed_starts: u32,
     not_before: Instant,
     prepared: Option<Term>,
+    /// Why the new primary cannot be prepared.
+    trouble: Option<String>,
     promotion: Option<(Term, Promotion)>,
     pointed: Option<(Term, i64)>,
     need: Option<Need>,
@@ -280,6 +284,7 @@ impl Worker {
             failed_starts: 0,
             not_before: Instant::now(),
             prepared: None,
+            trouble: None,
             promotion: None,
             pointed: None,
             need: None,
@@ -378,7 +383,7 @@ impl Worker {
         self.sync = SyncState::Unknown;
         self.seen = None;
         self.received_timeline = None;
-        self.prepared = None;
+        (self.prepared, self.trouble) = (None, None);
         self.following.forget_server();
         self.timeline.send_replace(None);
     }
@@ -425,6 +430,7 @@ impl Worker {
             rejoin: self.following.rejoin.clone(),
             config_generation: self.upkeep.generation,
             pending_restart: self.upkeep.pending.clone(),
+            trouble: self.trouble.clone(),
             space: self.upkeep.space,
         };
         self.driver_ended = self.inputs.send(Input::Observed(Box::new(observed))).await.is_err();

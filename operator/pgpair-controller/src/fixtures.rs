@@ -97,6 +97,7 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
         order: None,
         config_generation: 3,
         pending_restart: Vec::new(),
+        trouble: None,
         rejoin: None,
         space: SpaceReport {
             data_bytes: Some(10 << 30),

@@ -48,6 +48,9 @@ pub struct InstanceReport {
     /// Space on the volumes.
     #[serde(default)]
     pub space: SpaceReport,
+    /// What the agent tries again and again without success, for people.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// What became of an old primary's log.

@@ -215,10 +215,15 @@ impl Worker {
             self.sql.ensure_slot(slot).await.map_err(|e| e.to_string())
         };
         if let Err(e) = work.await {
-            tracing::error!(error = e, "the new primary cannot be prepared; trying again");
+            // Tried five times a second: a line when it is another error than before.
+            if self.trouble.as_ref() != Some(&e) {
+                tracing::error!(error = e, "the new primary cannot be prepared; trying again");
+                self.trouble = Some(e);
+            }
             tokio::time::sleep(Duration::from_millis(200)).await;
             return false;
         }
+        self.trouble = None;
         match self.past(term) {
             Some(past) => {
                 self.timeline.send_replace(Some(past));

@@ -102,6 +102,8 @@ pub enum Reason {
     RebuildBlocked,
     /// An instance does not report.
     InstanceUnreachable,
+    /// An agent tries something again and again without success.
+    InstanceInTrouble,
     /// The operator could not write one of the pair's objects.
     ApplyFailed,
     /// Nothing is wrong.
@@ -145,6 +147,7 @@ impl Reason {
             Reason::RecordUnreadable => "RecordUnreadable",
             Reason::RebuildBlocked => "RebuildBlocked",
             Reason::InstanceUnreachable => "InstanceUnreachable",
+            Reason::InstanceInTrouble => "InstanceInTrouble",
             Reason::ApplyFailed => "ApplyFailed",
             Reason::AsExpected => "AsExpected",
         }

@@ -147,6 +147,10 @@ fn problem(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
         if observed.instance(i).report == ReportView::Unreachable {
             return degraded(Reason::InstanceUnreachable, format!("{} does not answer", name.instance(i)));
         }
+        let trouble = observed.instance(i).report.recent().and_then(|r| r.trouble.as_ref());
+        if let Some(trouble) = trouble {
+            return degraded(Reason::InstanceInTrouble, format!("{}: {trouble}", name.instance(i)));
+        }
     }
     draft(ConditionType::Degraded, false, Reason::AsExpected, "nothing is known to be wrong")
 }

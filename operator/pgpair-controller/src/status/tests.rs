@@ -380,6 +380,15 @@ fn what_of_the_spec_is_not_in_effect_is_told() {
 }
 
 #[test]
+fn what_an_agent_tries_again_and_again_is_told() {
+    let refused = "cannot run spec.bootstrap.postInitSQL: ERROR: syntax error";
+    let status = status_of(&with_primary(|r| r.trouble = Some(refused.into())));
+    let degraded = condition(&status, ConditionType::Degraded).unwrap();
+    assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "InstanceInTrouble"));
+    assert_eq!(degraded.message, format!("orders-a: {refused}"));
+}
+
+#[test]
 fn data_of_an_earlier_pair_is_told_with_what_to_do() {
     let observed = with_primary(|r| {
         r.postgres.state = PostgresState::Down;
