@@ -203,7 +203,7 @@ impl Authority {
             return Gate::Closed(Refusal::VolumeReplaced);
         }
         // A restart with the API away goes by the disk: what is not there yet may be promised away.
-        if self.persisted.term < self.term() || !self.persisted.primary {
+        if keeps(Clause::StoredFirst) && (self.persisted.term < self.term() || !self.persisted.primary) {
             return Gate::Closed(Refusal::NotStored);
         }
         if self.is_elsewhere() {

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use pgpair_core::authority::Directory;
-use pgpair_core::ids::InstanceId;
+use pgpair_core::ids::{Incarnation, InstanceId};
+use pgpair_core::order::OrderKind;
 use pgpair_core::report::PostgresState;
 
 use crate::bounds::{Bounds, Part};
@@ -74,6 +75,63 @@ pub enum Action {
     Leave(InstanceId),
     /// It is ordered to hand over.
     Switchover(InstanceId),
+    /// Something else is ordered.
+    Order(InstanceId, Ordered),
+    /// The end of a fence is ordered.
+    Unfence(InstanceId),
+    /// The operator carries out an ordered rebuild: the agent is asked to leave, then the directory is emptied.
+    Copied(InstanceId),
+    /// A person deletes the record.
+    Deleted,
+    /// Somebody makes a Lease of the same name.
+    MadeAnew(Anew),
+    /// Its postgres does not start any more, once it is down.
+    Breaks(InstanceId),
+    /// It would start again.
+    Mended(InstanceId),
+    /// Its postgres hangs.
+    Hangs(InstanceId),
+}
+
+/// What a person orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ordered {
+    /// Truly: the incarnation that the record names is dead.
+    Promote,
+    /// As soon as the rules allow it.
+    TakeOver,
+    /// Postgres anew.
+    Restart,
+    /// Postgres down.
+    Fence,
+    /// The directory copied anew.
+    Rebuild,
+}
+
+impl Ordered {
+    const ALL: [Ordered; 5] =
+        [Ordered::Promote, Ordered::TakeOver, Ordered::Restart, Ordered::Fence, Ordered::Rebuild];
+
+    /// As the agent gets it.
+    #[must_use]
+    pub fn kind(self, dead: Incarnation) -> OrderKind {
+        match self {
+            Ordered::Promote => OrderKind::Promote { dead },
+            Ordered::TakeOver => OrderKind::TakeOver,
+            Ordered::Restart => OrderKind::Restart,
+            Ordered::Fence => OrderKind::Fence,
+            Ordered::Rebuild => OrderKind::Rebuild,
+        }
+    }
+}
+
+/// What a Lease says that somebody made after the record was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Anew {
+    /// What the old one said: restored from a backup.
+    Copy,
+    /// That the other instance is the primary, alone.
+    OfTheOther,
 }
 
 impl fmt::Display for Action {
@@ -110,6 +168,14 @@ impl fmt::Display for Action {
             Action::Seeded(i) => write!(f, "{i}: seeded"),
             Action::Leave(i) => write!(f, "{i}: SIGTERM"),
             Action::Switchover(i) => write!(f, "{i}: switchover ordered"),
+            Action::Order(i, ordered) => write!(f, "{i}: {ordered:?} ordered"),
+            Action::Unfence(i) => write!(f, "{i}: Unfence ordered"),
+            Action::Copied(i) => write!(f, "{i}: asked to leave, to be copied anew"),
+            Action::Deleted => write!(f, "the record is deleted"),
+            Action::MadeAnew(anew) => write!(f, "a Lease is made anew: {anew:?}"),
+            Action::Breaks(i) => write!(f, "{i}: postgres would not start any more"),
+            Action::Mended(i) => write!(f, "{i}: postgres would start again"),
+            Action::Hangs(i) => write!(f, "{i}: postgres hangs"),
         }
     }
 }
@@ -122,6 +188,13 @@ impl World {
             self.possible_of_network(i, bounds, out);
             self.possible_of_server(i, bounds, out);
             self.possible_of_faults(i, bounds, out);
+            self.possible_of_people(i, bounds, out);
+        }
+        if self.uid.is_some() && self.spent.foreign < bounds.foreign {
+            out.push(Action::Deleted);
+        }
+        if self.uid.is_none() {
+            out.extend([Action::MadeAnew(Anew::Copy), Action::MadeAnew(Anew::OfTheOther)]);
         }
         out.extend((0..self.late.len()).map(Action::ArrivesLate));
     }
@@ -206,20 +279,28 @@ impl World {
         if self.streams(i) || self.fetches(i) {
             out.push(Action::Log(i));
         }
-        if s.writes() && s.open && self.commits < bounds.commits {
+        if s.writes() && s.open && !s.hung && self.commits < bounds.commits {
             out.push(Action::Commit(i));
         }
     }
 
     fn possible_of_faults(&self, i: InstanceId, bounds: &Bounds, out: &mut Vec<Action>) {
         let node = self.node(i);
-        let Some(agent) = &node.agent else {
+        if node.server.broken {
+            out.push(Action::Mended(i));
+        } else if self.spent.unstartable < bounds.unstartable && node.server.volume.is_some() {
+            out.push(Action::Breaks(i));
+        }
+        if node.server.writes() && !node.server.hung && self.spent.hangs < bounds.hangs {
+            out.push(Action::Hangs(i));
+        }
+        if node.agent.is_none() {
             out.push(Action::Start(i));
             if self.spent.wipes < bounds.wipes && node.server.volume.is_some() {
                 out.extend([Action::Wipe(i), Action::Replace(i)]);
             }
             return;
-        };
+        }
         if self.spent.crashes < bounds.crashes {
             out.push(Action::Crash(i));
         }
@@ -235,11 +316,36 @@ impl World {
         if self.spent.leaves < bounds.leaves {
             out.push(Action::Leave(i));
         }
+    }
+
+    fn possible_of_people(&self, i: InstanceId, bounds: &Bounds, out: &mut Vec<Action>) {
+        let node = self.node(i);
+        let Some(agent) = &node.agent else { return };
         if self.spent.switchovers < bounds.switchovers
             && agent.authority.postgres().state == PostgresState::Primary
         {
             out.push(Action::Switchover(i));
         }
+        if self.spent.orders < bounds.orders {
+            out.extend(
+                Ordered::ALL
+                    .into_iter()
+                    .filter(|o| *o != Ordered::Promote || self.named_is_dead(i.peer()))
+                    .map(|o| Action::Order(i, o)),
+            );
+        }
+        if node.disk.fenced {
+            out.push(Action::Unfence(i));
+        }
+        if agent.authority.rebuild_is_ordered() && !node.rebuild {
+            out.push(Action::Copied(i));
+        }
+    }
+
+    /// The record names a process of that instance which does not run any more.
+    fn named_is_dead(&self, i: InstanceId) -> bool {
+        let named = self.record.primary;
+        named.instance == i && self.authority(i).is_none_or(|a| a.me() != named)
     }
 
     /// Every promise that would lapse with this step of the clock of its giver has ended for its holder; and a reply of

@@ -1,6 +1,7 @@
 //! How far one exploration goes.
 
 use pgpair_core::authority::Durability;
+use pgpair_core::authority::clause::Clause;
 
 /// From where it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub enum Part {
     Clocks,
     /// A write with an old version is refused.
     CompareAndSet,
+    /// Rule 11: what only a former primary has is cut off before it follows.
+    Rewind,
 }
 
 /// What may happen, and how often. Messages, requests and replies may always be lost or be late, clocks may always run,
@@ -54,12 +57,22 @@ pub struct Bounds {
     pub leaves: u8,
     /// Switchovers ordered.
     pub switchovers: u8,
+    /// Other orders of people.
+    pub orders: u8,
+    /// Records deleted, and made anew by somebody with another uid.
+    pub foreign: u8,
+    /// Postgres that cannot be started any more, until it is mended.
+    pub unstartable: u8,
+    /// Primaries that hang.
+    pub hangs: u8,
     /// A read may be answered by a record that is no longer the newest.
     pub stale_reads: bool,
     /// The agent may see the new time later than its clock shows it: it is stalled.
     pub stalls: bool,
     /// A write may be refused before it leaves, at once and not only with the next step of the clock.
     pub refusals: bool,
+    /// Clauses of the rules that are taken away (feature `mutations`).
+    pub taken: &'static [Clause],
     /// What does not work.
     pub without: Option<Part>,
     /// From one state in so many it is tried whether the pair finds together again; 0: from none.
@@ -87,9 +100,14 @@ impl Bounds {
         late: 0,
         leaves: 0,
         switchovers: 0,
+        orders: 0,
+        foreign: 0,
+        unstartable: 0,
+        hangs: 0,
         stale_reads: false,
         stalls: false,
         refusals: false,
+        taken: &[],
         without: None,
         progress_of: 0,
         fine: false,

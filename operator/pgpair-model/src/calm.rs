@@ -6,7 +6,7 @@ use pgpair_core::report::PostgresState;
 
 use crate::action::Action;
 use crate::bounds::Bounds;
-use crate::world::{Kind, World};
+use crate::world::{Kind, UID, World};
 
 /// Steps of both clocks within which it must happen.
 pub const LIMIT: u32 = 24;
@@ -36,10 +36,11 @@ pub fn is_alone(world: &World) -> bool {
 }
 
 /// [`is_paired`], or `Solo` on a volume that is gone: only a person can say that its last commits are not to be waited for.
+/// And without a record of its own a pair does nothing for ever, which is asked for.
 #[must_use]
 pub fn is_paired_or_lost(world: &World) -> bool {
     let gone = InstanceId::ALL.iter().all(|i| world.server(*i).volume != world.record.primary_volume);
-    is_paired(world) || (world.record.mode == Mode::Solo && gone)
+    is_paired(world) || (world.record.mode == Mode::Solo && gone) || world.uid != Some(UID)
 }
 
 /// Lets time pass until nothing is young any more.
@@ -55,8 +56,8 @@ pub fn rest(world: &mut World, bounds: &Bounds) {
 
 /// What is asked for, without a fault.
 fn calm_bounds(asked: &Bounds) -> Bounds {
-    let Bounds { start, durability, grain, terms, refusals, without, progress_of, fine, .. } = *asked;
-    Bounds { start, durability, grain, terms, refusals, without, progress_of, fine, ..Bounds::CALM }
+    let Bounds { start, durability, grain, terms, refusals, taken, without, progress_of, fine, .. } = *asked;
+    Bounds { start, durability, grain, terms, refusals, taken, without, progress_of, fine, ..Bounds::CALM }
 }
 
 /// Runs without faults until `goal`.
@@ -124,6 +125,10 @@ fn is_due(world: &World, action: Action, calm: &Bounds) -> bool {
         }
         Action::Switched(i) => world.server(i).switching.is_some(),
         Action::Log(i) => world.streams(i) || world.fetches(i),
+        // People end what they began, and mend what broke.
+        Action::Unfence(i) => world.node(i).disk.fenced,
+        Action::Mended(i) => world.server(i).broken,
+        Action::Copied(i) => !world.node(i).rebuild,
         Action::Seeded(i) => world.server(i.peer()).writes() && world.node(i).agent.is_some(),
         _ => false,
     }

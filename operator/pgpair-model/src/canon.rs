@@ -2,6 +2,7 @@
 
 use pgpair_core::authority::Authority;
 use pgpair_core::authority::timing::Ms;
+use pgpair_core::authority::view::ReadOutcome;
 use pgpair_core::authority::walk::Walk;
 use pgpair_core::ids::{Incarnation, InstanceId};
 use pgpair_core::record::Version;
@@ -76,7 +77,7 @@ pub(crate) struct Past {
 impl World {
     /// Brings it into the form that all states have in common which look the same.
     pub(crate) fn tidy(&mut self, bounds: &Bounds) {
-        let version = self.version;
+        let (uid, version) = (self.uid, self.version);
         if !bounds.fine {
             // The way back takes no time: the answer has arrived, is late, or is lost.
             for node in &mut self.nodes {
@@ -85,7 +86,8 @@ impl World {
         }
         for node in &mut self.nodes {
             node.writes.retain(|w| {
-                w.awaited || w.expected == version || bounds.without == Some(Part::CompareAndSet)
+                let may_land = w.expected == version && Some(w.uid) == uid;
+                w.awaited || may_land || bounds.without == Some(Part::CompareAndSet)
             });
         }
         for i in InstanceId::ALL {
@@ -177,9 +179,9 @@ impl World {
         }
         if let Some(read) = &mut agent.read {
             walk.asked(&mut read.asked, 0);
-            if let Some((version, record)) = &mut read.answer {
-                walk.version(version);
-                record.walk(walk);
+            if let Some(ReadOutcome::Got(v)) = &mut read.answer {
+                walk.version(&mut v.version);
+                v.record.walk(walk);
             }
         }
     }
@@ -305,7 +307,7 @@ impl Walk for Canon {
 
     fn incarnation(&mut self, i: &mut Incarnation) {
         let of = if i.0 < 200 { InstanceId::A } else { InstanceId::B };
-        let first = crate::step::first_incarnation(of).0;
+        let first = crate::fault::first_incarnation(of).0;
         self.rename(&mut i.0, of, |own| &mut own.incarnation);
         if self.pass == Pass::Rename {
             i.0 += first - 1;

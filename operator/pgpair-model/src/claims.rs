@@ -19,7 +19,7 @@ pub struct Claim {
 }
 
 /// All of them.
-pub const CLAIMS: [Claim; 5] = [
+pub const CLAIMS: [Claim; 6] = [
     Claim { name: "S1: no two postgres take writes at once", holds: one_writes },
     Claim {
         name: "S2: in the sync modes whoever takes writes has every acknowledged commit",
@@ -30,8 +30,9 @@ pub const CLAIMS: [Claim; 5] = [
         name: "S4: what streams from a primary has nothing that the primary does not have",
         holds: nobody_who_diverged_serves,
     },
+    Claim { name: "S5: a Lease that is not the pair's own is never written", holds: nothing_foreign_is_written },
     Claim {
-        name: "P: without further faults the pair becomes Paired again, unless its only good volume is gone",
+        name: "P: without further faults the pair becomes Paired again, unless its only good volume or its record is gone",
         holds: finds_together_again,
     },
 ];
@@ -54,6 +55,10 @@ fn one_reigns(w: &World, _: &Bounds) -> bool {
 
 fn nobody_who_diverged_serves(w: &World, _: &Bounds) -> bool {
     InstanceId::ALL.iter().all(|i| !w.streams(*i) || w.server(i.peer()).log.starts_with(&w.server(*i).log))
+}
+
+fn nothing_foreign_is_written(w: &World, _: &Bounds) -> bool {
+    !w.wrote_foreign
 }
 
 fn finds_together_again(w: &World, bounds: &Bounds) -> bool {

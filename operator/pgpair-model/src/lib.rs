@@ -49,6 +49,7 @@ pub mod bounds;
 pub mod calm;
 mod canon;
 pub mod claims;
+pub mod fault;
 #[cfg(feature = "mutations")]
 pub mod mutations;
 pub mod pair;

@@ -1,7 +1,7 @@
 //! The claims can fail: for each clause of the rules, and each part of the world, that is taken away, one that breaks.
 //! Some clauses are there twice, in two rules; then both are taken away.
 
-use pgpair_core::authority::clause::{Clause, take_away};
+use pgpair_core::authority::clause::Clause;
 use pgpair_core::ids::InstanceId::{A, B};
 
 use crate::action::Action;
@@ -97,11 +97,8 @@ impl Mutation {
     /// Looks for the shortest way to a claim that does not hold.
     #[must_use]
     pub fn explore(&self, states: usize) -> Found {
-        let run = Run { name: "mutation", bounds: self.bounds, before: &[], depth: usize::MAX, unique: None };
-        let pair = Pair::new(self.bounds, self.before);
-        take_away(self.clauses);
-        let found = run.explore_from(pair, states, 1);
-        take_away(&[]);
-        found
+        let bounds = Bounds { taken: self.clauses, ..self.bounds };
+        let run = Run { name: "mutation", bounds, before: &[], depth: usize::MAX, unique: None };
+        run.explore_from(Pair::new(bounds, self.before), states, 1)
     }
 }

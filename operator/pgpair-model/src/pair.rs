@@ -12,7 +12,7 @@ use crate::action::Action;
 use crate::bounds::{Bounds, Start, TTL_MS};
 use crate::calm;
 use crate::claims::CLAIMS;
-use crate::step::first_incarnation;
+use crate::fault::first_incarnation;
 use crate::world::{Node, Server, Spent, UID, World, index};
 
 /// Two agents and their world, within bounds.
@@ -91,10 +91,12 @@ fn born(bounds: &Bounds) -> World {
             sent: Vec::new(),
             writes: Vec::new(),
             dead: Some(first_incarnation(i)),
+            rebuild: false,
         }
     };
     World {
         nodes: [node(InstanceId::A), node(InstanceId::B)],
+        uid: Some(UID),
         version: Version(1),
         record,
         bonds: [Vec::new(), Vec::new()],
@@ -103,6 +105,8 @@ fn born(bounds: &Bounds) -> World {
         commits: 0,
         reigns: Vec::new(),
         two_reigned: false,
+        wrote_foreign: false,
+        forced: None,
         spent: Spent::default(),
     }
 }
@@ -135,6 +139,7 @@ impl Model for Pair {
             Property::always(CLAIMS[2].name, |m: &Pair, w| (CLAIMS[2].holds)(w, &m.bounds)),
             Property::always(CLAIMS[3].name, |m: &Pair, w| (CLAIMS[3].holds)(w, &m.bounds)),
             Property::always(CLAIMS[4].name, |m: &Pair, w| (CLAIMS[4].holds)(w, &m.bounds)),
+            Property::always(CLAIMS[5].name, |m: &Pair, w| (CLAIMS[5].holds)(w, &m.bounds)),
         ]
     }
 

@@ -7,8 +7,11 @@ use pgpair_core::report::PostgresState;
 use pgpair_core::timeline::TimelineId;
 
 use crate::action::Action;
-use crate::bounds::Bounds;
+use crate::bounds::{Bounds, Part};
 use crate::world::World;
+
+/// More failed starts in a row than the protocol counts.
+const ENOUGH: u32 = 3;
 
 impl World {
     /// What a look at postgres shows.
@@ -29,14 +32,14 @@ impl World {
             streaming: self.streams(i),
             end: (!up && has).then_some((TimelineId(s.timeline), end)),
             sync: s.proof,
-            failed_starts: 0,
-            hung: false,
+            failed_starts: s.failed_starts,
+            hung: s.hung,
         }
     }
 
     pub(crate) fn postgres_step(&mut self, action: Action, bounds: &Bounds) {
         match action {
-            Action::Works(i) if bounds.fine => self.works(i),
+            Action::Works(i) if bounds.fine => self.works(i, bounds),
             Action::Works(i) => return self.works_on(i, bounds),
             Action::Ready(i) => self.ready(i),
             Action::Switched(i) => self.switched(i),
@@ -73,7 +76,7 @@ impl World {
     fn works_on(&mut self, i: InstanceId, bounds: &Bounds) {
         for _ in 0..10 {
             let before = self.server(i).clone();
-            self.works(i);
+            self.works(i, bounds);
             self.ready(i);
             self.switched(i);
             self.seen(bounds);
@@ -124,27 +127,33 @@ impl World {
         self.acked.dedup();
     }
 
-    fn works(&mut self, i: InstanceId) {
+    fn works(&mut self, i: InstanceId, bounds: &Bounds) {
         let Some(authority) = self.authority(i) else { return };
         let desired = authority.desired(crate::world::NOW);
         let term = authority.term();
         let s = self.server(i);
+        let starts = matches!(desired.postgres, Want::Primary | Want::Promoted | Want::Following(_));
+        if s.broken && starts && s.state == PostgresState::Down {
+            let failed = &mut self.node_mut(i).server.failed_starts;
+            *failed = (*failed + 1).min(ENOUGH);
+            return;
+        }
         match (desired.postgres, s.state) {
-            (Want::Stopped, up) if up != PostgresState::Down => self.node_mut(i).server.kill(),
+            (Want::Stopped, up) if up != PostgresState::Down && !s.hung => self.node_mut(i).server.kill(),
             (Want::Down, PostgresState::Standby) => self.node_mut(i).server.kill(),
             (Want::Primary, PostgresState::Down) => {
                 self.reign(i, term);
                 let s = &mut self.node_mut(i).server;
-                s.state = PostgresState::Starting;
+                (s.state, s.failed_starts) = (PostgresState::Starting, 0);
                 s.waits = desired.synchronous;
             }
             (Want::Promoted, PostgresState::Standby) => self.promote(i, term),
             (Want::Promoted, PostgresState::Down) if s.directory == Directory::Standby => {
-                self.node_mut(i).server.state = PostgresState::Standby;
-                self.node_mut(i).server.open = true;
+                let s = &mut self.node_mut(i).server;
+                (s.state, s.open, s.failed_starts) = (PostgresState::Standby, true, 0);
             }
-            (Want::Following(term), PostgresState::Down) => self.follow(i, term),
-            (Want::Following(term), PostgresState::Standby) if !self.streams(i) => self.rejoin(i, term),
+            (Want::Following(term), PostgresState::Down) => self.follow(i, term, bounds),
+            (Want::Following(term), PostgresState::Standby) if !self.streams(i) => self.rejoin(i, term, bounds),
             (Want::Primary | Want::Promoted, PostgresState::Primary) => {
                 self.tend(i, desired.synchronous, desired.sync_epoch, desired.admit_clients);
             }
@@ -159,6 +168,10 @@ impl World {
         let end = s.log.len();
         s.history.push((s.timeline, end));
         s.timeline = term.0;
+        if self.forced == Some(term) {
+            let kept = self.nodes[crate::world::index(i)].server.log.clone();
+            self.acked.retain(|commit| kept.contains(commit));
+        }
     }
 
     fn reign(&mut self, i: InstanceId, term: Term) {
@@ -168,19 +181,19 @@ impl World {
         }
     }
 
-    fn follow(&mut self, i: InstanceId, term: Term) {
+    fn follow(&mut self, i: InstanceId, term: Term, bounds: &Bounds) {
         match self.server(i).directory {
             Directory::Standby => {
                 let s = &mut self.node_mut(i).server;
-                (s.state, s.open) = (PostgresState::Standby, true);
+                (s.state, s.open, s.failed_starts) = (PostgresState::Standby, true, 0);
             }
-            Directory::Primary => self.rejoin(i, term),
+            Directory::Primary => self.rejoin(i, term, bounds),
             Directory::Unknown | Directory::Empty | Directory::Unusable => {}
         }
     }
 
     /// Compared with a primary that has confirmed its promotion in that term (rule 11), and cut back to what both have.
-    fn rejoin(&mut self, i: InstanceId, term: Term) {
+    fn rejoin(&mut self, i: InstanceId, term: Term, bounds: &Bounds) {
         let primary = self.server(i.peer()).clone();
         let confirmed = primary.writes() && self.authority(i.peer()).map(Authority::term) == Some(term);
         let s = &mut self.node_mut(i).server;
@@ -188,7 +201,9 @@ impl World {
             return;
         }
         let common = s.log.iter().zip(&primary.log).take_while(|(a, b)| a == b).count();
-        s.log.truncate(common);
+        if bounds.without != Some(Part::Rewind) {
+            s.log.truncate(common);
+        }
         (s.timeline, s.history) = (primary.timeline, primary.history);
         (s.directory, s.state, s.open) = (Directory::Standby, PostgresState::Standby, true);
     }

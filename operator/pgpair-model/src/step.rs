@@ -1,21 +1,19 @@
 //! What each [`Action`] does.
 
-use pgpair_core::authority::messages::{Evidence, EvidenceKind, Verdict};
+use pgpair_core::authority::messages::Verdict;
 use pgpair_core::authority::view::{CasOutcome, ReadOutcome};
-use pgpair_core::authority::{
-    Authority, Command, Durability, Durable, Event, NodeId, ReplyId, Settings, Want,
-};
+use pgpair_core::authority::{Authority, Command, Durability, Event, Note, ReplyId, Settings, Want};
 use pgpair_core::config::OnPostgresCrash;
-use pgpair_core::ids::{Incarnation, InstanceId, VolumeId};
-use pgpair_core::order::OrderKind;
-use pgpair_core::record::{Holder, Version, Versioned};
+use pgpair_core::ids::InstanceId;
+use pgpair_core::record::Version;
+use pgpair_core::report::FailoverCause;
 
 use crate::action::Action;
 use crate::bounds::{Bounds, Part, TTL_MS};
-use crate::world::{Agent, Bond, Kind, Message, NOW, Read, Server, UID, World, Write, index, timing};
+use crate::world::{Bond, Kind, Message, NOW, Read, UID, World, Write, index, timing};
 
 /// The model never needs to know where a reply goes: at most one of a kind is under way.
-const REPLY: ReplyId = ReplyId(0);
+pub(crate) const REPLY: ReplyId = ReplyId(0);
 
 /// Settings of both agents.
 #[must_use]
@@ -32,6 +30,8 @@ pub fn settings(durability: Durability) -> Settings {
 impl World {
     /// Makes it happen, and brings the result into its canonical form.
     pub fn take(&mut self, action: Action, bounds: &Bounds) {
+        #[cfg(feature = "mutations")]
+        pgpair_core::authority::clause::take_away(bounds.taken);
         self.happen(action, bounds);
         self.tidy(bounds);
     }
@@ -43,7 +43,7 @@ impl World {
             Action::Look(i) => self.look(i, bounds),
             Action::Stored(i) => self.stored(i, bounds),
             Action::Answered(i) => {
-                let answer = Some((self.version, self.record));
+                let answer = Some(self.read());
                 if let Some(read) = self.node_mut(i).agent.as_mut().and_then(|a| a.read.as_mut()) {
                     read.answer = answer;
                 }
@@ -110,51 +110,6 @@ impl World {
             | Action::Commit(_)
             | Action::Seeded(_) => self.postgres_step(action, bounds),
             _ => self.fault(action, bounds),
-        }
-    }
-
-    fn fault(&mut self, action: Action, bounds: &Bounds) {
-        match action {
-            Action::Crash(i) => {
-                self.spent.crashes += 1;
-                self.crash(i);
-            }
-            Action::Start(i) => self.start(i, bounds),
-            Action::PostgresCrash(i) => {
-                self.spent.postgres_crashes += 1;
-                self.node_mut(i).server.kill();
-                self.changed(i, bounds);
-            }
-            Action::Proof(i) => {
-                self.spent.proofs += 1;
-                if let Some(incarnation) = self.node(i.peer()).dead {
-                    let evidence = Evidence { incarnation, kind: EvidenceKind::VolumeLock };
-                    self.tell(i, Event::Evidence(evidence), bounds);
-                }
-            }
-            Action::Wipe(i) => {
-                self.spent.wipes += 1;
-                let node = self.node_mut(i);
-                (node.server, node.disk) = (Server::empty(), Durable::default());
-            }
-            Action::Replace(i) => {
-                self.spent.wipes += 1;
-                let volume = self.new_volume(i);
-                let server = &mut self.node_mut(i).server;
-                server.volume = Some(volume);
-                server.log.clear();
-            }
-            Action::Leave(i) => {
-                self.spent.leaves += 1;
-                self.tell(i, Event::Leave, bounds);
-            }
-            Action::Switchover(i) => {
-                self.spent.switchovers += 1;
-                if let Some(term) = self.authority(i).map(Authority::term) {
-                    self.tell(i, Event::Order(REPLY, term, OrderKind::Switchover), bounds);
-                }
-            }
-            _ => {}
         }
     }
 
@@ -225,22 +180,26 @@ impl World {
     }
 
     fn read_done(&mut self, i: InstanceId, bounds: &Bounds) {
-        let (version, record) = (self.version, self.record);
+        let now = self.read();
         let Some(read) = self.node_mut(i).agent.as_mut().and_then(|a| a.read.take()) else { return };
-        let (version, record) = read.answer.unwrap_or((version, record));
-        let outcome = ReadOutcome::Got(Versioned { uid: UID, version, record });
-        self.tell(i, Event::Read { asked: read.asked, outcome }, bounds);
+        self.tell(i, Event::Read { asked: read.asked, outcome: read.answer.unwrap_or(now) }, bounds);
     }
 
     fn landed(&mut self, i: InstanceId, n: usize, bounds: &Bounds) {
-        let current = self.version;
+        let (uid, current) = (self.uid, self.version);
         let write = &mut self.node_mut(i).writes[n];
-        let wins = write.expected == current || bounds.without == Some(Part::CompareAndSet);
+        let is_current = write.expected == current && Some(write.uid) == uid;
+        let wins = is_current || bounds.without == Some(Part::CompareAndSet);
         let next = Version(current.0 + 1);
-        write.outcome = Some(if wins { CasOutcome::Won(next) } else { CasOutcome::Conflict });
+        write.outcome = Some(match uid {
+            Some(_) if wins => CasOutcome::Won(next),
+            Some(_) => CasOutcome::Conflict,
+            None => CasOutcome::Missing,
+        });
         let (record, awaited) = (write.record, write.awaited);
-        if wins {
+        if wins && uid.is_some() {
             (self.version, self.record) = (next, record);
+            self.wrote_foreign |= uid != Some(UID);
         }
         if !awaited {
             self.node_mut(i).writes.remove(n);
@@ -339,8 +298,12 @@ impl World {
                 }
                 return;
             }
-            Command::Cas { id, uid: _, expected, record } => {
-                node.writes.push(Write { id, expected, record, awaited: true, outcome: None });
+            Command::Cas { id, uid, expected, record } => {
+                node.writes.push(Write { id, uid, expected, record, awaited: true, outcome: None });
+                return;
+            }
+            Command::Note(Note::TakingOver { term, cause, .. }) => {
+                self.forced = (cause == FailoverCause::Forced).then_some(term);
                 return;
             }
             Command::Heartbeat(hb) => Message::Heartbeat(hb, 0),
@@ -365,29 +328,6 @@ impl World {
         sent.sort_by_key(Message::kind);
     }
 
-    /// The container is gone: agent and postgres. What it was waiting for has nowhere to go.
-    fn crash(&mut self, i: InstanceId) {
-        let node = self.node_mut(i);
-        node.dead = node.agent.take().map(|a| a.authority.me().incarnation);
-        node.server.kill();
-        for write in &mut node.writes {
-            write.awaited = false;
-        }
-        node.writes.retain(|w| w.outcome.is_none());
-        let replies = [Kind::Answer, Kind::CanTakeReply, Kind::ResignReply];
-        self.node_mut(i.peer()).sent.retain(|m| !replies.contains(&m.kind()));
-    }
-
-    fn start(&mut self, i: InstanceId, bounds: &Bounds) {
-        let incarnation = self.new_incarnation(i);
-        let me = Holder { instance: i, incarnation };
-        let node = self.node_mut(i);
-        let here = NodeId(index(i) as u64);
-        let authority = Authority::new(me, here, settings(bounds.durability), node.disk, NOW);
-        node.agent = Some(Agent { authority, read: None, storing: None, fence: None });
-        self.look(i, bounds);
-    }
-
     /// The agent is told how postgres is.
     pub(crate) fn look(&mut self, i: InstanceId, bounds: &Bounds) {
         let facts = self.facts(i);
@@ -403,27 +343,9 @@ impl World {
         }
     }
 
-    /// A volume that never was before.
-    pub(crate) fn new_volume(&self, i: InstanceId) -> VolumeId {
-        VolumeId(10 + 2 * u64::from(self.spent.wipes) + index(i) as u64)
-    }
-
-    fn new_incarnation(&self, i: InstanceId) -> Incarnation {
-        let first = first_incarnation(i).0;
-        let used = self.incarnations();
-        let next = used.iter().map(|n| n.0).filter(|n| *n >= first && *n < first + 100).max();
-        Incarnation(next.map_or(first, |n| n + 1))
-    }
-
     /// All times of the node of `i` that count from now: a step later.
     fn pass_time(&mut self, i: InstanceId, by: u64) {
         let mut past = crate::canon::Past { by };
         self.walk_times(i, &mut past);
     }
-}
-
-/// The first process of an instance; the next ones follow.
-#[must_use]
-pub fn first_incarnation(i: InstanceId) -> Incarnation {
-    Incarnation(100 * (1 + index(i) as u64))
 }

@@ -2,10 +2,10 @@
 
 use pgpair_core::authority::messages::{Answer, CanTake, CanTakeReply, Heartbeat, ResignReply, Resignation};
 use pgpair_core::authority::timing::{Ms, Timing};
-use pgpair_core::authority::view::{CasId, CasOutcome};
+use pgpair_core::authority::view::{CasId, CasOutcome, ReadOutcome};
 use pgpair_core::authority::{Authority, Directory, Durable, SyncState};
 use pgpair_core::ids::{Incarnation, InstanceId, Term, VolumeId};
-use pgpair_core::record::{LeaseUid, Record, Version};
+use pgpair_core::record::{LeaseUid, Record, Version, Versioned};
 use pgpair_core::report::PostgresState;
 
 /// Each clock shows this at all times; the past is what moves.
@@ -18,7 +18,9 @@ pub const UID: LeaseUid = LeaseUid(1);
 pub struct World {
     /// A and B.
     pub nodes: [Node; 2],
-    /// The record at the API server.
+    /// The Lease at the API server; `None`: deleted.
+    pub uid: Option<LeaseUid>,
+    /// Its version.
     pub version: Version,
     /// Its content.
     pub record: Record,
@@ -34,6 +36,10 @@ pub struct World {
     pub reigns: Vec<(Term, InstanceId)>,
     /// Somebody else did so in the same term.
     pub two_reigned: bool,
+    /// An agent wrote a Lease that is not the pair's.
+    pub wrote_foreign: bool,
+    /// A term that is being taken because a person said so: what the one who takes it lacks is given up.
+    pub forced: Option<Term>,
     /// What happened so far of that which has a bound.
     pub spent: Spent,
 }
@@ -55,6 +61,14 @@ pub struct Spent {
     pub leaves: u8,
     /// Switchovers ordered.
     pub switchovers: u8,
+    /// Other orders.
+    pub orders: u8,
+    /// Records deleted.
+    pub foreign: u8,
+    /// Postgres broken.
+    pub unstartable: u8,
+    /// Postgres that hung.
+    pub hangs: u8,
 }
 
 /// The one relation between the two clocks: before the clock of the one who gave a promise has moved `lapse` steps, that
@@ -82,6 +96,8 @@ pub struct Node {
     pub writes: Vec<Write>,
     /// The agent that died last.
     pub dead: Option<Incarnation>,
+    /// The operator is about to empty the directory, once the agent has left: an ordered rebuild.
+    pub rebuild: bool,
 }
 
 /// An agent process.
@@ -103,7 +119,7 @@ pub struct Read {
     /// When it was asked.
     pub asked: Ms,
     /// What the API server answered, once it has.
-    pub answer: Option<(Version, Record)>,
+    pub answer: Option<ReadOutcome>,
 }
 
 /// A write of the record.
@@ -111,6 +127,8 @@ pub struct Read {
 pub struct Write {
     /// Its number.
     pub id: CasId,
+    /// Precondition.
+    pub uid: LeaseUid,
     /// Precondition.
     pub expected: Version,
     /// New content.
@@ -193,6 +211,12 @@ pub struct Server {
     pub switching: Option<(bool, u32)>,
     /// Whether clients are let in.
     pub open: bool,
+    /// It does not start.
+    pub broken: bool,
+    /// Failed starts in a row, as far as anybody counts them.
+    pub failed_starts: u32,
+    /// It neither answers nor writes.
+    pub hung: bool,
 }
 
 impl Server {
@@ -210,6 +234,9 @@ impl Server {
             proof: SyncState::Unknown,
             switching: None,
             open: false,
+            broken: false,
+            failed_starts: 0,
+            hung: false,
         }
     }
 
@@ -229,6 +256,7 @@ impl Server {
     pub fn kill(&mut self) {
         self.state = PostgresState::Down;
         (self.waits, self.proof, self.switching, self.open) = (false, SyncState::Unknown, None, false);
+        self.hung = false;
     }
 
     /// Whether postgres would let this directory stream from `primary`: its end lies in the past of that one.
@@ -257,6 +285,13 @@ impl World {
     /// The node of `i`.
     pub fn node_mut(&mut self, i: InstanceId) -> &mut Node {
         &mut self.nodes[index(i)]
+    }
+
+    /// What a read of the record is answered with.
+    #[must_use]
+    pub fn read(&self) -> ReadOutcome {
+        let (version, record) = (self.version, self.record);
+        self.uid.map_or(ReadOutcome::Missing, |uid| ReadOutcome::Got(Versioned { uid, version, record }))
     }
 
     /// Postgres of `i`.

@@ -36,22 +36,51 @@ pub enum Clause {
     EvidenceInAsync,
     /// Rule 7: nothing is promoted within the quarantine.
     Quarantine,
+    /// Rule 0: the term is on disk before postgres is writable.
+    StoredFirst,
+    /// The promise: an answer repeated proves the way back.
+    WayBack,
+    /// Rule 1: the write to `Solo` follows a read that was asked after the loss was noticed.
+    FreshRead,
+    /// Rule 2: each change of primary is a new term.
+    NextTerm,
+    /// Rule 2: nobody is primary by a write that has not won.
+    WonFirst,
+    /// Rule 2: no answers while a take-over is under way.
+    SilentTakeover,
+    /// Rule 5: the standby is asked first.
+    AskFirst,
+    /// Rule 5: who takes its resignation back does so in the next term.
+    TakeBackTerm,
+    /// Rule 5: also in `Solo`, when postgres cannot be started.
+    ResignInSolo,
+    /// Rule 7: without API server a standby answers by its disk.
+    AnswersByDisk,
+    /// Rule 8: a standby that gets no further must not stay `Paired`.
+    Stalls,
+    /// Rule 8: a standby that does not stream must not stay `Paired`.
+    Streams,
+    /// Rule 10: forced is the way past the incarnation that the order names, and past no other.
+    NamedDead,
+    /// A Lease with another uid is no record.
+    OwnLease,
 }
 
 #[cfg(feature = "mutations")]
-static TAKEN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+thread_local! {
+    static TAKEN: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
 
-/// Takes these clauses away, and no others, for the whole process.
+/// Takes these clauses away, and no others, for this thread.
 #[cfg(feature = "mutations")]
 pub fn take_away(clauses: &[Clause]) {
-    let taken = clauses.iter().fold(0, |set, c| set | 1 << *c as u32);
-    TAKEN.store(taken, std::sync::atomic::Ordering::SeqCst);
+    TAKEN.set(clauses.iter().fold(0, |set, c| set | 1 << *c as u64));
 }
 
 /// Whether the clause is in force.
 #[cfg(feature = "mutations")]
 pub(super) fn keeps(clause: Clause) -> bool {
-    TAKEN.load(std::sync::atomic::Ordering::Relaxed) & (1 << clause as u32) == 0
+    TAKEN.get() & (1 << clause as u64) == 0
 }
 
 /// Whether the clause is in force.

@@ -254,6 +254,7 @@ impl Authority {
             return;
         };
         let (since, _) = *self.pairing.noticed.get_or_insert((now, reason));
+        let since = if keeps(Clause::FreshRead) { since } else { Ms(0) };
         let Some(v) = self.view.settled_since(since).copied() else {
             return self.read(now);
         };
@@ -307,7 +308,8 @@ impl Authority {
         }
         self.pairing.not_streaming_since =
             if info.streaming { None } else { self.pairing.not_streaming_since.or(Some(now)) };
-        if self.pairing.not_streaming_since.is_some_and(|s| now - s >= self.timing.ttl() / 5) {
+        let long = self.pairing.not_streaming_since.is_some_and(|s| now - s >= self.timing.ttl() / 5);
+        if long && keeps(Clause::Streams) {
             return Some(SoloReason::StandbyNotStreaming);
         }
         if self.stalls(now) {
@@ -327,7 +329,8 @@ impl Authority {
     }
 
     fn stalls(&self, now: Ms) -> bool {
-        self.pairing.stalled.is_some_and(|(since, _)| now - since >= stall_after(self.timing))
+        let long = |since| now - since >= stall_after(self.timing);
+        keeps(Clause::Stalls) && self.pairing.stalled.is_some_and(|(since, _)| long(since))
     }
 
     fn lag(&self, info: &StandbyInfo) -> Option<u64> {

@@ -117,7 +117,8 @@ impl Given {
     /// Whether `echo` repeats an answer given to `to` that is younger than `ttl`: the way back is open.
     #[must_use]
     pub fn proves_way_back(&self, to: Incarnation, echo: Option<u64>, now: Ms, ttl: u64) -> bool {
-        self.answers.iter().any(|(i, n, at)| *i == to && Some(*n) == echo && now - *at < ttl)
+        !keeps(Clause::WayBack)
+            || self.answers.iter().any(|(i, n, at)| *i == to && Some(*n) == echo && now - *at < ttl)
     }
 
     /// Gives or extends the promise to `to`.

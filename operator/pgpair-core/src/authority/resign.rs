@@ -1,5 +1,6 @@
 //! Rule 5: the primary gives its term up when its postgres is dead and the standby can take it.
 
+use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{CanTake, CanTakeReply, ResignReply, Resignation};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Directory, Note};
@@ -105,7 +106,9 @@ impl Authority {
             && primary
             && !(self.orders.restarts_primary() && self.pg.failed_starts == 0);
         let at_once = r.mode == Mode::Paired && self.settings.on_crash == OnPostgresCrash::Failover;
-        let crashed = dead && (at_once || self.pg.failed_starts >= 2);
+        let hopeless =
+            self.pg.failed_starts >= 2 && (r.mode == Mode::Paired || keeps(Clause::ResignInSolo));
+        let crashed = dead && (at_once || hopeless);
         let leaves = (self.leaving.is_some() || self.durable.fenced) && primary;
         let ordered = self.orders.hands_over() && primary;
         let hangs = self.pg.hung && self.postgres_is_up();
@@ -117,6 +120,10 @@ impl Authority {
     }
 
     fn ask_can_take(&mut self, now: Ms) {
+        if !keeps(Clause::AskFirst) {
+            self.resign = Resign::Stopping { since: now };
+            return;
+        }
         self.resign = Resign::Asking { since: now };
         let ordered = self.is_ordered();
         self.out.push(Command::AskCanTake(CanTake { term: self.term(), from: self.me, ordered }));
@@ -201,8 +208,9 @@ impl Authority {
         if v.record.primary.instance != self.me.instance || v.record.term != self.term() || elsewhere {
             return;
         }
+        let same = !keeps(Clause::TakeBackTerm);
         let record = Record {
-            term: v.record.term.next(),
+            term: if same { v.record.term } else { v.record.term.next() },
             primary: self.me,
             mode: Mode::Solo,
             standby_volume: None,
@@ -210,6 +218,7 @@ impl Authority {
         };
         if self.cas(now, &v, record) {
             self.note(Note::TakingBack(record.term));
+            self.resign = if same { Resign::None } else { self.resign };
         }
     }
 

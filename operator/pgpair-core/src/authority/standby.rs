@@ -77,10 +77,12 @@ impl Authority {
         if self.given.is_void(hb.from.incarnation) {
             return Verdict::Refused(NoPromise::Void);
         }
-        if self.view.has_open() {
+        if self.view.has_open() && keeps(Clause::SilentTakeover) {
             return Verdict::Refused(NoPromise::TakeoverUnderWay);
         }
-        if self.view.last().is_some() && self.view.settled().is_none() && !self.view.foreign() {
+        let unread = self.view.last().is_none() && !keeps(Clause::AnswersByDisk);
+        let unsettled = self.view.last().is_some() && self.view.settled().is_none() && !self.view.foreign();
+        if unread || (unsettled && keeps(Clause::SilentTakeover)) {
             return Verdict::Refused(NoPromise::RecordUnknown);
         }
         if !self.given.proves_way_back(hb.from.incarnation, hb.echo, now, u64::from(hb.ttl_ms)) {
@@ -199,7 +201,7 @@ impl Authority {
         };
         let Some(v) = self.view.settled().copied() else { return };
         let Some(cause) = self.cause(&v.record) else { return };
-        let term = v.record.term.next();
+        let term = if keeps(Clause::NextTerm) { v.record.term.next() } else { v.record.term };
         let record = Record {
             term,
             primary: self.me,
@@ -226,7 +228,8 @@ impl Authority {
                 return self.has_wal_up_to(resignation).then_some(cause);
             }
         }
-        if self.orders.forced() == Some(r.primary.incarnation) {
+        let anybody = !keeps(Clause::NamedDead) && self.orders.forced().is_some();
+        if self.orders.forced() == Some(r.primary.incarnation) || anybody {
             return Some(FailoverCause::Forced);
         }
         if !self.settings.automatic && !self.orders.takes_over() {

@@ -120,7 +120,9 @@ impl View {
     pub fn on_read(&mut self, asked: Ms, outcome: ReadOutcome, known: Option<LeaseUid>) {
         self.reading = None;
         match outcome {
-            ReadOutcome::Got(v) if known.is_none_or(|uid| uid == v.uid) => self.saw(asked, v),
+            ReadOutcome::Got(v) if known.is_none_or(|uid| uid == v.uid || !keeps(Clause::OwnLease)) => {
+                self.saw(asked, v);
+            }
             ReadOutcome::Got(_) | ReadOutcome::Missing => self.foreign = true,
             ReadOutcome::Malformed | ReadOutcome::Failed => {}
         }
@@ -139,6 +141,11 @@ impl View {
 
     /// A compare-and-set leaves.
     pub fn on_cas_sent(&mut self, cas: OpenCas) {
+        if !keeps(Clause::WonFirst)
+            && let Some(last) = &mut self.last
+        {
+            last.record = cas.record;
+        }
         self.open.push(cas);
     }
 

@@ -1,0 +1,156 @@
+//! Faults, and what people do.
+
+use pgpair_core::authority::messages::{Evidence, EvidenceKind};
+use pgpair_core::authority::{Authority, Durable, Event, NodeId};
+use pgpair_core::ids::{Incarnation, InstanceId, Term, VolumeId};
+use pgpair_core::order::OrderKind;
+use pgpair_core::record::{Holder, LeaseUid, Mode, Record, Version};
+
+use crate::action::{Action, Anew};
+use crate::bounds::Bounds;
+use crate::step::{REPLY, settings};
+use crate::world::{Agent, Kind, NOW, Server, World, index};
+
+impl World {
+    pub(crate) fn fault(&mut self, action: Action, bounds: &Bounds) {
+        match action {
+            Action::Crash(i) => {
+                self.spent.crashes += 1;
+                self.crash(i);
+            }
+            Action::Start(i) => self.start(i, bounds),
+            Action::PostgresCrash(i) => {
+                self.spent.postgres_crashes += 1;
+                self.node_mut(i).server.kill();
+                self.changed(i, bounds);
+            }
+            Action::Proof(i) => {
+                self.spent.proofs += 1;
+                if let Some(incarnation) = self.node(i.peer()).dead {
+                    let evidence = Evidence { incarnation, kind: EvidenceKind::VolumeLock };
+                    self.tell(i, Event::Evidence(evidence), bounds);
+                }
+            }
+            Action::Wipe(i) => {
+                self.spent.wipes += 1;
+                let node = self.node_mut(i);
+                (node.server, node.disk) = (Server::empty(), Durable::default());
+            }
+            Action::Replace(i) => {
+                self.spent.wipes += 1;
+                let volume = self.new_volume(i);
+                let server = &mut self.node_mut(i).server;
+                server.volume = Some(volume);
+                server.log.clear();
+            }
+            Action::Leave(i) => {
+                self.spent.leaves += 1;
+                self.tell(i, Event::Leave, bounds);
+            }
+            Action::Switchover(i) => {
+                self.spent.switchovers += 1;
+                self.order(i, OrderKind::Switchover, bounds);
+            }
+            Action::Order(i, ordered) => {
+                self.spent.orders += 1;
+                let dead = self.record.primary.incarnation;
+                self.order(i, ordered.kind(dead), bounds);
+            }
+            Action::Unfence(i) => self.order(i, OrderKind::Unfence, bounds),
+            Action::Copied(i) => {
+                self.node_mut(i).rebuild = true;
+                self.tell(i, Event::Leave, bounds);
+            }
+            Action::Deleted => {
+                self.spent.foreign += 1;
+                self.uid = None;
+            }
+            Action::MadeAnew(anew) => self.make_anew(anew),
+            Action::Breaks(i) => {
+                self.spent.unstartable += 1;
+                self.node_mut(i).server.broken = true;
+            }
+            Action::Mended(i) => {
+                self.node_mut(i).server.broken = false;
+                self.changed(i, bounds);
+            }
+            Action::Hangs(i) => {
+                self.spent.hangs += 1;
+                self.node_mut(i).server.hung = true;
+                self.changed(i, bounds);
+            }
+            _ => {}
+        }
+    }
+
+    /// A person orders it, knowing the term that the instance knows.
+    fn order(&mut self, i: InstanceId, kind: OrderKind, bounds: &Bounds) {
+        if let Some(term) = self.authority(i).map(Authority::term) {
+            self.tell(i, Event::Order(REPLY, term, kind), bounds);
+        }
+    }
+
+    /// Somebody makes a Lease of the same name: a copy of the old one, or one that suits the other instance.
+    fn make_anew(&mut self, anew: Anew) {
+        self.uid = Some(LeaseUid(1 + u128::from(self.spent.foreign)));
+        self.version = Version(self.version.0 + 1);
+        let other = self.record.primary.instance.peer();
+        if anew == Anew::OfTheOther {
+            self.record = Record {
+                term: Term(self.record.term.0 + 1),
+                primary: Holder {
+                    instance: other,
+                    incarnation: self.authority(other).map_or(Incarnation(0), |a| a.me().incarnation),
+                },
+                mode: Mode::Solo,
+                primary_volume: self.server(other).volume,
+                standby_volume: None,
+                ..self.record
+            };
+        }
+    }
+
+    /// The container is gone: agent and postgres. What it was waiting for has nowhere to go.
+    pub(crate) fn crash(&mut self, i: InstanceId) {
+        let node = self.node_mut(i);
+        node.dead = node.agent.take().map(|a| a.authority.me().incarnation);
+        node.server.kill();
+        if std::mem::take(&mut node.rebuild) {
+            node.server = Server::empty();
+        }
+        for write in &mut node.writes {
+            write.awaited = false;
+        }
+        node.writes.retain(|w| w.outcome.is_none());
+        let replies = [Kind::Answer, Kind::CanTakeReply, Kind::ResignReply];
+        self.node_mut(i.peer()).sent.retain(|m| !replies.contains(&m.kind()));
+    }
+
+    fn start(&mut self, i: InstanceId, bounds: &Bounds) {
+        let incarnation = self.new_incarnation(i);
+        let me = Holder { instance: i, incarnation };
+        let node = self.node_mut(i);
+        let here = NodeId(index(i) as u64);
+        let authority = Authority::new(me, here, settings(bounds.durability), node.disk, NOW);
+        node.agent = Some(Agent { authority, read: None, storing: None, fence: None });
+        self.look(i, bounds);
+    }
+
+    /// A volume that never was before.
+    pub(crate) fn new_volume(&self, i: InstanceId) -> VolumeId {
+        VolumeId(10 + 2 * u64::from(self.spent.wipes + self.spent.orders) + index(i) as u64)
+    }
+
+    fn new_incarnation(&self, i: InstanceId) -> Incarnation {
+        let first = first_incarnation(i).0;
+        let used = self.incarnations();
+        let next = used.iter().map(|n| n.0).filter(|n| *n >= first && *n < first + 100).max();
+        Incarnation(next.map_or(first, |n| n + 1))
+    }
+}
+
+/// The first process of an instance; the next ones follow.
+#[must_use]
+pub fn first_incarnation(i: InstanceId) -> Incarnation {
+    Incarnation(100 * (1 + index(i) as u64))
+}
