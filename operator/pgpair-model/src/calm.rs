@@ -8,8 +8,8 @@ use crate::action::Action;
 use crate::bounds::Bounds;
 use crate::world::{Kind, UID, World};
 
-/// Steps of both clocks within which it must happen.
-pub const LIMIT: u32 = 24;
+/// Time within which it must happen, in `ttl`.
+pub const LIMIT_TTLS: u64 = 12;
 
 /// `Paired`, one writes and the other streams.
 #[must_use]
@@ -35,27 +35,30 @@ pub fn is_alone(world: &World) -> bool {
             .all(|i| world.authority(*i).is_some_and(|a| a.record() == Some(&world.record)))
 }
 
-/// [`is_paired`], or `Solo` on a volume that is gone: only a person can say that its last commits are not to be waited for.
-/// And without a record of its own a pair does nothing for ever, which is asked for.
+/// [`is_paired`], or all volumes gone that the record names: only a person can say that their last commits are not to be
+/// waited for. And without a record of its own a pair does nothing for ever, which is asked for.
 #[must_use]
 pub fn is_paired_or_lost(world: &World) -> bool {
-    let gone = InstanceId::ALL.iter().all(|i| world.server(*i).volume != world.record.primary_volume);
-    is_paired(world) || (world.record.mode == Mode::Solo && gone) || world.uid != Some(UID)
+    let named = |i| {
+        let volume = world.server(i).volume;
+        volume.is_some() && (volume == world.record.primary_volume || volume == world.record.standby_volume)
+    };
+    is_paired(world) || !InstanceId::ALL.into_iter().any(named) || world.uid != Some(UID)
 }
 
 /// Lets time pass until nothing is young any more.
 pub fn rest(world: &mut World, bounds: &Bounds) {
-    let calm = calm_bounds(bounds);
+    let calm = self::bounds(bounds);
     for _ in 0..8 {
         for i in InstanceId::ALL {
             world.take(Action::Clock(i), &calm);
         }
-        settle(world, &calm, |_| false);
+        settle(world, &calm, |_| false, Some);
     }
 }
 
 /// What is asked for, without a fault.
-fn calm_bounds(asked: &Bounds) -> Bounds {
+pub(crate) fn bounds(asked: &Bounds) -> Bounds {
     let Bounds { start, durability, grain, terms, refusals, taken, without, progress_of, fine, .. } = *asked;
     Bounds { start, durability, grain, terms, refusals, taken, without, progress_of, fine, ..Bounds::CALM }
 }
@@ -63,11 +66,11 @@ fn calm_bounds(asked: &Bounds) -> Bounds {
 /// Runs without faults until `goal`.
 #[must_use]
 pub fn run(from: &World, bounds: &Bounds, goal: fn(&World) -> bool) -> Option<World> {
-    let calm = calm_bounds(bounds);
+    let calm = self::bounds(bounds);
     let mut world = from.clone();
     world.late.clear();
-    for _ in 0..LIMIT {
-        settle(&mut world, &calm, goal);
+    for _ in 0..LIMIT_TTLS * bounds.grain {
+        settle(&mut world, &calm, goal, Some);
         if goal(&world) {
             return Some(world);
         }
@@ -78,13 +81,20 @@ pub fn run(from: &World, bounds: &Bounds, goal: fn(&World) -> bool) -> Option<Wo
     None
 }
 
-/// Lets everything happen that is due, until nothing changes any more or the goal is reached.
-fn settle(world: &mut World, calm: &Bounds, goal: fn(&World) -> bool) {
+/// Lets everything happen that is due, as far as `allows` lets it, until nothing changes any more or the goal is reached.
+pub(crate) fn settle(
+    world: &mut World,
+    calm: &Bounds,
+    goal: fn(&World) -> bool,
+    allows: impl Fn(Action) -> Option<Action>,
+) {
     for _ in 0..64 {
         let before = world.clone();
         for i in InstanceId::ALL {
             for action in [Action::Start(i), Action::Stored(i), Action::Look(i), Action::Tick(i)] {
-                if matches!(action, Action::Start(_)) != world.node(i).agent.is_some() {
+                if matches!(action, Action::Start(_)) != world.node(i).agent.is_some()
+                    && let Some(action) = allows(action)
+                {
                     world.take(action, calm);
                 }
             }
@@ -92,7 +102,9 @@ fn settle(world: &mut World, calm: &Bounds, goal: fn(&World) -> bool) {
         let mut actions = Vec::new();
         world.possible(calm, &mut actions);
         for action in actions {
-            if is_due(world, action, calm) {
+            if is_due(world, action, calm)
+                && let Some(action) = allows(action)
+            {
                 world.take(action, calm);
                 if goal(world) {
                     return;
@@ -103,6 +115,14 @@ fn settle(world: &mut World, calm: &Bounds, goal: fn(&World) -> bool) {
             return;
         }
     }
+}
+
+/// What is due.
+pub(crate) fn due(world: &World, calm: &Bounds) -> Vec<Action> {
+    let mut actions = Vec::new();
+    world.possible(calm, &mut actions);
+    actions.retain(|action| matches!(action, Action::Start(_)) || is_due(world, *action, calm));
+    actions
 }
 
 fn is_due(world: &World, action: Action, calm: &Bounds) -> bool {

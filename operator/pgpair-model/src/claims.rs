@@ -30,7 +30,10 @@ pub const CLAIMS: [Claim; 6] = [
         name: "S4: what streams from a primary has nothing that the primary does not have",
         holds: nobody_who_diverged_serves,
     },
-    Claim { name: "S5: a Lease that is not the pair's own is never written", holds: nothing_foreign_is_written },
+    Claim {
+        name: "S5: who knows the pair's Lease never writes another one",
+        holds: nothing_foreign_is_written,
+    },
     Claim {
         name: "P: without further faults the pair becomes Paired again, unless its only good volume or its record is gone",
         holds: finds_together_again,

@@ -53,7 +53,10 @@ pub mod fault;
 #[cfg(feature = "mutations")]
 pub mod mutations;
 pub mod pair;
+pub mod rng;
 pub mod runs;
 pub mod server;
 pub mod step;
+pub mod storm;
+pub mod trouble;
 pub mod world;

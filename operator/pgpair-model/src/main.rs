@@ -6,12 +6,15 @@ use std::time::Instant;
 use pgpair_core::authority::Durability;
 use pgpair_model::bounds::{Bounds, Start};
 use pgpair_model::runs::{CI, DEEP, Run, story};
+use pgpair_model::storm::{cut_down, storms, tale};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("ci") => all(&CI),
         Some("deep") => all(&DEEP),
+        Some("troubles") => troubles(),
+        Some("walk") => walk(&args[1..]),
         #[cfg(feature = "mutations")]
         Some("mutations") => mutations(args.get(1)),
         _ => match own(&args) {
@@ -49,6 +52,73 @@ fn mutations(only: Option<&String>) -> ExitCode {
         }
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `walk seed=N steps=M`: long random runs.
+fn walk(args: &[String]) -> ExitCode {
+    let number = |name: &str, otherwise| {
+        let given = args.iter().find_map(|a| a.strip_prefix(name)?.strip_prefix('='));
+        given.and_then(|n| n.parse().ok()).unwrap_or(otherwise)
+    };
+    let (seed, steps, began) = (number("seed", 1), number("steps", 1_000_000), Instant::now());
+    match storms(seed, steps, &[]) {
+        Ok(tally) => {
+            println!("walk seed={seed} steps={steps}: {tally:?}, {:.1} s", began.elapsed().as_secs_f64());
+            ExitCode::SUCCESS
+        }
+        Err(failed) => {
+            let (n, storm) = *failed;
+            let events = cut_down(&storm);
+            println!("BROKEN {} in storm {n} of seed {seed}", storm.broken.unwrap_or_default());
+            println!("{}", tale(&storm.bounds, &events));
+            println!("{events:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn troubles() -> ExitCode {
+    use pgpair_model::trouble::{SINGLE, WITHOUT_API, endure, excuse, on_its_way};
+    for grain in [2, 4, 20] {
+        let bounds = Bounds { grain, ..Bounds::CALM };
+        let rest = pgpair_model::pair::Pair::new(bounds, &[]).first;
+        println!("grain {grain}");
+        for t in SINGLE.iter().chain(&WITHOUT_API) {
+            println!("  {}: {:?}", t.name, endure(&rest, &bounds, t).0);
+        }
+    }
+    for grain in [2, 4, 20] {
+        let bounds = Bounds { grain, ..Bounds::CALM };
+        for t in SINGLE.iter() {
+            let (mut n, mut worst, mut stuck, mut excused) = (0, 0, 0, 0);
+            let mut shown = false;
+            for seed in 0..200 {
+                let at = on_its_way(&bounds, seed, seed % 147);
+                n += 1;
+                match endure(&at, &bounds, t) {
+                    (Some(steps), _) => worst = worst.max(steps),
+                    (None, _) if excuse(&at, t).is_some() => excused += 1,
+                    (None, end) => {
+                        stuck += 1;
+                        if !shown {
+                            shown = true;
+                            for (w, what) in [(&at, "from"), (&end, "to")] {
+                                println!(
+                                    "   seed {seed} {what} {} {} {}",
+                                    w.record.term, w.record.mode, w.record.primary.instance
+                                );
+                                for i in [pgpair_core::ids::InstanceId::A, pgpair_core::ids::InstanceId::B] {
+                                    println!("      {}", pgpair_model::pair::tell(w, i));
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            println!("  grain {grain} {}: {n} worst {worst} stuck {stuck} excused {excused}", t.name);
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn all(runs: &[Run]) -> ExitCode {

@@ -35,14 +35,13 @@ impl Pair {
     pub fn new(bounds: Bounds, before: &[Action]) -> Pair {
         let mut world = born(&bounds);
         world.tidy(&bounds);
-        let calm = |goal| {
-            calm::run(&world, &bounds, goal).unwrap_or_else(|| unreachable!("without faults it gets there"))
-        };
         world = match bounds.start {
             Start::Solo => world,
-            Start::Alone => calm(calm::is_alone),
+            // Where pairing is a matter of one step it is over before both know of `Solo`: then from the beginning.
+            Start::Alone => calm::run(&world, &bounds, calm::is_alone).unwrap_or(world),
             Start::Paired => {
-                let mut paired = calm(calm::is_paired);
+                let mut paired = calm::run(&world, &bounds, calm::is_paired)
+                    .unwrap_or_else(|| unreachable!("without faults it gets there"));
                 calm::rest(&mut paired, &bounds);
                 paired
             }

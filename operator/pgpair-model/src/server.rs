@@ -153,7 +153,9 @@ impl World {
                 (s.state, s.open, s.failed_starts) = (PostgresState::Standby, true, 0);
             }
             (Want::Following(term), PostgresState::Down) => self.follow(i, term, bounds),
-            (Want::Following(term), PostgresState::Standby) if !self.streams(i) => self.rejoin(i, term, bounds),
+            (Want::Following(term), PostgresState::Standby) if !self.streams(i) => {
+                self.rejoin(i, term, bounds)
+            }
             (Want::Primary | Want::Promoted, PostgresState::Primary) => {
                 self.tend(i, desired.synchronous, desired.sync_epoch, desired.admit_clients);
             }

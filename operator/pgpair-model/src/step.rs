@@ -199,7 +199,7 @@ impl World {
         let (record, awaited) = (write.record, write.awaited);
         if wins && uid.is_some() {
             (self.version, self.record) = (next, record);
-            self.wrote_foreign |= uid != Some(UID);
+            self.wrote_foreign |= uid != Some(UID) && self.node(i).disk.lease_uid == Some(UID);
         }
         if !awaited {
             self.node_mut(i).writes.remove(n);

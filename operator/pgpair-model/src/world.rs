@@ -36,7 +36,7 @@ pub struct World {
     pub reigns: Vec<(Term, InstanceId)>,
     /// Somebody else did so in the same term.
     pub two_reigned: bool,
-    /// An agent wrote a Lease that is not the pair's.
+    /// An agent wrote another Lease than the one that it knows to be the pair's.
     pub wrote_foreign: bool,
     /// A term that is being taken because a person said so: what the one who takes it lacks is given up.
     pub forced: Option<Term>,

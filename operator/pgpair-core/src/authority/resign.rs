@@ -106,8 +106,7 @@ impl Authority {
             && primary
             && !(self.orders.restarts_primary() && self.pg.failed_starts == 0);
         let at_once = r.mode == Mode::Paired && self.settings.on_crash == OnPostgresCrash::Failover;
-        let hopeless =
-            self.pg.failed_starts >= 2 && (r.mode == Mode::Paired || keeps(Clause::ResignInSolo));
+        let hopeless = self.pg.failed_starts >= 2 && (r.mode == Mode::Paired || keeps(Clause::ResignInSolo));
         let crashed = dead && (at_once || hopeless);
         let leaves = (self.leaving.is_some() || self.durable.fenced) && primary;
         let ordered = self.orders.hands_over() && primary;

@@ -5,7 +5,7 @@ use crate::authority::messages::{
     Answer, CanTake, CanTakeReply, CannotTake, Evidence, Heartbeat, NoPromise, ResignReply, Resignation,
     StandbyInfo, Verdict,
 };
-use crate::authority::timing::Ms;
+use crate::authority::timing::{Ms, Timing};
 use crate::authority::{Authority, Command, Directory, Durability, Note, ReplyId, Want};
 use crate::ids::Incarnation;
 use crate::record::{Mode, Record};
@@ -200,7 +200,7 @@ impl Authority {
             return;
         };
         let Some(v) = self.view.settled().copied() else { return };
-        let Some(cause) = self.cause(&v.record) else { return };
+        let Some(cause) = self.cause(now, &v.record) else { return };
         let term = if keeps(Clause::NextTerm) { v.record.term.next() } else { v.record.term };
         let record = Record {
             term,
@@ -215,17 +215,22 @@ impl Authority {
         }
     }
 
-    fn cause(&self, r: &Record) -> Option<FailoverCause> {
+    fn cause(&self, now: Ms, r: &Record) -> Option<FailoverCause> {
         let mine = r.standby_volume == self.pg.volume || !keeps(Clause::StandbyVolume);
         let paired_with_me = r.mode == Mode::Paired && mine;
         let dead = self.takeover.as_ref().is_some_and(|t| t.dead.contains(&r.primary.incarnation));
-        if let Some((_, resignation)) = self.takeover.as_ref().and_then(|t| t.resigned.as_ref()) {
+        if let Some((since, resignation)) = self.takeover.as_ref().and_then(|t| t.resigned.as_ref()) {
             let names =
                 resignation.from == r.primary || resignation.predecessor == Some(r.primary.incarnation);
             if resignation.term == r.term && (paired_with_me || names) {
-                let cause =
-                    if resignation.ordered { FailoverCause::Switchover } else { FailoverCause::Resigned };
-                return self.has_wal_up_to(resignation).then_some(cause);
+                if self.has_wal_up_to(resignation) {
+                    let ordered = resignation.ordered;
+                    return Some(if ordered { FailoverCause::Switchover } else { FailoverCause::Resigned });
+                }
+                // Who resigned may be lost with the rest of its log: then what is open without a resignation, as late.
+                if now < Timing::lapse_at(*since, self.timing.ttl()) {
+                    return None;
+                }
             }
         }
         let anybody = !keeps(Clause::NamedDead) && self.orders.forced().is_some();

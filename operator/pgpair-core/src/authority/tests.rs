@@ -1,6 +1,7 @@
 //! Two agents, the shipped state machine in each, in a world that loses, delays and doubles everything.
 //! The claims are checked after every step; at the end the faults stop and the pair must find together again.
 
+mod alone;
 mod rng;
 mod world;
 

@@ -289,7 +289,7 @@ impl Takeover {
     fn walk(&mut self, t: Timing, w: &mut impl Walk) {
         let Takeover { resigned, dead, refused } = self;
         each(resigned, |(at, r)| {
-            w.since(at, t.ttl() / 2 + 1);
+            w.since(at, t.ttl() + Timing::margin(t.ttl()));
             r.walk(w);
         });
         *dead = renamed(&dead.iter().copied().collect(), w).into_iter().collect();

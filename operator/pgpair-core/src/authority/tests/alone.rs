@@ -1,0 +1,114 @@
+//! One agent, told by hand what happens.
+
+use crate::authority::messages::{Heartbeat, Resignation};
+use crate::authority::timing::{Ms, Timing};
+use crate::authority::view::ReadOutcome;
+use crate::authority::{
+    Authority, Command, Directory, Durability, Durable, Event, NodeId, PgFacts, ReplyId, Settings,
+};
+use crate::config::OnPostgresCrash;
+use crate::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
+use crate::lsn::Lsn;
+use crate::record::{Holder, LeaseUid, Mode, Record, Version, Versioned};
+use crate::report::PostgresState;
+use crate::timeline::TimelineId;
+
+const PRIMARY: Holder = Holder { instance: InstanceId::A, incarnation: Incarnation(1) };
+const TTL: u64 = 5_000;
+
+fn record() -> Record {
+    Record {
+        term: Term(1),
+        primary: PRIMARY,
+        mode: Mode::Paired,
+        primary_volume: Some(VolumeId(1)),
+        standby_volume: Some(VolumeId(2)),
+        system_identifier: Some(SystemIdentifier(1)),
+        durability: Durability::Sync,
+    }
+}
+
+/// A standby that has flushed the log up to 10 and has just given a promise.
+fn standby(mode: Mode) -> (Authority, Ms) {
+    let me = Holder { instance: InstanceId::B, incarnation: Incarnation(2) };
+    let timing = Timing::new(5_000).unwrap();
+    let settings = Settings {
+        timing,
+        durability: Durability::Sync,
+        max_lag: 1_000,
+        automatic: true,
+        on_crash: OnPostgresCrash::Failover,
+    };
+    let disk =
+        Durable { lease_uid: Some(LeaseUid(1)), term: Term(1), longest_ttl_ms: 5_000, ..Durable::default() };
+    let mut b = Authority::new(me, NodeId(2), settings, disk, Ms(0));
+    let now = Ms(100_000);
+    let facts = PgFacts {
+        state: PostgresState::Standby,
+        directory: Directory::Standby,
+        volume: Some(VolumeId(2)),
+        timeline: Some(TimelineId(1)),
+        flush: Some(Lsn(10)),
+        ..PgFacts::default()
+    };
+    for echo in [None, Some(1)] {
+        let seq = 1 + echo.unwrap_or(0);
+        let heartbeat = Heartbeat { term: Term(1), from: PRIMARY, seq, ttl_ms: 5_000, echo, version: None };
+        answer_reads(&mut b, now, mode, Event::Heartbeat(ReplyId(1), heartbeat));
+    }
+    assert_eq!(answer_reads(&mut b, now, mode, Event::Postgres(facts)), [], "it has promised");
+    (b, now)
+}
+
+/// Tells it, and answers each read that it asks for; the writes that it wants.
+fn answer_reads(b: &mut Authority, now: Ms, mode: Mode, event: Event) -> Vec<Record> {
+    let standby_volume = record().standby_volume.filter(|_| mode == Mode::Paired);
+    let record = Record { mode, standby_volume, ..record() };
+    let mut commands = b.handle(now, event);
+    let mut writes = Vec::new();
+    while let Some(command) = commands.pop() {
+        match command {
+            Command::Read { asked } => {
+                let outcome = ReadOutcome::Got(Versioned { uid: LeaseUid(1), version: Version(7), record });
+                commands.extend(b.handle(now, Event::Read { asked, outcome }));
+            }
+            Command::Cas { record, .. } => writes.push(record),
+            _ => {}
+        }
+    }
+    writes
+}
+
+fn resigned_at(end: u64) -> Event {
+    let resignation = Resignation {
+        term: Term(1),
+        from: PRIMARY,
+        predecessor: None,
+        timeline: TimelineId(1),
+        end: Lsn(end),
+        ordered: false,
+    };
+    Event::Resignation(ReplyId(1), resignation)
+}
+
+#[test]
+fn a_standby_that_has_the_log_to_its_end_takes_over_at_once() {
+    let (mut b, now) = standby(Mode::Paired);
+    assert_eq!(answer_reads(&mut b, now, Mode::Paired, resigned_at(10)).len(), 1);
+}
+
+#[test]
+fn who_resigned_and_is_lost_with_the_end_of_its_log_is_followed_when_its_promise_would_have_lapsed() {
+    let (mut b, now) = standby(Mode::Paired);
+    assert_eq!(answer_reads(&mut b, now, Mode::Paired, resigned_at(20)), []);
+    assert_eq!(answer_reads(&mut b, now + TTL, Mode::Paired, Event::Tick), []);
+    let wanted = answer_reads(&mut b, now + TTL + 1_000, Mode::Paired, Event::Tick);
+    assert_eq!(wanted.iter().map(|r| r.term).collect::<Vec<_>>(), [Term(2)]);
+}
+
+#[test]
+fn in_solo_nobody_follows_without_the_end_of_the_log() {
+    let (mut b, now) = standby(Mode::Solo);
+    assert_eq!(answer_reads(&mut b, now, Mode::Solo, resigned_at(20)), []);
+    assert_eq!(answer_reads(&mut b, now + 10 * TTL, Mode::Solo, Event::Tick), []);
+}
