@@ -26,7 +26,7 @@ SCRIPTS := .ci/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2
 
 -include e2e/cluster/cluster.mk
 
-.PHONY: help demo test setup lint unit model model-deep e2e bench install uninstall ready-cluster generate plugin
+.PHONY: help demo test setup lint unit model model-page model-deep e2e bench install uninstall ready-cluster generate plugin
 
 ## this list
 help:
@@ -59,11 +59,17 @@ empty :=
 ## tests without a cluster: the core, and agents against real postgres processes of each version on loopback
 unit:
 	PGPAIR_TEST_PG_BINS=$(subst $(empty) $(empty),$(colon),$(strip $(POSTGRES_BINS))) cargo test --workspace --locked
+	cargo test --locked -p pgpair-model --features mutations --test mutations
 
 ## the protocol under the model checker: every order of events within bounds, and what breaks without each clause
 model:
 	cargo run --release --locked -p pgpair-model --features mutations -- ci
 	cargo run --release --locked -p pgpair-model --features mutations -- mutations
+	cargo run --release --locked -p pgpair-model --features mutations -- walk seed=$(or $(SEED),1) steps=4000000
+
+## the tables of docs/model.md from the code
+model-page:
+	cargo run --release --locked -p pgpair-model --features mutations -- page docs/model.md
 
 ## the same runs, four events deeper
 model-deep:

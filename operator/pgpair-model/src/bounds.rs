@@ -27,6 +27,19 @@ pub enum Part {
     Rewind,
 }
 
+impl Part {
+    /// What it says.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Part::Deadman => "Rule 9: the deadman kills at the fence.",
+            Part::Clocks => "The world: two clocks run alike, within the margin.",
+            Part::CompareAndSet => "The world: a write with an old version is refused.",
+            Part::Rewind => "Rule 11: what only a former primary has is cut off before it follows.",
+        }
+    }
+}
+
 /// What may happen, and how often. Messages, requests and replies may always be lost or be late, clocks may always run,
 /// any process may always stand still: none of these has a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -50,9 +50,10 @@ pub mod calm;
 mod canon;
 pub mod claims;
 pub mod fault;
-#[cfg(feature = "mutations")]
 pub mod mutations;
+pub mod page;
 pub mod pair;
+pub mod replay;
 pub mod rng;
 pub mod runs;
 pub mod server;

@@ -5,18 +5,27 @@ use std::time::Instant;
 
 use pgpair_core::authority::Durability;
 use pgpair_model::bounds::{Bounds, Start};
+use pgpair_model::mutations::{MUTATIONS, Mutation};
+use pgpair_model::page::render;
+use pgpair_model::pair::Pair;
+use pgpair_model::replay::{event, tale};
 use pgpair_model::runs::{CI, DEEP, Run, story};
-use pgpair_model::storm::{cut_down, storms, tale};
+use pgpair_model::storm::{cut_down, storms};
+
+/// Where the search for a way ends.
+#[cfg(feature = "mutations")]
+const MUTATION_STATES: usize = 6_000_000;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("ci") => all(&CI),
         Some("deep") => all(&DEEP),
-        Some("troubles") => troubles(),
+        Some("replay") => replay(args.get(1)),
+        Some("page") => page(args.get(1)),
         Some("walk") => walk(&args[1..]),
         #[cfg(feature = "mutations")]
-        Some("mutations") => mutations(args.get(1)),
+        Some("mutations") => mutations(&args[1..]),
         _ => match own(&args) {
             Ok((run, states, threads)) => make(&run, states, threads),
             Err(unknown) => {
@@ -27,31 +36,66 @@ fn main() -> ExitCode {
     }
 }
 
+/// `mutations [keep] [NAME]`: the shortest way to a broken claim without each clause; `keep`: into the files of `ways/`.
 #[cfg(feature = "mutations")]
-fn mutations(only: Option<&String>) -> ExitCode {
+fn mutations(args: &[String]) -> ExitCode {
+    let keep = args.first().is_some_and(|a| a == "keep");
+    let only = args.get(usize::from(keep));
     let mut failed = 0;
-    for m in &pgpair_model::mutations::MUTATIONS {
-        let name = format!("{:?} {:?}", m.clauses, m.bounds.without);
-        if only.is_some_and(|o| !name.contains(o.as_str())) {
-            continue;
-        }
-        let found = m.explore(6_000_000);
-        let broken = found.broken.into_iter().find(|(claim, _)| claim.starts_with(m.breaks));
-        println!("== without {name}: {} states", found.unique);
-        match broken {
-            Some((claim, path)) => {
-                let before = m.before.iter().map(ToString::to_string);
-                let path = path.into_vec();
-                let steps = before.chain(path.iter().filter_map(|(_, a)| a.map(|a| a.to_string())));
-                println!("   {claim}\n   {}", steps.collect::<Vec<_>>().join("; "));
-            }
-            None => {
-                println!("   NOTHING BREAKS");
-                failed += 1;
-            }
+    for m in MUTATIONS.iter().filter(|m| only.is_none_or(|o| m.name().contains(o.as_str()))) {
+        let began = Instant::now();
+        let (found, way) = m.explore(MUTATION_STATES);
+        let (name, seconds) = (m.name(), began.elapsed().as_secs_f64());
+        let kept = m.way().unwrap_or_default();
+        let as_kept = match &way {
+            Some(way) if keep => std::fs::write(m.file(), way).is_ok(),
+            Some(way) => way.lines().count() == kept.lines().count(),
+            None => false,
+        };
+        let events =
+            way.as_ref().map_or("NOTHING BREAKS".into(), |w| format!("{} events", w.lines().count()));
+        println!("without {name}: {} breaks: {events}, {} states, {seconds:.1} s", m.breaks, found.unique);
+        if !as_kept {
+            println!("  not as kept: {}", m.file().display());
+            failed += 1;
         }
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `replay NAME`: a way of `ways/` with what each event leads to, and again with all rules kept.
+fn replay(name: Option<&String>) -> ExitCode {
+    let Some(m) = MUTATIONS.iter().find(|m| Some(&m.name()) == name) else {
+        eprintln!("one of: {}", MUTATIONS.iter().map(Mutation::name).collect::<Vec<_>>().join(" "));
+        return ExitCode::FAILURE;
+    };
+    let Ok(way) = m.way() else { return ExitCode::FAILURE };
+    for bounds in [m.bounds(), Bounds { taken: &[], without: None, ..m.bounds }] {
+        let first = Pair::new(bounds, &[]).first;
+        let mut world = first.clone();
+        let mut events = Vec::new();
+        for action in way.lines() {
+            if let Some(action) = event(&world, &bounds, action) {
+                world.take(action, &bounds);
+                events.push(action);
+            }
+        }
+        println!("{}", tale(&first, &bounds, &events));
+    }
+    ExitCode::SUCCESS
+}
+
+/// `page FILE`: its tables made anew.
+fn page(file: Option<&String>) -> ExitCode {
+    let Some(file) = file else { return ExitCode::FAILURE };
+    let made = std::fs::read_to_string(file).map_err(|e| e.to_string()).and_then(|text| render(&text));
+    match made.and_then(|text| std::fs::write(file, text).map_err(|e| e.to_string())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{file}: {why}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// `walk seed=N steps=M`: long random runs.
@@ -70,55 +114,11 @@ fn walk(args: &[String]) -> ExitCode {
             let (n, storm) = *failed;
             let events = cut_down(&storm);
             println!("BROKEN {} in storm {n} of seed {seed}", storm.broken.unwrap_or_default());
-            println!("{}", tale(&storm.bounds, &events));
+            println!("{}", tale(&Pair::new(storm.bounds, &[]).first, &storm.bounds, &events));
             println!("{events:?}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn troubles() -> ExitCode {
-    use pgpair_model::trouble::{SINGLE, WITHOUT_API, endure, excuse, on_its_way};
-    for grain in [2, 4, 20] {
-        let bounds = Bounds { grain, ..Bounds::CALM };
-        let rest = pgpair_model::pair::Pair::new(bounds, &[]).first;
-        println!("grain {grain}");
-        for t in SINGLE.iter().chain(&WITHOUT_API) {
-            println!("  {}: {:?}", t.name, endure(&rest, &bounds, t).0);
-        }
-    }
-    for grain in [2, 4, 20] {
-        let bounds = Bounds { grain, ..Bounds::CALM };
-        for t in SINGLE.iter() {
-            let (mut n, mut worst, mut stuck, mut excused) = (0, 0, 0, 0);
-            let mut shown = false;
-            for seed in 0..200 {
-                let at = on_its_way(&bounds, seed, seed % 147);
-                n += 1;
-                match endure(&at, &bounds, t) {
-                    (Some(steps), _) => worst = worst.max(steps),
-                    (None, _) if excuse(&at, t).is_some() => excused += 1,
-                    (None, end) => {
-                        stuck += 1;
-                        if !shown {
-                            shown = true;
-                            for (w, what) in [(&at, "from"), (&end, "to")] {
-                                println!(
-                                    "   seed {seed} {what} {} {} {}",
-                                    w.record.term, w.record.mode, w.record.primary.instance
-                                );
-                                for i in [pgpair_core::ids::InstanceId::A, pgpair_core::ids::InstanceId::B] {
-                                    println!("      {}", pgpair_model::pair::tell(w, i));
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-            println!("  grain {grain} {}: {n} worst {worst} stuck {stuck} excused {excused}", t.name);
-        }
-    }
-    ExitCode::SUCCESS
 }
 
 fn all(runs: &[Run]) -> ExitCode {
@@ -144,7 +144,7 @@ fn make(run: &Run, states: usize, threads: usize) -> ExitCode {
     }
     let holds = found.broken.is_empty();
     for (claim, path) in found.broken {
-        println!("BROKEN {claim}\n{}", story(path));
+        println!("BROKEN {claim}\n{}", story(&run.bounds, path));
     }
     if holds && as_pinned { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

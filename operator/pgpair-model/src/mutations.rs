@@ -1,13 +1,16 @@
 //! The claims can fail: for each clause of the rules, and each part of the world, that is taken away, one that breaks.
 //! Some clauses are there twice, in two rules; then both are taken away.
 
+use std::path::{Path, PathBuf};
+
 use pgpair_core::authority::clause::Clause;
 use pgpair_core::ids::InstanceId::{A, B};
 
-use crate::action::Action;
+use crate::action::{Action, Ordered};
 use crate::bounds::{Bounds, Part, Start};
 use crate::pair::Pair;
 use crate::runs::{Found, Run};
+use crate::trouble::{IN_SOLO, SINGLE, WITHOUT_API, endure};
 use crate::world::Kind;
 
 /// Something taken away.
@@ -32,12 +35,12 @@ const ALONE: Bounds = Bounds { start: Start::Alone, ..PAIRED };
 const WITH_COMMIT: Bounds = Bounds { commits: 1, ..PAIRED };
 const ALONE_WITH_COMMIT: Bounds = Bounds { commits: 1, ..ALONE };
 
-const fn without(part: Part, bounds: Bounds) -> Mutation {
-    breaks("S", &[], Bounds { without: Some(part), ..bounds })
+const fn without(claim: &'static str, part: Part, bounds: Bounds) -> Mutation {
+    breaks(claim, &[], Bounds { without: Some(part), ..bounds })
 }
 
 /// All of them. The names V1 to V10 are those of the traces that shaped the rules.
-pub const MUTATIONS: [Mutation; 19] = [
+pub const MUTATIONS: [Mutation; 27] = [
     breaks("S1", &[Clause::Fence], PAIRED),
     // V5: a take-over of an earlier process lands while its successor has promised again.
     Mutation {
@@ -76,8 +79,49 @@ pub const MUTATIONS: [Mutation; 19] = [
     breaks("S1", &[Clause::OneIncarnation], Bounds { proofs: 1, ..PAIRED }),
     // V7
     breaks("S2", &[Clause::EvidenceInAsync], Bounds { crashes: 1, proofs: 1, ..ALONE_WITH_COMMIT }),
-    without(Part::Deadman, Bounds { stalls: true, ..PAIRED }),
-    without(Part::Clocks, PAIRED),
+    // Rule 2.
+    breaks("S3", &[Clause::NextTerm], PAIRED),
+    breaks("S1", &[Clause::WonFirst, Clause::OpenIsUnknown], PAIRED),
+    breaks("S1", &[Clause::SilentTakeover, Clause::OwnPromise], PAIRED),
+    // V2
+    breaks("S1", &[Clause::TakeBackTerm], Bounds { postgres_crashes: 1, ..PAIRED }),
+    Mutation {
+        before: &[
+            Action::Crash(A),
+            Action::Clock(A),
+            Action::Clock(A),
+            Action::Clock(B),
+            Action::Clock(B),
+            Action::ReadDone(B),
+            Action::Written(B, 0),
+            Action::Works(B),
+            Action::Look(B),
+            Action::Works(B),
+            Action::Commit(B),
+            Action::Crash(B),
+            Action::Start(A),
+            Action::Start(B),
+        ],
+        ..breaks("S2", &[Clause::StoredFirst], Bounds { crashes: 2, commits: 1, slow_node: true, ..PAIRED })
+    },
+    // A person says that a process is dead; its successor is not.
+    Mutation {
+        before: &[
+            Action::Crash(A),
+            Action::Clock(A),
+            Action::Clock(A),
+            Action::Clock(B),
+            Action::Clock(B),
+            Action::Order(B, Ordered::Promote),
+            Action::Start(A),
+            Action::ReadDone(A),
+        ],
+        ..breaks("S1", &[Clause::NamedDead], Bounds { crashes: 1, orders: 1, ..ALONE })
+    },
+    breaks("S5", &[Clause::OwnLease], Bounds { foreign: 1, ..ALONE }),
+    without("S4", Part::Rewind, Bounds { commits: 2, ..PAIRED }),
+    without("S1", Part::Deadman, Bounds { stalls: true, ..PAIRED }),
+    without("S1", Part::Clocks, PAIRED),
     Mutation {
         before: &[
             Action::Clock(A),
@@ -89,16 +133,92 @@ pub const MUTATIONS: [Mutation; 19] = [
             Action::ReadDone(B),
             Action::Written(B, 0),
         ],
-        ..without(Part::CompareAndSet, Bounds { unknown: 1, ..PAIRED })
+        ..without("S1", Part::CompareAndSet, Bounds { unknown: 1, ..PAIRED })
     },
 ];
 
-impl Mutation {
-    /// Looks for the shortest way to a claim that does not hold.
+/// A clause that only keeps a pair serving: without it one fault stops it for good.
+#[derive(Debug, Clone, Copy)]
+pub struct Stuck {
+    /// Taken away.
+    pub clauses: &'static [Clause],
+    /// By its name in [`crate::trouble`].
+    pub trouble: &'static str,
+}
+
+/// All of them; L1 to L6 are those of the traces that shaped the rules. L3 is the other half of L5: who asks first resigns
+/// to nobody that cannot take it.
+pub const STUCK: [Stuck; 7] = [
+    Stuck { clauses: &[Clause::WayBack], trouble: "nothing comes in at a" }, // L1
+    Stuck { clauses: &[Clause::FreshRead], trouble: "nothing comes in at a" }, // L2
+    Stuck { clauses: &[Clause::ResignInSolo], trouble: IN_SOLO.name },       // L4
+    Stuck { clauses: &[Clause::AskFirst], trouble: "the API server is away; the postmaster of a dies" }, // L5
+    Stuck { clauses: &[Clause::AnswersByDisk], trouble: "the API server is away; both restart" }, // L6
+    Stuck { clauses: &[Clause::Stalls], trouble: "the walreceiver of b stands still" },
+    Stuck { clauses: &[Clause::Streams], trouble: "postgres of b dies and does not start" },
+];
+
+impl Stuck {
+    /// What becomes of the pair with and without the clause: steps until commits are acknowledged again.
     #[must_use]
-    pub fn explore(&self, states: usize) -> Found {
-        let bounds = Bounds { taken: self.clauses, ..self.bounds };
+    pub fn outcomes(&self) -> (Option<u64>, Option<u64>) {
+        let trouble = [IN_SOLO].into_iter().chain(SINGLE).chain(WITHOUT_API).find(|t| t.name == self.trouble);
+        let Some(trouble) = trouble else { return (None, None) };
+        let bounds = Bounds { grain: 4, ..if trouble.name == IN_SOLO.name { ALONE } else { PAIRED } };
+        let calm = Pair::new(bounds, &[]).first;
+        let without = Bounds { taken: self.clauses, ..bounds };
+        (endure(&calm, &bounds, &trouble).0, endure(&calm, &without, &trouble).0)
+    }
+}
+
+impl Mutation {
+    /// What is taken away, as the name of a file in `ways/`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let clauses = self.clauses.iter().map(|c| format!("{c:?}"));
+        clauses.chain(self.bounds.without.map(|p| format!("{p:?}"))).collect::<Vec<_>>().join("-")
+    }
+
+    /// What is taken away, in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let clauses = self.clauses.iter().map(|c| c.words());
+        clauses.chain(self.bounds.without.map(Part::words)).collect::<Vec<_>>().join(" And: ")
+    }
+
+    /// What may happen, without what is taken away.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        Bounds { taken: self.clauses, ..self.bounds }
+    }
+
+    /// Where the shortest way is kept.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("ways").join(self.name()).with_extension("txt")
+    }
+
+    /// The shortest way that was found last, one event a line.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn way(&self) -> std::io::Result<String> {
+        std::fs::read_to_string(self.file())
+    }
+
+    /// Looks for the shortest way to a state in which the claim does not hold.
+    #[must_use]
+    pub fn explore(&self, states: usize) -> (Found, Option<String>) {
+        let bounds = self.bounds();
         let run = Run { name: "mutation", bounds, before: &[], depth: usize::MAX, unique: None };
-        run.explore_from(Pair::new(bounds, self.before), states, 1)
+        let mut pair = Pair::new(bounds, self.before);
+        pair.only = Some(self.breaks);
+        let found = run.explore_from(pair, states, 1);
+        let way = found.broken.first().map(|(_, path)| {
+            let path = path.clone().into_vec();
+            let found = path.iter().filter_map(|(_, action)| *action);
+            self.before.iter().copied().chain(found).map(|action| format!("{action}\n")).collect()
+        });
+        (found, way)
     }
 }

@@ -153,14 +153,18 @@ impl World {
         let is_question = |m: &Message| matches!(m.kind(), Kind::Heartbeat | Kind::CanTake | Kind::Resign);
         self.node_mut(i).sent.retain(|m| !is_question(m));
         self.node_mut(i.peer()).sent.retain(is_question);
-        if let Some(read) = self.node_mut(i).agent.as_mut().and_then(|a| a.read.take()) {
+        // Only what was under way before: the first answer may make it ask anew.
+        let asks = self.authority(i).is_some_and(Authority::waits_for_can_take);
+        let node = self.node_mut(i);
+        let read = node.agent.as_mut().and_then(|a| a.read.take());
+        let write = node.writes.iter().position(|w| w.awaited).map(|n| node.writes.remove(n));
+        if let Some(read) = read {
             self.tell(i, Event::Read { asked: read.asked, outcome: ReadOutcome::Failed }, bounds);
         }
-        if let Some(n) = self.node(i).writes.iter().position(|w| w.awaited) {
-            let write = self.node_mut(i).writes.remove(n);
+        if let Some(write) = write {
             self.tell(i, Event::Cas { id: write.id, outcome: CasOutcome::NotSent }, bounds);
         }
-        if self.authority(i).is_some_and(Authority::waits_for_can_take) {
+        if asks && self.authority(i).is_some_and(Authority::waits_for_can_take) {
             self.no_reply(i, bounds);
         }
     }

@@ -1,16 +1,13 @@
 //! Long random runs over more than any exhaustive run can hold: many crashes, orders, late messages at once. The same seed
 //! makes the same run, and a run that breaks a claim is cut down to the events that matter.
 
-use std::fmt::Write as _;
-
 use pgpair_core::authority::Durability;
-use pgpair_core::ids::InstanceId;
 
 use crate::action::Action;
 use crate::bounds::{Bounds, Start};
 use crate::calm;
 use crate::claims::CLAIMS;
-use crate::pair::{Pair, tell};
+use crate::pair::Pair;
 use crate::rng::Rng;
 use crate::world::World;
 
@@ -237,21 +234,4 @@ pub fn again(bounds: &Bounds, events: &[Action]) -> (Vec<Action>, Option<&'stati
     }
     let found = calm::run(&world, bounds, calm::is_paired_or_lost).is_some();
     (taken, (!found).then_some(CLAIMS[CLAIMS.len() - 1].name))
-}
-
-/// Events and what they lead to, one a line.
-#[must_use]
-pub fn tale(bounds: &Bounds, events: &[Action]) -> String {
-    let mut world = Pair::new(*bounds, &[]).first;
-    let mut text = format!("{bounds:?}\n");
-    for action in events {
-        world.take(*action, bounds);
-        let r = &world.record;
-        let _ =
-            writeln!(text, "{action}\n      record: term {} {} of {}", r.term, r.mode, r.primary.instance);
-        for i in InstanceId::ALL {
-            let _ = writeln!(text, "      {}", tell(&world, i));
-        }
-    }
-    text
 }

@@ -102,6 +102,13 @@ pub const WITHOUT_API: [Trouble; 5] = [
     },
 ];
 
+/// `Solo` with a standby that is caught up and not yet paired with.
+pub const IN_SOLO: Trouble = Trouble {
+    name: "in `Solo`, postgres of a dies and does not start",
+    once: &[Action::NotSent(A, 0), Action::Breaks(A), Action::PostgresCrash(A)],
+    lasting: &[Broken(A)],
+};
+
 /// Steps of a clock, counted in `ttl`, within which commits must be acknowledged again.
 pub const WITHIN_TTLS: u64 = 2;
 /// And are then for as long.

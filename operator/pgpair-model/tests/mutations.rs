@@ -1,13 +1,31 @@
-//! Alone in its process: what is taken away is taken away for all of it.
+//! What is taken away breaks what it is said to break. The ways were found by `make model`, which finds them again; here
+//! they are played.
 
-use pgpair_model::mutations::MUTATIONS;
+use pgpair_model::bounds::Bounds;
+use pgpair_model::mutations::{MUTATIONS, STUCK};
+use pgpair_model::replay::play;
 
 #[test]
-fn whatever_is_taken_away_breaks_the_claim_that_is_named() {
-    for m in MUTATIONS {
-        let found = m.explore(6_000_000);
-        let broken: Vec<_> = found.broken.iter().map(|(claim, _)| *claim).collect();
-        let name = (m.clauses, m.bounds.without);
-        assert!(broken.iter().any(|c| c.starts_with(m.breaks)), "{name:?}: {broken:?}");
+fn without_each_clause_the_way_that_is_kept_breaks_the_claim_that_is_named() {
+    for m in &MUTATIONS {
+        let played = play(&m.bounds(), &m.way().unwrap());
+        assert_eq!(played.skipped, Vec::<String>::new(), "{}", m.name());
+        assert!(played.broken.iter().any(|c| c.starts_with(m.breaks)), "{}: {:?}", m.name(), played.broken);
+    }
+}
+
+#[test]
+fn with_all_clauses_the_same_ways_break_nothing() {
+    for m in &MUTATIONS {
+        let played = play(&Bounds { taken: &[], without: None, ..m.bounds }, &m.way().unwrap());
+        assert_eq!(played.broken, Vec::<&str>::new(), "{}", m.name());
+    }
+}
+
+#[test]
+fn without_a_clause_that_keeps_a_pair_serving_one_fault_stops_it() {
+    for s in &STUCK {
+        let (with, without) = s.outcomes();
+        assert!(with.is_some() && without.is_none(), "{:?}: {}: {with:?} {without:?}", s.clauses, s.trouble);
     }
 }

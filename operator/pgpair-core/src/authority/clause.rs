@@ -1,9 +1,27 @@
 //! Clauses of the rules that a mutation test can take away (feature `mutations`). Without the feature all are kept, and
 //! [`keeps`] costs nothing: it is a constant.
 
-/// One clause. What breaks without it stands in the table of `pgpair-model`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Clause {
+macro_rules! clauses {
+    ($($(#[doc = $words:literal])+ $name:ident,)+) => {
+        /// One clause. What breaks without it stands in `docs/model.md`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Clause {
+            $($(#[doc = $words])+ $name,)+
+        }
+
+        impl Clause {
+            /// What it says.
+            #[must_use]
+            pub fn words(self) -> &'static str {
+                match self {
+                    $(Clause::$name => concat!($($words),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
+}
+
+clauses! {
     /// Rule 0: postgres stays down while a promise of our own is open.
     OwnPromise,
     /// Rule 0: who has resigned never writes again in that term.

@@ -95,6 +95,9 @@ pub struct CanTake {
     pub from: Holder,
     /// A person ordered it: counts also where the standby does not take over by itself.
     pub ordered: bool,
+    /// Its postgres is down already, so nobody streams from it: what the standby lacks is in its log.
+    #[serde(default)]
+    pub down: bool,
 }
 
 /// Answer to [`CanTake`].

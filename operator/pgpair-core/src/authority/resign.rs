@@ -124,8 +124,8 @@ impl Authority {
             return;
         }
         self.resign = Resign::Asking { since: now };
-        let ordered = self.is_ordered();
-        self.out.push(Command::AskCanTake(CanTake { term: self.term(), from: self.me, ordered }));
+        let (ordered, down) = (self.is_ordered(), !self.postgres_is_up());
+        self.out.push(Command::AskCanTake(CanTake { term: self.term(), from: self.me, ordered, down }));
     }
 
     fn decline(&mut self, now: Ms) {

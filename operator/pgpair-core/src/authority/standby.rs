@@ -115,7 +115,7 @@ impl Authority {
             r.term == q.term && r.primary.instance == q.from.instance && q.from.instance != self.me.instance;
         let takeable = match r.mode {
             Mode::Paired => r.standby_volume == self.pg.volume && self.pg.volume.is_some(),
-            Mode::Solo => r.primary == q.from && self.pg.streaming,
+            Mode::Solo => r.primary == q.from && (self.pg.streaming || q.down),
         };
         CanTakeReply::No(if !named || !takeable {
             CannotTake::RecordSaysNo

@@ -1,3 +1,7 @@
 //! The claims, explored as far as each `cargo test` can; `make model` goes further.
 
 mod exploration;
+mod page;
+mod scenarios;
+mod scene;
+mod troubles;

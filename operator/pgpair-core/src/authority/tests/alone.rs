@@ -1,6 +1,6 @@
 //! One agent, told by hand what happens.
 
-use crate::authority::messages::{Heartbeat, Resignation};
+use crate::authority::messages::{CanTake, CanTakeReply, Heartbeat, Resignation};
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::ReadOutcome;
 use crate::authority::{
@@ -62,21 +62,26 @@ fn standby(mode: Mode) -> (Authority, Ms) {
 
 /// Tells it, and answers each read that it asks for; the writes that it wants.
 fn answer_reads(b: &mut Authority, now: Ms, mode: Mode, event: Event) -> Vec<Record> {
+    let wanted = commands(b, now, mode, event).into_iter();
+    wanted.filter_map(|c| if let Command::Cas { record, .. } = c { Some(record) } else { None }).collect()
+}
+
+/// Tells it, and answers each read that it asks for; what else it commands.
+fn commands(b: &mut Authority, now: Ms, mode: Mode, event: Event) -> Vec<Command> {
     let standby_volume = record().standby_volume.filter(|_| mode == Mode::Paired);
     let record = Record { mode, standby_volume, ..record() };
     let mut commands = b.handle(now, event);
-    let mut writes = Vec::new();
+    let mut others = Vec::new();
     while let Some(command) = commands.pop() {
         match command {
             Command::Read { asked } => {
                 let outcome = ReadOutcome::Got(Versioned { uid: LeaseUid(1), version: Version(7), record });
                 commands.extend(b.handle(now, Event::Read { asked, outcome }));
             }
-            Command::Cas { record, .. } => writes.push(record),
-            _ => {}
+            other => others.push(other),
         }
     }
-    writes
+    others
 }
 
 fn resigned_at(end: u64) -> Event {
@@ -111,4 +116,15 @@ fn in_solo_nobody_follows_without_the_end_of_the_log() {
     let (mut b, now) = standby(Mode::Solo);
     assert_eq!(answer_reads(&mut b, now, Mode::Solo, resigned_at(20)), []);
     assert_eq!(answer_reads(&mut b, now + 10 * TTL, Mode::Solo, Event::Tick), []);
+}
+
+#[test]
+fn in_solo_it_can_take_what_streams_to_it_or_can_be_fetched_from_a_postgres_that_is_down() {
+    for (down, can) in [(true, true), (false, false)] {
+        let (mut b, now) = standby(Mode::Solo);
+        let question = CanTake { term: Term(1), from: PRIMARY, ordered: false, down };
+        let told = commands(&mut b, now, Mode::Solo, Event::CanTake(ReplyId(1), question));
+        let yes = told.contains(&Command::AnswerCanTake(ReplyId(1), CanTakeReply::Yes));
+        assert_eq!(yes, can, "{told:?}");
+    }
 }
