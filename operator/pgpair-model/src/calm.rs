@@ -49,7 +49,7 @@ pub fn is_paired_or_lost(world: &World) -> bool {
 /// Lets time pass until nothing is young any more.
 pub fn rest(world: &mut World, bounds: &Bounds) {
     let calm = self::bounds(bounds);
-    for _ in 0..8 {
+    for _ in 0..4 * bounds.grain {
         for i in InstanceId::ALL {
             world.take(Action::Clock(i), &calm);
         }
