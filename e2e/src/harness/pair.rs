@@ -238,7 +238,8 @@ impl Pair {
     /// When the status has no term, or the API refuses.
     pub async fn order(&self, order: &Value) -> anyhow::Result<()> {
         let mut order = order.clone();
-        order["id"] = json!(format!("e2e-{}", jiff::Timestamp::now().as_second()));
+        let now = jiff::Timestamp::now();
+        order["id"] = json!(format!("e2e{}-{}", now.subsec_nanosecond(), now.as_second()));
         order["term"] = json!(self.status().await?.term.context("status has no term")?);
         let patch = Patch::Merge(json!({"metadata": {"annotations": {ORDER: order.to_string()}}}));
         let api: Api<PgReplicaPair> = Api::namespaced(self.cluster.client.clone(), &self.names.namespace);

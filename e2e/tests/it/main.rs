@@ -8,6 +8,7 @@ mod data;
 mod failover;
 mod idle;
 mod lag;
+mod orders;
 mod outages;
 mod samples;
 
@@ -42,7 +43,7 @@ macro_rules! tests {
 }
 
 /// In this order: what is quick and what others stand on comes first.
-const TESTS: [(&str, Run); 18] = tests![
+const TESTS: [(&str, Run); 21] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -58,6 +59,9 @@ const TESTS: [(&str, Run); 18] = tests![
     failover::power_loss_of_the_primarys_node_loses_nothing,
     outages::a_failover_needs_no_operator,
     outages::a_minute_without_the_api_server_harms_nobody,
+    orders::a_fenced_primary_hands_over_and_follows_when_it_is_let_go,
+    orders::a_forced_promotion_tells_what_it_may_lose_and_has_lost,
+    orders::a_standby_is_copied_anew,
     data::both_archives_are_without_a_gap_and_equal,
     failover::loss_of_the_primarys_data_is_made_good_by_a_base_backup,
     failover::version_15_comes_up_and_fails_over,

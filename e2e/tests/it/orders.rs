@@ -1,0 +1,169 @@
+//! What a person orders, and what becomes of it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use pgpair_api::status::{OrderState, OrderStatus, PairMode};
+use pgpair_core::ids::InstanceId;
+use pgpair_e2e::harness::failover::Failover;
+use pgpair_e2e::harness::faults::{Fault, inject};
+use pgpair_e2e::harness::pair::Pair;
+use pgpair_e2e::harness::wait::await_condition;
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::context::Context;
+
+/// For an order to come to its end.
+const CARRIED_OUT: Duration = Duration::from_secs(90);
+/// For a pair to be whole again.
+const WHOLE: Duration = Duration::from_secs(240);
+/// Rows that only the lost primary had.
+const LOST_ROWS: u32 = 500;
+
+/// Gives an order and waits for its end.
+async fn ordered(pair: &Pair, order: Value) -> anyhow::Result<OrderStatus> {
+    let before = pair.status().await?.order.map(|o| o.id);
+    pair.order(&order).await?;
+    let what = format!("the end of {order}");
+    let ended = await_condition(&what, CARRIED_OUT, || async {
+        let told = pair.status().await?.order.context("the status tells of no order")?;
+        ensure!(Some(&told.id) != before.as_ref(), "the status tells of the order before: {told:?}");
+        ensure!(told.state != OrderState::Running, "it is {told:?}");
+        Ok(told)
+    });
+    let ended = ended.await;
+    let ended = pair.explain(ended).await?;
+    println!("  {}: {:?}, {}", ended.kind, ended.state, ended.message.as_deref().unwrap_or("-"));
+    Ok(ended)
+}
+
+/// The standby has every acknowledged commit when the fenced one is down; that one stays down until it is let go.
+pub async fn a_fenced_primary_hands_over_and_follows_when_it_is_let_go(
+    c: &mut Context,
+) -> anyhow::Result<Outcome> {
+    let pair = c.pair().await?;
+    let mut failover = Failover::begin(&pair, "fence").await?;
+    let old = failover.old;
+    let fence = ordered(&pair, json!({"kind": "Fence", "instance": old.as_str()})).await?;
+    ensure!(fence.state == OrderState::Done, "{fence:?}");
+    failover.await_first_ack().await?;
+    failover.await_takeover().await?;
+    let asked = pair.psql(old, "SELECT 1").await;
+    ensure!(asked.is_err(), "postgres of the fenced {old} answers {asked:?}");
+
+    let unfence = ordered(&pair, json!({"kind": "Unfence", "instance": old.as_str()})).await?;
+    ensure!(unfence.state == OrderState::Done, "{unfence:?}");
+    failover.await_rejoined().await?;
+    let judgement = failover.judge().await?;
+    println!("  fence: {}", judgement.verdict);
+    ensure!(judgement.verdict.holds(), "{}", judgement.verdict);
+    Ok(Outcome::Passed)
+}
+
+/// The primary goes on meanwhile, and is never rebuilt itself.
+pub async fn a_standby_is_copied_anew(c: &mut Context) -> anyhow::Result<Outcome> {
+    let pair = c.pair().await?;
+    let status = pair.await_paired(1, WHOLE).await?;
+    let primary = pair.primary_of(&status)?;
+    let refused = ordered(&pair, json!({"kind": "Rebuild", "instance": primary.as_str()})).await?;
+    ensure!(
+        refused.state == OrderState::Refused && refused.reason.as_deref() == Some("NotStandby"),
+        "{refused:?}"
+    );
+
+    let before = pair.completed_seed_jobs(primary.peer()).await?;
+    let rebuild = ordered(&pair, json!({"kind": "Rebuild", "instance": primary.peer().as_str()})).await?;
+    ensure!(rebuild.state == OrderState::Done, "{rebuild:?}");
+    let after = pair.await_paired(1, WHOLE).await?;
+    ensure!(after.term == status.term, "the term went from {:?} to {:?}", status.term, after.term);
+    let jobs = pair.completed_seed_jobs(primary.peer()).await?;
+    ensure!(jobs.difference(&before).count() == 1, "Jobs before {before:?}, after {jobs:?}");
+    Ok(Outcome::Passed)
+}
+
+/// In `Solo` nobody takes over by itself. A person may order it, is told what it may cost, and what it has cost.
+pub async fn a_forced_promotion_tells_what_it_may_lose_and_has_lost(
+    c: &mut Context,
+) -> anyhow::Result<Outcome> {
+    let pair = c.pair().await?;
+    if let Some(reason) = Fault::NodeStop.impossible_on(&pair.cluster) {
+        return Ok(Outcome::Skipped(reason));
+    }
+    let status = pair.await_paired(1, WHOLE).await?;
+    let (old, term) = (pair.primary_of(&status)?, status.term.context("no term")?);
+    pair.psql(old, "CREATE TABLE forced AS SELECT 1 AS n").await?;
+    let standby = inject(&pair, old.peer(), Fault::NodeStop).await?;
+    let alone = write_alone(&pair, old).await;
+    let primary = inject(&pair, old, Fault::NodeStop).await;
+    standby.heal(&pair.cluster).await?;
+    let forced = match alone {
+        Ok(()) => force(&pair, old).await,
+        Err(e) => Err(e),
+    };
+    primary?.heal(&pair.cluster).await?;
+    pair.explain(forced).await?;
+
+    pair.await_paired(term + 1, WHOLE).await?;
+    let lost = await_condition("the loss of the forced promotion", CARRIED_OUT, || async {
+        let last = pair.status().await?.last_failover.context("no lastFailover")?;
+        ensure!(last.cause == "Forced", "the cause is {}", last.cause);
+        last.bytes_lost.context("the old primary is not back yet")
+    });
+    let lost = lost.await?;
+    println!("  {lost} bytes of log were lost");
+    ensure!(lost > i64::from(LOST_ROWS) * 30, "only {lost} bytes were lost with {LOST_ROWS} rows");
+    let rows = pair.psql(old.peer(), "SELECT count(*) FROM forced").await?;
+    ensure!(rows == "1", "{rows} rows are there; one was written before the standby was lost");
+    ensure!(!pair.kept_branches(old).await?.is_empty(), "what was lost is not kept on the archive volume");
+    pair.psql(old.peer(), "DROP TABLE forced").await?;
+    Ok(Outcome::Passed)
+}
+
+async fn write_alone(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
+    await_condition("mode Solo", CARRIED_OUT, || async {
+        let mode = pair.status().await?.mode;
+        ensure!(mode == Some(PairMode::Solo), "mode is {mode:?}");
+        Ok(())
+    })
+    .await?;
+    let write = format!("INSERT INTO forced SELECT n FROM generate_series(2, {LOST_ROWS}) n");
+    pair.psql(primary, &write).await.map(|_| ())
+}
+
+/// The standby is back, its primary is not.
+async fn force(pair: &Pair, lost: InstanceId) -> anyhow::Result<()> {
+    let dead = named_incarnation(pair).await?;
+    await_condition("the standby without its primary", WHOLE, || async {
+        let recovers = pair.psql(lost.peer(), "SELECT pg_is_in_recovery()").await?;
+        ensure!(recovers == "t", "pg_is_in_recovery() is {recovers}");
+        let status = pair.status().await?;
+        ensure!(
+            status.primary.as_deref() != Some(&pair.names.instance(lost.peer())),
+            "it took over by itself"
+        );
+        let told = status.instances.iter().find(|i| i.name == pair.names.instance(lost.peer()));
+        let told = told.context("the status does not tell of it")?;
+        ensure!(told.state == "Standby", "its state is {}", told.state);
+        Ok(())
+    })
+    .await?;
+    let promote = ordered(pair, json!({"kind": "Promote", "dead": dead})).await?;
+    ensure!(promote.state == OrderState::Done, "{promote:?}");
+    await_condition("the read-write Service", CARRIED_OUT, || pair.rw_leads_to(lost.peer())).await?;
+    pair.psql(lost.peer(), "SELECT pg_is_in_recovery()").await.and_then(|recovers| {
+        ensure!(recovers == "f", "pg_is_in_recovery() is {recovers}");
+        Ok(())
+    })
+}
+
+/// What follows the `/` in the holder of the pair's Lease.
+async fn named_incarnation(pair: &Pair) -> anyhow::Result<String> {
+    let api: Api<Lease> = Api::namespaced(pair.cluster.client.clone(), &pair.names.namespace);
+    let lease = api.get(&pair.names.lease()).await.context("reading the Lease")?;
+    let holder = lease.spec.and_then(|s| s.holder_identity).context("the Lease has no holder")?;
+    let (_, incarnation) = holder.split_once('/').with_context(|| format!("holder {holder:?}"))?;
+    Ok(incarnation.to_owned())
+}
