@@ -162,7 +162,7 @@ async fn force(pair: &Pair, lost: InstanceId) -> anyhow::Result<()> {
 /// What follows the `/` in the holder of the pair's Lease.
 async fn named_incarnation(pair: &Pair) -> anyhow::Result<String> {
     let api: Api<Lease> = Api::namespaced(pair.cluster.client.clone(), &pair.names.namespace);
-    let lease = api.get(&pair.names.lease()).await.context("reading the Lease")?;
+    let lease = api.get(pair.names.lease()).await.context("reading the Lease")?;
     let holder = lease.spec.and_then(|s| s.holder_identity).context("the Lease has no holder")?;
     let (_, incarnation) = holder.split_once('/').with_context(|| format!("holder {holder:?}"))?;
     Ok(incarnation.to_owned())
