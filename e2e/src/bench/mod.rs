@@ -2,8 +2,10 @@
 //!
 //! - [`gaps`]: rows of `target/bench/failover.json`;
 //! - [`footprint`]: memory of operator and agents;
-//! - [`environment`]: the machine, for a number means nothing without it.
+//! - [`environment`]: the machine, for a number means nothing without it;
+//! - [`page`]: all of it for people.
 
 pub mod environment;
 pub mod footprint;
 pub mod gaps;
+pub mod page;

@@ -11,6 +11,7 @@ use pgpair_core::ids::InstanceId;
 use pgpair_e2e::bench::environment::{self, Environment};
 use pgpair_e2e::bench::footprint::{self, Memory};
 use pgpair_e2e::bench::gaps::{Gaps, Row, Table, write_json};
+use pgpair_e2e::bench::page;
 use pgpair_e2e::harness::archive::settle;
 use pgpair_e2e::harness::audit::{AuditLog, Write};
 use pgpair_e2e::harness::cluster::{Cluster, TempNamespace};
@@ -63,6 +64,9 @@ struct Args {
     /// Where the results go.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"))]
     out: PathBuf,
+    /// The page that is written from them.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/failover-numbers.md"))]
+    page: PathBuf,
 }
 
 /// Content of `environment.json`. What was not measured is absent.
@@ -156,7 +160,9 @@ async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &s
         write_json(&told, &report)?;
     }
     println!("{}\n\n{table}", serde_json::to_string_pretty(&report)?);
-    println!("in {}", args.out.display());
+    std::fs::write(&args.page, page::page(&table, &serde_json::to_value(&report)?))
+        .context("writing the page")?;
+    println!("in {} and {}", args.out.display(), args.page.display());
     let sound =
         table.0.iter().all(|row| (row.durability == "Async" || row.rows_lost == 0) && row.late_acks == 0);
     ensure!(sound, "acknowledged writes were lost, or two servers acknowledged at once");

@@ -1,0 +1,90 @@
+//! `docs/failover-numbers.md`: what was measured, for people.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::bench::gaps::Table;
+
+/// The page. `report` is the content of `environment.json`.
+#[must_use]
+pub fn page(table: &Table, report: &Value) -> String {
+    let text = |key: &str| report.get(key).and_then(Value::as_str).unwrap_or("not known").to_owned();
+    let number = |key: &str| report.get(key).and_then(Value::as_u64);
+    let mut out = String::from(
+        "# Failover in numbers\n\n\
+         Written by `make bench`; do not edit. A gap is the time from the last acknowledgement of the old primary to the first one of the \
+         new primary, as a client sees it that writes row by row through Service `NAME-rw` and connects anew when its connection breaks. \
+         Percentiles are gaps that were measured (nearest rank). *Rows lost*: acknowledged numbers that were gone afterwards. *Late acks*: \
+         acknowledgements by the old primary after the new one's first.\n\n",
+    );
+    let _ = writeln!(
+        out,
+        "Machine: {} processors, {} GiB, Linux {}, which runs all three nodes, the control plane and the clients; Kubernetes {}; \
+         commit {}, {}.\n",
+        number("cores").map_or("?".into(), |n| n.to_string()),
+        number("memory_bytes").map_or("?".into(), |n| (n >> 30).to_string()),
+        text("kernel"),
+        text("kubernetes"),
+        text("commit"),
+        text("began").get(..10).unwrap_or_default(),
+    );
+    let _ = write!(out, "{table}\n## A pair at rest\n\n| | |\n|---|---|\n");
+    for (what, found) in at_rest(report) {
+        let _ = writeln!(out, "| {what} | {found} |");
+    }
+    out + "\nAgain: `make bench`, about 40 minutes; `B=\"--n=5 --faults=pod-delete\"` for less, `B=\"--postgres=15 --add\"` adds rows of another version.\n"
+}
+
+fn at_rest(report: &Value) -> Vec<(&'static str, String)> {
+    let memory = |key: &str| {
+        let found = report.get(key).filter(|m| !m.is_null())?;
+        let mib = |of: &str| found.get(of).and_then(Value::as_f64).map(|bytes| bytes / f64::from(1 << 20));
+        let processes = found.get("processes").and_then(Value::as_u64)?;
+        Some(format!(
+            "{:.1} MiB (PSS; {:.1} MiB RSS) in {processes} processes",
+            mib("pss_bytes")?,
+            mib("rss_bytes")?
+        ))
+    };
+    let ready = report.get("apply_to_ready_s").and_then(Value::as_array).map(|all| {
+        all.iter().filter_map(Value::as_f64).map(|s| format!("{s} s")).collect::<Vec<_>>().join(", ")
+    });
+    let idle = report.get("idle").filter(|i| !i.is_null()).map(|idle| {
+        let n = |key: &str| idle.get(key).and_then(Value::as_u64).unwrap_or_default();
+        format!("{} in {} minutes", n("writes"), n("minutes"))
+    });
+    let all = [
+        ("from `kubectl apply` to both instances ready, images present", ready.filter(|r| !r.is_empty())),
+        ("memory of the operator", memory("operator_memory")),
+        ("memory of the primary's agent with its helpers", memory("primary_agent_memory")),
+        ("memory of the standby's agent with its helpers", memory("standby_agent_memory")),
+        ("writes to the API server for an idle pair, by operator and agents", idle),
+    ];
+    all.into_iter().map(|(what, found)| (what, found.unwrap_or_else(|| "not measured".into()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_not_measured_is_not_told_as_zero() {
+        let report = json!({
+            "cores": 2, "apply_to_ready_s": [18.5, 17.0], "operator_memory": null,
+            "primary_agent_memory": {"pss_bytes": 1_048_576, "rss_bytes": 2_097_152, "processes": 4},
+            "idle": {"minutes": 10, "writes": 0, "leader_lease_writes": 300},
+        });
+        let page = page(&Table::default(), &report);
+        for words in [
+            "2 processors, ? GiB",
+            "18.5 s, 17 s",
+            "memory of the operator | not measured",
+            "1.0 MiB (PSS; 2.0 MiB RSS) in 4 processes",
+            "0 in 10 minutes",
+        ] {
+            assert!(page.contains(words), "{words}: {page}");
+        }
+    }
+}
