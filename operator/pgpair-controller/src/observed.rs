@@ -8,7 +8,7 @@ use pgpair_api::status::OrderStatus;
 use pgpair_core::authority::messages::EvidenceKind;
 use pgpair_core::config::PairConfig;
 use pgpair_core::ids::{Incarnation, InstanceId};
-use pgpair_core::record::Record;
+use pgpair_core::record::{Mode, Record};
 use pgpair_core::report::{InstanceReport, PostgresState};
 use serde::Deserialize;
 
@@ -294,9 +294,11 @@ impl Observed {
         let record = self.record()?;
         let primary = record.primary.instance;
         let report = report(self.instance(primary))?;
+        // In `Paired` a restarted primary goes on by its standby's promise (rule 7), and the record names its predecessor.
+        let named = record.mode == Mode::Paired || report.incarnation == record.primary.incarnation;
         let serves = report.authority.gate_open
             && report.authority.term == record.term
-            && report.incarnation == record.primary.incarnation
+            && named
             && report.postgres.state == PostgresState::Primary;
         serves.then_some(primary)
     }

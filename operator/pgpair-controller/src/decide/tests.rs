@@ -232,16 +232,20 @@ fn the_write_service_is_never_led_to_an_instance_that_does_not_say_that_it_serve
     observed.rw = SliceView::Present(vec![ip(B)]);
     observed.rw_mismatch = mismatch(9, 60);
     assert_eq!(decide(&observed.clone().a_silent()).rw, RwPlan::Keep);
-    let with = |change: fn(&mut pgpair_core::report::InstanceReport)| {
+    let told = |observed: &Observed, change: fn(&mut pgpair_core::report::InstanceReport)| {
         let mut observed = observed.clone();
         let mut report = report(A, PostgresState::Primary);
         change(&mut report);
         observed.a.report = ReportView::Fresh(Box::new(report));
         decide(&observed).rw
     };
+    let with = |change| told(&observed, change);
     assert_eq!(with(|r| r.authority.gate_open = false), RwPlan::Keep);
     assert_eq!(with(|r| r.authority.term = pgpair_core::ids::Term(2)), RwPlan::Keep);
-    assert_eq!(with(|r| r.incarnation = pgpair_core::ids::Incarnation(1)), RwPlan::Keep);
+    let another: fn(&mut pgpair_core::report::InstanceReport) =
+        |r| r.incarnation = pgpair_core::ids::Incarnation(1);
+    assert_eq!(told(&observed.clone().solo(), another), RwPlan::Keep);
+    assert!(matches!(with(another), RwPlan::Repair(A, _)), "restarted, it goes on by its standby's promise");
     assert_eq!(with(|r| r.postgres.state = PostgresState::Promoting), RwPlan::Keep);
     let mut stale = observed.clone();
     stale.a.report = ReportView::Stale(Box::new(report(A, PostgresState::Primary)));
