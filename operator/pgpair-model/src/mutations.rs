@@ -40,7 +40,7 @@ const fn without(claim: &'static str, part: Part, bounds: Bounds) -> Mutation {
 }
 
 /// All of them. The names V1 to V10 are those of the traces that shaped the rules.
-pub const MUTATIONS: [Mutation; 27] = [
+pub const MUTATIONS: [Mutation; 28] = [
     breaks("S1", &[Clause::Fence], PAIRED),
     // V5: a take-over of an earlier process lands while its successor has promised again.
     Mutation {
@@ -63,6 +63,7 @@ pub const MUTATIONS: [Mutation; 27] = [
     breaks("S1", &[Clause::NamedIncarnation], Bounds { crashes: 1, refusals: true, ..ALONE }),
     // V9
     breaks("S2", &[Clause::PrimaryVolume], Bounds { crashes: 1, wipes: 1, ..ALONE_WITH_COMMIT }),
+    breaks("S4", &[Clause::PrimaryVolume], Bounds { crashes: 1, wipes: 1, commits: 2, ..ALONE }),
     // V8
     breaks("S1", &[Clause::StandbyVolume], Bounds { crashes: 1, wipes: 1, ..WITH_COMMIT }),
     // V4: a late heartbeat of a dead primary takes the place of the promise to the living one.
@@ -172,11 +173,12 @@ impl Stuck {
 }
 
 impl Mutation {
-    /// What is taken away, as the name of a file in `ways/`.
+    /// The claim and what is taken away, as the name of a file in `ways/`.
     #[must_use]
     pub fn name(&self) -> String {
-        let clauses = self.clauses.iter().map(|c| format!("{c:?}"));
-        clauses.chain(self.bounds.without.map(|p| format!("{p:?}"))).collect::<Vec<_>>().join("-")
+        let clauses = self.clauses.iter().map(|c| format!("-{c:?}"));
+        let part = self.bounds.without.map(|p| format!("-{p:?}"));
+        [self.breaks.to_owned()].into_iter().chain(clauses).chain(part).collect()
     }
 
     /// What is taken away, in words.

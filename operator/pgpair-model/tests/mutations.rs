@@ -1,9 +1,11 @@
 //! What is taken away breaks what it is said to break. The ways were found by `make model`, which finds them again; here
 //! they are played.
 
+use pgpair_core::authority::clause::Clause;
 use pgpair_model::bounds::Bounds;
 use pgpair_model::mutations::{MUTATIONS, STUCK};
 use pgpair_model::replay::play;
+use pgpair_model::storm::{EVENTS, again, cut_down, storms};
 
 #[test]
 fn without_each_clause_the_way_that_is_kept_breaks_the_claim_that_is_named() {
@@ -28,4 +30,15 @@ fn without_a_clause_that_keeps_a_pair_serving_one_fault_stops_it() {
         let (with, without) = s.outcomes();
         assert!(with.is_some() && without.is_none(), "{:?}: {}: {with:?} {without:?}", s.clauses, s.trouble);
     }
+}
+
+#[test]
+fn a_storm_finds_what_is_missing_and_is_cut_down_to_what_matters() {
+    let taken: &[Clause] = &[Clause::Quarantine];
+    let (_, storm) = *storms(1, 200 * EVENTS, taken).unwrap_err();
+    let few = cut_down(&storm);
+    let (_, broken) = again(&storm.bounds, &few);
+    assert!(broken == storm.broken && few.len() < 40, "{broken:?} {few:?}");
+    let whole = Bounds { taken: &[], ..storm.bounds };
+    assert_eq!(again(&whole, &storm.events).1, None, "with the clause the same events break nothing");
 }
