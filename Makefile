@@ -65,7 +65,7 @@ unit:
 model:
 	cargo run --release --locked -p pgpair-model --features mutations -- ci
 	cargo run --release --locked -p pgpair-model --features mutations -- mutations
-	cargo run --release --locked -p pgpair-model --features mutations -- walk seed=$(or $(SEED),1) steps=4000000
+	cargo run --release --locked -p pgpair-model --features mutations -- walk seed=$(or $(SEED),1) steps=2000000
 
 ## the tables of docs/model.md from the code
 model-page:
