@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::{Json, Router, routing::get};
 use pgpair_core::config::PairConfig;
@@ -25,6 +25,9 @@ use crate::settings::{Settings, SettingsError};
 
 /// Connecting, asking and creating a slot.
 const SMALL: Duration = Duration::from_secs(30);
+/// For the primary to answer at all.
+const PRIMARY: Duration = Duration::from_secs(60);
+const PRIMARY_AGAIN: Duration = Duration::from_millis(250);
 /// No byte for so long: the connection is dead even if the kernel does not know.
 const STALLED: Duration = Duration::from_secs(600);
 /// How often progress is printed.
@@ -127,7 +130,7 @@ pub async fn seed(
     let lock = lock.ok_or_else(|| SeedError::Locked(layout.lock()))?;
     let bin = PgBin::find(settings)?;
     install_tls(layout)?;
-    let primary = identify(settings, &bin).await?;
+    let primary = await_primary(settings, &bin).await?;
     check_ours(&layout.pgdata(), primary)?;
     // Left by an earlier try, and never served.
     remove_tree(&layout.seeding())?;
@@ -152,6 +155,20 @@ fn conninfo(settings: &Settings, replication: bool) -> String {
     let primary = Upstream { host: settings.peer_host.clone(), address: None, port: settings.peer_pg_port };
     let text = render::conninfo(settings, &primary, &name, None);
     if replication { text + " replication=true" } else { text }
+}
+
+/// The first Job of a pair starts while the primary still makes its data directory; a later one may find it in a restart.
+async fn await_primary(settings: &Settings, bin: &PgBin) -> Result<SystemIdentifier, SeedError> {
+    let end = Instant::now() + PRIMARY;
+    loop {
+        match identify(settings, bin).await {
+            Err(SeedError::Tool(e)) if Instant::now() < end => {
+                tracing::debug!(error = %e, "the primary does not answer yet");
+                tokio::time::sleep(PRIMARY_AGAIN).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 async fn identify(settings: &Settings, bin: &PgBin) -> Result<SystemIdentifier, SeedError> {

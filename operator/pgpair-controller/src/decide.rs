@@ -273,6 +273,15 @@ fn decide_running_standby(
     InstancePlan { replicas: 0, seed, seed_failures: set.seed_failures }
 }
 
+/// The other instance makes the first data directory: the first Job gets its volumes and its pod meanwhile, and waits. Not before the
+/// other one has its node, for the scheduler keeps a seeding pod away from it, but not the other way round.
+fn is_being_born(observed: &Observed, i: InstanceId) -> bool {
+    let begins = observed.record().is_some_and(|r| r.term == Term(0) && r.primary.instance == i.peer());
+    begins
+        && observed.instance(i).jobs.is_empty()
+        && observed.instance(i.peer()).pod.as_ref().is_some_and(|p| p.node.is_some() && !p.deleting)
+}
+
 /// An instance at 0 replicas that waits for Job `set.seed`.
 fn decide_seed(observed: &Observed, i: InstanceId, set: SetView, plan: &mut Plan) -> InstancePlan {
     let instance = observed.instance(i);
@@ -283,7 +292,7 @@ fn decide_seed(observed: &Observed, i: InstanceId, set: SetView, plan: &mut Plan
             let other = InstanceId::ALL
                 .into_iter()
                 .any(|i| running_jobs(&observed.instance(i).jobs).next().is_some());
-            if alone && !other && observed.serving_primary().is_some() {
+            if alone && !other && (observed.serving_primary().is_some() || is_being_born(observed, i)) {
                 plan.create_job = Some((i, set.seed));
                 plan.notices.push(Notice::SeedingStarted(i, set.seed));
             }

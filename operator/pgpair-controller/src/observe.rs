@@ -282,6 +282,10 @@ async fn ask_seed(caches: &Caches, name: &PairName, i: InstanceId, jobs: &mut [S
         .map(|pod| views::pod_view(pod))
         .collect();
     job.failure = pods.iter().find_map(views::seed_failure);
+    // The Job says so some seconds later than its pod.
+    if job.state == SeedState::Running && pods.iter().any(views::has_seeded) {
+        job.state = SeedState::Complete;
+    }
     let running = pods.into_iter().find(|p| p.running && !p.deleting);
     if let (SeedState::Running, Some(ip)) = (&job.state, running.and_then(|p| p.ip)) {
         job.progress = fetch_seed_progress(&ip).await.ok();

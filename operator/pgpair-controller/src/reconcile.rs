@@ -25,10 +25,8 @@ use crate::observe::{Memory, observe};
 use crate::observed::Observed;
 use crate::status::{compute, degraded, is_worth_a_write, merge};
 
-/// Next look while something is under way.
-const BUSY: Duration = Duration::from_secs(2);
-/// Next look at a pair that is as it should be, at one that is being copied, and while nobody takes writes. Mostly reads of
-/// agents over open connections; the record is read less often (see [`crate::observe`]).
+/// Next look. Mostly reads of agents over open connections; the record of a pair that is as it should be is read less often
+/// (see [`crate::observe`]).
 const QUICK: Duration = Duration::from_secs(1);
 /// Next look while an order is carried out.
 const ORDER: Duration = Duration::from_millis(300);
@@ -136,7 +134,7 @@ async fn steps(
     let new = compute(name, pair.metadata.generation, &observed, &plan, order.as_ref(), &old);
     ctx.metrics.pairs.measure(name, &observed, &new);
     write(pair, requests, memory, ctx, &old, new).await?;
-    Ok(Action::requeue(jittered(next_look(&observed, &plan, order.as_ref()))))
+    Ok(Action::requeue(jittered(next_look(&observed, order.as_ref()))))
 }
 
 /// Observes and decides. A plan that rests on a record of some seconds ago counts only if there is nothing to do.
@@ -157,20 +155,17 @@ async fn look(
     Ok((observed, plan))
 }
 
-fn next_look(observed: &Observed, plan: &Plan, order: Option<&OrderTold>) -> Duration {
+fn next_look(observed: &Observed, order: Option<&OrderTold>) -> Duration {
     let running = match order {
         Some(told) => told.state == OrderState::Running,
         None => observed.last_order.as_ref().is_some_and(|o| o.state == OrderState::Running),
     };
-    let seeding = observed.a.is_seeding() || observed.b.is_seeding();
     if running {
         ORDER
     } else if observed.paused {
         PAUSED
-    } else if plan.settled || seeding || observed.serving_primary().is_none() {
-        QUICK
     } else {
-        BUSY
+        QUICK
     }
 }
 

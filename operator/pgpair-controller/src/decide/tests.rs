@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::fixtures::{empty, ip, lag, now, pod, record, report, steady};
-use crate::observed::{InstanceObserved, Mismatch, ReportView, SliceView};
+use crate::observed::{InstanceObserved, LeaseView, Mismatch, Observed, ReportView, SliceView};
 use pgpair_core::report::PostgresState;
 
 fn plan_of(replicas: i32, seed: u32) -> Option<InstancePlan> {
@@ -74,6 +74,18 @@ fn the_first_copy_begins_only_when_the_primary_takes_writes() {
     let mut starting = waiting;
     starting.a.report = ReportView::Fresh(Box::new(report(A, PostgresState::Starting)));
     assert_eq!(decide(&starting).create_job, None);
+}
+
+#[test]
+fn the_first_job_of_a_new_pair_starts_beside_the_first_data_directory_on_another_node() {
+    let lease = LeaseView::Present(pgpair_core::record::Record::initial());
+    let mut observed = Observed { lease, ..steady() }.b_waits_for(1, &[]);
+    observed.a.report = ReportView::Unreachable;
+    assert_eq!(decide(&observed).create_job, Some((B, 1)));
+    let again = observed.clone().b_waits_for(2, &[(1, failed(300))]);
+    assert_eq!(decide(&again).create_job, None, "a second one only for a primary that takes writes");
+    observed.a.pod.as_mut().unwrap().node = None;
+    assert_eq!(decide(&observed).create_job, None, "a must have its node first");
 }
 
 #[test]

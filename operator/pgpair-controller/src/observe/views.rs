@@ -98,6 +98,15 @@ pub(super) fn seed_job(job: &Job, name: &PairName, i: InstanceId) -> Option<Seed
     Some(SeedJob { number, state, progress: None, failure: None })
 }
 
+/// Whether a seeding pod has done its work: its last words say so, and the process ended with them.
+pub(super) fn has_seeded(pod: &PodView) -> bool {
+    let says = |message: &str| {
+        let words: Option<serde_json::Value> = serde_json::from_str(message).ok();
+        words.and_then(|w| w.get("seeded")?.as_bool()) == Some(true)
+    };
+    pod.ended.iter().any(|ended| ended.reason == "Completed" && says(&ended.message))
+}
+
 /// Why a seeding pod failed: the `error` of its last words.
 pub(super) fn seed_failure(pod: &PodView) -> Option<String> {
     pod.ended.iter().find_map(|ended| {
@@ -176,6 +185,20 @@ mod tests {
         assert_eq!(said.as_deref(), Some("no space"));
         assert_eq!(seed_failure(&view(r#"{"doneBytes":1,"totalBytes":2,"percent":50}"#)), None);
         assert_eq!(seed_failure(&view("killed")), None);
+    }
+
+    #[test]
+    fn a_seeding_pod_has_done_its_work_when_it_ended_well_and_says_so() {
+        let ended = |reason: &str, message: &str| {
+            has_seeded(&pod(
+                json!({"containerStatuses": [{"name": "postgres", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+                "state": {"terminated": {"exitCode": 0, "reason": reason, "message": message}}}]}),
+            ))
+        };
+        assert!(ended("Completed", r#"{"seeded":true,"volumeId":"7"}"#));
+        assert!(!ended("Error", r#"{"seeded":true,"volumeId":"7"}"#));
+        assert!(!ended("Completed", r#"{"seeded":false,"error":"no space"}"#));
+        assert!(!ended("Completed", ""));
     }
 
     #[test]
