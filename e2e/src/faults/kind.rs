@@ -82,6 +82,16 @@ pub enum Successor {
 }
 
 impl Successor {
+    /// Whether it was to be expected that the other instance is primary now, or that it is not.
+    #[must_use]
+    pub fn fits(self, changed: bool) -> bool {
+        match self {
+            Successor::Standby => changed,
+            Successor::Nobody => !changed,
+            Successor::Either => true,
+        }
+    }
+
     /// For people.
     #[must_use]
     pub fn describe(self) -> &'static str {

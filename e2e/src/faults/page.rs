@@ -44,7 +44,7 @@ durability, once with `a` and once with `b` as primary. Then the fault is undone
 - **late**: acknowledgements that prove two servers at once. Never.
 - **`Paired` after**: seconds from the end of the fault until the record said `Paired` for good; 0: it did all along, or again before the end.
 - **writes**: by agents and operator to the API server, until the pair was whole.
-- **took over**: how, as the status tells it, and how often.
+- **took over**: how, as the status tells it, and how often; `unexpected` where another one is primary afterwards than the table below says.
 - **equal**: checksums of all tables on both instances, and amcheck of every table and index on both.
 - **person**: whether the pair would have needed one. Never expected.
 
@@ -122,7 +122,8 @@ fn causes(found: &[&Found]) -> String {
     let causes: BTreeSet<Option<&str>> = found.iter().map(|f| f.cause.as_deref()).collect();
     let one = |cause: &Option<&str>| {
         let times = found.iter().filter(|f| f.cause.as_deref() == *cause).count();
-        format!("{} {times}", cause.unwrap_or("nobody"))
+        let odd = found.iter().any(|f| f.cause.as_deref() == *cause && !f.expected);
+        format!("{} {times}{}", cause.unwrap_or("nobody"), if odd { " (unexpected)" } else { "" })
     };
     causes.iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -67,6 +67,8 @@ pub struct Found {
     pub record: String,
     /// Cause of the change of primary, as the status tells it; absent without one.
     pub cause: Option<String>,
+    /// Whether the one is primary who was to be expected.
+    pub expected: bool,
     /// What was equal on both instances at the end, or what was not.
     pub compared: String,
     /// Whether it was.
@@ -120,13 +122,14 @@ impl fmt::Display for Row {
             let writes = found.api_writes.map_or("?".to_owned(), |w| w.all().to_string());
             write!(
                 f,
-                "gap {:.0} ms, {} acknowledged, {} lost, {} late, Paired after {:.1} s, {writes} writes, {}; {}; {}",
+                "gap {:.0} ms, {} acknowledged, {} lost, {} late, Paired after {:.1} s, {writes} writes, {}{}; {}; {}",
                 found.gap_ms,
                 found.acknowledged,
                 found.rows_lost,
                 found.late_acks,
                 found.paired_s,
                 found.cause.as_deref().unwrap_or("no failover"),
+                if found.expected { "" } else { " (unexpected)" },
                 found.record,
                 found.compared
             )?;
@@ -204,6 +207,7 @@ pub(crate) mod tests {
                 api_writes: Some(ApiWrites { agents: 4, operator: 3 }),
                 record: "Paired 1 a, Solo 2 b, Paired 2 b".into(),
                 cause: Some("Resigned".into()),
+                expected: true,
                 compared: "2 tables, 130 indexes".into(),
                 equal: true,
             }),

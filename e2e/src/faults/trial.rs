@@ -1,5 +1,6 @@
 //! One case from beginning to end: writers, fault, its end, a whole pair, verdict.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -163,7 +164,7 @@ impl Trial {
     /// Record and status say `Paired` in the same term, a client is served, and that has not changed for some seconds.
     async fn await_whole(&self) -> anyhow::Result<()> {
         let pair = &self.failover.pair;
-        let since = std::cell::Cell::new((None, Instant::now()));
+        let since = Mutex::new((None, Instant::now()));
         let whole = await_condition("the whole pair", WHOLE, || async {
             let found = record::read(pair).await?;
             ensure!(found.mode == Mode::Paired, "the record says {} in term {}", found.mode, found.term.0);
@@ -175,11 +176,11 @@ impl Trial {
             let log = self.failover.oracle.log(0).await?;
             let served = log.acks().any(|ack| ack.sent_us > self.ended_us);
             ensure!(served, "the client is not served; its last record: {}", log.last_line());
-            let (last, began) = since.get();
-            if last != Some(found) {
-                since.set((Some(found), Instant::now()));
+            let mut since = since.lock().unwrap_or_else(PoisonError::into_inner);
+            if since.0 != Some(found) {
+                *since = (Some(found), Instant::now());
             }
-            ensure!(last == Some(found) && began.elapsed() >= STILL, "it is whole for a moment only so far");
+            ensure!(since.1.elapsed() >= STILL, "it is whole for a moment only so far");
             Ok(())
         });
         let whole = whole.await;
@@ -207,6 +208,7 @@ impl Trial {
             paired_s: seconds(paired_us),
             api_writes,
             record: record::tell(&record),
+            expected: case.entry.expected.successor.fits(primary != case.primary),
             cause: status.last_failover.filter(|f| f.term > self.failover.term).map(|f| f.cause),
             equal: compared.is_ok(),
             compared: compared.unwrap_or_else(|error| line("not equal", &error)),
