@@ -4,7 +4,7 @@
 
 DISK_NODES=(1 2)
 # Sparse: only what is written takes room.
-declare -A DISK_SIZE=([data]=3G [archive]=12G)
+disk_size() { if [[ $1 == data ]]; then echo 3G; else echo 12G; fi; }
 
 disk_dir() { echo "$DISKS/n$1/disks/$2"; } # N data|archive
 disk_image() { echo "$(disk_dir "$1" "$2").img"; }
@@ -42,12 +42,12 @@ disk_make() { # N data|archive
   is_mounted "$dir" && die "$dir is mounted already: run 'cluster disks down' first"
   mkdir -p "$dir"
   rm -f "$image"
-  truncate -s "${DISK_SIZE[$2]}" "$image"
+  truncate -s "$(disk_size "$2")" "$image"
   mkfs.ext4 -q -m 0 "$image"
   # On the machine, for nodes that start later; and in the node, which sees no mounts made after its start.
   mount -o loop "$image" "$dir"
   device=$(findmnt -no SOURCE "$dir")
-  nsenter --mount="/proc/$init/ns/mnt" mount "$device" "$dir"
+  nsenter --target "$init" --mount --pid mount "$device" "$dir"
 }
 
 disk_volume() { # N data|archive
@@ -57,8 +57,8 @@ apiVersion: v1
 kind: PersistentVolume
 metadata: {name: pgpair-$2-n$1, labels: {pgpair.dev/disk: e2e}}
 spec:
-  capacity: {storage: ${DISK_SIZE[$2]}i}
-  accessModes: [ReadWriteOnce, ReadWriteOncePod]
+  capacity: {storage: $(disk_size "$2")i}
+  accessModes: [ReadWriteOnce]
   persistentVolumeReclaimPolicy: Retain
   storageClassName: pgpair-$2
   local: {path: $(disk_dir "$1" "$2")}
@@ -73,7 +73,8 @@ disk_unmount() { # N data|archive
   local dir init
   dir=$(disk_dir "$1" "$2")
   if init=$(recorded_pid "init-n$1"); then
-    nsenter --mount="/proc/$init/ns/mnt" umount -l "$dir" 2>/dev/null || true
+    # With the node's processes too: umount looks at its own /proc.
+    nsenter --target "$init" --mount --pid umount -l "$dir" 2>/dev/null || true
   fi
   if is_mounted "$dir"; then umount -l "$dir"; fi
   rm -f "$(disk_image "$1" "$2")"
