@@ -203,7 +203,7 @@ async fn matrix(args: &MatrixArgs, out: &std::path::Path) -> anyhow::Result<()> 
     let mut stand = Stand::bring_up(&cluster).await?;
     let mut bad = BTreeSet::new();
     while !left.is_empty() && !is_set(&stop) {
-        let case = left.remove(next(&left, &stand).await);
+        let case = left.remove(next(&left, &rows, &stand).await);
         let outcome = trial::run(&stand, &case, None).await;
         println!("{}", outcome.row);
         if !outcome.row.holds() {
@@ -223,10 +223,15 @@ async fn matrix(args: &MatrixArgs, out: &std::path::Path) -> anyhow::Result<()> 
     }
 }
 
-/// The next case is the first of its kind and durability that needs no switchover before it, else the first.
-async fn next(left: &[Case], stand: &Stand) -> usize {
-    let first = &left[0];
+/// Of the first durability that is left: what needs no switchover before it, and of that the kinds that have the fewest rows,
+/// so that a run which is cut has seen as many kinds as it could.
+async fn next(left: &[Case], rows: &Rows, stand: &Stand) -> usize {
     let Ok(record) = record::read(&stand.pair).await else { return 0 };
-    let same = |case: &Case| case.entry.kind == first.entry.kind && case.durability == first.durability;
-    left.iter().position(|case| same(case) && case.primary == record.primary.instance).unwrap_or(0)
+    let durability = left[0].durability;
+    let seen = |case: &Case| {
+        rows.0.iter().filter(|r| r.fault == case.entry.name && r.durability == durability.as_str()).count()
+    };
+    let fits = |case: &Case| case.durability == durability && case.primary == record.primary.instance;
+    let fitting = left.iter().enumerate().filter(|(_, case)| fits(case));
+    fitting.min_by_key(|(_, case)| seen(case)).map_or(0, |(index, _)| index)
 }
