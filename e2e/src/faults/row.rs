@@ -42,7 +42,7 @@ pub struct Row {
     pub began: jiff::Timestamp,
     /// What was found; absent when the case could not be carried out.
     pub found: Option<Found>,
-    /// The pair was not whole again in time, and no fault was on: a person would be needed.
+    /// No fault was on, and the pair was not `Paired` again in time, or served nobody: a person would be needed.
     pub human: bool,
     /// Why the row says so, or what else went wrong, in one line.
     pub trouble: Option<String>,

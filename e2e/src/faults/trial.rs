@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use pgpair_core::record::Mode;
+use pgpair_core::record::{Mode, Record};
 use tokio::time::{Instant, sleep};
 
 use crate::bench::environment;
@@ -24,8 +24,9 @@ use crate::oracle::event::{Ack, Event, Log};
 use crate::oracle::verdict::longest_silence_ms;
 use crate::oracle::writer::now_us;
 
-/// For a pair to be whole again after the end of a fault. A base backup is made well within it.
-const WHOLE: Duration = Duration::from_secs(240);
+/// For a pair to be whole again after the end of a fault. A base backup is made well within it, and the longest pause before a
+/// pairing (60 s, after many that did not last) too.
+const WHOLE: Duration = Duration::from_secs(180);
 /// Nothing has changed for so long: then it is over. Longer than anything that is still to come of a fault may be silent.
 const STILL: Duration = Duration::from_secs(6);
 /// Between two looks.
@@ -70,7 +71,8 @@ pub async fn run(stand: &Stand, case: &Case, load: Option<Load>) -> Outcome {
         row.trouble = Some(line("making the fault", &error));
     }
     if let Err(error) = trial.await_whole().await {
-        row.human = true;
+        // A status that tells it wrongly is a fault too, and needs nobody.
+        row.human = trial.goes_on().await.is_err();
         row.trouble = Some(line("the pair is not whole again", &error));
         return Outcome { row, reusable: false };
     }
@@ -166,16 +168,12 @@ impl Trial {
         let pair = &self.failover.pair;
         let since = Mutex::new((None, Instant::now()));
         let whole = await_condition("the whole pair", WHOLE, || async {
-            let found = record::read(pair).await?;
-            ensure!(found.mode == Mode::Paired, "the record says {} in term {}", found.mode, found.term.0);
+            let found = self.goes_on().await?;
             let status = pair.paired_now(i64::from(found.term.0)).await?;
             ensure!(
                 pair.primary_of(&status)? == found.primary.instance,
                 "the status tells of another primary"
             );
-            let log = self.failover.oracle.log(0).await?;
-            let served = log.acks().any(|ack| ack.sent_us > self.ended_us);
-            ensure!(served, "the client is not served; its last record: {}", log.last_line());
             let mut since = since.lock().unwrap_or_else(PoisonError::into_inner);
             if since.0 != Some(found) {
                 *since = (Some(found), Instant::now());
@@ -185,6 +183,16 @@ impl Trial {
         });
         let whole = whole.await;
         pair.explain(whole).await
+    }
+
+    /// Whether the record says `Paired` and a client is served, whatever the status tells.
+    async fn goes_on(&self) -> anyhow::Result<Record> {
+        let found = record::read(&self.failover.pair).await?;
+        ensure!(found.mode == Mode::Paired, "the record says {} in term {}", found.mode, found.term.0);
+        let log = self.failover.oracle.log(0).await?;
+        let served = log.acks().any(|ack| ack.sent_us > self.ended_us);
+        ensure!(served, "the client is not served; its last record: {}", log.last_line());
+        Ok(found)
     }
 
     async fn judge(&mut self, case: &Case) -> anyhow::Result<Found> {
