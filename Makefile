@@ -26,7 +26,7 @@ SCRIPTS := .ci/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2
 
 -include e2e/cluster/cluster.mk
 
-.PHONY: help demo test setup lint unit model model-page model-deep e2e bench install uninstall ready-cluster generate plugin
+.PHONY: help demo test setup lint unit model model-page model-deep e2e e2e-full fault-page soak calm faults-runner bench install uninstall ready-cluster generate plugin
 
 ## this list
 help:
@@ -78,6 +78,26 @@ model-deep:
 ## tests on a real cluster; part of a name in T chooses some of them
 e2e: ready-cluster install
 	cargo test --locked -p pgpair-e2e --features cluster --test it -- $(T)
+
+## every kind of fault in each durability and both directions (hours) into target/e2e and docs/fault-matrix.md; F="--faults=agent-kill --resume" for less
+e2e-full: ready-cluster install faults-runner
+	"$(CARGO_TARGET_DIR)/release/pgpair-faults" $(F)
+	"$(CARGO_TARGET_DIR)/release/pgpair-faults" page
+
+## docs/fault-matrix.md anew from the rows in target/e2e/faults.json
+fault-page: faults-runner
+	"$(CARGO_TARGET_DIR)/release/pgpair-faults" page
+
+## faults at random under load; MINUTES=n, and SEED=n to bring one back
+soak: ready-cluster install faults-runner
+	"$(CARGO_TARGET_DIR)/release/pgpair-faults" soak --minutes=$(or $(MINUTES),30) --seed=$(or $(SEED),0)
+
+## no fault, every core busy: nobody may take over; MINUTES=n TTL=seconds
+calm: ready-cluster install faults-runner
+	"$(CARGO_TARGET_DIR)/release/pgpair-faults" calm --minutes=$(or $(MINUTES),20) --ttl=$(or $(TTL),5)
+
+faults-runner:
+	cargo build --release --locked -p pgpair-e2e --bin pgpair-faults
 
 ## numbers into target/bench: each fault many times, and what a pair costs at rest; B="--n=5 --faults=pod-delete" for less
 bench: ready-cluster install

@@ -4,6 +4,9 @@
 down() {
   need_root
   local n file
+  # What is frozen cannot be killed.
+  thaw_all
+  disks_heal
   for n in "${NODES[@]}"; do
     # Also where the network is gone already, half way up or down.
     kill_recorded "init-n$n"
@@ -15,6 +18,7 @@ down() {
   done
   kill_in_namespaces
   remove_cgroups ""
+  disks_unmount
   if [[ -e /run/netns/$CP ]]; then ip netns del "$CP"; fi
   if [[ -e $RUN/sysctls ]]; then sysctl -q -p "$RUN/sysctls" >/dev/null 2>&1 || true; fi
   remove_files

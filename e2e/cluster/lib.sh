@@ -24,6 +24,7 @@ API_ADDRESS=$NET.1:6443
 PAUSE_IMAGE=localhost/pause:1
 HELPER_IMAGE=localhost/busybox:1   # the provisioner's helper pods need sh, mkdir, rm
 KUBECONFIG_ADMIN=$RUN/kubeconfig
+CUTS=(cut cut_api cut_to_api cut_from_api cut_pair)   # sets of the packet filter
 
 SECONDS=0
 say() { printf '[%3ds] %s\n' "$SECONDS" "$*" >&2; }

@@ -25,6 +25,8 @@ table bridge pgpair {
   set off { type ifname; }
   set cut { type ifname; }
   set cut_api { type ifname; }
+  set cut_to_api { type ifname; }
+  set cut_from_api { type ifname; }
   set cut_pair { type ifname . ifname; }
   chain forward {
     type filter hook forward priority 0;
@@ -38,12 +40,14 @@ table bridge pgpair {
     type filter hook input priority 0;
     iifname @cut drop
     iifname @cut_api drop
+    iifname @cut_to_api drop
     iifname @off drop
   }
   chain output {
     type filter hook output priority 0;
     oifname @cut drop
     oifname @cut_api drop
+    oifname @cut_from_api drop
     oifname @off drop
   }
 }

@@ -148,6 +148,8 @@ evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available:
 kubeAPIQPS: 100
 kubeAPIBurst: 200
 eventRecordQPS: 0
+# Tests kill the same container again and again; how long the kubelet then waits (up to 5 min) is not under test.
+crashLoopBackOff: {maxContainerRestartPeriod: 10s}
 YAML
 }
 

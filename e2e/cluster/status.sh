@@ -26,7 +26,7 @@ api_answers() { kctl get --raw /readyz --request-timeout=5s >/dev/null 2>&1; }
 
 cuts() {
   local set
-  for set in cut cut_api cut_pair; do
+  for set in "${CUTS[@]}"; do
     nsenter --net="/run/netns/$CP" nft -j list set bridge pgpair "$set" 2>/dev/null |
       jq -r --arg set "$set" '.nftables[] | .set? // empty | .elem? // [] | .[] |
         if type == "object" then .concat | join(" - ") else . end | $set + " " + .'

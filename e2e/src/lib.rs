@@ -1,5 +1,6 @@
-//! What the end-to-end tests, the demo and the benchmark stand on: the write oracle, and a harness over a real cluster.
+//! What the end-to-end tests, the demo and the benchmark stand on: the write oracle, faults, and a harness over a real cluster.
 
 pub mod bench;
+pub mod faults;
 pub mod harness;
 pub mod oracle;

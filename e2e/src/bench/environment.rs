@@ -44,7 +44,9 @@ fn memory_total(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-fn commit() -> Option<String> {
+/// Commit of this repository, with `-dirty` when files differ from it.
+#[must_use]
+pub fn commit() -> Option<String> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new("git")
         .args(["describe", "--always", "--dirty", "--exclude=*"])

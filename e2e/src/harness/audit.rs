@@ -49,15 +49,21 @@ impl fmt::Display for Write {
 }
 
 impl Write {
+    /// Whether an agent of `pair` made it.
+    #[must_use]
+    pub fn is_by_agent(&self, pair: &PairName) -> bool {
+        self.user == format!("{SERVICE_ACCOUNT}{}:{}", pair.namespace, pair.agent())
+    }
+
     /// Whether an agent of `pair` made it, or anybody for one of the pair's objects. The operator's own lease, which it
     /// renews however many pairs there are, lies in another namespace.
     #[must_use]
     pub fn is_for(&self, pair: &PairName) -> bool {
-        let agent = format!("{SERVICE_ACCOUNT}{}:{}", pair.namespace, pair.agent());
         let named = self.name == pair.name || self.name.starts_with(&format!("{}-", pair.name));
         // An event is named after its object, with a dot.
         let event = self.name.split('.').next().is_some_and(|object| object == pair.name);
-        self.user == agent || (self.namespace == pair.namespace && (self.name.is_empty() || named || event))
+        self.is_by_agent(pair)
+            || (self.namespace == pair.namespace && (self.name.is_empty() || named || event))
     }
 }
 

@@ -10,4 +10,5 @@ pub mod faults;
 pub mod operator;
 pub mod oracle_pod;
 pub mod pair;
+pub mod record;
 pub mod wait;

@@ -120,6 +120,14 @@ impl Pair {
         self.explain(waited).await
     }
 
+    /// What [`Pair::await_paired`] waits for, as it is now.
+    ///
+    /// # Errors
+    /// Says what is missing.
+    pub async fn paired_now(&self, term: i64) -> anyhow::Result<PgReplicaPairStatus> {
+        is_paired(self.status().await?, term)
+    }
+
     /// Adds pods and events of the namespace to an error.
     ///
     /// # Errors

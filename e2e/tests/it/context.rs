@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use pgpair_e2e::faults::stand::Stand;
 use pgpair_e2e::harness::cluster::{Cluster, TempNamespace};
 use pgpair_e2e::harness::describe::describe;
 use pgpair_e2e::harness::operator;
@@ -17,13 +18,15 @@ pub struct Context {
     namespace: Option<TempNamespace>,
     /// The shared pair, or why it did not come up.
     pair: Option<Result<Pair, String>>,
+    /// The pair on disks that can be full or hang, or why it did not come up.
+    stand: Option<Result<Stand, String>>,
 }
 
 impl Context {
     /// Looks for the cluster. Without one the tests fail, each with the same message.
     pub async fn new() -> Context {
         let cluster = Cluster::connect().await.map_err(|error| format!("{error:#}"));
-        Context { cluster, namespace: None, pair: None }
+        Context { cluster, namespace: None, pair: None, stand: None }
     }
 
     /// The cluster, whether or not the operator runs there.
@@ -53,6 +56,19 @@ impl Context {
         }
     }
 
+    /// The pair that faults of every kind are made on, in a namespace of its own; brought up by the first test that asks.
+    pub async fn stand(&mut self) -> anyhow::Result<&Stand> {
+        if self.stand.is_none() {
+            let brought = Stand::bring_up(&self.cluster()?).await;
+            self.stand = Some(brought.map_err(|error| format!("{error:#}")));
+        }
+        match self.stand.as_ref() {
+            Some(Ok(stand)) => Ok(stand),
+            Some(Err(error)) => bail!("the pair for faults did not come up: {error}"),
+            None => bail!("no pair for faults"),
+        }
+    }
+
     /// A pair of its own.
     pub async fn bring_up(&mut self, name: &str, version: u32) -> anyhow::Result<Pair> {
         let namespace = self.namespace().await?;
@@ -66,6 +82,9 @@ impl Context {
 
     /// Deletes the namespace; after a failure it tells what was in it first.
     pub async fn clean_up(self, all_passed: bool) -> anyhow::Result<()> {
+        if let Some(Ok(stand)) = self.stand {
+            stand.tear_down().await?;
+        }
         let Some(namespace) = self.namespace else { return Ok(()) };
         if !all_passed && let Ok(cluster) = &self.cluster {
             println!(

@@ -6,6 +6,7 @@
 mod context;
 mod data;
 mod failover;
+mod faults;
 mod idle;
 mod lag;
 mod orders;
@@ -43,7 +44,7 @@ macro_rules! tests {
 }
 
 /// In this order: what is quick and what others stand on comes first.
-const TESTS: [(&str, Run); 21] = tests![
+const TESTS: [(&str, Run); 29] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -65,6 +66,14 @@ const TESTS: [(&str, Run); 21] = tests![
     data::both_archives_are_without_a_gap_and_equal,
     failover::loss_of_the_primarys_data_is_made_good_by_a_base_backup,
     failover::version_15_comes_up_and_fails_over,
+    faults::a_stopped_agent_is_fenced_by_its_init_process,
+    faults::a_backend_killed_in_its_commit_loses_nothing,
+    faults::a_frozen_pod_acknowledges_nothing_when_it_thaws,
+    faults::packets_that_travel_one_way_only_lose_nothing,
+    faults::an_etcd_that_is_away_harms_nobody,
+    faults::a_wrong_wall_clock_harms_nobody,
+    faults::a_full_data_volume_loses_nothing,
+    faults::a_disk_that_hangs_loses_nothing,
 ];
 
 fn main() -> ExitCode {

@@ -1,0 +1,237 @@
+//! `pgpair-faults`: every fault under the write oracle, in each durability and both directions. Each row is in
+//! `target/e2e/faults.json` as soon as it is known, so that a run which is cut keeps them; SIGINT or SIGTERM ends a run
+//! after the row under way.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::{Parser, Subcommand};
+use pgpair_api::spec::Durability;
+use pgpair_core::ids::InstanceId;
+use pgpair_e2e::bench::gaps::write_json;
+use pgpair_e2e::faults::calm::calm;
+use pgpair_e2e::faults::dice::Dice;
+use pgpair_e2e::faults::kind::{Entry, Kind};
+use pgpair_e2e::faults::page::render;
+use pgpair_e2e::faults::row::{Case, Rows};
+use pgpair_e2e::faults::soak::{soak, verdict};
+use pgpair_e2e::faults::stand::{Stand, folder};
+use pgpair_e2e::faults::trial;
+use pgpair_e2e::harness::cluster::Cluster;
+use pgpair_e2e::harness::record;
+use tokio::signal::unix::{SignalKind, signal};
+
+const OUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/e2e");
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fault-matrix.md");
+
+#[derive(Parser)]
+#[command(
+    version,
+    about = "makes faults and judges what comes of them",
+    args_conflicts_with_subcommands = true
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    matrix: MatrixArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Writes docs/fault-matrix.md from the rows that are there.
+    Page {
+        /// Why kinds without a row have none.
+        #[arg(long, default_value = "the runs so far did not come to it (`make e2e-full`)")]
+        not_run: String,
+    },
+    /// Prints every kind with what it does.
+    List,
+    /// Draws faults at random, under pgbench, for some minutes.
+    Soak {
+        #[arg(long)]
+        minutes: u64,
+        /// Brings the same faults back; 0: another one each time.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+    /// Keeps every core busy and makes no fault: nobody may take over.
+    Calm {
+        #[arg(long)]
+        minutes: u64,
+        /// Length of a promise in seconds.
+        #[arg(long, default_value_t = 5)]
+        ttl: u32,
+    },
+}
+
+#[derive(clap::Args)]
+struct MatrixArgs {
+    /// Which faults, with commas between; all without it.
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<String>,
+    /// Under which durabilities, with commas between.
+    #[arg(long, value_delimiter = ',', default_value = "Sync,SyncStrict,Async", value_parser = parse_durability)]
+    durability: Vec<Durability>,
+    /// Who is primary: a, b.
+    #[arg(long, value_delimiter = ',', default_value = "a,b", value_parser = parse_instance)]
+    direction: Vec<InstanceId>,
+    /// From which everything random is drawn.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Leaves out what has a row already.
+    #[arg(long)]
+    resume: bool,
+}
+
+fn parse_durability(name: &str) -> Result<Durability, String> {
+    let all = [Durability::Sync, Durability::SyncStrict, Durability::Async];
+    all.into_iter().find(|d| d.as_str() == name).ok_or_else(|| "it is Sync, SyncStrict or Async".into())
+}
+
+fn parse_instance(name: &str) -> Result<InstanceId, String> {
+    name.parse().map_err(|error| format!("{error}"))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("FAILED: {error:#}");
+            println!("FAILED: {}", format!("{error:#}").lines().next().unwrap_or_default());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let out = PathBuf::from(OUT);
+    match args.command {
+        None => matrix(&args.matrix, &out).await,
+        Some(Command::Page { not_run }) => {
+            let rows = Rows::load(&out.join("faults.json"))?;
+            fs::write(PAGE, render(&rows.0, &not_run)).with_context(|| format!("writing {PAGE}"))
+        }
+        Some(Command::List) => {
+            Kind::all().for_each(|e| println!("{:26} {}; {}", e.name, e.what, e.undone));
+            Ok(())
+        }
+        Some(Command::Soak { minutes, seed }) => {
+            let seed = if seed == 0 { jiff::Timestamp::now().as_second().unsigned_abs() } else { seed };
+            let (cluster, stop) = (Cluster::connect().await?, on_signal()?);
+            let rows =
+                soak(&cluster, Duration::from_secs(60 * minutes), seed, &out, || is_set(&stop)).await?;
+            println!("seed {seed}: {}", verdict(&rows.0));
+            ensure!(rows.0.iter().all(|row| row.holds()), "not every fault ended as it should");
+            Ok(())
+        }
+        Some(Command::Calm { minutes, ttl }) => {
+            let (cluster, stop) = (Cluster::connect().await?, on_signal()?);
+            let found = calm(&cluster, Duration::from_secs(60 * minutes), ttl, || is_set(&stop)).await?;
+            println!("{}", serde_json::to_string_pretty(&found)?);
+            write_json(&out.join(format!("calm-{ttl}.json")), &found)?;
+            ensure!(
+                found.failovers == 0 && found.excursions == 0,
+                "ttl {ttl} s: {} failovers and {} excursions to Solo without a fault",
+                found.failovers,
+                found.excursions
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Set by SIGINT or SIGTERM.
+fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let (mut signals, stop) = (signal(kind)?, Arc::clone(&stop));
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                println!("stopping after what is under way");
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+    Ok(stop)
+}
+
+fn is_set(stop: &AtomicBool) -> bool {
+    stop.load(Ordering::Relaxed)
+}
+
+fn chosen(args: &MatrixArgs) -> anyhow::Result<Vec<&'static Entry>> {
+    if args.faults.is_empty() {
+        return Ok(Kind::all().collect());
+    }
+    let known = || Kind::all().map(|e| e.name).collect::<Vec<_>>().join(", ");
+    let one = |name: &String| {
+        Kind::named(name).with_context(|| format!("no fault {name:?}: there are {}", known()))
+    };
+    args.faults.iter().map(one).collect()
+}
+
+async fn matrix(args: &MatrixArgs, out: &std::path::Path) -> anyhow::Result<()> {
+    let path = out.join("faults.json");
+    let mut rows = Rows::load(&path)?;
+    let mut left = Vec::new();
+    for durability in &args.durability {
+        for entry in chosen(args)? {
+            for primary in &args.direction {
+                let name = format!("{} {} {primary}", entry.name, durability.as_str());
+                let seed = Dice::part(args.seed, &name);
+                left.push(Case { entry, durability: *durability, primary: *primary, seed });
+            }
+        }
+    }
+    if args.resume {
+        left.retain(|case| !rows.has(case));
+    }
+    println!("{} cases", left.len());
+    if left.is_empty() {
+        return Ok(());
+    }
+    let (cluster, stop) = (Cluster::connect().await?, on_signal()?);
+    let mut stand = Stand::bring_up(&cluster).await?;
+    let mut bad = BTreeSet::new();
+    while !left.is_empty() && !is_set(&stop) {
+        let case = left.remove(next(&left, &rows, &stand).await);
+        let outcome = trial::run(&stand, &case, None).await;
+        println!("{}", outcome.row);
+        if !outcome.row.holds() {
+            bad.insert(format!("{} {} {}", case.entry.name, case.durability.as_str(), case.primary));
+        }
+        rows.put(outcome.row);
+        rows.store(&path)?;
+        if !outcome.reusable {
+            stand = stand.replace(&folder(out, &case)).await?;
+        }
+    }
+    stand.tear_down().await?;
+    println!("rows in {}; {} cases left", path.display(), left.len());
+    match bad.len() {
+        0 => Ok(()),
+        n => bail!("{n} not as they should be: {}", bad.into_iter().collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Of the first durability that is left: what needs no switchover before it, and of that the kinds that have the fewest rows,
+/// so that a run which is cut has seen as many kinds as it could.
+async fn next(left: &[Case], rows: &Rows, stand: &Stand) -> usize {
+    let Ok(record) = record::read(&stand.pair).await else { return 0 };
+    let durability = left[0].durability;
+    let seen = |case: &Case| {
+        rows.0.iter().filter(|r| r.fault == case.entry.name && r.durability == durability.as_str()).count()
+    };
+    let fits = |case: &Case| case.durability == durability && case.primary == record.primary.instance;
+    let fitting = left.iter().enumerate().filter(|(_, case)| fits(case));
+    fitting.min_by_key(|(_, case)| seen(case)).map_or(0, |(index, _)| index)
+}

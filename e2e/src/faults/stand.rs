@@ -1,0 +1,177 @@
+//! The pair that all cases share, on volumes that can be full or hang; replaced when it does not become whole again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use pgpair_api::PgReplicaPair;
+use pgpair_api::spec::Durability;
+use pgpair_core::ids::InstanceId;
+use serde_json::{Value, json};
+
+use crate::faults::row::Case;
+use crate::harness::cluster::{Cluster, TempNamespace};
+use crate::harness::describe::describe;
+use crate::harness::operator;
+use crate::harness::pair::{Pair, apply, manifest};
+use crate::harness::record;
+use crate::harness::wait::await_condition;
+
+/// Major version of PostgreSQL.
+const VERSION: u32 = 17;
+/// For a pair from nothing to `Paired`.
+const BRING_UP: Duration = Duration::from_secs(300);
+/// For a pair to be whole before a case, and after a change of durability or a switchover.
+const WHOLE: Duration = Duration::from_secs(120);
+
+/// A pair in a namespace of its own.
+#[derive(Debug)]
+pub struct Stand {
+    cluster: Cluster,
+    namespace: TempNamespace,
+    /// The pair.
+    pub pair: Pair,
+}
+
+impl Stand {
+    /// Undoes what earlier runs left on, and brings a pair up.
+    ///
+    /// # Errors
+    /// When the cluster is not the local one or not healthy, or the pair does not come up.
+    pub async fn bring_up(cluster: &Cluster) -> anyhow::Result<Stand> {
+        let local = cluster.local.as_ref();
+        let local = local.context("faults need the machine under the cluster: unset PGPAIR_CONTEXT")?;
+        local.run(&["heal"]).await?;
+        operator::await_available(cluster).await?;
+        local.run(&["disks", "down"]).await?;
+        local.run(&["disks", "up"]).await?;
+        let namespace = TempNamespace::create(cluster, "pgpair-faults").await?;
+        let pair = Pair::new(cluster, &namespace.name, "orders");
+        let stand = Stand { cluster: cluster.clone(), namespace, pair };
+        let classes = "size: 1Gi\n      storageClassName: pgpair-";
+        let mut manifest = manifest("orders", VERSION);
+        for kind in ["data", "archive"] {
+            let (plain, on_disk) =
+                (format!("{kind}:\n      size: 1Gi"), format!("{kind}:\n      {classes}{kind}"));
+            ensure!(manifest.contains(&plain), "the manifest has no {plain:?}");
+            manifest = manifest.replace(&plain, &on_disk);
+        }
+        let up = async {
+            apply(cluster, &stand.namespace.name, &manifest).await.context("applying the pair")?;
+            stand.pair.await_paired(1, BRING_UP).await
+        };
+        match up.await {
+            Ok(_) => Ok(stand),
+            Err(error) => {
+                stand.tear_down().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The pair, its namespace and its volumes go.
+    ///
+    /// # Errors
+    /// When they are still there after some minutes.
+    pub async fn tear_down(self) -> anyhow::Result<()> {
+        let kept = std::env::var("PGPAIR_KEEP").is_ok_and(|keep| keep == "1");
+        self.namespace.delete().await?;
+        match self.cluster.local.as_ref() {
+            Some(local) if !kept => local.run(&["disks", "down"]).await.map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Another pair in the place of this one, whose end is saved in `folder`.
+    ///
+    /// # Errors
+    /// When the old one does not go, or the new one does not come.
+    pub async fn replace(self, folder: &Path) -> anyhow::Result<Stand> {
+        self.save(folder).await;
+        let cluster = self.cluster.clone();
+        if let Some(local) = cluster.local.as_ref() {
+            local.run(&["heal"]).await?;
+        }
+        self.tear_down().await?;
+        Stand::bring_up(&cluster).await
+    }
+
+    /// What a person would look at, as files: pods, events and ends of logs; the pair; whole logs.
+    pub async fn save(&self, folder: &Path) {
+        let namespace = &self.namespace.name;
+        let mut files = vec![("describe.txt".to_owned(), describe(&self.cluster, namespace).await)];
+        let mut ask =
+            vec![("objects.yaml".to_owned(), "get pgreplicapair,lease,pod,pvc,job -o yaml".to_owned())];
+        for instance in InstanceId::ALL {
+            let pod = self.pair.names.pod(instance);
+            ask.push((format!("{pod}.log"), format!("logs {pod} -c postgres")));
+            ask.push((format!("{pod}.previous.log"), format!("logs {pod} -c postgres --previous")));
+        }
+        for (file, args) in ask {
+            let args: Vec<&str> = ["-n", namespace].into_iter().chain(args.split(' ')).collect();
+            // What cannot be had is told in its place.
+            files.push((file, self.cluster.kubectl(&args).await.unwrap_or_else(|e| format!("{e:#}\n"))));
+        }
+        let written = fs::create_dir_all(folder)
+            .and_then(|()| files.iter().try_for_each(|(file, text)| fs::write(folder.join(file), text)));
+        match written {
+            Ok(()) => println!("  saved in {}", folder.display()),
+            Err(error) => println!("  cannot be saved in {}: {error}", folder.display()),
+        }
+    }
+
+    /// Makes the pair as the case wants it: whole, with that durability and that primary.
+    ///
+    /// # Errors
+    /// When it does not become so in time.
+    pub async fn prepare(&self, case: &Case) -> anyhow::Result<()> {
+        self.pair.await_paired(1, WHOLE).await?;
+        self.set(&json!({"durability": case.durability.as_str()})).await?;
+        self.await_durability(case.durability).await?;
+        let status = self.pair.await_paired(1, WHOLE).await?;
+        if self.pair.primary_of(&status)? == case.primary {
+            return Ok(());
+        }
+        let term = status.term.context("status has no term")?;
+        self.pair.order(&json!({"kind": "Switchover"})).await?;
+        let status = self.pair.await_paired(term + 1, WHOLE).await?;
+        let primary = self.pair.primary_of(&status)?;
+        ensure!(primary == case.primary, "{primary} is primary after a switchover");
+        Ok(())
+    }
+
+    /// Changes fields of the spec.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn set(&self, spec: &Value) -> anyhow::Result<()> {
+        let names = &self.pair.names;
+        let api: Api<PgReplicaPair> = Api::namespaced(self.cluster.client.clone(), &names.namespace);
+        let patch = Patch::Merge(json!({"spec": spec}));
+        api.patch(&names.name, &PatchParams::default(), &patch)
+            .await
+            .map(|_| ())
+            .with_context(|| format!("setting {spec}"))
+    }
+
+    async fn await_durability(&self, wanted: Durability) -> anyhow::Result<()> {
+        let what = format!("durability {} in the record", wanted.as_str());
+        let reached = await_condition(&what, WHOLE, || async {
+            let record = record::read(&self.pair).await?;
+            ensure!(record.durability.as_str() == wanted.as_str(), "it says {}", record.durability.as_str());
+            ensure!(record.standby_volume.is_some(), "it says {}", record.mode);
+            Ok(())
+        });
+        let reached = reached.await;
+        self.pair.explain(reached).await
+    }
+}
+
+/// Where what is left of a case is saved.
+#[must_use]
+pub fn folder(out: &Path, case: &Case) -> PathBuf {
+    out.join(format!("{}-{}-{}", case.entry.name, case.durability.as_str(), case.primary))
+}

@@ -1,0 +1,288 @@
+//! One case from beginning to end: writers, fault, its end, a whole pair, verdict.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use pgpair_core::record::{Mode, Record};
+use tokio::time::{Instant, sleep};
+
+use crate::bench::environment;
+use crate::faults::act::Act;
+use crate::faults::compare::compare;
+use crate::faults::dice::Dice;
+use crate::faults::kind::Kind;
+use crate::faults::load::Load;
+use crate::faults::row::{ApiWrites, Case, Found, Row};
+use crate::faults::stage::Stage;
+use crate::faults::stand::Stand;
+use crate::harness::audit::AuditLog;
+use crate::harness::failover::Failover;
+use crate::harness::record::{self, RecordLog};
+use crate::harness::wait::await_condition;
+use crate::oracle::event::{Ack, Event, Log};
+use crate::oracle::verdict::longest_silence_ms;
+use crate::oracle::writer::now_us;
+
+/// For a pair to be whole again after the end of a fault. A base backup is made well within it, and the longest pause before a
+/// pairing (60 s, after many that did not last) too.
+const WHOLE: Duration = Duration::from_secs(180);
+/// Nothing has changed for so long: then it is over. Longer than anything that is still to come of a fault may be silent.
+const STILL: Duration = Duration::from_secs(6);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(250);
+/// The fault comes at some moment of so long.
+const SOME_MOMENT_MS: u64 = 1000;
+
+/// How a case ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What is kept of it.
+    pub row: Row,
+    /// Whether the pair serves for another case.
+    pub reusable: bool,
+}
+
+/// Runs a case, under a load that is ended before the verdict. What goes wrong is in the row; nothing is left broken.
+pub async fn run(stand: &Stand, case: &Case, load: Option<Load>) -> Outcome {
+    let mut row = Row {
+        fault: case.entry.name.into(),
+        durability: case.durability.as_str().into(),
+        primary: case.primary.as_str().into(),
+        seed: case.seed,
+        commit: environment::commit(),
+        began: jiff::Timestamp::now(),
+        found: None,
+        human: false,
+        trouble: None,
+    };
+    if let Err(error) = stand.prepare(case).await {
+        row.trouble = Some(line("before the fault", &error));
+        return Outcome { row, reusable: false };
+    }
+    let mut trial = match Trial::begin(stand, case).await {
+        Ok(trial) => trial,
+        Err(error) => {
+            row.trouble = Some(line("before the fault", &error));
+            return Outcome { row, reusable: false };
+        }
+    };
+    if let Err(error) = trial.fault(case).await {
+        row.trouble = Some(line("making the fault", &error));
+    }
+    if let Err(error) = trial.await_whole().await {
+        // A status that tells it wrongly is a fault too, and needs nobody.
+        row.human = trial.goes_on().await.is_err();
+        row.trouble = Some(line("the pair is not whole again", &error));
+        return Outcome { row, reusable: false };
+    }
+    if let Some(load) = load {
+        load.stop().await;
+    }
+    let judged = trial.judge(case).await;
+    let reusable = judged.is_ok();
+    match judged {
+        Ok(found) => row.found = Some(found),
+        Err(error) => row.trouble = Some(line("judging", &error)),
+    }
+    Outcome { row, reusable }
+}
+
+/// The first line: what follows it is a description, which is saved elsewhere.
+fn line(when: &str, error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    format!("{when}: {}", text.lines().next().unwrap_or_default())
+}
+
+struct Trial {
+    failover: Failover,
+    stage: Stage,
+    record: RecordLog,
+    audit: Option<(AuditLog, u64)>,
+    /// End of the fault: its last act, or when the last broken thing was mended.
+    ended_us: i64,
+}
+
+impl Trial {
+    async fn begin(stand: &Stand, case: &Case) -> anyhow::Result<Trial> {
+        let pair = &stand.pair;
+        let stage = Stage::set(pair, case.primary).await?;
+        let record = RecordLog::start(pair);
+        let table =
+            format!("{}_{}", case.entry.name.replace('-', "_"), case.durability.as_str().to_lowercase());
+        let failover = Failover::begin(pair, &format!("{table}_{}", case.primary)).await?;
+        ensure!(failover.old == case.primary, "{} is primary", failover.old);
+        Ok(Trial { failover, stage, record, audit: None, ended_us: 0 })
+    }
+
+    /// Makes the fault and ends it, whatever happened.
+    async fn fault(&mut self, case: &Case) -> anyhow::Result<()> {
+        let played = self.play(case).await;
+        if self.stage.is_whole() {
+            return played;
+        }
+        let mended = self.stage.mend_all().await;
+        self.ended_us = now_us();
+        played.and(mended)
+    }
+
+    async fn play(&mut self, case: &Case) -> anyhow::Result<()> {
+        sleep(Duration::from_millis(Dice::new(case.seed).below(SOME_MOMENT_MS))).await;
+        if let Some(audit) = AuditLog::of(&self.failover.pair.cluster) {
+            let position = audit.position()?;
+            self.audit = Some((audit, position));
+        }
+        self.failover.struck_us = now_us();
+        for act in case.entry.script {
+            match act {
+                // What does not come is seen in the figures.
+                Act::Served(seconds) => self.until(*seconds, Trial::is_served).await,
+                Act::Solo(seconds) => self.until(*seconds, async |t| t.is_solo()).await,
+                act => {
+                    self.stage.act(*act).await.with_context(|| format!("{act:?}"))?;
+                    self.ended_us = now_us();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn until(&self, seconds: u64, come: impl AsyncFn(&Trial) -> bool) {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < end && !come(self).await {
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn is_served(&self) -> bool {
+        let log = self.failover.oracle.log(0).await;
+        log.is_ok_and(|log| first_served_us(&log, self.failover.struck_us).is_some())
+    }
+
+    fn is_solo(&self) -> bool {
+        self.record.last().is_some_and(|seen| seen.record.mode == Mode::Solo)
+    }
+
+    /// Record and status say `Paired` in the same term, a client is served, and that has not changed for some seconds.
+    async fn await_whole(&self) -> anyhow::Result<()> {
+        let pair = &self.failover.pair;
+        let since = Mutex::new((None, Instant::now()));
+        let whole = await_condition("the whole pair", WHOLE, || async {
+            let found = self.goes_on().await?;
+            let status = pair.paired_now(i64::from(found.term.0)).await?;
+            ensure!(
+                pair.primary_of(&status)? == found.primary.instance,
+                "the status tells of another primary"
+            );
+            let mut since = since.lock().unwrap_or_else(PoisonError::into_inner);
+            if since.0 != Some(found) {
+                *since = (Some(found), Instant::now());
+            }
+            ensure!(since.1.elapsed() >= STILL, "it is whole for a moment only so far");
+            Ok(())
+        });
+        let whole = whole.await;
+        pair.explain(whole).await
+    }
+
+    /// Whether the record says `Paired` and a client is served, whatever the status tells.
+    async fn goes_on(&self) -> anyhow::Result<Record> {
+        let found = record::read(&self.failover.pair).await?;
+        ensure!(found.mode == Mode::Paired, "the record says {} in term {}", found.mode, found.term.0);
+        let log = self.failover.oracle.log(0).await?;
+        let served = log.acks().any(|ack| ack.sent_us > self.ended_us);
+        ensure!(served, "the client is not served; its last record: {}", log.last_line());
+        Ok(found)
+    }
+
+    async fn judge(&mut self, case: &Case) -> anyhow::Result<Found> {
+        let pair = self.failover.pair.clone();
+        let (record, api_writes) = (self.record.all(), self.api_writes()?);
+        let acks: Vec<Ack> = self.failover.oracle.log(0).await?.acks().cloned().collect();
+        let judgement = self.failover.judge().await?;
+        let status = pair.status().await?;
+        let primary = pair.primary_of(&status)?;
+        let compared = compare(&pair, primary).await;
+        pair.psql(primary, &format!("DROP TABLE {}", self.failover.oracle.table)).await?;
+        if case.entry.kind == Kind::DataLoss {
+            self.stage.sweep().await?;
+        }
+        let paired_us = record::paired_again_us(&record).map_or(0, |us| (us - self.ended_us).max(0));
+        Ok(Found {
+            gap_ms: gap_ms(&acks, self.failover.struck_us),
+            acknowledged: judgement.verdict.acknowledged,
+            rows_lost: judgement.verdict.missing.len(),
+            late_acks: judgement.verdict.late.len(),
+            paired_s: seconds(paired_us),
+            api_writes,
+            record: record::tell(&record),
+            expected: case.entry.expected.successor.fits(primary != case.primary),
+            cause: status.last_failover.filter(|f| f.term > self.failover.term).map(|f| f.cause),
+            equal: compared.is_ok(),
+            compared: compared.unwrap_or_else(|error| line("not equal", &error)),
+        })
+    }
+
+    fn api_writes(&self) -> anyhow::Result<Option<ApiWrites>> {
+        let Some((audit, position)) = &self.audit else { return Ok(None) };
+        // A log that was rotated meanwhile tells no number.
+        let Ok(writes) = audit.since(*position) else { return Ok(None) };
+        let names = &self.failover.pair.names;
+        let of_pair: Vec<_> = writes.iter().filter(|w| w.is_for(names)).collect();
+        let agents = of_pair.iter().filter(|w| w.is_by_agent(names)).count();
+        let operator = of_pair.iter().filter(|w| w.user.ends_with(OPERATOR)).count();
+        Ok(Some(ApiWrites { agents, operator }))
+    }
+}
+
+/// End of the name of the operator's service account.
+const OPERATOR: &str = ":pgreplicapair-operator";
+
+/// The first acknowledgement on a connection made after `struck_us`.
+fn first_served_us(log: &Log, struck_us: i64) -> Option<i64> {
+    let connected = |event: &&Event| matches!(event, Event::Connected { at_us, .. } if *at_us > struck_us);
+    let after = log.0.iter().skip_while(|event| !connected(event));
+    after.filter_map(|event| if let Event::Ack(ack) = event { Some(ack.acked_us) } else { None }).next()
+}
+
+/// The longest silence from the last acknowledgement before the fault on.
+fn gap_ms(acks: &[Ack], struck_us: i64) -> f64 {
+    let before = acks.iter().map(|ack| ack.acked_us).filter(|us| *us <= struck_us).max().unwrap_or(0);
+    let gap = longest_silence_ms(acks.iter().filter(|ack| ack.acked_us >= before));
+    (gap * 10.0).round() / 10.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn seconds(us: i64) -> f64 {
+    (us as f64 / 100_000.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use pgpair_core::lsn::Lsn;
+
+    use super::*;
+    use crate::oracle::event::Reign;
+
+    fn ack(ms: i64) -> Ack {
+        let reign = Reign { timeline: 1, server: "10.0.0.1:5432".into() };
+        Ack { n: ms, sent_us: ms * 1000, acked_us: ms * 1000, reign, lsn: Lsn(1) }
+    }
+
+    #[test]
+    fn the_gap_begins_with_the_last_acknowledgement_before_the_fault() {
+        let acks = [ack(0), ack(900), ack(1000), ack(1500), ack(1520)];
+        assert_eq!(gap_ms(&acks, 1_010_000), 500.0, "the 900 ms before the fault do not count");
+        assert_eq!(gap_ms(&acks, 500_000), 900.0);
+    }
+
+    #[test]
+    fn one_is_served_on_a_connection_made_after_the_fault() {
+        let reign = Reign { timeline: 1, server: "10.0.0.1:5432".into() };
+        let connected = |at_us| Event::Connected { writer: "rw0".into(), reign: reign.clone(), at_us };
+        let mut log = Log(vec![connected(1), Event::Ack(ack(1)), Event::Ack(ack(20))]);
+        assert_eq!(first_served_us(&log, 10_000), None);
+        log.0.extend([connected(30_000), Event::Ack(ack(40))]);
+        assert_eq!(first_served_us(&log, 10_000), Some(40_000));
+    }
+}
