@@ -18,7 +18,7 @@ use pgpair_core::lsn::Lsn;
 use pgpair_core::order::{Order, OrderReply};
 use pgpair_core::report::wire;
 use rustls::pki_types::ServerName;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -81,6 +81,10 @@ pub enum PeerError {
 /// For a file to begin to come, and for each next piece of it.
 const PIECE: Duration = Duration::from_secs(3);
 
+/// Attempts at a greeting: about a minute. Whoever comes later greets us.
+const GREETINGS: u32 = 120;
+const BETWEEN_GREETINGS: Duration = Duration::from_millis(500);
+
 type Sender = SendRequest<Full<Bytes>>;
 
 /// The peer's agent. Clones share the connections.
@@ -129,6 +133,18 @@ impl Peer {
     /// It said where it is.
     pub fn meet(&self, address: IpAddr) {
         self.inner.address.meet(address);
+    }
+
+    /// Tells it where we are, as soon as it answers: a standby has nothing else to ask its primary, which learns of a new pod
+    /// late otherwise.
+    pub async fn greet(&self) {
+        for _ in 0..GREETINGS {
+            let told: Result<IgnoredAny, _> = self.send(Method::GET, wire::REPORT, Bytes::new(), PIECE).await;
+            if told.is_ok() {
+                return;
+            }
+            tokio::time::sleep(BETWEEN_GREETINGS).await;
+        }
     }
 
     /// Its address may have changed: it is looked up again soon.

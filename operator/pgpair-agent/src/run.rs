@@ -34,6 +34,8 @@ use crate::{clock, fsx, state};
 const TERMINATION_LOG: &str = "/dev/termination-log";
 /// How long postgres has to stop when the agent leaves.
 const LEAVE: Duration = Duration::from_secs(20);
+/// For a checkpoint before: of a pod that is deleted by force the kubelet leaves two seconds.
+const LAST_CHECKPOINT: Duration = Duration::from_millis(700);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -81,6 +83,8 @@ async fn agent() -> Result<(), Failure> {
     let identity = Identity::load(&settings.layout.tls)?;
     tokio::spawn(identity.clone().keep_renewed());
     let peer = Peer::new(&settings, identity.clone());
+    let greeting = peer.clone();
+    tokio::spawn(async move { greeting.greet().await });
     let rules = driver::rules(&config, Timing::new(config.ttl_ms)?);
     let authority = Authority::new(me, node_id(&settings.node), rules, durable, clock::now());
     let (config, configs) = watch::channel(config);
@@ -132,7 +136,7 @@ async fn agent() -> Result<(), Failure> {
         }
         .run(),
     );
-    on_sigterm(tx.clone())?;
+    on_sigterm(tx.clone(), Sql::new(&settings))?;
     let last_word = order.clone();
     let left_settings = settings.clone();
     let around = Surroundings {
@@ -200,7 +204,7 @@ async fn serve(shared: Shared, identity: Identity) -> Failure {
     ended.err().map_or_else(|| "a server ended".into(), Failure::from)
 }
 
-fn on_sigterm(tx: mpsc::Sender<Input>) -> Result<(), Failure> {
+fn on_sigterm(tx: mpsc::Sender<Input>, sql: Sql) -> Result<(), Failure> {
     let mut term = signal(SignalKind::terminate())?;
     // From a terminal, where no init process is in between.
     let mut int = signal(SignalKind::interrupt())?;
@@ -208,6 +212,8 @@ fn on_sigterm(tx: mpsc::Sender<Input>) -> Result<(), Failure> {
         let told = tokio::select! { t = term.recv() => t, i = int.recv() => i };
         if told.is_some() {
             tracing::info!("told to end: leaving");
+            // Clients are served meanwhile, and the stop, during which they are not, has less to write. It goes on without it too.
+            let _ = sql.checkpoint(LAST_CHECKPOINT).await;
             let _ = tx.send(Input::Leave).await; // the driver has ended
         }
     });

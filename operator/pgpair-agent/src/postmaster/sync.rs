@@ -39,11 +39,15 @@ pub async fn set_sync(
     let proof = async {
         let client = session_that_sees(sql, &want).await?;
         if standby.is_none() {
-            return Ok(None);
+            return Ok::<_, SqlError>(None);
         }
         let checkpoint = format!("SET statement_timeout = {}; CHECKPOINT", limit.as_millis());
         within("wait for the checkpointer", limit, client.batch_execute(&checkpoint)).await?;
-        insert_lsn(&client).await.map(Some)
+        let from = insert_lsn(&client).await?;
+        // Nobody commits on an idle server, so nothing would flush the end of the log, and the standby could not confirm it, until
+        // the background writer does so: up to a minute.
+        sql.flush_probe(QUERY).await?;
+        Ok(Some(from))
     };
     let awaited = "switching synchronous commit";
     tokio::select! {
