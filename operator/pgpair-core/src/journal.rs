@@ -4,6 +4,7 @@
 //! Only what changes nothing and asks for nothing is left out, and that by comparison of the state before and after.
 
 pub mod replay;
+pub mod shorthand;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Event};
+use shorthand::Short;
 
 /// Form of the lines; a reader understands this one only.
 pub const FORMAT: u32 = 1;
@@ -28,6 +30,9 @@ pub enum Line {
     /// An event, when it was taken, and the Unix time in milliseconds, which is for people only.
     #[serde(rename = "e")]
     Event(Ms, i64, Event),
+    /// The same for one that is like the last of its kind since the last snapshot.
+    #[serde(rename = "s")]
+    Short(Ms, i64, Short),
 }
 
 /// The state of one agent process at one moment.

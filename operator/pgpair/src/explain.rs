@@ -119,7 +119,7 @@ impl Journal {
         Ok(match lines.next(&path)? {
             None => None,
             Some(Line::Snapshot(first)) => Some(Journal { path, first, lines }),
-            Some(Line::Event(..)) => {
+            Some(Line::Event(..) | Line::Short(..)) => {
                 bail!("{} is not a whole journal: it does not begin with a snapshot", path.display())
             }
         })
@@ -152,10 +152,7 @@ impl Story {
         };
         self.add(&tale);
         while let Some(line) = journal.lines.next(&journal.path)? {
-            let tale = match line {
-                Line::Event(at, unix_ms, event) => replay.event(at, unix_ms, event),
-                Line::Snapshot(s) => replay.go_on(*s).with_context(|| journal.lines.place(&journal.path))?,
-            };
+            let tale = replay.take(line).with_context(|| journal.lines.place(&journal.path))?;
             self.add(&tale);
         }
         self.replays.insert(who, replay);

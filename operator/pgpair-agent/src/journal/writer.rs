@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgpair_core::journal::Line;
+use pgpair_core::journal::shorthand::Shorthand;
 use tokio::sync::mpsc;
 
 use crate::fsx;
@@ -31,6 +32,7 @@ pub(super) struct Writer {
     /// Events that were left out here since the last snapshot.
     lost: u64,
     line: Vec<u8>,
+    shorthand: Shorthand,
     failed: Option<Instant>,
 }
 
@@ -45,6 +47,7 @@ impl Writer {
             file: None,
             lost: 0,
             line: Vec::new(),
+            shorthand: Shorthand::default(),
             failed: None,
         }
     }
@@ -57,10 +60,15 @@ impl Writer {
 
     pub(super) fn take(&mut self, line: Line) {
         let written = match line {
-            Line::Event(..) => self.event(&line),
+            Line::Event(at, unix_ms, event) => {
+                let line = self.shorthand.line(at, unix_ms, event);
+                self.event(&line)
+            }
+            Line::Short(..) => self.event(&line),
             Line::Snapshot(mut snapshot) => {
                 self.lost += snapshot.lost;
                 snapshot.lost = self.lost;
+                self.shorthand = Shorthand::default();
                 self.snapshot(&Line::Snapshot(snapshot))
             }
         };

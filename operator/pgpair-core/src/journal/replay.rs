@@ -5,7 +5,8 @@ use crate::authority::timing::Ms;
 use crate::authority::view::ReadOutcome;
 use crate::authority::{Authority, Command, Desired, Event, Gate};
 use crate::ids::{InstanceId, Term};
-use crate::journal::{Snapshot, words};
+use crate::journal::shorthand::{Shorthand, Unreferenced};
+use crate::journal::{Line, Snapshot, words};
 use crate::report::Role;
 
 /// What one event was, and what came of it.
@@ -99,12 +100,24 @@ pub struct Replay {
     number: u64,
     look: Look,
     told: Told,
+    shorthand: Shorthand,
 }
 
 /// The agent was in another state than the replay: the journal was written by other rules, or is not whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the agent was in another state here than the replay comes to")]
 pub struct Diverged;
+
+/// A line that cannot be played.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlayError {
+    /// It contradicts what came before.
+    #[error(transparent)]
+    Diverged(#[from] Diverged),
+    /// What it refers to is missing.
+    #[error(transparent)]
+    Unreferenced(#[from] Unreferenced),
+}
 
 impl Replay {
     /// From this state on.
@@ -118,6 +131,7 @@ impl Replay {
             unix_ms: snapshot.unix_ms,
             number: snapshot.number,
             told: Told::default(),
+            shorthand: Shorthand::default(),
         }
     }
 
@@ -137,6 +151,24 @@ impl Replay {
     #[must_use]
     pub fn beginning(&self) -> Tale {
         self.tale(Part::telling(format!("the journal begins: {}", self.state())), Vec::new())
+    }
+
+    /// Takes the next line.
+    ///
+    /// # Errors
+    /// It cannot be played.
+    pub fn take(&mut self, line: Line) -> Result<Tale, PlayError> {
+        Ok(match line {
+            Line::Snapshot(snapshot) => self.go_on(*snapshot)?,
+            Line::Event(at, unix_ms, event) => {
+                self.shorthand.remember(&event);
+                self.event(at, unix_ms, event)
+            }
+            Line::Short(at, unix_ms, short) => {
+                let event = self.shorthand.read(short)?;
+                self.event(at, unix_ms, event)
+            }
+        })
     }
 
     /// Takes an event as the agent did.
@@ -171,7 +203,7 @@ impl Replay {
             if snapshot.authority != self.authority {
                 return Err(Diverged);
             }
-            (self.now, self.unix_ms) = (snapshot.at, snapshot.unix_ms);
+            (self.now, self.unix_ms, self.shorthand) = (snapshot.at, snapshot.unix_ms, Shorthand::default());
             Part::minor("a snapshot, as replayed")
         } else {
             let missing = snapshot.number.saturating_sub(self.number);

@@ -1,5 +1,6 @@
-use super::replay::{Diverged, Replay};
-use super::{FORMAT, FirstLine, Snapshot, VERSION};
+use super::replay::{Diverged, PlayError, Replay};
+use super::shorthand::{Shorthand, Unreferenced};
+use super::{FORMAT, FirstLine, Line, Snapshot, VERSION};
 use crate::authority::messages::{CanTake, Heartbeat};
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::ReadOutcome;
@@ -103,4 +104,43 @@ fn the_first_line_of_another_version_tells_which_one() {
     let line = r#"{"snapshot":{"journal":9,"pgpair":"7.0.0","brand":"new"}}"#;
     let FirstLine::Snapshot(origin) = serde_json::from_str(line).unwrap();
     assert!(!origin.is_ours() && origin.pgpair == "7.0.0");
+}
+
+#[test]
+fn what_is_like_the_one_before_is_written_short_and_read_the_same() {
+    let mut shorthand = Shorthand::default();
+    let lines: Vec<Line> = [heartbeat(1, None), Event::Tick, heartbeat(2, Some(1)), heartbeat(3, Some(2))]
+        .map(|e| shorthand.line(Ms(1_100), 0, e))
+        .into();
+    let short: Vec<bool> = lines.iter().map(|l| matches!(l, Line::Short(..))).collect();
+    assert_eq!(short, [false, false, true, true]);
+    let other = Event::Heartbeat(
+        ReplyId(4),
+        Heartbeat {
+            term: Term(2),
+            from: Holder { instance: InstanceId::A, incarnation: Incarnation(1) },
+            seq: 4,
+            ttl_ms: 5_000,
+            echo: None,
+            version: None,
+        },
+    );
+    assert_eq!(shorthand.line(Ms(1_100), 0, other.clone()), Line::Event(Ms(1_100), 0, other));
+    let mut replay = Replay::new(begin());
+    for line in lines {
+        replay.take(line).unwrap();
+    }
+    let events = [heartbeat(1, None), Event::Tick, heartbeat(2, Some(1)), heartbeat(3, Some(2))];
+    assert_eq!(replay.authority(), &after(&events.map(|e| (1_100, e))).authority);
+}
+
+#[test]
+fn a_short_line_counts_from_the_last_snapshot_only() {
+    let mut shorthand = Shorthand::default();
+    let first = shorthand.line(Ms(1_100), 0, heartbeat(1, None));
+    let short = shorthand.line(Ms(1_200), 0, heartbeat(2, Some(1)));
+    let mut replay = Replay::new(begin());
+    replay.take(first).unwrap();
+    replay.take(Line::Snapshot(Box::new(after(&[(1_100, heartbeat(1, None))])))).unwrap();
+    assert_eq!(replay.take(short), Err(PlayError::Unreferenced(Unreferenced)));
 }

@@ -5,6 +5,7 @@ use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Event};
 use crate::ids::InstanceId;
 use crate::journal::replay::Replay;
+use crate::journal::shorthand::Shorthand;
 use crate::journal::{FORMAT, Line, Snapshot, VERSION};
 
 /// A prime, so that the snapshots fall on all kinds of events.
@@ -12,7 +13,8 @@ const EVENTS_OF_A_TWIN: u64 = 211;
 
 #[derive(Default)]
 pub(super) struct Twins {
-    replays: [Option<Replay>; 2],
+    /// What was read back, and the shorthand of the lines that it is fed with.
+    replays: [Option<(Replay, Shorthand)>; 2],
     handled: u64,
 }
 
@@ -35,7 +37,7 @@ fn snapshot(agent: &Authority, at: Ms, number: u64) -> Snapshot {
     }));
     match through_json(&line) {
         Line::Snapshot(s) => *s,
-        Line::Event(..) => unreachable!(),
+        Line::Event(..) | Line::Short(..) => unreachable!(),
     }
 }
 
@@ -54,19 +56,17 @@ impl World {
         let Some(twins) = &mut self.twins else { return agent.handle(clock, event) };
         twins.handled += 1;
         let slot = &mut twins.replays[index(i)];
-        let same = slot.take().filter(|t| t.authority().me() == agent.me());
-        let mut twin = same
+        let same = slot.take().filter(|(t, _)| t.authority().me() == agent.me());
+        let (mut twin, mut shorthand) = same
             .filter(|_| twins.handled % EVENTS_OF_A_TWIN > 1)
-            .unwrap_or_else(|| Replay::new(snapshot(agent, clock, 0)));
-        let Line::Event(_, _, read) = through_json(&Line::Event(clock, 0, event.clone())) else {
-            unreachable!()
-        };
+            .unwrap_or_else(|| (Replay::new(snapshot(agent, clock, 0)), Shorthand::default()));
+        let line = through_json(&shorthand.line(clock, 0, event.clone()));
         let mut by_hand = twin.authority().clone();
-        let commands = agent.handle(clock, event);
-        assert_eq!(by_hand.handle(clock, read.clone()), commands);
-        twin.event(clock, 0, read);
+        let commands = agent.handle(clock, event.clone());
+        assert_eq!(by_hand.handle(clock, event), commands);
+        twin.take(line).unwrap();
         assert_eq!(twin.authority(), agent);
-        *slot = Some(twin);
+        *slot = Some((twin, shorthand));
         commands
     }
 }
