@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write, stdin};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -67,7 +67,7 @@ struct Journal {
 }
 
 struct Lines {
-    file: BufReader<File>,
+    file: BufReader<Box<dyn Read>>,
     number: usize,
     text: Vec<u8>,
 }
@@ -114,7 +114,11 @@ impl Lines {
 impl Journal {
     /// `None`: not even the first line is whole.
     fn open(path: PathBuf) -> anyhow::Result<Option<Journal>> {
-        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        let file: Box<dyn Read> = if path == Path::new("-") {
+            Box::new(stdin())
+        } else {
+            Box::new(File::open(&path).with_context(|| format!("open {}", path.display()))?)
+        };
         let mut lines = Lines { file: BufReader::new(file), number: 0, text: Vec::new() };
         Ok(match lines.next(&path)? {
             None => None,

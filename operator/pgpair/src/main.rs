@@ -50,7 +50,8 @@ enum Command {
     },
     /// Tell from the journals of agents what they decided, and why
     Explain {
-        /// Journals, or directories with them: in a pod /pgpair/run/journal. Those of both instances are told as one story
+        /// Journals, or directories with them: in a pod /pgpair/run/journal; - is the standard input. Those of both instances are
+        /// told as one story
         #[arg(required = true)]
         paths: Vec<PathBuf>,
         /// Every heartbeat, and whatever else changed nothing

@@ -57,5 +57,11 @@ async fn the_journals_of_both_sides_tell_of_a_resignation_and_of_the_take_over()
     told(&story, B, "postgres is to be promoted", taking);
     told(&story, B, "postgres: Primary", won);
     told(&story, A, "is standby of term 2", resigned);
+    let by_pipe = Command::new(env!("CARGO_BIN_EXE_pgpair"))
+        .args(["explain", "-"])
+        .stdin(std::fs::File::open(a.join("current.jsonl")).unwrap())
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&by_pipe.stdout).contains("RESIGNED"), "{by_pipe:?}");
     assert!(explain(&[&a]).contains("standby of term 2") && !explain(&[&a]).contains(" b  "));
 }
