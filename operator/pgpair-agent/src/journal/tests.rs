@@ -3,11 +3,12 @@ use std::time::Duration;
 
 use pgpair_core::authority::messages::Heartbeat;
 use pgpair_core::authority::timing::Timing;
-use pgpair_core::authority::{Durability, Durable, NodeId, PgFacts, ReplyId, Settings};
+use pgpair_core::authority::{Directory, Durability, Durable, NodeId, PgFacts, ReplyId, Settings};
 use pgpair_core::config::OnPostgresCrash;
 use pgpair_core::ids::{Incarnation, InstanceId, Term};
 use pgpair_core::journal::replay::Replay;
 use pgpair_core::record::Holder;
+use pgpair_core::report::PostgresState;
 use tempfile::TempDir;
 
 use super::*;
@@ -178,4 +179,28 @@ fn what_changes_nothing_is_not_told() {
     let lines = desk.lines(current);
     assert_eq!(lines.len() - before, 1, "{:?}", &lines[before..]);
     assert_eq!(replay(lines).0.authority(), &desk.authority);
+}
+
+#[test]
+fn what_time_alone_changes_is_told() {
+    let mut desk = Desk::new(64);
+    let me = desk.authority.me();
+    let fenced = Durable { term: Term(1), fenced: true, ..Durable::default() };
+    let settings = Settings {
+        timing: desk.authority.timing(),
+        durability: Durability::Sync,
+        max_lag: 1_000,
+        automatic: true,
+        on_crash: OnPostgresCrash::Failover,
+    };
+    desk.authority = Authority::new(me, NodeId(1), settings, fenced, Ms(0));
+    let running =
+        PgFacts { state: PostgresState::Standby, directory: Directory::Standby, ..PgFacts::default() };
+    desk.journal.handle(&mut desk.authority, Ms(1), Event::Postgres(running));
+    let told = [9_998, 9_999, 10_000, 10_001].map(|at| {
+        let before = desk.journal.number;
+        desk.journal.handle(&mut desk.authority, Ms(at), Event::Tick);
+        desk.journal.number - before
+    });
+    assert_eq!(told, [0, 0, 1, 0], "at twice ttl a standby that is fenced stops, primary or no primary");
 }
