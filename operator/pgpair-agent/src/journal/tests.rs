@@ -150,7 +150,8 @@ fn a_new_process_goes_on_after_the_last_whole_line() {
     desk.pump();
     let path = current(&desk.dir.path().join("journal"));
     let whole = fs::read(&path).unwrap();
-    fs::write(&path, [&whole[..], b"{\"e\":[123,"].concat()).unwrap();
+    // Longer than what is written next.
+    fs::write(&path, [&whole[..], b"{\"e\":[123,", &[b'1'; 20_000]].concat()).unwrap();
     let mut next = Desk::at(desk.dir, 8, 2);
     next.heartbeat();
     next.pump();

@@ -22,9 +22,8 @@ fn explain(args: &[&Path]) -> String {
 fn told(story: &str, who: InstanceId, words: &str, after: usize) -> usize {
     let mark = format!(" {who}  ");
     let found = story.lines().enumerate().skip(after).find(|(_, l)| l.contains(&mark) && l.contains(words));
-    found
-        .map(|(n, _)| n)
-        .unwrap_or_else(|| panic!("{who} does not tell of {words:?} after line {after}:\n{story}"))
+    assert!(found.is_some(), "{who} does not tell of {words:?} after line {after}:\n{story}");
+    found.map_or(0, |(n, _)| n)
 }
 
 #[tokio::test(flavor = "multi_thread")]

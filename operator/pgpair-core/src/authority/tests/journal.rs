@@ -3,6 +3,7 @@
 use super::rng::Rng;
 use super::world::{Fault, World};
 use crate::authority::Durability;
+use crate::ids::InstanceId;
 
 /// What is read back equals what was written, and decides as it does, whatever has happened and will happen.
 #[test]
@@ -19,6 +20,11 @@ fn a_snapshot_is_read_back_equal_and_goes_on_alike() {
         for _ in 0..15 {
             world.inject(Fault::any(&mut rng));
             world.run_for(rng.below(6_000));
+        }
+        world.heal();
+        for i in InstanceId::ALL {
+            world.tell_to_leave(i);
+            world.run_for(5_000);
         }
         assert!(world.term() > 0, "{}", world.tail());
     }

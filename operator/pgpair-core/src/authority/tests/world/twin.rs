@@ -1,9 +1,10 @@
 //! Twins: each agent's state goes through JSON now and then, and what comes out is fed with what went in.
 
 use super::{World, index};
+use crate::authority::messages::{Evidence, EvidenceKind};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Event};
-use crate::ids::InstanceId;
+use crate::ids::{Incarnation, InstanceId};
 use crate::journal::replay::Replay;
 use crate::journal::shorthand::Shorthand;
 use crate::journal::{FORMAT, Line, Snapshot, VERSION};
@@ -44,6 +45,13 @@ fn snapshot(agent: &Authority, at: Ms, number: u64) -> Snapshot {
 impl World {
     pub fn with_twins(self) -> World {
         World { twins: Some(Twins::default()), ..self }
+    }
+
+    /// SIGTERM, and evidence of the death of a process that nobody knows: no fault of a storm is one of these.
+    pub fn tell_to_leave(&mut self, i: InstanceId) {
+        let dead = Evidence { incarnation: Incarnation(u64::MAX), kind: EvidenceKind::Person };
+        let at = self.now;
+        self.nodes[index(i)].inbox.extend([(at, Event::Evidence(dead)), (at, Event::Leave)]);
     }
 
     pub(super) fn handle(
