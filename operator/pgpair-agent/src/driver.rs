@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::init::Tree;
+use crate::journal::Journal;
 use crate::lease::RecordStore;
 use crate::peer::Peer;
 use crate::report::Reporter;
@@ -112,6 +113,7 @@ pub struct Surroundings {
 /// The loop.
 pub struct Driver {
     authority: Authority,
+    journal: Journal,
     around: Surroundings,
     waiting: BTreeMap<ReplyId, Waiting>,
     next_reply: u64,
@@ -130,11 +132,12 @@ impl std::fmt::Debug for Driver {
 }
 
 impl Driver {
-    /// A loop around `authority`.
+    /// A loop around `authority`, which `journal` has begun with.
     #[must_use]
-    pub fn new(authority: Authority, around: Surroundings, reporter: Reporter) -> Driver {
+    pub fn new(authority: Authority, journal: Journal, around: Surroundings, reporter: Reporter) -> Driver {
         Driver {
             authority,
+            journal,
             around,
             waiting: BTreeMap::new(),
             next_reply: 0,
@@ -166,7 +169,7 @@ impl Driver {
 
     fn step(&mut self, event: Event) {
         let now = clock::now();
-        for command in self.authority.handle(now, event) {
+        for command in self.journal.handle(&mut self.authority, now, event) {
             self.carry_out(now, command);
         }
         let desired = self.authority.desired(now);

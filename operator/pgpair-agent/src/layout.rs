@@ -148,6 +148,12 @@ impl Layout {
         self.run.join("restore-complained")
     }
 
+    /// What the state machine took, for `pgpair explain`.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.run.join("journal")
+    }
+
     /// The trigger file.
     #[must_use]
     pub fn trigger(&self) -> PathBuf {

@@ -13,6 +13,7 @@ pub mod endpoint;
 pub mod fsx;
 pub mod health;
 pub mod init;
+pub mod journal;
 pub mod layout;
 pub mod lease;
 pub mod lock;

@@ -17,6 +17,7 @@ use crate::driver::{self, Driver, Input, Surroundings};
 use crate::endpoint::ReadWriteEndpoint;
 use crate::health::Health;
 use crate::init::{self, Tree};
+use crate::journal::Journal;
 use crate::lease::RecordStore;
 use crate::lock::{self, VolumeLock};
 use crate::peer::Peer;
@@ -36,6 +37,9 @@ const TERMINATION_LOG: &str = "/dev/termination-log";
 const LEAVE: Duration = Duration::from_secs(20);
 /// For a checkpoint before: of a pod that is deleted by force the kubelet leaves two seconds.
 const LAST_CHECKPOINT: Duration = Duration::from_millis(700);
+
+/// How long the last lines of the journal have to get to the disk.
+const JOURNAL: Duration = Duration::from_secs(1);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -153,7 +157,8 @@ async fn agent() -> Result<(), Failure> {
         config,
         sql,
     };
-    let driver = tokio::spawn(Driver::new(authority, around, Reporter::default()).run(inputs));
+    let (journal, journal_end) = Journal::start(left_settings.layout.journal(), &authority);
+    let driver = tokio::spawn(Driver::new(authority, journal, around, Reporter::default()).run(inputs));
     tokio::select! {
         ended = servers => return Err(ended.unwrap_or_else(Failure::from)),
         ended = driver => ended?,
@@ -161,6 +166,7 @@ async fn agent() -> Result<(), Failure> {
     if leave(&last_word, worker).await {
         forget_node(&left_settings)?;
     }
+    let _ = tokio::time::timeout(JOURNAL, journal_end).await; // a disk that hangs holds up nobody
     tracing::info!("agent ends");
     Ok(())
 }

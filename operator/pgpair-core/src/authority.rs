@@ -24,6 +24,7 @@ pub mod walk;
 
 use clause::{Clause, keeps};
 use messages::{CanTake, StandbyInfo};
+use serde::{Deserialize, Serialize};
 pub use types::*;
 
 use crate::ids::{Incarnation, InstanceId, Term};
@@ -37,8 +38,8 @@ use standby::Takeover;
 use timing::{Ms, Timing};
 use view::{CasId, OpenCas, View};
 
-/// The protocol's state in one agent process.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// The protocol's state in one agent process. Written and read back it is the same: a journal begins with it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Authority {
     me: Holder,
     node: NodeId,
@@ -62,6 +63,8 @@ pub struct Authority {
     leaving: Option<Ms>,
     cas_tried: Option<Ms>,
     next_cas: u64,
+    /// Empty between two events.
+    #[serde(skip)]
     out: Vec<Command>,
 }
 

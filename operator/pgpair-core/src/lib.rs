@@ -5,6 +5,7 @@
 pub mod authority;
 pub mod config;
 pub mod ids;
+pub mod journal;
 pub mod lag;
 pub mod lsn;
 pub mod order;

@@ -74,7 +74,7 @@ pub struct Record {
 }
 
 /// A record together with what a compare-and-set needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Versioned {
     /// Identity of the Lease object (hash of `metadata.uid`).
     pub uid: LeaseUid,

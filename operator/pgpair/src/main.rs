@@ -1,5 +1,7 @@
 //! `pgpair`: one binary for operator and agent, so that their versions cannot differ.
 
+mod explain;
+
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -46,6 +48,16 @@ enum Command {
         /// The directory
         dir: PathBuf,
     },
+    /// Tell from the journals of agents what they decided, and why
+    Explain {
+        /// Journals, or directories with them: in a pod /pgpair/run/journal; - is the standard input. Those of both instances are
+        /// told as one story
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Every heartbeat, and whatever else changed nothing
+        #[arg(long)]
+        all: bool,
+    },
     /// Print the CustomResourceDefinition
     Crd,
 }
@@ -63,6 +75,7 @@ fn main() -> ExitCode {
         Command::Basebackup => pgpair_agent::base_backup::run(),
         Command::Operator(settings) => exit(operator(settings)),
         Command::Install { dir } => exit(install(&dir)),
+        Command::Explain { paths, all } => exit(explain::run(&paths, all)),
         Command::Crd => exit(crd()),
     }
 }

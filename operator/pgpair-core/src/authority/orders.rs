@@ -1,6 +1,8 @@
 //! Rule 10: orders of a person, or of the operator for one. None of them opens a way of its own around the other rules:
 //! an order is a reason to resign, to stop or to take over, and then the rules for that decide.
 
+use serde::{Deserialize, Serialize};
+
 use crate::authority::resign::Resign;
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Directory, ReplyId};
@@ -13,7 +15,7 @@ use crate::report::{PostgresState, Role};
 pub(super) const ORDER_BUDGET_MS: u64 = 60_000;
 
 /// What came in and what is being carried out.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub(super) struct Orders {
     /// To be judged by a record that is read after they came.
     pub(super) waiting: Vec<(ReplyId, Term, OrderKind, Ms)>,
@@ -21,7 +23,7 @@ pub(super) struct Orders {
 }
 
 /// The order that is being carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Job {
     pub(super) kind: JobKind,
     pub(super) since: Ms,
@@ -29,7 +31,7 @@ pub(super) struct Job {
     pub(super) term: Term,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum JobKind {
     Switchover,
     Promote { dead: Incarnation },

@@ -1,5 +1,7 @@
 //! The primary's rules: 1 (losing the standby), 4 (pairing again), 7 (start-up), and its heartbeats.
 
+use serde::{Deserialize, Serialize};
+
 use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{Answer, Heartbeat, StandbyInfo, Verdict};
 use crate::authority::timing::{Ms, Timing};
@@ -10,7 +12,7 @@ use crate::record::{Mode, Record, Versioned};
 use crate::report::PostgresState;
 
 /// The way between `Solo` and `Paired`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub(super) struct Pairing {
     /// Why and since when the primary wants to leave `Paired`.
     pub(super) noticed: Option<(Ms, SoloReason)>,

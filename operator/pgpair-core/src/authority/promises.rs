@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{Answer, Verdict};
 use crate::authority::timing::{Ms, Timing};
 use crate::ids::{Incarnation, Term};
 
 /// What a primary holds.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Held {
     /// The latest promise, and its term.
     pub(super) promised: Option<(HeldPromise, Term)>,
@@ -19,7 +21,7 @@ pub struct Held {
 }
 
 /// A promise as the one who holds it counts it: from the sending of the heartbeat, for the length that it asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HeldPromise {
     /// When the heartbeat left.
     pub sent: Ms,
@@ -94,7 +96,7 @@ impl Held {
 }
 
 /// What a standby has given. The last promise to end decides.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Given {
     pub(super) until: BTreeMap<Incarnation, Ms>,
     pub(super) answers: VecDeque<(Incarnation, u64, Ms)>,

@@ -1,5 +1,7 @@
 //! Rule 5: the primary gives its term up when its postgres is dead and the standby can take it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{CanTake, CanTakeReply, ResignReply, Resignation};
 use crate::authority::timing::Ms;
@@ -11,7 +13,7 @@ use crate::record::{Mode, Record};
 use crate::report::{PostgresState, Role};
 
 /// How far a resignation has come. One of an earlier term is forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Resign {
     None,
     /// The standby has been asked whether it can take it.

@@ -1,5 +1,7 @@
 //! The standby's rules: the promise, 2 (losing the primary), 5 and 6 as they open the way to it, 8 (eligibility).
 
+use serde::{Deserialize, Serialize};
+
 use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{
     Answer, CanTake, CanTakeReply, CannotTake, Evidence, Heartbeat, NoPromise, ResignReply, Resignation,
@@ -12,7 +14,7 @@ use crate::record::{Mode, Record};
 use crate::report::{FailoverCause, PostgresState, Role};
 
 /// What speaks for taking over from the primary of the present term.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub(super) struct Takeover {
     pub(super) resigned: Option<(Ms, Resignation)>,
     pub(super) dead: Vec<Incarnation>,

@@ -2,6 +2,7 @@
 //! The claims are checked after every step; at the end the faults stop and the pair must find together again.
 
 mod alone;
+mod journal;
 mod rng;
 mod world;
 

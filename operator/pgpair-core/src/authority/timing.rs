@@ -32,7 +32,8 @@ impl Sub<Ms> for Ms {
 }
 
 /// All times of the protocol, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
 pub struct Timing {
     ttl: u64,
 }
@@ -48,6 +49,19 @@ pub const DEFAULT_TTL_MS: u32 = 5_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("ttl is {0} ms; choose {MIN_TTL_MS} to {MAX_TTL_MS} ms")]
 pub struct TtlError(pub u32);
+
+impl TryFrom<u32> for Timing {
+    type Error = TtlError;
+    fn try_from(ttl_ms: u32) -> Result<Timing, TtlError> {
+        Timing::new(ttl_ms)
+    }
+}
+
+impl From<Timing> for u32 {
+    fn from(timing: Timing) -> u32 {
+        u32::try_from(timing.ttl).unwrap_or(u32::MAX)
+    }
+}
 
 impl Timing {
     /// Derives all times from `ttl_ms`.

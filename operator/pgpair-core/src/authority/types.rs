@@ -43,7 +43,7 @@ impl Durability {
 }
 
 /// What a person or the operator has set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settings {
     /// Derived from `ttl`.
     pub timing: Timing,
@@ -94,7 +94,7 @@ pub enum Directory {
 }
 
 /// State of synchronous replication as proven on the running primary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum SyncState {
     /// Not known: treat as the worse of the two.
     #[default]
@@ -111,7 +111,7 @@ pub enum SyncState {
 }
 
 /// All that the protocol needs to know of the local postgres. Positions that are not known are `None`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PgFacts {
     /// `Down` only when no process holds the volume's lock.
     pub state: PostgresState,
@@ -159,11 +159,11 @@ impl Default for PgFacts {
 }
 
 /// Where a reply belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ReplyId(pub u64);
 
 /// One fact for the state machine.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Event {
     /// Time has passed.
     Tick,
@@ -208,7 +208,7 @@ pub enum Event {
 }
 
 /// Something to send or to store. None of them is to be waited for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Command {
     /// Store it durably, then [`Event::Persisted`].
     Persist(Durable),
@@ -292,7 +292,7 @@ pub enum SoloReason {
 }
 
 /// What postgres should be made to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Want {
     /// Not running. If it is writable: SIGKILL, everything, at once.
     Down,
@@ -311,7 +311,7 @@ pub enum Want {
 }
 
 /// What is wished of postgres at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Desired {
     /// State of the postmaster.
     pub postgres: Want,
@@ -329,7 +329,7 @@ pub struct Desired {
 }
 
 /// Whether postgres may be writable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Gate {
     /// It may, until then.
     Open {

@@ -1,15 +1,17 @@
 //! What is known of the record: the newest version seen, and the writes whose outcome is not.
 
+use serde::{Deserialize, Serialize};
+
 use crate::authority::clause::{Clause, keeps};
 use crate::authority::timing::Ms;
 use crate::record::{LeaseUid, Record, Version, Versioned};
 
 /// Number of a compare-and-set of this agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CasId(pub u64);
 
 /// A compare-and-set that may still land.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OpenCas {
     /// Which one.
     pub id: CasId,
@@ -24,7 +26,7 @@ pub struct OpenCas {
 }
 
 /// Outcome of a compare-and-set as its sender sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CasOutcome {
     /// It landed; the record now has this version.
     Won(Version),
@@ -39,7 +41,7 @@ pub enum CasOutcome {
 }
 
 /// Outcome of a read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReadOutcome {
     /// The record.
     Got(Versioned),
@@ -52,7 +54,7 @@ pub enum ReadOutcome {
 }
 
 /// What this agent knows of the record.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct View {
     pub(super) last: Option<Versioned>,
     /// The read that confirmed `last` was asked at this time.

@@ -4,6 +4,7 @@
 
 mod api;
 mod config;
+mod explain;
 mod failover;
 mod owned;
 mod pair;

@@ -109,6 +109,11 @@ impl Pair {
         self.root(i).join("data/pgdata")
     }
 
+    /// The directory with the journal of an instance's agent.
+    pub fn journal(&self, i: InstanceId) -> PathBuf {
+        self.root(i).join("run/journal")
+    }
+
     /// The archive of the one cluster of an instance.
     pub fn archive(&self, i: InstanceId) -> PathBuf {
         let entries = fs::read_dir(self.root(i).join("archive")).unwrap();

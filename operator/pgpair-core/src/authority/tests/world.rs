@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 mod net;
 mod postgres;
+mod twin;
 
 use super::rng::Rng;
 use crate::authority::timing::{Ms, Timing};
@@ -119,6 +120,7 @@ pub struct World {
     journal: VecDeque<String>,
     /// Disks, checkpoints, messages and the API server take seconds now and then.
     slow: bool,
+    twins: Option<twin::Twins>,
 }
 
 fn index(i: InstanceId) -> usize {
@@ -172,6 +174,7 @@ impl World {
             orders: Vec::new(),
             journal: VecDeque::new(),
             slow: false,
+            twins: None,
         }
     }
 
@@ -404,7 +407,7 @@ impl World {
         due.push(Event::Tick);
         for event in due {
             let Some(mut agent) = self.nodes[index(i)].agent.take() else { return };
-            let commands = agent.handle(clock, event);
+            let commands = self.handle(i, &mut agent, clock, event);
             self.nodes[index(i)].agent = Some(agent);
             for command in commands {
                 self.send(i, command);
