@@ -19,6 +19,7 @@ use pgpair_e2e::harness::failover::{Failover, Judgement};
 use pgpair_e2e::harness::faults::Fault;
 use pgpair_e2e::harness::operator;
 use pgpair_e2e::harness::pair::{CONTAINER, Pair, apply, manifest};
+use pgpair_e2e::harness::status::changes;
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -313,7 +314,17 @@ async fn idle(pair: &Pair, minutes: u64) -> anyhow::Result<Option<Idle>> {
     println!("\nan idle pair for {minutes} minutes");
     let of_pair = |writes: &[Write]| writes.iter().filter(|w| w.is_for(&pair.names)).count();
     let begin = audit.await_quiet(&pair.names, QUIET, Duration::from_secs(300)).await?;
-    sleep(Duration::from_secs(minutes * 60)).await;
+    let end = Instant::now() + Duration::from_secs(minutes * 60);
+    let (mut told, mut seen) = (pair.status().await?, 0);
+    while Instant::now() < end {
+        sleep(Duration::from_secs(1)).await;
+        let writes = of_pair(&audit.since(begin)?);
+        if writes > seen {
+            let now = pair.status().await?;
+            println!("  write {writes}: {}", changes(&told, &now)?.join("; "));
+            (told, seen) = (now, writes);
+        }
+    }
     let all = audit.since(begin)?;
     ensure!(!all.is_empty(), "the audit log did not grow: not even the operator's own lease is in it");
     let writes = of_pair(&all);

@@ -11,4 +11,5 @@ pub mod operator;
 pub mod oracle_pod;
 pub mod pair;
 pub mod record;
+pub mod status;
 pub mod wait;

@@ -1,14 +1,12 @@
 //! A pair at which nothing happens costs the API server nothing.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use pgpair_api::status::PgReplicaPairStatus;
 use pgpair_e2e::harness::archive::settle;
 use pgpair_e2e::harness::audit::{AuditLog, Write};
 use pgpair_e2e::harness::pair::Pair;
-use serde_json::{Map, Value};
+use pgpair_e2e::harness::status::changes;
 use tokio::time::sleep;
 
 use crate::Outcome;
@@ -45,29 +43,6 @@ pub async fn an_idle_pair_causes_no_writes(c: &mut Context) -> anyhow::Result<Ou
     ensure!(!all.is_empty(), "the audit log did not grow: not even the operator's own lease is in it");
     println!("  0 writes in {} s ({} by the operator for its own lease)", COUNT.as_secs(), all.len());
     Ok(Outcome::Passed)
-}
-
-/// The fields of a status that differ, with both values.
-fn changes(before: &PgReplicaPairStatus, after: &PgReplicaPairStatus) -> anyhow::Result<Vec<String>> {
-    fn walk(path: &str, a: &Value, b: &Value, out: &mut Vec<String>) {
-        match (a, b) {
-            (Value::Object(x), Value::Object(y)) => {
-                let keys: BTreeSet<&String> = x.keys().chain(y.keys()).collect();
-                for key in keys {
-                    let of = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or_default();
-                    walk(&format!("{path}.{key}"), &of(x), &of(y), out);
-                }
-            }
-            (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
-                x.iter().zip(y).enumerate().for_each(|(i, (a, b))| walk(&format!("{path}[{i}]"), a, b, out));
-            }
-            _ if a != b => out.push(format!("{path} {a} -> {b}")),
-            _ => {}
-        }
-    }
-    let mut out = Vec::new();
-    walk("", &serde_json::to_value(before)?, &serde_json::to_value(after)?, &mut out);
-    Ok(out)
 }
 
 fn of_pair(pair: &Pair, writes: Vec<Write>) -> Vec<String> {
