@@ -12,7 +12,7 @@ use pgpair_e2e::bench::environment::{self, Environment};
 use pgpair_e2e::bench::footprint::{self, Memory};
 use pgpair_e2e::bench::gaps::{Gaps, Row, Table, write_json};
 use pgpair_e2e::bench::page;
-use pgpair_e2e::harness::archive::settle;
+use pgpair_e2e::harness::archive::{settle, wake};
 use pgpair_e2e::harness::audit::{AuditLog, Write};
 use pgpair_e2e::harness::cluster::{Cluster, TempNamespace};
 use pgpair_e2e::harness::failover::{Failover, Judgement};
@@ -32,7 +32,7 @@ const FAILURES: usize = 3;
 /// The pair's `ttl`: the default of the resource.
 const TTL_S: f64 = 5.0;
 /// What happened before has been told when nothing was written for so long.
-const QUIET: Duration = Duration::from_secs(30);
+const QUIET: Duration = Duration::from_secs(40);
 
 #[derive(Parser)]
 #[command(version, about = "measures failovers; see ARCHITECTURE.md for what happens in one")]
@@ -310,7 +310,14 @@ fn short(judgement: &Judgement) -> String {
 async fn idle(pair: &Pair, minutes: u64) -> anyhow::Result<Option<Idle>> {
     let Some(audit) = AuditLog::of(&pair.cluster) else { return Ok(None) };
     let status = pair.await_paired(1, WHOLE).await?;
-    settle(pair, pair.primary_of(&status)?).await?;
+    let primary = pair.primary_of(&status)?;
+    settle(pair, primary).await?;
+    let counted = count_idle(pair, &audit, minutes).await;
+    wake(pair, primary).await?;
+    counted.map(Some)
+}
+
+async fn count_idle(pair: &Pair, audit: &AuditLog, minutes: u64) -> anyhow::Result<Idle> {
     println!("\nan idle pair for {minutes} minutes");
     let of_pair = |writes: &[Write]| writes.iter().filter(|w| w.is_for(&pair.names)).count();
     let begin = audit.await_quiet(&pair.names, QUIET, Duration::from_secs(300)).await?;
@@ -330,5 +337,5 @@ async fn idle(pair: &Pair, minutes: u64) -> anyhow::Result<Option<Idle>> {
     let writes = of_pair(&all);
     all.iter().filter(|w| w.is_for(&pair.names)).for_each(|w| println!("  {w}"));
     let lease = |w: &&Write| w.resource == "leases" && !w.is_for(&pair.names);
-    Ok(Some(Idle { minutes, writes, leader_lease_writes: all.iter().filter(lease).count() }))
+    Ok(Idle { minutes, writes, leader_lease_writes: all.iter().filter(lease).count() })
 }

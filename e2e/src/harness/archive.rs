@@ -102,18 +102,29 @@ pub async fn close_segment(pair: &Pair, primary: InstanceId) -> anyhow::Result<(
 }
 
 /// Has everything done that postgres would do by itself in the next minutes, and that writes log: statistics of the
-/// catalogs that a bring-up has changed (autovacuum), hint bits of pages that are read again (with checksums each is a
-/// page of log), a checkpoint, and the end of the segment in which all that is.
+/// catalogs that a bring-up has changed, hint bits of pages that are read again (with checksums each is a page of log), a
+/// checkpoint, and the end of the segment in which all that is. Then keeps autovacuum away, which would find something to do in
+/// one database after another for minutes: each segment that is archived is news for the status. [`wake`] ends that.
 ///
 /// # Errors
 /// What vacuumdb or psql said.
 pub async fn settle(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
-    let vacuum = "vacuumdb -h /pgpair/run/pg -U postgres --all --freeze --quiet";
-    // Twice: the statistics are rows themselves, and what they replace is dead only afterwards.
-    pair.shell(primary, &format!("{vacuum} --analyze && {vacuum}")).await?;
+    pair.psql(primary, "ALTER SYSTEM SET autovacuum = off").await?;
+    pair.psql(primary, "SELECT pg_reload_conf()").await?;
+    let vacuum = "vacuumdb -h /pgpair/run/pg -U postgres --all --freeze --analyze --quiet";
+    pair.shell(primary, vacuum).await?;
     pair.psql(primary, "CHECKPOINT").await?;
     close_segment(pair, primary).await?;
     Ok(())
+}
+
+/// Lets autovacuum work again.
+///
+/// # Errors
+/// What psql said.
+pub async fn wake(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
+    pair.psql(primary, "ALTER SYSTEM RESET autovacuum").await?;
+    pair.psql(primary, "SELECT pg_reload_conf()").await.map(|_| ())
 }
 
 /// The finished files in the archive of `instance`.

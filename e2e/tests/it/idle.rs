@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use pgpair_e2e::harness::archive::settle;
+use pgpair_e2e::harness::archive::{settle, wake};
 use pgpair_e2e::harness::audit::{AuditLog, Write};
 use pgpair_e2e::harness::pair::Pair;
 use pgpair_e2e::harness::status::changes;
@@ -12,8 +12,8 @@ use tokio::time::sleep;
 use crate::Outcome;
 use crate::context::Context;
 
-/// Without a write for so long, what happened before has been told.
-const QUIET: Duration = Duration::from_secs(20);
+/// Without a write for so long (and longer than the pair's `archive_timeout`), what happened before has been told.
+const QUIET: Duration = Duration::from_secs(40);
 /// For that to come.
 const CALM_DOWN: Duration = Duration::from_secs(120);
 /// Counted for so long: several periods of everything that the operator does by the clock.
@@ -26,13 +26,20 @@ pub async fn an_idle_pair_causes_no_writes(c: &mut Context) -> anyhow::Result<Ou
         return Ok(Outcome::Skipped("the API server's audit log is not to be had".into()));
     };
     let status = pair.await_paired(1, Duration::from_secs(120)).await?;
-    settle(&pair, pair.primary_of(&status)?).await?;
+    let primary = pair.primary_of(&status)?;
+    settle(&pair, primary).await?;
+    let counted = count(&pair, &audit).await;
+    wake(&pair, primary).await?;
+    counted
+}
+
+async fn count(pair: &Pair, audit: &AuditLog) -> anyhow::Result<Outcome> {
     let begin = audit.await_quiet(&pair.names, QUIET, CALM_DOWN).await?;
 
     let before = pair.status().await?;
     let end = Instant::now() + COUNT;
     while Instant::now() < end {
-        let writes = of_pair(&pair, audit.since(begin)?);
+        let writes = of_pair(pair, audit.since(begin)?);
         if !writes.is_empty() {
             let changed = changes(&before, &pair.status().await?)?;
             bail!("an idle pair caused {} writes: {}; status: {changed:?}", writes.len(), writes.join("; "));
