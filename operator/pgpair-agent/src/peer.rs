@@ -16,9 +16,9 @@ use pgpair_core::authority::messages::{
 };
 use pgpair_core::lsn::Lsn;
 use pgpair_core::order::{Order, OrderReply};
-use pgpair_core::report::wire;
+use pgpair_core::report::{InstanceReport, wire};
 use rustls::pki_types::ServerName;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -135,12 +135,19 @@ impl Peer {
         self.inner.address.meet(address);
     }
 
+    /// What it says of its instance.
+    ///
+    /// # Errors
+    /// No usable answer within `limit`.
+    pub async fn report(&self, limit: Duration) -> Result<InstanceReport, PeerError> {
+        self.send(Method::GET, wire::REPORT, Bytes::new(), limit).await
+    }
+
     /// Tells it where we are, as soon as it answers: a standby has nothing else to ask its primary, which learns of a new pod
     /// late otherwise.
     pub async fn greet(&self) {
         for _ in 0..GREETINGS {
-            let told: Result<IgnoredAny, _> = self.send(Method::GET, wire::REPORT, Bytes::new(), PIECE).await;
-            if told.is_ok() {
+            if self.report(PIECE).await.is_ok() {
                 return;
             }
             tokio::time::sleep(BETWEEN_GREETINGS).await;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use pgpair_core::authority::messages::{Evidence, EvidenceKind};
 use pgpair_core::ids::Incarnation;
+use pgpair_core::report::PostgresState;
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,6 +33,10 @@ const TRIES: u32 = 20;
 const LAST_TRIES: u32 = 3;
 /// Inside the pod's grace of 60 s.
 const LAST_WATCH: Duration = Duration::from_secs(55);
+/// For the peer to be primary, at the end of the pod.
+const LINGER: Duration = Duration::from_millis(2500);
+/// For the proxies of all nodes to follow the Service then.
+const PROXIES: Duration = Duration::from_millis(500);
 
 /// The lock of a living agent. The file goes with the process; no child inherits it.
 #[derive(Debug)]
@@ -108,7 +113,21 @@ async fn last_word() -> io::Result<()> {
     if let Some(incarnation) = death(&settings.layout).await? {
         tell(&peer, incarnation, LAST_TRIES).await;
     }
+    linger(&peer).await;
     Ok(())
+}
+
+/// The pod keeps its address as long as one of its containers runs. Clients that the Service still leads here are refused at once
+/// then; without the address they would wait a second for an answer that never comes.
+async fn linger(peer: &Peer) {
+    let end = Instant::now() + LINGER;
+    while Instant::now() < end {
+        if peer.report(TELL).await.is_ok_and(|r| r.postgres.state == PostgresState::Primary) {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    tokio::time::sleep(PROXIES).await;
 }
 
 async fn watch() -> io::Result<()> {
