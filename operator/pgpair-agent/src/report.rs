@@ -6,12 +6,17 @@ use pgpair_core::ids::Term;
 use pgpair_core::lag::LagClock;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::report::{
-    AuthorityReport, FailoverReport, FailoverStep, InstanceReport, Lag, PostgresReport, PostgresState, Role,
-    StandbyLag,
+    AuthorityReport, FailoverReport, FailoverStep, InstanceReport, Lag, Need, PostgresReport, PostgresState,
+    Role, StandbyLag,
 };
 
 use crate::clock;
 use crate::worker::Observed;
+
+/// What a person has ordered, and only the operator can do.
+fn ordered(authority: &Authority) -> Option<Need> {
+    authority.rebuild_is_ordered().then(|| Need::Rebuild { reason: "a person ordered it".into() })
+}
 
 /// Collects what a report is made of.
 #[derive(Debug, Default)]
@@ -90,7 +95,7 @@ impl Reporter {
             },
             standby: self.standby(now, authority, &facts),
             archive: self.observed.as_ref().map(|o| o.archive.clone()).unwrap_or_default(),
-            need: self.observed.as_ref().and_then(|o| o.need.clone()),
+            need: self.observed.as_ref().and_then(|o| o.need.clone()).or_else(|| ordered(authority)),
             last_failover: self.takeover.clone(),
             // The driver adds it.
             order: None,

@@ -171,6 +171,16 @@ async fn a_switchover_is_carried_out_once_and_a_second_order_meanwhile_is_refuse
     assert_eq!(pair.api.record().primary.instance, B);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordered_rebuild_is_asked_of_the_operator_when_the_primary_goes_on_alone() {
+    let pair = Pair::up().await;
+    assert_eq!(pair.report(B).await.unwrap().need, None);
+    assert_eq!(order(&pair, B, "anew", OrderKind::Rebuild).await, OrderReply::Accepted);
+    eventually("it asks for a base backup", LIMIT, async || pair.report(B).await?.need).await;
+    eventually("the record says Solo", LIMIT, async || (pair.api.mode() == Mode::Solo).then_some(())).await;
+    eventually("commits do not wait", LIMIT, async || pair.sql(A, "CREATE TABLE t (n int)").await.ok()).await;
+}
+
 /// What was archived while an instance was away, or on a volume that is gone, its postgres never archives again.
 #[tokio::test(flavor = "multi_thread")]
 async fn gaps_of_an_archive_are_filled_from_the_peers() {
