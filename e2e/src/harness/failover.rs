@@ -16,6 +16,9 @@ use crate::oracle::writer::now_us;
 
 /// Clocks of nodes that are machines of their own may lie this far apart; nodes of the local cluster share one.
 const FOREIGN_CLOCK_ERROR_US: i64 = 500_000;
+/// For a writer to have its first acknowledgements: after an outage of the API server a kubelet hears of a new pod after a minute
+/// or so.
+const START: Duration = Duration::from_secs(180);
 /// For the standby to be primary in the record, after the fault.
 const TAKEOVER: Duration = Duration::from_secs(60);
 /// For the old primary to be back as a standby.
@@ -82,10 +85,10 @@ impl Failover {
         self.oracle.start(client, &Target::Service).await?;
         let addresses = vec![self.pair.address(self.old).await?, self.pair.address(self.old.peer()).await?];
         self.oracle.start(&old, &Target::Direct(addresses)).await?;
-        let first = self.oracle.await_acks(0, 25, |_| true, Duration::from_secs(60)).await?;
+        let first = self.oracle.await_acks(0, 25, |_| true, START).await?;
         // As the server itself tells it: the status may be some seconds behind.
         self.timeline = first.reign.timeline;
-        self.oracle.await_acks(1, 25, |_| true, Duration::from_secs(60)).await?;
+        self.oracle.await_acks(1, 25, |_| true, START).await?;
         Ok(())
     }
 
