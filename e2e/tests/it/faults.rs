@@ -39,10 +39,6 @@ pub async fn a_full_data_volume_loses_nothing(c: &mut Context) -> anyhow::Result
     holds(c, Kind::DataFull, Durability::Sync).await
 }
 
-pub async fn a_disk_that_hangs_loses_nothing(c: &mut Context) -> anyhow::Result<Outcome> {
-    holds(c, Kind::DataHang, Durability::Sync).await
-}
-
 /// The fault on whoever is primary; the row holds, and who was expected to take over did.
 async fn holds(c: &mut Context, kind: Kind, durability: Durability) -> anyhow::Result<Outcome> {
     if c.cluster()?.local.is_none() {

@@ -45,7 +45,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 29] = tests![
+const TESTS: [(&str, Run); 28] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -72,7 +72,6 @@ const TESTS: [(&str, Run); 29] = tests![
     faults::packets_that_travel_one_way_only_lose_nothing,
     faults::a_wrong_wall_clock_harms_nobody,
     faults::a_full_data_volume_loses_nothing,
-    faults::a_disk_that_hangs_loses_nothing,
     faults::an_etcd_that_is_away_harms_nobody,
     outages::a_minute_without_the_api_server_harms_nobody,
 ];
