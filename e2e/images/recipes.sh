@@ -30,12 +30,12 @@ busybox_image() {
   tar=$(image_file busybox "$HELPER_IMAGE" /bin/busybox "$IMAGES_DIR/busybox.Dockerfile")
   if [[ ! -e $tar ]]; then
     work=$(mktemp -d)
-    mkdir -p "$work/root/bin" "$work/root/tmp"
-    cp /bin/busybox "$work/root/bin/"
+    mkdir -p "$work/files/bin" "$work/files/tmp"
+    cp /bin/busybox "$work/files/bin/"
     for applet in $(/bin/busybox --list); do
-      [[ $applet == busybox ]] || ln -s busybox "$work/root/bin/$applet"
+      [[ $applet == busybox ]] || ln -s busybox "$work/files/bin/$applet"
     done
-    tar -C "$work/root" --owner=0 --group=0 -cf "$work/busybox.tar" .
+    tar -C "$work/files" --owner=0 --group=0 -cf "$work/busybox.tar" .
     build_from "$IMAGES_DIR/busybox.Dockerfile" "$work" "$HELPER_IMAGE"
     export_image "$HELPER_IMAGE" "$tar"
     rm -rf "$work"

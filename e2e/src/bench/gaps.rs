@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// One fault, many times.
@@ -74,13 +75,7 @@ impl Table {
     /// # Errors
     /// When the file is there and is no such table.
     pub fn load(path: &Path) -> anyhow::Result<Table> {
-        match fs::read(path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Table)
-                .with_context(|| format!("{} is no table of failovers", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Table::default()),
-            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-        }
+        read_json(path, "is no table of failovers").map(Table)
     }
 
     /// Puts `row` in the place of an earlier one of the same fault and settings.
@@ -97,6 +92,19 @@ impl Table {
     /// When it cannot be written.
     pub fn store(&self, path: &Path) -> anyhow::Result<()> {
         write_json(path, &self.0)
+    }
+}
+
+/// Content of a file that an earlier run left; the default without a file. `otherwise` ends the sentence about a file that holds
+/// something else.
+///
+/// # Errors
+/// When the file is there and cannot be read as `T`.
+pub fn read_json<T: DeserializeOwned + Default>(path: &Path, otherwise: &str) -> anyhow::Result<T> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{} {otherwise}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
     }
 }
 

@@ -1,15 +1,13 @@
 //! Rows of `target/e2e/faults.json`: one for each fault, durability and direction.
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
 use pgpair_api::spec::Durability;
 use pgpair_core::ids::InstanceId;
 use serde::{Deserialize, Serialize};
 
-use crate::bench::gaps::write_json;
+use crate::bench::gaps::{read_json, write_json};
 use crate::faults::kind::Entry;
 
 /// What is run: a kind of fault, under a durability, on a pair whose primary is the named instance.
@@ -151,13 +149,7 @@ impl Rows {
     /// # Errors
     /// When the file is there and holds no such rows.
     pub fn load(path: &Path) -> anyhow::Result<Rows> {
-        match fs::read(path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Rows)
-                .with_context(|| format!("{} holds no rows of faults", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Rows::default()),
-            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-        }
+        read_json(path, "holds no rows of faults").map(Rows)
     }
 
     /// Whether a row of this case is there.

@@ -261,10 +261,8 @@ pub fn has_segment(
             else {
                 continue;
             };
-            let ours = segment.timeline == history.timeline
-                || history.ancestors.iter().any(|(timeline, _)| *timeline == segment.timeline);
             // Postgres keeps recycled files under names of the future: they are newer than anything that is asked for.
-            if ours {
+            if history.includes(segment.timeline) {
                 found.has |= segment.number == wanted;
                 let start = segment.start(segment_size);
                 found.oldest = Some(found.oldest.map_or(start, |o| o.min(start)));
@@ -329,16 +327,7 @@ mod tests {
 
     fn volume() -> Volume {
         let dir = tempfile::tempdir().unwrap();
-        let root = dir.path();
-        let at = |n: &str| root.join(n);
-        let layout = Layout {
-            data: at("data"),
-            archive: at("archive"),
-            run: at("run"),
-            tls: at("tls"),
-            app: at("app"),
-            config: at("config"),
-        };
+        let layout = Layout::under(dir.path());
         fs::create_dir_all(layout.in_pgdata("global")).unwrap();
         fs::create_dir_all(layout.pg_wal().join("archive_status")).unwrap();
         fs::write(layout.in_pgdata("global/pg_control"), 7u64.to_ne_bytes()).unwrap();

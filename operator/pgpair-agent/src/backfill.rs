@@ -186,7 +186,7 @@ fn missing(there: &[ArchivedFile], ours: &Archive, own: Own) -> Vec<(WalFile, St
         .filter(|f| !held.contains(f.name.as_str()) && !ours.waiting.contains(&f.name))
         .filter_map(|f| Some((WalFile::parse(&f.name, own.segment_size)?, f)))
         .filter(|(file, f)| match file {
-            WalFile::History(timeline) => of_history(&ours.history, *timeline),
+            WalFile::History(timeline) => ours.history.includes(*timeline),
             WalFile::Segment(s) => f.bytes == own.segment_size && in_use(&ours.history, *s, own),
             WalFile::Partial(_) | WalFile::BackupLabel => false,
         })
@@ -204,15 +204,11 @@ fn missing(there: &[ArchivedFile], ours: &Archive, own: Own) -> Vec<(WalFile, St
     fits.map(|(file, f)| (file, f.name.clone())).collect()
 }
 
-fn of_history(history: &TimelineHistory, timeline: TimelineId) -> bool {
-    timeline == history.timeline || history.ancestors.iter().any(|(t, _)| *t == timeline)
-}
-
 /// Whether a segment ended on its timeline before that was left, and before the end of our own log.
 fn in_use(history: &TimelineHistory, segment: Segment, own: Own) -> bool {
     let left = history.ancestors.iter().find(|(t, _)| *t == segment.timeline).map(|(_, at)| *at);
     let end = Lsn((segment.number + 1).saturating_mul(own.segment_size));
-    of_history(history, segment.timeline) && end <= left.unwrap_or(own.end).min(own.end)
+    history.includes(segment.timeline) && end <= left.unwrap_or(own.end).min(own.end)
 }
 
 /// Where a file is before it is complete: not where the archiver has it.
@@ -317,15 +313,7 @@ mod tests {
     fn a_complete_segment_that_postgres_has_forgotten_is_found_and_kept_under_its_name() {
         const MIB: u64 = 1 << 20;
         let dir = tempfile::tempdir().unwrap();
-        let at = |n: &str| dir.path().join(n);
-        let layout = Layout {
-            data: at("data"),
-            archive: at("archive"),
-            run: at("run"),
-            tls: at("tls"),
-            app: at("app"),
-            config: at("config"),
-        };
+        let layout = Layout::under(dir.path());
         fs::create_dir_all(layout.in_pgdata("global")).unwrap();
         fs::create_dir_all(layout.pg_wal().join("archive_status")).unwrap();
         fs::create_dir_all(&layout.archive).unwrap();

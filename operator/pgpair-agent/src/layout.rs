@@ -22,6 +22,20 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// All volumes side by side below one directory.
+    #[cfg(test)]
+    pub(crate) fn under(root: &Path) -> Layout {
+        let at = |name: &str| root.join(name);
+        Layout {
+            data: at("data"),
+            archive: at("archive"),
+            run: at("run"),
+            tls: at("tls"),
+            app: at("app"),
+            config: at("config"),
+        }
+    }
+
     /// PGDATA.
     #[must_use]
     pub fn pgdata(&self) -> PathBuf {

@@ -140,7 +140,7 @@ async fn agent() -> Result<(), Failure> {
         }
         .run(),
     );
-    on_sigterm(tx.clone(), Sql::new(&settings))?;
+    on_sigterm(tx.clone(), sql.clone())?;
     let last_word = order.clone();
     let left_settings = settings.clone();
     let around = Surroundings {

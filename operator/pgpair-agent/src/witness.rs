@@ -179,24 +179,11 @@ async fn tell(peer: &Peer, incarnation: Incarnation, tries: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
-
-    fn layout(dir: &Path) -> Layout {
-        let at = |name: &str| dir.join(name);
-        Layout {
-            data: dir.into(),
-            archive: at("archive"),
-            run: at("run"),
-            tls: at("tls"),
-            app: at("app"),
-            config: at("config"),
-        }
-    }
 
     #[tokio::test]
     async fn the_death_of_an_agent_is_proven_by_both_locks() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = layout(dir.path());
+        let layout = Layout { data: dir.path().into(), ..Layout::under(dir.path()) };
         let agent = AgentLock::acquire(&layout, Incarnation(7)).await.unwrap();
         let postgres = lock::VolumeLock::try_acquire(&layout.lock()).unwrap().unwrap();
         let watching = tokio::spawn({

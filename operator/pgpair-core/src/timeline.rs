@@ -53,6 +53,12 @@ pub enum Ancestry {
 }
 
 impl TimelineHistory {
+    /// Whether `timeline` is this one or an ancestor of it.
+    #[must_use]
+    pub fn includes(&self, timeline: TimelineId) -> bool {
+        timeline == self.timeline || self.ancestors.iter().any(|(ancestor, _)| *ancestor == timeline)
+    }
+
     /// The history of timeline 1, which has no history file.
     #[must_use]
     pub fn first() -> Self {
