@@ -120,10 +120,11 @@ pub(super) fn decide_any(observed: &Observed, rw: &RwPlan) -> AnyPlan {
 
 /// A primary is about to be replaced, to be promoted, or to get its endpoint.
 fn is_changing(observed: &Observed, rw: &RwPlan) -> bool {
-    let soon = observed.record().is_some_and(|r| {
-        r.mode == Mode::Paired || observed.instance(r.primary.instance).report.fresh().is_some()
-    });
-    *rw != RwPlan::Keep || (observed.serving_primary().is_none() && soon)
+    let Some(record) = observed.record() else { return *rw != RwPlan::Keep };
+    let primary = observed.instance(record.primary.instance);
+    let soon = record.mode == Mode::Paired || primary.report.fresh().is_some();
+    let leaves = primary.pod.as_ref().is_some_and(|p| p.deleting);
+    *rw != RwPlan::Keep || (soon && (leaves || observed.serving_primary().is_none()))
 }
 
 /// The standby while it is close enough, else the primary, else a standby whose primary is gone.

@@ -308,6 +308,12 @@ fn the_service_of_all_leads_to_each_instance_that_answers_and_one_missed_answer_
     let mut starting = steady();
     starting.b.report = ReportView::Fresh(Box::new(report(B, PostgresState::Starting)));
     assert_eq!(ips(decide(&starting).any), Some(vec![ip(A)]));
+    let mut leaving = steady();
+    leaving.a.pod.as_mut().unwrap().deleting = true;
+    assert_eq!(ips(decide(&leaving).any), None, "not while its primary is about to hand over");
+    let mut standby_leaves = steady();
+    standby_leaves.b.pod.as_mut().unwrap().deleting = true;
+    assert_eq!(ips(decide(&standby_leaves).any), Some(vec![ip(A)]));
     assert_eq!(ips(decide(&empty()).any), Some(Vec::new()), "it is made");
 }
 

@@ -191,9 +191,7 @@ impl Authority {
     fn heartbeat(&mut self, now: Ms) {
         let ends = self.durable.fenced || self.resign.is_asking();
         let down_by_choice = ends && !self.postgres_is_up();
-        // A postgres that not even SIGKILL ends (its disk hangs) keeps the lock: then only silence lets the standby go on.
-        let wedged = self.pg.hung && self.resign.is_stopping();
-        let mute = now < self.pairing.mute_until || self.is_elsewhere() || wedged;
+        let mute = now < self.pairing.mute_until || self.is_elsewhere() || self.is_wedged();
         // First the record: with it, a restarted primary offers its term to the standby instead of starting on its promise.
         // Only when the API server does not answer does it go by its disk.
         let unread = self.view.last().is_none() && now - self.born < self.timing.ttl() / 5;
@@ -248,7 +246,7 @@ impl Authority {
             (self.pairing.noticed, self.pairing.not_streaming_since) = (None, None);
             return;
         }
-        if self.is_elsewhere() {
+        if self.is_elsewhere() || self.is_wedged() {
             return;
         }
         let Some(reason) = self.reason_for_solo(now) else {
@@ -277,6 +275,12 @@ impl Authority {
             self.note(Note::GoingSolo(reason));
             self.back_off(now);
         }
+    }
+
+    /// A postgres that not even SIGKILL ends (its disk hangs) keeps the lock, and nobody can hand its log over: only silence
+    /// lets the standby go on. To go `Solo` for that silence would take the way from it.
+    pub(super) fn is_wedged(&self) -> bool {
+        self.pg.hung && self.resign.is_stopping()
     }
 
     /// A postgres that will not start is no reason to go `Solo`: rule 5 asks the standby.

@@ -159,12 +159,17 @@ impl Authority {
             self.resign = Resign::Resigned { term, since: now, heard: None, told: None, refused: false };
             self.note(Note::Resigned(term));
             self.push_resignation(now, None);
-        } else if now - since > STOP_BUDGET_MS {
+        } else if now - since > self.stop_budget() {
             if self.orders.hands_over() {
                 self.end_job(OrderReply::Refused(OrderRefusal::TimedOut));
             }
             self.decline(now);
         }
+    }
+
+    /// A wedged one is silent for long enough that its promise lapses and the standby takes over.
+    fn stop_budget(&self) -> u64 {
+        if self.is_wedged() { STOP_BUDGET_MS.max(3 * self.timing.ttl()) } else { STOP_BUDGET_MS }
     }
 
     fn push_resignation(&mut self, now: Ms, told: Option<Ms>) {

@@ -283,6 +283,18 @@ fn a_hung_primary_is_killed_and_handed_over() {
 }
 
 #[test]
+fn a_primary_that_not_even_a_kill_ends_is_silent_until_its_standby_takes_over() {
+    for seed in 0..10 {
+        let mut w = paired(seed, Durability::Sync);
+        w.inject(Fault::DiskHang(InstanceId::A));
+        w.run_until(|w| w.term() == 2 && w.writable() == [InstanceId::B], 8_000);
+        w.run_for(20_000);
+        w.inject(Fault::DiskThaw(InstanceId::A));
+        w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
+    }
+}
+
+#[test]
 fn commits_wait_for_as_long_as_the_record_says_so_whatever_is_set() {
     let mut w = paired(12, Durability::Sync);
     w.inject(Fault::ApiAway(InstanceId::A));

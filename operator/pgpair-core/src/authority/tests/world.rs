@@ -35,6 +35,10 @@ pub enum Fault {
     ApiReplyLost(InstanceId),
     /// Its postgres neither answers nor writes until it is killed.
     Hang(InstanceId),
+    /// Its disk hangs: what hangs with it does not even die.
+    DiskHang(InstanceId),
+    /// The end of that: what was killed dies.
+    DiskThaw(InstanceId),
     /// Its walreceiver is stopped, and looks as if it streamed.
     StopReceiver(InstanceId),
     Order(InstanceId, OrderKind),
@@ -76,6 +80,7 @@ struct Server {
     ready_at: u64,
     followed: u32,
     hung: bool,
+    disk_hangs: bool,
     receiver_stopped: bool,
 }
 
@@ -145,6 +150,7 @@ impl World {
                 ready_at: 0,
                 followed: 0,
                 hung: false,
+                disk_hangs: false,
                 receiver_stopped: false,
             },
             fence_at: None,
@@ -347,6 +353,17 @@ impl World {
                 let s = &mut self.nodes[index(i)].server;
                 s.hung = s.writable;
             }
+            Fault::DiskHang(i) => {
+                let s = &mut self.nodes[index(i)].server;
+                (s.hung, s.disk_hangs) = (s.writable, true);
+            }
+            Fault::DiskThaw(i) => {
+                let n = &mut self.nodes[index(i)];
+                n.server.disk_hangs = false;
+                if n.server.state == PostgresState::Primary && !n.server.writable {
+                    n.kill();
+                }
+            }
             Fault::Order(i, kind) => {
                 let at = self.now;
                 let id = ReplyId(self.id());
@@ -439,8 +456,11 @@ impl Node {
     }
 
     fn kill(&mut self) {
-        self.server.state = PostgresState::Down;
         self.server.writable = false;
+        if self.server.disk_hangs {
+            return;
+        }
+        self.server.state = PostgresState::Down;
         self.server.hung = false;
         self.server.receiver_stopped = false;
         self.server.sync_from = None;
