@@ -3,39 +3,53 @@
 # Files on the disks of two nodes, loop-mounted, offered as local PersistentVolumes: classes pgpair-data, pgpair-archive.
 
 DISK_NODES=(1 2)
+# A disk is called KIND, or KIND-SET when several pairs have some of their own.
 # Sparse: only what is written takes room.
-disk_size() { if [[ $1 == data ]]; then echo 3G; else echo 12G; fi; }
+disk_size() { if [[ $1 == data* ]]; then echo 3G; else echo 12G; fi; }
 
-disk_dir() { echo "$DISKS/n$1/disks/$2"; } # N data|archive
+disk_dir() { echo "$DISKS/n$1/disks/$2"; } # N NAME
 disk_image() { echo "$(disk_dir "$1" "$2").img"; }
 is_mounted() { grep -qsF " $1 " /proc/self/mounts; }
 
-each_disk() { # COMMAND...: with number and kind
-  local n kind
+each_new_disk() { # SET COMMAND...: with number and name
+  local set=$1 n kind
+  shift
   for n in "${DISK_NODES[@]}"; do
-    for kind in data archive; do "$@" "$n" "$kind"; done
+    for kind in data archive; do "$@" "$n" "$kind${set:+-$set}"; done
   done
 }
 
-disks() { # up|down
+each_disk() { # SET COMMAND...: with number and name of those that are there, of one set or all
+  local n image set=$1
+  shift
+  for n in "${DISK_NODES[@]}"; do
+    for image in "$DISKS/n$n/disks/"*"${set:+-$set}.img"; do
+      if [[ -e $image ]]; then "$@" "$n" "$(basename "$image" .img)"; fi
+    done
+  done
+}
+
+disks() { # up [SET]|down
+  [[ ${2:-} =~ ^[a-z]*$ ]] || die "disks: a set is named with small letters"
   case ${1:-} in
     up)
-      each_disk disk_make
-      kctl apply -f "$CLUSTER_DIR/manifests/disks.yaml" >/dev/null
-      each_disk disk_volume | kctl apply -f - >/dev/null
+      each_new_disk "${2:-}" disk_make
+      { disk_class "data${2:+-$2}" && disk_class "archive${2:+-$2}" && each_new_disk "${2:-}" disk_volume; } |
+        kctl apply -f - >/dev/null
       ;;
     down)
-      disks_heal
-      kctl delete --ignore-not-found --wait=false -f "$CLUSTER_DIR/manifests/disks.yaml" >/dev/null
-      kctl delete --ignore-not-found --timeout=60s pv -l pgpair.dev/disk=e2e >/dev/null
-      disks_unmount
+      local which="pgpair.dev/disk=e2e${2:+,pgpair.dev/set=$2}"
+      each_disk "${2:-}" disk_heal
+      kctl delete --ignore-not-found --wait=false storageclass -l "$which" >/dev/null
+      kctl delete --ignore-not-found --timeout=60s pv -l "$which" >/dev/null
+      each_disk "${2:-}" disk_unmount
       ;;
-    *) die "usage: disks up|down" ;;
+    *) die "usage: disks up|down [SET]" ;;
   esac
 }
 
 # Empty each time: a volume of an earlier pair is nobody's.
-disk_make() { # N data|archive
+disk_make() { # N NAME
   local dir image init device
   dir=$(disk_dir "$1" "$2") image=$(disk_image "$1" "$2")
   init=$(recorded_pid "init-n$1") || die "node n$1 has no power"
@@ -50,12 +64,28 @@ disk_make() { # N data|archive
   nsenter --target "$init" --mount --pid mount "$device" "$dir"
 }
 
-disk_volume() { # N data|archive
+disk_labels() { # NAME
+  local set=${1#"${1%%-*}"}
+  echo "{pgpair.dev/disk: e2e, pgpair.dev/set: \"${set#-}\"}"
+}
+
+disk_class() { # NAME
+  cat <<YAML
+---
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: pgpair-$1, labels: $(disk_labels "$1")}
+provisioner: kubernetes.io/no-provisioner
+volumeBindingMode: WaitForFirstConsumer
+YAML
+}
+
+disk_volume() { # N NAME
   cat <<YAML
 ---
 apiVersion: v1
 kind: PersistentVolume
-metadata: {name: pgpair-$2-n$1, labels: {pgpair.dev/disk: e2e}}
+metadata: {name: pgpair-$2-n$1, labels: $(disk_labels "$2")}
 spec:
   capacity: {storage: $(disk_size "$2")i}
   accessModes: [ReadWriteOnce]
@@ -67,9 +97,9 @@ spec:
 YAML
 }
 
-disks_unmount() { each_disk disk_unmount; }
+disks_unmount() { each_disk "" disk_unmount; }
 
-disk_unmount() { # N data|archive
+disk_unmount() { # N NAME
   local dir init
   dir=$(disk_dir "$1" "$2")
   if init=$(recorded_pid "init-n$1"); then
@@ -80,8 +110,8 @@ disk_unmount() { # N data|archive
   rm -f "$(disk_image "$1" "$2")"
 }
 
-disk() { # fill|empty|freeze|thaw N data|archive
-  (($# == 3)) || die "usage: disk fill|empty|freeze|thaw N data|archive"
+disk() { # fill|empty|freeze|thaw N NAME
+  (($# == 3)) || die "usage: disk fill|empty|freeze|thaw N data|archive[-SET]"
   local n dir
   n=$(node_number "$2")
   dir=$(disk_dir "$n" "$3")
@@ -103,9 +133,9 @@ disk_fill() { # FILE
   dd if=/dev/zero of="$1.rest" bs=64k >/dev/null 2>&1 || true
 }
 
-disks_heal() { each_disk disk_heal; }
+disks_heal() { each_disk "" disk_heal; }
 
-disk_heal() { # N data|archive
+disk_heal() { # N NAME
   local dir
   dir=$(disk_dir "$1" "$2")
   is_mounted "$dir" || return 0

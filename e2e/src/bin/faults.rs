@@ -2,29 +2,25 @@
 //! `target/e2e/faults.json` as soon as it is known, so that a run which is cut keeps them; SIGINT or SIGTERM ends a run
 //! after the row under way.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 use pgpair_api::spec::Durability;
 use pgpair_core::ids::InstanceId;
 use pgpair_e2e::bench::gaps::write_json;
 use pgpair_e2e::faults::calm::calm;
-use pgpair_e2e::faults::dice::Dice;
 use pgpair_e2e::faults::kind::{Entry, Kind};
+use pgpair_e2e::faults::matrix::{self, cases};
 use pgpair_e2e::faults::page::render;
-use pgpair_e2e::faults::row::{Case, Rows};
+use pgpair_e2e::faults::row::Rows;
 use pgpair_e2e::faults::soak::{soak, verdict};
-use pgpair_e2e::faults::stand::{Stand, folder};
-use pgpair_e2e::faults::trial;
 use pgpair_e2e::harness::cluster::Cluster;
-use pgpair_e2e::harness::record;
 use tokio::signal::unix::{SignalKind, signal};
 
 const OUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/e2e");
@@ -179,20 +175,10 @@ fn chosen(args: &MatrixArgs) -> anyhow::Result<Vec<&'static Entry>> {
     args.faults.iter().map(one).collect()
 }
 
-async fn matrix(args: &MatrixArgs, out: &std::path::Path) -> anyhow::Result<()> {
-    let path = out.join("faults.json");
-    let mut rows = Rows::load(&path)?;
-    let mut left = Vec::new();
-    for durability in &args.durability {
-        for entry in chosen(args)? {
-            for primary in &args.direction {
-                let name = format!("{} {} {primary}", entry.name, durability.as_str());
-                let seed = Dice::part(args.seed, &name);
-                left.push(Case { entry, durability: *durability, primary: *primary, seed });
-            }
-        }
-    }
+async fn matrix(args: &MatrixArgs, out: &Path) -> anyhow::Result<()> {
+    let mut left = cases(&chosen(args)?, &args.durability, &args.direction, args.seed);
     if args.resume {
+        let rows = Rows::load(&out.join("faults.json"))?;
         left.retain(|case| !rows.has(case));
     }
     println!("{} cases", left.len());
@@ -200,38 +186,5 @@ async fn matrix(args: &MatrixArgs, out: &std::path::Path) -> anyhow::Result<()> 
         return Ok(());
     }
     let (cluster, stop) = (Cluster::connect().await?, on_signal()?);
-    let mut stand = Stand::bring_up(&cluster).await?;
-    let mut bad = BTreeSet::new();
-    while !left.is_empty() && !is_set(&stop) {
-        let case = left.remove(next(&left, &rows, &stand).await);
-        let outcome = trial::run(&stand, &case, None).await;
-        println!("{}", outcome.row);
-        if !outcome.row.holds() {
-            bad.insert(format!("{} {} {}", case.entry.name, case.durability.as_str(), case.primary));
-        }
-        rows.put(outcome.row);
-        rows.store(&path)?;
-        if !outcome.reusable {
-            stand = stand.replace(&folder(out, &case)).await?;
-        }
-    }
-    stand.tear_down().await?;
-    println!("rows in {}; {} cases left", path.display(), left.len());
-    match bad.len() {
-        0 => Ok(()),
-        n => bail!("{n} not as they should be: {}", bad.into_iter().collect::<Vec<_>>().join(", ")),
-    }
-}
-
-/// Of the first durability that is left: what needs no switchover before it, and of that the kinds that have the fewest rows,
-/// so that a run which is cut has seen as many kinds as it could.
-async fn next(left: &[Case], rows: &Rows, stand: &Stand) -> usize {
-    let Ok(record) = record::read(&stand.pair).await else { return 0 };
-    let durability = left[0].durability;
-    let seen = |case: &Case| {
-        rows.0.iter().filter(|r| r.fault == case.entry.name && r.durability == durability.as_str()).count()
-    };
-    let fits = |case: &Case| case.durability == durability && case.primary == record.primary.instance;
-    let fitting = left.iter().enumerate().filter(|(_, case)| fits(case));
-    fitting.min_by_key(|(_, case)| seen(case)).map_or(0, |(index, _)| index)
+    matrix::matrix(&cluster, left, out, || is_set(&stop)).await
 }

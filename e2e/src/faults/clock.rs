@@ -167,30 +167,24 @@ mod tests {
     use super::*;
     use crate::oracle::writer::now_us;
 
-    /// No test: a process that tells the time whenever it is asked, for the test below.
-    #[test]
-    #[ignore = "run by the test below"]
-    fn tells_the_time() {
-        for _ in std::io::stdin().lines() {
-            println!("now {}", now_us());
-        }
-    }
+    /// Tells the time whenever it is asked, in microseconds, by `clock_gettime`. Perl belongs to every Debian.
+    const TELLS_THE_TIME: &str = "$| = 1; while (<STDIN>) { printf \"%d\\n\", 1e6 * Time::HiRes::clock_gettime(Time::HiRes::CLOCK_REALTIME) }";
 
     struct Clock(Child);
 
     impl Clock {
         fn start() -> Clock {
-            let args = ["--ignored", "--exact", "faults::clock::tests::tells_the_time", "--nocapture"];
-            let mut command = Command::new(std::env::current_exe().unwrap());
-            Clock(command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+            let mut command = Command::new("perl");
+            command.args(["-MTime::HiRes", "-e", TELLS_THE_TIME]);
+            Clock(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
         }
 
         /// Microseconds that it is ahead of this process.
         fn ahead_us(&mut self) -> i64 {
             self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-            let lines = BufReader::new(self.0.stdout.as_mut().unwrap()).lines();
-            let told = lines.map(Result::unwrap).find_map(|l| Some(l.split_once("now ")?.1.to_owned()));
-            told.unwrap().parse::<i64>().unwrap() - now_us()
+            let mut told = String::new();
+            BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut told).unwrap();
+            told.trim().parse::<i64>().unwrap() - now_us()
         }
 
         fn signal(&self, name: &str) {

@@ -9,9 +9,9 @@ use pgpair_api::spec::Durability;
 use crate::faults::dice::Dice;
 use crate::faults::kind::{Entry, Kind};
 use crate::faults::load::{self, Clients, Load};
+use crate::faults::round;
 use crate::faults::row::{Case, Row, Rows};
 use crate::faults::stand::{Stand, folder};
-use crate::faults::trial;
 use crate::harness::cluster::Cluster;
 use crate::harness::record;
 
@@ -44,7 +44,7 @@ pub async fn soak(
         let case = Case { entry, durability, primary, seed };
         let load = Load::start(&stand.pair, CLIENTS);
         // The tables are compared at rest.
-        let outcome = trial::run(&stand, &case, Some(load)).await;
+        let outcome = round::run_one(&stand, &case, Some(load)).await;
         println!("[{:4} s] {}", begin.elapsed().as_secs(), outcome.row);
         if !outcome.reusable {
             stand = fresh(stand.replace(&folder(out, &case)).await?).await?;

@@ -1,5 +1,6 @@
 //! Does to a pair what a script says, and remembers what it has broken.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -8,6 +9,8 @@ use tokio::time::sleep;
 
 use crate::faults::act::{Act, Blow, Cut, Side, Thing, Volume};
 use crate::faults::clock::{self, Wrong};
+use crate::faults::common::Common;
+use crate::faults::stand::{Stand, with_set};
 use crate::harness::cluster::LocalCluster;
 use crate::harness::faults::{Fault, LOST_DIRECTORY, inject};
 use crate::harness::operator::{self, Absent};
@@ -22,6 +25,9 @@ const KILL_BACKEND: &str = "ask() { psql -X -h /pgpair/run/pg -U postgres -Atc \
 const FLOOD: &str = "DO $$ BEGIN FOR i IN 1..320 LOOP PERFORM pg_logical_emit_message(false, 'flood', repeat('x', 1000000)); \
     COMMIT; END LOOP; END $$";
 
+/// Its name among what all pairs share.
+const OPERATOR: &str = "operator";
+
 /// A pair with its roles as they were before the fault.
 #[derive(Debug)]
 pub struct Stage {
@@ -31,17 +37,26 @@ pub struct Stage {
     primary: InstanceId,
     /// Nodes of primary and standby. Asked for beforehand: the API server may be what is broken.
     nodes: [String; 2],
+    /// Its volumes are named so; empty: they have no more name than their kind.
+    set: String,
+    /// What other pairs suffer from as well.
+    common: Arc<Common<Token>>,
     /// With what is needed to mend them.
     broken: Vec<(Thing, Token)>,
 }
 
 /// What one must keep to mend a thing.
 #[derive(Debug)]
-enum Token {
+pub enum Token {
+    /// Nothing.
     Nothing,
+    /// Somebody else may have broken it too.
+    Common,
     /// As the container sees it.
     Pid(String),
+    /// What was taken away.
     Operator(Absent),
+    /// The process with the wrong clock.
     Clock(Wrong),
 }
 
@@ -50,11 +65,13 @@ impl Stage {
     ///
     /// # Errors
     /// When the cluster is not the local one, or the pods are on no node.
-    pub async fn set(pair: &Pair, primary: InstanceId) -> anyhow::Result<Stage> {
+    pub async fn set(stand: &Stand, primary: InstanceId) -> anyhow::Result<Stage> {
+        let pair = &stand.pair;
         let local = pair.cluster.local.clone();
         let local = local.context("faults need the machine under the cluster: unset PGPAIR_CONTEXT")?;
         let nodes = [pair.node(primary).await?, pair.node(primary.peer()).await?];
-        Ok(Stage { pair: pair.clone(), local, primary, nodes, broken: Vec::new() })
+        let (set, common) = (stand.set.clone(), Arc::clone(&stand.common));
+        Ok(Stage { pair: pair.clone(), local, primary, nodes, set, common, broken: Vec::new() })
     }
 
     /// Does one act; waits for events are the caller's.
@@ -142,27 +159,66 @@ impl Stage {
             Volume::Data => "data",
             Volume::Archive => "archive",
         };
-        self.run(&["disk", verb, self.node(side), volume]).await
+        self.run(&["disk", verb, self.node(side), &with_set(volume, &self.set)]).await
     }
 
-    async fn link(&self, cut: Cut, state: &str) -> anyhow::Result<()> {
+    fn link(&self, cut: Cut) -> String {
         let peer = |side| match side {
             Side::Primary => self.node(Side::Standby),
             Side::Standby => self.node(Side::Primary),
         };
-        let what = match cut {
+        match cut {
             Cut::Node(side) => self.node(side).to_owned(),
             Cut::Api(side) => format!("{}-api", self.node(side)),
             Cut::Peers => format!("{}-{}", self.nodes[0], self.nodes[1]),
             Cut::FromToPeer(side) => format!("{}-to-{}", self.node(side), peer(side)),
             Cut::ToApi(side) => format!("{}-to-api", self.node(side)),
             Cut::FromApi(side) => format!("api-to-{}", self.node(side)),
+        }
+    }
+
+    /// How a thing that all pairs share is broken and mended; `None`: it is the pair's own.
+    fn shared(&self, thing: Thing) -> Option<[Vec<String>; 2]> {
+        let both = |what: &[&str], verbs: [&str; 2], at: usize| {
+            verbs.map(|verb| {
+                let mut args: Vec<String> = what.iter().map(|&arg| arg.to_owned()).collect();
+                args.insert(at, verb.to_owned());
+                args
+            })
         };
-        self.run(&["link", &what, state]).await
+        match thing {
+            Thing::Power(side) => Some(both(&["node", self.node(side)], ["stop", "start"], 1)),
+            Thing::Link(cut) => Some(both(&["link", &self.link(cut)], ["down", "up"], 2)),
+            Thing::ApiServer => Some(both(&["api"], ["stop", "start"], 1)),
+            Thing::ApiAnswers => Some(both(&["api"], ["pause", "resume"], 1)),
+            Thing::Etcd => Some(both(&["etcd"], ["stop", "start"], 1)),
+            _ => None,
+        }
+    }
+
+    async fn run_all(&self, args: &[String]) -> anyhow::Result<()> {
+        self.run(&args.iter().map(String::as_str).collect::<Vec<_>>()).await
     }
 
     async fn break_it(&mut self, thing: Thing) -> anyhow::Result<()> {
-        let mut token = Token::Nothing;
+        let token = match (thing, self.shared(thing)) {
+            (_, Some([how, _])) => {
+                let broken = async { self.run_all(&how).await.map(|()| Token::Nothing) };
+                self.common.break_it(&how.join(" "), broken).await?;
+                Token::Common
+            }
+            (Thing::Operator, None) => {
+                let away = async { operator::take_away(&self.pair.cluster).await.map(Token::Operator) };
+                self.common.break_it(OPERATOR, away).await?;
+                Token::Common
+            }
+            (thing, None) => self.break_own(thing).await?,
+        };
+        self.broken.push((thing, token));
+        Ok(())
+    }
+
+    async fn break_own(&self, thing: Thing) -> anyhow::Result<Token> {
         match thing {
             Thing::Agent(side) => self.process("stop", side, "agent").await?,
             Thing::Postmaster(side) => self.process("stop", side, "postmaster").await?,
@@ -170,32 +226,41 @@ impl Stage {
                 let standby = self.primary.peer();
                 let pid = self.pair.psql(standby, "SELECT pid FROM pg_stat_wal_receiver").await?;
                 self.pair.shell(standby, &format!("kill -STOP {pid}")).await?;
-                token = Token::Pid(pid);
+                return Ok(Token::Pid(pid));
             }
             Thing::Pod(side) => self.pod("freeze", side).await?,
-            Thing::Power(side) => self.run(&["node", "stop", self.node(side)]).await?,
-            Thing::Link(cut) => self.link(cut, "down").await?,
-            Thing::ApiServer => self.run(&["api", "stop"]).await?,
-            Thing::ApiAnswers => self.run(&["api", "pause"]).await?,
-            Thing::Etcd => self.run(&["etcd", "stop"]).await?,
-            Thing::Operator => token = Token::Operator(operator::take_away(&self.pair.cluster).await?),
             Thing::Room(side, volume) => self.disk("fill", side, volume).await?,
             Thing::Disk(side, volume) => self.disk("freeze", side, volume).await?,
             Thing::Clock(side, seconds) => {
                 let [node, namespace, pod] = self.place(side);
                 let target = [node.as_str(), &namespace, &pod, CONTAINER, "agent"];
-                token = Token::Clock(clock::set(&self.local, &target, seconds).await?);
+                return clock::set(&self.local, &target, seconds).await.map(Token::Clock);
             }
+            shared => bail!("{shared:?} belongs to all pairs"),
         }
-        self.broken.push((thing, token));
-        Ok(())
+        Ok(Token::Nothing)
     }
 
     async fn mend(&mut self, thing: Thing) -> anyhow::Result<()> {
         let at = self.broken.iter().rposition(|(broken, _)| *broken == thing);
         let (_, token) = self.broken.remove(at.with_context(|| format!("{thing:?} is not broken"))?);
+        match (thing, self.shared(thing)) {
+            (_, Some([broken, how])) => {
+                self.common.mend(&broken.join(" "), async |_| self.run_all(&how).await).await
+            }
+            (Thing::Operator, None) => {
+                let back = async |token| match token {
+                    Token::Operator(absent) => absent.bring_back(&self.pair.cluster).await,
+                    token => bail!("the operator cannot be brought back by {token:?}"),
+                };
+                self.common.mend(OPERATOR, back).await
+            }
+            (thing, None) => self.mend_own(thing, token).await,
+        }
+    }
+
+    async fn mend_own(&self, thing: Thing, token: Token) -> anyhow::Result<()> {
         match (thing, token) {
-            (Thing::Operator, Token::Operator(absent)) => absent.bring_back(&self.pair.cluster).await,
             (Thing::Clock(..), Token::Clock(wrong)) => {
                 wrong.right();
                 Ok(())
@@ -209,16 +274,9 @@ impl Stage {
             (Thing::Agent(side), _) => self.process("continue", side, "agent").await.or(Ok(())),
             (Thing::Postmaster(side), _) => self.process("continue", side, "postmaster").await.or(Ok(())),
             (Thing::Pod(side), _) => self.pod("thaw", side).await,
-            (Thing::Power(side), _) => self.run(&["node", "start", self.node(side)]).await,
-            (Thing::Link(cut), _) => self.link(cut, "up").await,
-            (Thing::ApiServer, _) => self.run(&["api", "start"]).await,
-            (Thing::ApiAnswers, _) => self.run(&["api", "resume"]).await,
-            (Thing::Etcd, _) => self.run(&["etcd", "start"]).await,
             (Thing::Room(side, volume), _) => self.disk("empty", side, volume).await,
             (Thing::Disk(side, volume), _) => self.disk("thaw", side, volume).await,
-            (Thing::Operator | Thing::Clock(..) | Thing::Walreceiver, token) => {
-                bail!("{thing:?} cannot be mended by {token:?}")
-            }
+            (thing, token) => bail!("{thing:?} cannot be mended by {token:?}"),
         }
     }
 

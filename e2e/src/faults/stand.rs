@@ -1,10 +1,12 @@
-//! The pair that all cases share, on volumes that can be full or hang; replaced when it does not become whole again.
+//! The pair that cases share, on volumes that can be full or hang; replaced when it does not become whole again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use futures::future::try_join_all;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use pgpair_api::PgReplicaPair;
@@ -12,8 +14,10 @@ use pgpair_api::spec::Durability;
 use pgpair_core::ids::InstanceId;
 use serde_json::{Value, json};
 
+use crate::faults::common::Common;
 use crate::faults::row::Case;
-use crate::harness::cluster::{Cluster, TempNamespace};
+use crate::faults::stage::Token;
+use crate::harness::cluster::{Cluster, LocalCluster, TempNamespace};
 use crate::harness::describe::describe;
 use crate::harness::operator;
 use crate::harness::pair::{Pair, apply, manifest};
@@ -34,6 +38,10 @@ pub struct Stand {
     namespace: TempNamespace,
     /// The pair.
     pub pair: Pair,
+    /// Its volumes are named so; empty when no other pair has such volumes.
+    pub set: String,
+    /// What is broken for all pairs.
+    pub common: Arc<Common<Token>>,
 }
 
 impl Stand {
@@ -42,20 +50,30 @@ impl Stand {
     /// # Errors
     /// When the cluster is not the local one or not healthy, or the pair does not come up.
     pub async fn bring_up(cluster: &Cluster) -> anyhow::Result<Stand> {
-        let local = cluster.local.as_ref();
-        let local = local.context("faults need the machine under the cluster: unset PGPAIR_CONTEXT")?;
-        local.run(&["heal"]).await?;
-        operator::await_available(cluster).await?;
-        local.run(&["disks", "down"]).await?;
-        local.run(&["disks", "up"]).await?;
-        let namespace = TempNamespace::create(cluster, "pgpair-faults").await?;
+        clear(cluster).await?;
+        Stand::bring_up_one(cluster, "", Arc::default()).await
+    }
+
+    /// The same with several pairs, one for each name, whose nodes and control plane are broken together.
+    ///
+    /// # Errors
+    /// When one of them does not come up; the others are left for [`clear`].
+    pub async fn bring_up_all(cluster: &Cluster, sets: &[&str]) -> anyhow::Result<Vec<Stand>> {
+        clear(cluster).await?;
+        let common = Arc::default();
+        try_join_all(sets.iter().map(|set| Stand::bring_up_one(cluster, set, Arc::clone(&common)))).await
+    }
+
+    async fn bring_up_one(cluster: &Cluster, set: &str, common: Arc<Common<Token>>) -> anyhow::Result<Stand> {
+        local(cluster)?.run(&["disks", "up", set]).await?;
+        let namespace = TempNamespace::create(cluster, &with_set("pgpair-faults", set)).await?;
         let pair = Pair::new(cluster, &namespace.name, "orders");
-        let stand = Stand { cluster: cluster.clone(), namespace, pair };
+        let stand = Stand { cluster: cluster.clone(), namespace, pair, set: set.to_owned(), common };
         let classes = "size: 1Gi\n      storageClassName: pgpair-";
         let mut manifest = manifest("orders", VERSION);
         for kind in ["data", "archive"] {
-            let (plain, on_disk) =
-                (format!("{kind}:\n      size: 1Gi"), format!("{kind}:\n      {classes}{kind}"));
+            let on_disk = format!("{kind}:\n      {classes}{}", with_set(kind, set));
+            let plain = format!("{kind}:\n      size: 1Gi");
             ensure!(manifest.contains(&plain), "the manifest has no {plain:?}");
             manifest = manifest.replace(&plain, &on_disk);
         }
@@ -80,7 +98,7 @@ impl Stand {
         let kept = std::env::var("PGPAIR_KEEP").is_ok_and(|keep| keep == "1");
         self.namespace.delete().await?;
         match self.cluster.local.as_ref() {
-            Some(local) if !kept => local.run(&["disks", "down"]).await.map(|_| ()),
+            Some(local) if !kept => local.run(&["disks", "down", &self.set]).await.map(|_| ()),
             _ => Ok(()),
         }
     }
@@ -91,12 +109,11 @@ impl Stand {
     /// When the old one does not go, or the new one does not come.
     pub async fn replace(self, folder: &Path) -> anyhow::Result<Stand> {
         self.save(folder).await;
-        let cluster = self.cluster.clone();
-        if let Some(local) = cluster.local.as_ref() {
-            local.run(&["heal"]).await?;
-        }
+        let (cluster, set, common) = (self.cluster.clone(), self.set.clone(), Arc::clone(&self.common));
+        local(&cluster)?.run(&["heal"]).await?;
+        operator::await_available(&cluster).await?;
         self.tear_down().await?;
-        Stand::bring_up(&cluster).await
+        Stand::bring_up_one(&cluster, &set, common).await
     }
 
     /// What a person would look at, as files: pods, events and ends of logs; the pair; whole logs.
@@ -168,6 +185,23 @@ impl Stand {
         let reached = reached.await;
         self.pair.explain(reached).await
     }
+}
+
+/// Undoes what earlier runs left on.
+async fn clear(cluster: &Cluster) -> anyhow::Result<()> {
+    let local = local(cluster)?;
+    local.run(&["heal"]).await?;
+    operator::await_available(cluster).await?;
+    local.run(&["disks", "down"]).await.map(|_| ())
+}
+
+fn local(cluster: &Cluster) -> anyhow::Result<&LocalCluster> {
+    cluster.local.as_ref().context("faults need the machine under the cluster: unset PGPAIR_CONTEXT")
+}
+
+/// Name of a thing that each set has its own of.
+pub(super) fn with_set(name: &str, set: &str) -> String {
+    if set.is_empty() { name.to_owned() } else { format!("{name}-{set}") }
 }
 
 /// Where what is left of a case is saved.

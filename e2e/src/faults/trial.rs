@@ -7,13 +7,11 @@ use anyhow::{Context as _, ensure};
 use pgpair_core::record::{Mode, Record};
 use tokio::time::{Instant, sleep};
 
-use crate::bench::environment;
 use crate::faults::act::Act;
 use crate::faults::compare::compare;
 use crate::faults::dice::Dice;
 use crate::faults::kind::Kind;
-use crate::faults::load::Load;
-use crate::faults::row::{ApiWrites, Case, Found, Row};
+use crate::faults::row::{ApiWrites, Case, Found};
 use crate::faults::stage::Stage;
 use crate::faults::stand::Stand;
 use crate::harness::audit::AuditLog;
@@ -34,79 +32,25 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The fault comes at some moment of so long.
 const SOME_MOMENT_MS: u64 = 1000;
 
-/// How a case ended.
+/// A case under way.
 #[derive(Debug)]
-pub struct Outcome {
-    /// What is kept of it.
-    pub row: Row,
-    /// Whether the pair serves for another case.
-    pub reusable: bool,
-}
-
-/// Runs a case, under a load that is ended before the verdict. What goes wrong is in the row; nothing is left broken.
-pub async fn run(stand: &Stand, case: &Case, load: Option<Load>) -> Outcome {
-    let mut row = Row {
-        fault: case.entry.name.into(),
-        durability: case.durability.as_str().into(),
-        primary: case.primary.as_str().into(),
-        seed: case.seed,
-        commit: environment::commit(),
-        began: jiff::Timestamp::now(),
-        found: None,
-        human: false,
-        trouble: None,
-    };
-    if let Err(error) = stand.prepare(case).await {
-        row.trouble = Some(line("before the fault", &error));
-        return Outcome { row, reusable: false };
-    }
-    let mut trial = match Trial::begin(stand, case).await {
-        Ok(trial) => trial,
-        Err(error) => {
-            row.trouble = Some(line("before the fault", &error));
-            return Outcome { row, reusable: false };
-        }
-    };
-    if let Err(error) = trial.fault(case).await {
-        row.trouble = Some(line("making the fault", &error));
-    }
-    if let Err(error) = trial.await_whole().await {
-        // A status that tells it wrongly is a fault too, and needs nobody.
-        row.human = trial.goes_on().await.is_err();
-        row.trouble = Some(line("the pair is not whole again", &error));
-        return Outcome { row, reusable: false };
-    }
-    if let Some(load) = load {
-        load.stop().await;
-    }
-    let judged = trial.judge(case).await;
-    let reusable = judged.is_ok();
-    match judged {
-        Ok(found) => row.found = Some(found),
-        Err(error) => row.trouble = Some(line("judging", &error)),
-    }
-    Outcome { row, reusable }
-}
-
-/// The first line: what follows it is a description, which is saved elsewhere.
-fn line(when: &str, error: &anyhow::Error) -> String {
-    let text = format!("{error:#}");
-    format!("{when}: {}", text.lines().next().unwrap_or_default())
-}
-
-struct Trial {
+pub struct Trial {
     failover: Failover,
     stage: Stage,
     record: RecordLog,
     audit: Option<(AuditLog, u64)>,
     /// End of the fault: its last act, or when the last broken thing was mended.
-    ended_us: i64,
+    pub ended_us: i64,
 }
 
 impl Trial {
-    async fn begin(stand: &Stand, case: &Case) -> anyhow::Result<Trial> {
+    /// Sets the roles, and starts writers and logs.
+    ///
+    /// # Errors
+    /// When the pair is not as the case wants it, or nobody can write.
+    pub async fn begin(stand: &Stand, case: &Case) -> anyhow::Result<Trial> {
         let pair = &stand.pair;
-        let stage = Stage::set(pair, case.primary).await?;
+        let stage = Stage::set(stand, case.primary).await?;
         let record = RecordLog::start(pair);
         let table =
             format!("{}_{}", case.entry.name.replace('-', "_"), case.durability.as_str().to_lowercase());
@@ -116,7 +60,10 @@ impl Trial {
     }
 
     /// Makes the fault and ends it, whatever happened.
-    async fn fault(&mut self, case: &Case) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When something cannot be broken, or mended.
+    pub async fn fault(&mut self, case: &Case) -> anyhow::Result<()> {
         let played = self.play(case).await;
         if self.stage.is_whole() {
             return played;
@@ -164,7 +111,10 @@ impl Trial {
     }
 
     /// Record and status say `Paired` in the same term, a client is served, and that has not changed for some seconds.
-    async fn await_whole(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When that does not come within three minutes.
+    pub async fn await_whole(&self) -> anyhow::Result<()> {
         let pair = &self.failover.pair;
         let since = Mutex::new((None, Instant::now()));
         let whole = await_condition("the whole pair", WHOLE, || async {
@@ -186,7 +136,10 @@ impl Trial {
     }
 
     /// Whether the record says `Paired` and a client is served, whatever the status tells.
-    async fn goes_on(&self) -> anyhow::Result<Record> {
+    ///
+    /// # Errors
+    /// When not.
+    pub async fn goes_on(&self) -> anyhow::Result<Record> {
         let found = record::read(&self.failover.pair).await?;
         ensure!(found.mode == Mode::Paired, "the record says {} in term {}", found.mode, found.term.0);
         let log = self.failover.oracle.log(0).await?;
@@ -195,7 +148,11 @@ impl Trial {
         Ok(found)
     }
 
-    async fn judge(&mut self, case: &Case) -> anyhow::Result<Found> {
+    /// Ends the writers and tells what came of it.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub async fn judge(&mut self, case: &Case) -> anyhow::Result<Found> {
         let pair = self.failover.pair.clone();
         let (record, api_writes) = (self.record.all(), self.api_writes()?);
         let acks: Vec<Ack> = self.failover.oracle.log(0).await?.acks().cloned().collect();
@@ -219,7 +176,7 @@ impl Trial {
             expected: case.entry.expected.successor.fits(primary != case.primary),
             cause: status.last_failover.filter(|f| f.term > self.failover.term).map(|f| f.cause),
             equal: compared.is_ok(),
-            compared: compared.unwrap_or_else(|error| line("not equal", &error)),
+            compared: compared.unwrap_or_else(|error| first_line("not equal", &error)),
         })
     }
 
@@ -237,6 +194,12 @@ impl Trial {
 
 /// End of the name of the operator's service account.
 const OPERATOR: &str = ":pgreplicapair-operator";
+
+/// The first line: what follows it is a description, which is saved elsewhere.
+pub(super) fn first_line(when: &str, error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    format!("{when}: {}", text.lines().next().unwrap_or_default())
+}
 
 /// The first acknowledgement on a connection made after `struck_us`.
 fn first_served_us(log: &Log, struck_us: i64) -> Option<i64> {

@@ -4,8 +4,8 @@
 use anyhow::{Context as _, ensure};
 use pgpair_api::spec::Durability;
 use pgpair_e2e::faults::kind::Kind;
+use pgpair_e2e::faults::round;
 use pgpair_e2e::faults::row::Case;
-use pgpair_e2e::faults::trial;
 use pgpair_e2e::harness::record;
 
 use crate::Outcome;
@@ -48,7 +48,7 @@ async fn holds(c: &mut Context, kind: Kind, durability: Durability) -> anyhow::R
     let entry = kind.entry().context("the catalog has no such kind")?;
     let stand = c.stand().await?;
     let primary = record::read(&stand.pair).await?.primary.instance;
-    let row = trial::run(stand, &Case { entry, durability, primary, seed: 1 }, None).await.row;
+    let row = round::run_one(stand, &Case { entry, durability, primary, seed: 1 }, None).await.row;
     println!("  {row}");
     if !row.holds() {
         return stand.pair.explain(Err(anyhow::anyhow!("{row}"))).await;
