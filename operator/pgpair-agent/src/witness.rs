@@ -111,6 +111,7 @@ fn prepare() -> io::Result<(Settings, Peer)> {
 async fn last_word() -> io::Result<()> {
     let (settings, peer) = prepare()?;
     if let Some(incarnation) = death(&settings.layout).await? {
+        learn_address(&settings.layout, &peer);
         tell(&peer, incarnation, LAST_TRIES).await;
     }
     linger(&peer).await;
@@ -138,6 +139,7 @@ async fn watch() -> io::Result<()> {
         if dead.is_some() && dead != told {
             told = dead;
             if let Some(incarnation) = dead {
+                learn_address(&settings.layout, &peer);
                 tell(&peer, incarnation, TRIES).await;
             }
         }
@@ -158,6 +160,14 @@ async fn death(layout: &Layout) -> io::Result<Option<Incarnation>> {
     let tree = lock::wait_free(&layout.lock(), Instant::now() + TREE).await?;
     drop(file);
     Ok(incarnation.filter(|_| tree.is_some()))
+}
+
+/// What the agent knew of its peer counts for more than a name server, which may not know a new pod for half a minute.
+fn learn_address(layout: &Layout, peer: &Peer) {
+    let known = std::fs::read_to_string(layout.peer_address()).ok();
+    if let Some(address) = known.and_then(|known| known.trim().parse().ok()) {
+        peer.meet(address);
+    }
 }
 
 async fn tell(peer: &Peer, incarnation: Incarnation, tries: u32) {

@@ -128,7 +128,10 @@ fn container_security() -> SecurityContext {
 /// Waits for the agent's death, to tell the peer at once. Not part of the agent's container: it must outlive it.
 fn witness(pair: &ValidatedPair, postgres: &Container) -> Container {
     let needed = |m: &&VolumeMount| ["data", "tls", "config"].contains(&m.name.as_str());
-    let mounts = postgres.volume_mounts.iter().flatten();
+    let mut mounts: Vec<VolumeMount> =
+        postgres.volume_mounts.iter().flatten().filter(needed).cloned().collect();
+    // Where the agent leaves the peer's address.
+    mounts.push(mount("run", "/pgpair/run", true));
     Container {
         name: "witness".into(),
         image: Some(pair.agent_image.clone()),
@@ -136,7 +139,7 @@ fn witness(pair: &ValidatedPair, postgres: &Container) -> Container {
         command: Some(vec!["pgpair".into(), "witness".into()]),
         env: postgres.env.clone(),
         security_context: Some(container_security()),
-        volume_mounts: Some(mounts.filter(needed).cloned().collect()),
+        volume_mounts: Some(mounts),
         ..Container::default()
     }
 }

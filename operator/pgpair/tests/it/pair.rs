@@ -23,6 +23,9 @@ use crate::api::Api;
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// A name of every instance that no name server knows.
+const UNKNOWN_HOST: &str = "shop-new-0.invalid";
+
 /// A pair. Everything ends and vanishes when it is dropped.
 pub struct Pair {
     dir: TempDir,
@@ -206,9 +209,9 @@ impl Pair {
         self.agents[index(i)] = Some(child);
     }
 
-    /// The second container of an instance's pod; ends with the pair.
+    /// The second container of an instance's pod, for which no name server knows the peer; ends with the pair.
     pub fn start_witness(&mut self, i: InstanceId) {
-        let child = self.command(i, "witness").spawn().unwrap();
+        let child = self.command(i, "witness").env("PGPAIR_PEER_HOST", UNKNOWN_HOST).spawn().unwrap();
         self.witnesses.push(child);
     }
 
@@ -389,7 +392,8 @@ impl Ca {
     }
 
     fn issue(&self, dir: &Path, file: &str, name: &str) {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let mut params =
+            CertificateParams::new(vec!["localhost".to_owned(), UNKNOWN_HOST.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
