@@ -16,7 +16,8 @@ pub struct Held {
     pub(super) promised: Option<(HeldPromise, Term)>,
     pub(super) sent: VecDeque<(u64, HeldPromise)>,
     pub(super) next_seq: u64,
-    pub(super) echo: Option<u64>,
+    /// Our latest heartbeat that was answered, and the number of that answer.
+    pub(super) heard: Option<(u64, u64)>,
     pub(super) last_sent: Option<Ms>,
 }
 
@@ -55,7 +56,7 @@ impl Held {
             self.sent.pop_front();
         }
         self.last_sent = Some(now);
-        (self.next_seq, self.echo)
+        (self.next_seq, self.heard.map(|(_, number)| number))
     }
 
     /// When the last heartbeat left.
@@ -69,8 +70,9 @@ impl Held {
         let Some(&(_, asked)) = self.sent.iter().find(|(seq, _)| *seq == answer.seq) else {
             return false; // unknown, doubled after use, or from before a resignation
         };
-        if Some(answer.number) > self.echo {
-            self.echo = Some(answer.number);
+        // By our own numbers: a peer that starts again begins anew with its own.
+        if self.heard.is_none_or(|(seq, _)| seq < answer.seq) {
+            self.heard = Some((answer.seq, answer.number));
         }
         if answer.verdict != Verdict::Promised || answer.term != term {
             return false;

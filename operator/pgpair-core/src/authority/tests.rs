@@ -317,6 +317,15 @@ fn a_standby_that_stalls_holds_up_commits_for_half_the_ttl() {
 }
 
 #[test]
+fn a_standby_that_starts_again_is_paired_with_soon_however_long_the_pair_has_lived() {
+    let mut w = paired(16, Durability::Sync);
+    w.run_for(600_000);
+    w.inject(Fault::AgentCrash(InstanceId::B));
+    w.run_until(|w| w.mode() == Some(Mode::Solo), 10_000);
+    w.run_until(|w| w.mode() == Some(Mode::Paired), 20_000);
+}
+
+#[test]
 fn a_hang_that_nobody_can_take_over_from_is_given_more_time() {
     let mut w = paired(13, Durability::Sync);
     w.inject(Fault::Isolate(InstanceId::B));

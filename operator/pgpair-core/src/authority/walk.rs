@@ -217,7 +217,7 @@ impl View {
 
 impl Held {
     fn walk(&mut self, t: Timing, w: &mut impl Walk) {
-        let Held { promised, sent, next_seq, echo, last_sent } = self;
+        let Held { promised, sent, next_seq, heard, last_sent } = self;
         each(promised, |(p, _)| w.since(&mut p.sent, p.timing.ttl()));
         sent.retain(|(seq, _)| w.seq_is_known(*seq));
         for (seq, p) in sent {
@@ -225,7 +225,10 @@ impl Held {
             w.since(&mut p.sent, p.timing.ttl());
         }
         w.last_seq(next_seq);
-        each(echo, |n| w.echo(n));
+        each(heard, |(seq, number)| {
+            w.seq(seq);
+            w.echo(number);
+        });
         each(last_sent, |at| w.since(at, t.heartbeat_every()));
     }
 }
