@@ -10,7 +10,7 @@ use clap::Parser;
 use pgpair_core::ids::InstanceId;
 use pgpair_e2e::bench::environment::{self, Environment};
 use pgpair_e2e::bench::footprint::{self, Memory};
-use pgpair_e2e::bench::gaps::{Gaps, Row, Table, write_json};
+use pgpair_e2e::bench::gaps::{Gaps, Row, Table, read_json, write_json};
 use pgpair_e2e::bench::page;
 use pgpair_e2e::harness::archive::{settle, wake};
 use pgpair_e2e::harness::audit::{AuditLog, Write};
@@ -21,6 +21,7 @@ use pgpair_e2e::harness::operator;
 use pgpair_e2e::harness::pair::{CONTAINER, Pair, apply, manifest};
 use pgpair_e2e::harness::status::changes;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::time::sleep;
 
 /// For a pair from nothing to `Paired`.
@@ -29,8 +30,6 @@ const BRING_UP: Duration = Duration::from_secs(300);
 const WHOLE: Duration = Duration::from_secs(240);
 /// Rounds that may fail before a fault is given up.
 const FAILURES: usize = 3;
-/// The pair's `ttl`: the default of the resource.
-const TTL_S: f64 = 5.0;
 /// What happened before has been told when nothing was written for so long.
 const QUIET: Duration = Duration::from_secs(40);
 
@@ -53,13 +52,19 @@ struct Args {
     /// Major version of PostgreSQL.
     #[arg(long, default_value_t = 17)]
     postgres: u32,
+    /// What a commit waits for: Sync, SyncStrict or Async.
+    #[arg(long, default_value = "Sync")]
+    durability: String,
+    /// Length of a promise in seconds.
+    #[arg(long, default_value_t = 5)]
+    ttl: u32,
     /// Pairs that are brought up and timed, the measured one included.
     #[arg(long, default_value_t = 3)]
     bring_ups: usize,
     /// Minutes for which the writes of an idle pair are counted; 0: not.
     #[arg(long, default_value_t = 10)]
     idle_minutes: u64,
-    /// Keep rows of other faults and settings that an earlier run left.
+    /// Keep rows of other faults and settings that an earlier run left, and what this one does not measure of a pair at rest.
     #[arg(long)]
     add: bool,
     /// Where the results go.
@@ -137,7 +142,9 @@ async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &s
     let pair = bring_up(args, cluster, namespace, &mut report).await?;
     memory(&pair, &mut report).await?;
     let told = args.out.join("environment.json");
-    write_json(&told, &report)?;
+    let earlier: Value = if args.add { read_json(&told, "is no description of a run")? } else { Value::Null };
+    let whole = |report: &Report| anyhow::Ok(merged(serde_json::to_value(report)?, &earlier));
+    write_json(&told, &whole(&report)?)?;
 
     let path = args.out.join("failover.json");
     let mut table = if args.add { Table::load(&path)? } else { Table::default() };
@@ -158,17 +165,26 @@ async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &s
     }
     if args.idle_minutes > 0 {
         report.idle = idle(&pair, args.idle_minutes).await?;
-        write_json(&told, &report)?;
+        write_json(&told, &whole(&report)?)?;
     }
     println!("{}\n\n{table}", serde_json::to_string_pretty(&report)?);
-    std::fs::write(&args.page, page::page(&table, &serde_json::to_value(&report)?))
-        .context("writing the page")?;
+    std::fs::write(&args.page, page::page(&table, &whole(&report)?)).context("writing the page")?;
     println!("in {} and {}", args.out.display(), args.page.display());
     let sound =
         table.0.iter().all(|row| (row.durability == "Async" || row.rows_lost == 0) && row.late_acks == 0);
     ensure!(sound, "acknowledged writes were lost, or two servers acknowledged at once");
     ensure!(failed == 0, "{failed} rounds did not come to their end");
     Ok(())
+}
+
+/// What this run has not measured, as an earlier one did.
+fn merged(mut report: Value, earlier: &Value) -> Value {
+    for (key, value) in report.as_object_mut().into_iter().flatten() {
+        if value.is_null() {
+            *value = earlier.get(key).cloned().unwrap_or_default();
+        }
+    }
+    report
 }
 
 /// The first pair stays; the others are there for their times only.
@@ -182,13 +198,21 @@ async fn bring_up(
     for index in 0..args.bring_ups.max(1) {
         let name = if index == 0 { "bench".to_owned() } else { format!("extra{index}") };
         let begin = Instant::now();
-        apply(cluster, namespace, &manifest(&name, args.postgres)).await.context("applying a pair")?;
+        let settings =
+            format!("  durability: {}\n  failover:\n    ttlSeconds: {}\n", args.durability, args.ttl);
+        let manifest = manifest(&name, args.postgres) + &settings;
+        apply(cluster, namespace, &manifest).await.context("applying a pair")?;
         Pair::new(cluster, namespace, &name).await_paired(1, BRING_UP).await?;
         let seconds = begin.elapsed().as_secs_f64();
         println!("apply to ready: {seconds:.1} s");
         report.apply_to_ready_s.push((seconds * 10.0).round() / 10.0);
         if index > 0 {
             cluster.kubectl(&["-n", namespace, "delete", "pgreplicapair", &name]).await?;
+            // Its end costs processor time that the next measurement is to have.
+            let pods = format!("-l=pgpair.dev/pair={name}");
+            cluster
+                .kubectl(&["-n", namespace, "wait", "--for=delete", "pod", &pods, "--timeout=50s"])
+                .await?;
         }
     }
     Ok(main)
@@ -258,8 +282,8 @@ async fn many(pair: &Pair, args: &Args, fault: Fault, times: usize) -> (Option<R
     let row = Gaps::of(&gaps).map(|gap_ms| Row {
         fault: fault.name().into(),
         postgres: args.postgres,
-        durability: "Sync".into(),
-        ttl_s: TTL_S,
+        durability: args.durability.clone(),
+        ttl_s: f64::from(args.ttl),
         n: gaps.len(),
         gap_ms,
         rows_lost,
