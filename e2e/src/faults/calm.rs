@@ -58,7 +58,7 @@ async fn measure(
     stop: impl Fn() -> bool,
 ) -> anyhow::Result<Calm> {
     let pair = &stand.pair;
-    stand.set(&json!({"failover": {"ttlSeconds": ttl_s}})).await?;
+    pair.set(&json!({"failover": {"ttlSeconds": ttl_s}})).await?;
     let primary = record::read(pair).await?.primary.instance;
     load::prepare(pair, primary).await?;
     pair.await_paired(1, Duration::from_secs(60)).await?;

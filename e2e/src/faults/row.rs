@@ -59,6 +59,10 @@ pub struct Row {
 pub struct Found {
     /// Longest time without an acknowledgement for the client through the read-write Service, in milliseconds.
     pub gap_ms: f64,
+    /// From the fault until the last acknowledgement of the old primary on its old timeline, to whomever, in milliseconds; absent
+    /// when nobody took over.
+    #[serde(default)]
+    pub old_acked_ms: Option<f64>,
     /// Numbers acknowledged, by whomever.
     pub acknowledged: usize,
     /// Of them, those that were gone afterwards.
@@ -200,6 +204,7 @@ pub(crate) mod tests {
             began: jiff::Timestamp::UNIX_EPOCH,
             found: Some(Found {
                 gap_ms: 212.4,
+                old_acked_ms: Some(31.0),
                 acknowledged: 500,
                 rows_lost: 0,
                 late_acks: 0,

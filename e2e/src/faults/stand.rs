@@ -7,12 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
-use pgpair_api::PgReplicaPair;
-use pgpair_api::spec::Durability;
 use pgpair_core::ids::InstanceId;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::faults::common::Common;
 use crate::faults::row::Case;
@@ -22,7 +18,6 @@ use crate::harness::describe::describe;
 use crate::harness::operator;
 use crate::harness::pair::{Pair, apply, manifest};
 use crate::harness::record;
-use crate::harness::wait::await_condition;
 
 /// Major version of PostgreSQL.
 const VERSION: u32 = 17;
@@ -146,8 +141,8 @@ impl Stand {
     /// When it does not become so in time.
     pub async fn prepare(&self, case: &Case) -> anyhow::Result<()> {
         self.pair.await_paired(1, WHOLE).await?;
-        self.set(&json!({"durability": case.durability.as_str()})).await?;
-        self.await_durability(case.durability).await?;
+        self.pair.set(&json!({"durability": case.durability.as_str()})).await?;
+        record::await_durability(&self.pair, case.durability, WHOLE).await?;
         let status = self.pair.await_paired(1, WHOLE).await?;
         if self.pair.primary_of(&status)? == case.primary {
             return Ok(());
@@ -158,32 +153,6 @@ impl Stand {
         let primary = self.pair.primary_of(&status)?;
         ensure!(primary == case.primary, "{primary} is primary after a switchover");
         Ok(())
-    }
-
-    /// Changes fields of the spec.
-    ///
-    /// # Errors
-    /// When the API refuses.
-    pub async fn set(&self, spec: &Value) -> anyhow::Result<()> {
-        let names = &self.pair.names;
-        let api: Api<PgReplicaPair> = Api::namespaced(self.cluster.client.clone(), &names.namespace);
-        let patch = Patch::Merge(json!({"spec": spec}));
-        api.patch(&names.name, &PatchParams::default(), &patch)
-            .await
-            .map(|_| ())
-            .with_context(|| format!("setting {spec}"))
-    }
-
-    async fn await_durability(&self, wanted: Durability) -> anyhow::Result<()> {
-        let what = format!("durability {} in the record", wanted.as_str());
-        let reached = await_condition(&what, WHOLE, || async {
-            let record = record::read(&self.pair).await?;
-            ensure!(record.durability.as_str() == wanted.as_str(), "it says {}", record.durability.as_str());
-            ensure!(record.standby_volume.is_some(), "it says {}", record.mode);
-            Ok(())
-        });
-        let reached = reached.await;
-        self.pair.explain(reached).await
     }
 }
 

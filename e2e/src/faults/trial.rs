@@ -156,6 +156,8 @@ impl Trial {
         let pair = self.failover.pair.clone();
         let (record, api_writes) = (self.record.all(), self.api_writes()?);
         let acks: Vec<Ack> = self.failover.oracle.log(0).await?.acks().cloned().collect();
+        let all = self.failover.oracle.all_acks().await?;
+        let old_acked_ms = old_acked_ms(&all, self.failover.timeline, self.failover.struck_us);
         let judgement = self.failover.judge().await?;
         let status = pair.status().await?;
         let primary = pair.primary_of(&status)?;
@@ -167,6 +169,7 @@ impl Trial {
         let paired_us = record::paired_again_us(&record).map_or(0, |us| (us - self.ended_us).max(0));
         Ok(Found {
             gap_ms: gap_ms(&acks, self.failover.struck_us),
+            old_acked_ms,
             acknowledged: judgement.verdict.acknowledged,
             rows_lost: judgement.verdict.missing.len(),
             late_acks: judgement.verdict.late.len(),
@@ -215,6 +218,14 @@ fn gap_ms(acks: &[Ack], struck_us: i64) -> f64 {
     (gap * 10.0).round() / 10.0
 }
 
+/// How long after the fault the primary of `timeline` acknowledged anything, if it has a successor.
+#[expect(clippy::cast_precision_loss, reason = "some seconds")]
+fn old_acked_ms(acks: &[Ack], timeline: u32, struck_us: i64) -> Option<f64> {
+    acks.iter().find(|ack| ack.reign.timeline > timeline)?;
+    let last = acks.iter().filter(|ack| ack.reign.timeline == timeline).map(|ack| ack.acked_us).max()?;
+    Some(((last - struck_us).max(0) as f64 / 100.0).round() / 10.0)
+}
+
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 fn seconds(us: i64) -> f64 {
     (us as f64 / 100_000.0).round() / 10.0
@@ -237,6 +248,16 @@ mod tests {
         let acks = [ack(0), ack(900), ack(1000), ack(1500), ack(1520)];
         assert_eq!(gap_ms(&acks, 1_010_000), 500.0, "the 900 ms before the fault do not count");
         assert_eq!(gap_ms(&acks, 500_000), 900.0);
+    }
+
+    #[test]
+    fn the_old_primary_acknowledges_until_its_last_number_on_the_old_timeline() {
+        let after = |ms, timeline| Ack { reign: Reign { timeline, ..ack(0).reign }, ..ack(ms) };
+        let mut acks = vec![after(900, 1), after(4_600, 1), after(1_000, 1)];
+        assert_eq!(old_acked_ms(&acks, 1, 1_000_000), None, "nobody took over");
+        acks.push(after(5_200, 2));
+        assert_eq!(old_acked_ms(&acks, 1, 1_000_000), Some(3_600.0));
+        assert_eq!(old_acked_ms(&acks, 1, 9_000_000), Some(0.0));
     }
 
     #[test]

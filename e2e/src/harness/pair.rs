@@ -192,14 +192,39 @@ impl Pair {
     /// # Errors
     /// Says where it leads instead.
     pub async fn rw_leads_to(&self, instance: InstanceId) -> anyhow::Result<()> {
+        self.leads_to(&self.names.rw(), instance).await
+    }
+
+    /// Whether the read-only Service leads to `instance` and nowhere else.
+    ///
+    /// # Errors
+    /// Says where it leads instead.
+    pub async fn ro_leads_to(&self, instance: InstanceId) -> anyhow::Result<()> {
+        self.leads_to(&self.names.ro(), instance).await
+    }
+
+    async fn leads_to(&self, service: &str, instance: InstanceId) -> anyhow::Result<()> {
         let api: Api<EndpointSlice> = Api::namespaced(self.cluster.client.clone(), &self.names.namespace);
-        let params = ListParams::default().labels(&format!("kubernetes.io/service-name={}", self.names.rw()));
+        let params = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
         let slices = api.list(&params).await.context("listing EndpointSlices")?;
         let addresses: Vec<String> =
             slices.items.into_iter().flat_map(|s| s.endpoints).flat_map(|e| e.addresses).collect();
         let wanted = self.address(instance).await?;
-        ensure!(addresses == [wanted.clone()], "{} leads to {addresses:?}, not to {wanted}", self.names.rw());
+        ensure!(addresses == [wanted.clone()], "{service} leads to {addresses:?}, not to {wanted}");
         Ok(())
+    }
+
+    /// Changes fields of the spec.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub async fn set(&self, spec: &Value) -> anyhow::Result<()> {
+        let api: Api<PgReplicaPair> = Api::namespaced(self.cluster.client.clone(), &self.names.namespace);
+        let patch = Patch::Merge(json!({"spec": spec}));
+        api.patch(&self.names.name, &PatchParams::default(), &patch)
+            .await
+            .map(|_| ())
+            .with_context(|| format!("setting {spec}"))
     }
 
     /// The base-backup Jobs of `instance` that completed.

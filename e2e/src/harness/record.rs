@@ -4,17 +4,19 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::WatchParams;
 use kube::core::WatchEvent;
 use kube::{Api, ResourceExt as _};
+use pgpair_api::spec::Durability;
 use pgpair_core::record::{Mode, Record};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::harness::pair::Pair;
+use crate::harness::wait::await_condition;
 use crate::oracle::writer::now_us;
 
 /// One watch; the API server ends it then, and a new one goes on.
@@ -77,6 +79,22 @@ impl RecordLog {
 pub async fn read(pair: &Pair) -> anyhow::Result<Record> {
     let lease = leases(pair).get(pair.names.lease()).await.context("reading the record")?;
     parse(&lease)
+}
+
+/// Waits until the record says that durability, and `Paired`.
+///
+/// # Errors
+/// After `limit`, with what it says instead.
+pub async fn await_durability(pair: &Pair, wanted: Durability, limit: Duration) -> anyhow::Result<()> {
+    let what = format!("durability {} in the record", wanted.as_str());
+    let reached = await_condition(&what, limit, || async {
+        let record = read(pair).await?;
+        ensure!(record.durability.as_str() == wanted.as_str(), "it says {}", record.durability.as_str());
+        ensure!(record.mode == Mode::Paired, "it says {}", record.mode);
+        Ok(())
+    });
+    let reached = reached.await;
+    pair.explain(reached).await
 }
 
 fn leases(pair: &Pair) -> Api<Lease> {

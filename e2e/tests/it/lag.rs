@@ -1,12 +1,15 @@
 //! What the status tells of a standby that is behind.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use pgpair_api::status::{LagStatus, LagValue};
+use pgpair_api::spec::Durability;
+use pgpair_api::status::{LagStatus, LagValue, OrderState, PairMode};
 use pgpair_core::ids::InstanceId;
 use pgpair_e2e::harness::pair::Pair;
+use pgpair_e2e::harness::record;
 use pgpair_e2e::harness::wait::await_condition;
+use serde_json::json;
 
 use crate::Outcome;
 use crate::context::Context;
@@ -58,6 +61,61 @@ pub async fn receive_lag_is_told_while_the_standby_is_stopped(c: &mut Context) -
     pair.shell(primary.peer(), &format!("kill -CONT {receiver}")).await?;
     println!("  walreceiver stopped: {}", pair.explain(told).await?);
     pair.await_paired(1, CATCH_UP).await?;
+    await_no_lag(&pair).await?;
+    Ok(Outcome::Passed)
+}
+
+/// A standby that does not replay leaves `NAME-ro` to the primary, and comes back when it has.
+pub async fn a_standby_beyond_read_lag_leaves_the_read_service(c: &mut Context) -> anyhow::Result<Outcome> {
+    let pair = c.pair().await?;
+    let primary = pair.primary_of(&pair.await_paired(1, CATCH_UP).await?)?;
+    let leads =
+        async |to| await_condition("the read-only Service elsewhere", STATUS, || pair.ro_leads_to(to)).await;
+    pair.set(&json!({"readLag": "1Mi"})).await?;
+    leads(primary.peer()).await?;
+    pair.psql(primary.peer(), "SELECT pg_wal_replay_pause()").await?;
+    let left = async {
+        write(&pair, primary, "lag_read").await?;
+        let begin = Instant::now();
+        leads(primary).await?;
+        anyhow::Ok(begin.elapsed())
+    };
+    let left = left.await;
+    pair.psql(primary.peer(), "SELECT pg_wal_replay_resume()").await?;
+    println!("  readers were at the primary {:.1} s after the last of the writes", left?.as_secs_f64());
+    leads(primary.peer()).await?;
+    pair.set(&json!({"readLag": "64Mi"})).await?;
+    Ok(Outcome::Passed)
+}
+
+/// In `Async` too a standby that lacks more than `maxLag` may not take over, and the condition tells how much it lacks.
+pub async fn an_async_standby_beyond_max_lag_may_not_take_over(c: &mut Context) -> anyhow::Result<Outcome> {
+    let pair = c.pair().await?;
+    let primary = pair.primary_of(&pair.await_paired(1, CATCH_UP).await?)?;
+    pair.set(&json!({"durability": "Async", "failover": {"maxLag": "1Mi"}})).await?;
+    record::await_durability(&pair, Durability::Async, CATCH_UP).await?;
+    let receiver = pair.psql(primary.peer(), "SELECT pid FROM pg_stat_wal_receiver").await?;
+    pair.shell(primary.peer(), &format!("kill -STOP {receiver}")).await?;
+    let refused = async {
+        write(&pair, primary, "lag_async").await?;
+        let message = await_condition("FailoverReady=False StandbyLags", STATUS, || async {
+            let status = pair.status().await?;
+            let found = status.conditions.into_iter().find(|c| c.type_ == "FailoverReady");
+            let found = found.context("no condition FailoverReady")?;
+            ensure!((found.status.as_str(), found.reason.as_str()) == ("False", "StandbyLags"), "{found:?}");
+            ensure!(status.mode == Some(PairMode::Solo), "mode is {:?}", status.mode);
+            Ok(found.message)
+        });
+        let message = message.await?;
+        let order = crate::orders::ordered(&pair, json!({"kind": "Switchover"})).await?;
+        ensure!(order.state == OrderState::Refused, "{order:?}");
+        anyhow::Ok(message)
+    };
+    let refused = refused.await;
+    pair.shell(primary.peer(), &format!("kill -CONT {receiver}")).await?;
+    println!("  {}", pair.explain(refused).await?);
+    pair.set(&json!({"durability": "Sync", "failover": {"maxLag": "16Mi"}})).await?;
+    record::await_durability(&pair, Durability::Sync, CATCH_UP).await?;
     await_no_lag(&pair).await?;
     Ok(Outcome::Passed)
 }

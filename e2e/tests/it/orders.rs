@@ -24,7 +24,7 @@ const WHOLE: Duration = Duration::from_secs(240);
 const LOST_ROWS: u32 = 500;
 
 /// Gives an order and waits for its end.
-async fn ordered(pair: &Pair, order: Value) -> anyhow::Result<OrderStatus> {
+pub async fn ordered(pair: &Pair, order: Value) -> anyhow::Result<OrderStatus> {
     let before = pair.status().await?.order.map(|o| o.id);
     pair.order(&order).await?;
     let what = format!("the end of {order}");

@@ -9,7 +9,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::report::ArchiveReport;
-use pgpair_core::timeline::TimelineHistory;
+use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_core::wal::{Segment, WalFile};
 use sha2::{Digest, Sha256};
 
@@ -25,6 +25,28 @@ const CHUNK: usize = 1024 * 1024;
 
 /// Header of an answer whose file comes from `pg_wal` of a dead postgres, not from its archive: it may be incomplete.
 pub const LIVE_HEADER: &str = "x-pgpair-live";
+/// Header of an answer that ends where the log does: how many bytes the file has. The rest of it means nothing.
+pub const SIZE_HEADER: &str = "x-pgpair-size";
+
+/// Where the log of a dead postgres ends, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd(pub Option<(TimelineId, Lsn)>);
+
+impl LogEnd {
+    /// How much of a file of `pg_wal` is of use: a standby that waits for the end of the log is not to wait for what comes after it.
+    #[must_use]
+    pub fn useful_bytes(self, name: &str, size: u64) -> u64 {
+        let Some((timeline, end)) = self.0.filter(|_| size > 0) else { return size };
+        if name != Segment::holding(timeline, end, size).file_name(size) {
+            return size;
+        }
+        // Whole pages, of whatever size: what is behind the last record is read as well.
+        ((end.0 % size) / PAGES * PAGES + PAGES).min(size)
+    }
+}
+
+/// A multiple of every page size of the log.
+const PAGES: u64 = 64 * 1024;
 
 /// A file that was not archived. Postgres keeps it and tries again.
 #[derive(Debug, thiserror::Error)]
@@ -169,18 +191,21 @@ fn hash(path: &Path, out: &mut impl Write) -> Result<(u64, String), FileError> {
     }
 }
 
-/// State of this instance's archive. `archiver` is what postgres says of it, if it runs. Reads the archive's directory when
-/// postgres does not name the newest segment: call it where blocking is allowed.
+/// State of this instance's archive. `archiver` is what postgres says of it, if it runs; `before` the newest segment of an earlier
+/// look. Reads the archive's directory when neither names one: call it where blocking is allowed.
 #[must_use]
 pub fn archive_status(
     layout: &Layout,
     system: SystemIdentifier,
     archiver: Option<&ArchiverFacts>,
+    before: Option<&str>,
 ) -> ArchiveReport {
     let dir = layout.wal_archive(system);
-    let told =
-        archiver.and_then(|a| a.last_archived.clone()).filter(|n| is_segment(n) && dir.join(n).exists());
-    let last_segment = told.or_else(|| newest_segment(&dir));
+    let told = archiver.and_then(|a| a.last_archived.as_deref());
+    let there = |n: &&str| is_segment(n) && dir.join(n).exists();
+    // A segment of a timeline that was left long ago may be archived last.
+    let newer = [told, before].into_iter().flatten().filter(there).max();
+    let last_segment = newer.map(str::to_owned).or_else(|| newest_segment(&dir));
     ArchiveReport {
         last_archived_at_ms: last_segment.as_ref().and_then(|n| modified_ms(&dir.join(n))),
         last_segment,
@@ -319,6 +344,23 @@ mod tests {
 
     const SEGMENT: &str = "000000010000000000000003";
 
+    #[test]
+    fn of_the_last_segment_only_what_was_written_is_of_use() {
+        const SIZE: u64 = 16 << 20;
+        let end = |lsn| LogEnd(Some((TimelineId(1), Lsn(lsn))));
+        assert_eq!(end(3 * SIZE + 70_000).useful_bytes(SEGMENT, SIZE), 2 * PAGES);
+        assert_eq!(
+            end(3 * SIZE).useful_bytes(SEGMENT, SIZE),
+            PAGES,
+            "the header of its first page is looked at"
+        );
+        assert_eq!(end(4 * SIZE - 1).useful_bytes(SEGMENT, SIZE), SIZE);
+        for other in [end(5 * SIZE + 1), LogEnd(Some((TimelineId(2), Lsn(3 * SIZE + 1)))), LogEnd(None)] {
+            assert_eq!(other.useful_bytes(SEGMENT, SIZE), SIZE, "{other:?}");
+        }
+        assert_eq!(end(1).useful_bytes("00000002.history", 83), 83);
+    }
+
     struct Volume {
         _dir: tempfile::TempDir,
         layout: Layout,
@@ -391,10 +433,16 @@ mod tests {
         archive_file(&v.layout, &v.source, SEGMENT).unwrap();
         archive_file(&v.layout, &v.source, "00000002.history").unwrap();
         fs::write(v.layout.pg_wal().join("archive_status/000000010000000000000004.ready"), "").unwrap();
-        let s = archive_status(&v.layout, SystemIdentifier(7), None);
+        let s = archive_status(&v.layout, SystemIdentifier(7), None, None);
         assert_eq!((s.last_segment.as_deref(), s.backlog_segments), (Some(SEGMENT), Some(1)));
         assert!(s.last_archived_at_ms.is_some() && s.failures.is_none());
-        let empty = archive_status(&v.layout, SystemIdentifier(8), None);
-        assert_eq!((empty.last_segment, empty.last_archived_at_ms), (None, None));
+        let empty = archive_status(&v.layout, SystemIdentifier(8), None, Some(SEGMENT));
+        assert_eq!((empty.last_segment, empty.last_archived_at_ms), (None, None), "of another cluster");
+        let late = "000000010000000000000002";
+        archive_file(&v.layout, &v.source, late).unwrap();
+        let archiver = ArchiverFacts { last_archived: Some(late.into()), ..ArchiverFacts::default() };
+        let last =
+            |before| archive_status(&v.layout, SystemIdentifier(7), Some(&archiver), before).last_segment;
+        assert_eq!(last(Some(SEGMENT)).as_deref(), Some(SEGMENT), "the newest, not the one archived last");
     }
 }

@@ -15,6 +15,7 @@ use pgpair_core::order::{Order as Instruction, OrderKind, OrderReply, OrderRepor
 use pgpair_core::report::{InstanceReport, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::archive::LogEnd;
 use crate::clock;
 use crate::init::Tree;
 use crate::journal::Journal;
@@ -97,7 +98,7 @@ pub struct Surroundings {
     /// To the servers.
     pub report: watch::Sender<InstanceReport>,
     /// To the server: whether the log of the dead postgres may be handed out.
-    pub hand_over: watch::Sender<bool>,
+    pub hand_over: watch::Sender<Option<LogEnd>>,
     /// Whether a writable postgres runs or is about to.
     pub writable: Writable,
     /// Longest wait for an answer of the peer.
@@ -184,7 +185,7 @@ impl Driver {
             last: false,
         };
         self.around.order.send_if_modified(|o| std::mem::replace(o, order) != order);
-        let hand_over = self.authority.hands_over_log();
+        let hand_over = self.authority.hands_over_log().then(|| LogEnd(self.authority.postgres().end));
         self.around.hand_over.send_if_modified(|h| std::mem::replace(h, hand_over) != hand_over);
         let mut report = self.reporter.report(now, &self.authority);
         report.order = self.order.clone();

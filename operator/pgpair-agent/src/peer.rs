@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::backfill::ArchivedFile;
+use crate::pieces::{PieceError, next_piece};
 use crate::rejoin::PrimaryHistory;
 use crate::settings::Settings;
 use crate::tls::Identity;
@@ -76,6 +77,15 @@ pub enum PeerError {
     /// Its answer cannot be written down.
     #[error("what the peer sent cannot be kept: {0}")]
     Keep(#[source] std::io::Error),
+}
+
+impl From<PieceError<hyper::Error>> for PeerError {
+    fn from(error: PieceError<hyper::Error>) -> PeerError {
+        match error {
+            PieceError::Late(limit) => PeerError::Late(limit),
+            PieceError::Broken(error) => PeerError::Broken(error),
+        }
+    }
 }
 
 /// For a file to begin to come, and for each next piece of it.
@@ -241,11 +251,8 @@ impl Peer {
         }
         let mut body = response.into_body();
         let mut file = tokio::fs::File::create(to).await.map_err(PeerError::Keep)?;
-        loop {
-            let piece = tokio::time::timeout(PIECE, body.frame()).await;
-            let Some(frame) = piece.map_err(|_| PeerError::Late(PIECE))? else { break };
-            let data = frame.map_err(PeerError::Broken)?.into_data().unwrap_or_default();
-            file.write_all(&data).await.map_err(PeerError::Keep)?;
+        while let Some(piece) = next_piece(&mut body, PIECE).await? {
+            file.write_all(&piece).await.map_err(PeerError::Keep)?;
         }
         file.sync_all().await.map_err(PeerError::Keep)
     }

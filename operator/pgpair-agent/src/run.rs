@@ -96,7 +96,7 @@ async fn agent() -> Result<(), Failure> {
     let (tx, inputs) = mpsc::channel(256);
     let (order, orders) = watch::channel(Order::none());
     let (report, reports) = watch::channel(Reporter::default().report(clock::now(), &authority));
-    let (hand_over, serve_pg_wal) = watch::channel(false);
+    let (hand_over, serve_pg_wal) = watch::channel(None);
     let (timeline, timelines) = watch::channel(None);
     let writable = Writable::new(Deadman::of_agent()?);
     let bin = PgBin::find(&settings)?;

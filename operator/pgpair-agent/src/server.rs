@@ -20,13 +20,14 @@ use pgpair_core::lsn::Lsn;
 use pgpair_core::order::{Order, OrderReply};
 use pgpair_core::report::{InstanceReport, PostgresState, wire};
 use serde::Deserialize;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::io::ReaderStream;
 
-use crate::archive;
+use crate::archive::{self, LogEnd};
 use crate::backfill::{self, ArchivedFile};
 use crate::config_store::{ConfigError, Intake};
 use crate::peer::{Peer, PrimaryTimeline, WalNeeds};
@@ -70,8 +71,8 @@ pub struct Shared {
     pub report: watch::Receiver<InstanceReport>,
     /// Our timeline, while we are a confirmed primary.
     pub timeline: watch::Receiver<Option<PrimaryTimeline>>,
-    /// Whether files of `pg_wal` may be given out: postgres is dead and has resigned.
-    pub serve_pg_wal: watch::Receiver<bool>,
+    /// Present while files of `pg_wal` may be given out: postgres is dead and has resigned.
+    pub serve_pg_wal: watch::Receiver<Option<LogEnd>>,
     /// Settings.
     pub settings: Arc<Settings>,
     /// The local postgres.
@@ -246,17 +247,23 @@ async fn archived(State(s): State<Shared>) -> Result<Json<Vec<ArchivedFile>>, St
     listed.ok().and_then(Result::ok).map(Json).ok_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-async fn wal(State(s): State<Shared>, Path(file): Path<String>) -> Result<impl IntoResponse, StatusCode> {
-    let pg_wal = *s.serve_pg_wal.borrow();
+async fn wal(State(s): State<Shared>, Path(name): Path<String>) -> Result<impl IntoResponse, StatusCode> {
+    let log_end = *s.serve_pg_wal.borrow();
     let system = s.report.borrow().system_identifier.ok_or(StatusCode::NOT_FOUND)?;
-    let path = archive::wal_file(&s.settings.layout, system, &file, pg_wal).ok_or(StatusCode::NOT_FOUND)?;
-    let mut headers = HeaderMap::new();
-    if archive::is_live(&s.settings.layout, &path) {
-        headers.insert(archive::LIVE_HEADER, HeaderValue::from_static("1"));
-    }
+    let path = archive::wal_file(&s.settings.layout, system, &name, log_end.is_some());
+    let path = path.ok_or(StatusCode::NOT_FOUND)?;
+    let live = archive::is_live(&s.settings.layout, &path);
     let file = tokio::fs::File::open(path).await.map_err(|_| StatusCode::NOT_FOUND)?;
+    let size = file.metadata().await.map_err(|_| StatusCode::NOT_FOUND)?.len();
+    let mut headers = HeaderMap::new();
+    let mut useful = size;
+    if let Some(log_end) = log_end.filter(|_| live) {
+        useful = log_end.useful_bytes(&name, size);
+        headers.insert(archive::LIVE_HEADER, HeaderValue::from_static("1"));
+        headers.insert(archive::SIZE_HEADER, HeaderValue::from(size));
+    }
     // A segment is 16 MiB, and memory once had is not given back.
-    Ok((headers, Body::from_stream(ReaderStream::with_capacity(file, WAL_CHUNK))))
+    Ok((headers, Body::from_stream(ReaderStream::with_capacity(file.take(useful), WAL_CHUNK))))
 }
 
 /// A listener whose handshakes run beside each other: one slow client keeps nobody waiting.

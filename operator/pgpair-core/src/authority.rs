@@ -86,7 +86,7 @@ impl Authority {
             view: View::default(),
             pg: PgFacts::default(),
             held: Held::default(),
-            given: Given::default(),
+            given: Given::by(me.incarnation),
             peer: None,
             resign: Resign::None,
             takeover: None,

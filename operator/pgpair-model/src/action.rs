@@ -91,6 +91,8 @@ pub enum Action {
     Mended(InstanceId),
     /// Its postgres hangs.
     Hangs(InstanceId),
+    /// So does its disk, for good: not even a kill ends it. Only among the troubles.
+    Jams(InstanceId),
 }
 
 /// What a person orders.
@@ -176,6 +178,7 @@ impl fmt::Display for Action {
             Action::Breaks(i) => write!(f, "{i}: postgres would not start any more"),
             Action::Mended(i) => write!(f, "{i}: postgres would start again"),
             Action::Hangs(i) => write!(f, "{i}: postgres hangs"),
+            Action::Jams(i) => write!(f, "{i}: the disk hangs"),
         }
     }
 }

@@ -9,7 +9,7 @@ use pgpair_core::record::{Holder, LeaseUid, Mode, Record, Version};
 use crate::action::{Action, Anew};
 use crate::bounds::Bounds;
 use crate::step::{REPLY, settings};
-use crate::world::{Agent, Kind, NOW, Server, World, index};
+use crate::world::{Agent, Jam, Kind, NOW, Server, World, index};
 
 impl World {
     pub(crate) fn fault(&mut self, action: Action, bounds: &Bounds) {
@@ -74,9 +74,14 @@ impl World {
                 self.node_mut(i).server.broken = false;
                 self.changed(i, bounds);
             }
-            Action::Hangs(i) => {
+            Action::Hangs(i) if self.server(i).writes() => {
                 self.spent.hangs += 1;
                 self.node_mut(i).server.hung = true;
+                self.changed(i, bounds);
+            }
+            Action::Jams(i) if self.server(i).writes() => {
+                let server = &mut self.node_mut(i).server;
+                (server.hung, server.jammed) = (true, Jam::Hangs);
                 self.changed(i, bounds);
             }
             _ => {}

@@ -24,7 +24,9 @@
 //! After each event a state is brought into the form that all states share which look the same to the protocol
 //! ([`pgpair_core::authority::walk`]): the clock always shows the same, and it is the past that moves. An age counts only up to
 //! the longest span that the code ever asks for; a deadline that is over is over; versions, heartbeats, answers and
-//! writes are numbered by their order; what nobody else knows of any more is forgotten. The walk takes each struct of the protocol apart
+//! writes are numbered by their order; what nobody else knows of any more is forgotten. So the code must ask of such numbers only which is
+//! the later one of the same process, or whether they are the same: once it compared numbers of two processes, and what that did
+//! (a restarted standby was paired with late) could not be seen here. The walk takes each struct of the protocol apart
 //! without `..`: a new field does not compile until it is said what it is.
 //!
 //! # What is left out
@@ -34,8 +36,7 @@
 //! for writes that land late ([`bounds::Bounds::unknown`]) and for messages that arrive late and doubled
 //! ([`bounds::Bounds::late`]); the budgets for the proof of synchronous commit and for a start, and the pause before
 //! pairing again, which is none. Left out of the world: one instance on two nodes, a changed `ttl` or durability, a
-//! foreign Lease, orders other than the switchover, a hung postgres, one that does not start, forced promotion (it
-//! breaks S2 by design). Links and the API server need no state of their own: every event may stay away for ever.
+//! person who is wrong about a death, a hang that not even SIGKILL ends. Links and the API server need no state of their own: every event may stay away for ever.
 //! Without [`bounds::Bounds::fine`] an answer arrives together with its heartbeat, or late, or never; the worker goes on
 //! until nothing is left to do; a reply to a write arrives with its landing or never.
 //!

@@ -51,7 +51,7 @@ const fn lasting(name: &'static str, lasting: &'static [Lasting]) -> Trouble {
 use Lasting::{Broken, Deaf, Gone, Mute, NoApi, NoLog, Stalled};
 
 /// All single faults; A is the primary.
-pub const SINGLE: [Trouble; 22] = [
+pub const SINGLE: [Trouble; 24] = [
     lasting("the link is cut", &[Mute(A), Mute(B)]),
     lasting("the link is cut from a to b", &[Mute(A)]),
     lasting("the link is cut from b to a", &[Mute(B)]),
@@ -74,6 +74,8 @@ pub const SINGLE: [Trouble; 22] = [
     once("both restart", &[Action::Crash(A), Action::Crash(B)]),
     once("the postmaster of a dies", &[Action::PostgresCrash(A)]),
     once("the postmaster of b dies", &[Action::PostgresCrash(B)]),
+    once("postgres of a hangs", &[Action::Hangs(A)]),
+    once("the disk of a hangs, and a kill ends nothing", &[Action::Jams(A)]),
 ];
 
 const DIES_BROKEN_A: &[Action] = &[Action::Breaks(A), Action::PostgresCrash(A)];

@@ -217,6 +217,20 @@ pub struct Server {
     pub failed_starts: u32,
     /// It neither answers nor writes.
     pub hung: bool,
+    /// Its disk hangs: not even a kill ends it. What was killed acknowledges nothing more, and holds its lock.
+    pub jammed: Jam,
+}
+
+/// What a hanging disk does to a postgres.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Jam {
+    /// The disk works.
+    #[default]
+    None,
+    /// It hangs.
+    Hangs,
+    /// It hangs, and postgres has been killed.
+    Killed,
 }
 
 impl Server {
@@ -237,13 +251,14 @@ impl Server {
             broken: false,
             failed_starts: 0,
             hung: false,
+            jammed: Jam::None,
         }
     }
 
     /// Whether it takes writes.
     #[must_use]
     pub fn writes(&self) -> bool {
-        self.state == PostgresState::Primary
+        self.state == PostgresState::Primary && self.jammed != Jam::Killed
     }
 
     /// Whether it takes writes or will by itself: what the driver kills when the gate closes.
@@ -254,6 +269,10 @@ impl Server {
 
     /// Everything is killed.
     pub fn kill(&mut self) {
+        if self.jammed != Jam::None {
+            self.jammed = Jam::Killed;
+            return;
+        }
         self.state = PostgresState::Down;
         (self.waits, self.proof, self.switching, self.open) = (false, SyncState::Unknown, None, false);
         self.hung = false;

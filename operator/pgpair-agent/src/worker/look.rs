@@ -46,8 +46,10 @@ impl Worker {
         let Some(DataDir::Ready(volume)) = self.inspected() else { return };
         let settings = self.settings.clone();
         let archiver = self.seen.as_ref().map(|s| s.archiver.clone());
+        let before = self.archive.last_segment.clone();
+        let system = volume.system_identifier;
         let read =
-            move || archive::archive_status(&settings.layout, volume.system_identifier, archiver.as_ref());
+            move || archive::archive_status(&settings.layout, system, archiver.as_ref(), before.as_deref());
         self.archive = tokio::task::spawn_blocking(read).await.unwrap_or_default();
     }
 

@@ -98,7 +98,7 @@ impl Held {
 }
 
 /// What a standby has given. The last promise to end decides.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Given {
     pub(super) until: BTreeMap<Incarnation, Ms>,
     pub(super) answers: VecDeque<(Incarnation, u64, Ms)>,
@@ -108,6 +108,25 @@ pub struct Given {
 }
 
 impl Given {
+    /// Nothing yet. Each process begins with a number of its own, so that no answer is taken for one of an earlier process; below
+    /// 2^52, which every reader of JSON keeps.
+    #[must_use]
+    pub fn by(me: Incarnation) -> Given {
+        Given {
+            until: BTreeMap::new(),
+            answers: VecDeque::new(),
+            next_answer: Given::numbers_of(me),
+            void: BTreeSet::new(),
+            last_heartbeat: None,
+        }
+    }
+
+    /// Its answers are numbered from the one behind this.
+    #[must_use]
+    pub const fn numbers_of(me: Incarnation) -> u64 {
+        (me.0 & 0xf_ffff) << 32
+    }
+
     /// Numbers the answer that is given to `to` at `now`.
     pub fn number(&mut self, to: Incarnation, now: Ms) -> u64 {
         self.next_answer += 1;

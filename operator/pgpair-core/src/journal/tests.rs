@@ -2,6 +2,7 @@ use super::replay::{Diverged, PlayError, Replay};
 use super::shorthand::{Shorthand, Unreferenced};
 use super::{FORMAT, FirstLine, Line, Snapshot, VERSION};
 use crate::authority::messages::{CanTake, Heartbeat};
+use crate::authority::promises::Given;
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::ReadOutcome;
 use crate::authority::{Authority, Durability, Durable, Event, NodeId, ReplyId, Settings};
@@ -30,7 +31,9 @@ fn begin() -> Snapshot {
     }
 }
 
-fn heartbeat(seq: u64, echo: Option<u64>) -> Event {
+/// The second one repeats the number of the first answer, and so on.
+fn heartbeat(seq: u64) -> Event {
+    let echo = (seq > 1).then(|| Given::numbers_of(Incarnation(2)) + seq - 1);
     let from = Holder { instance: InstanceId::A, incarnation: Incarnation(1) };
     let hb = Heartbeat { term: Term(1), from, seq, ttl_ms: 5_000, echo, version: None };
     Event::Heartbeat(ReplyId(seq), hb)
@@ -49,7 +52,7 @@ fn after(events: &[(u64, Event)]) -> Snapshot {
 #[test]
 fn what_repeats_itself_is_told_once() {
     let mut replay = Replay::new(begin());
-    let told: Vec<bool> = [heartbeat(1, None), heartbeat(2, Some(1)), heartbeat(3, Some(2)), Event::Tick]
+    let told: Vec<bool> = [heartbeat(1), heartbeat(2), heartbeat(3), Event::Tick]
         .into_iter()
         .enumerate()
         .map(|(n, e)| replay.event(Ms(1_100 + n as u64), 0, e).matters())
@@ -77,23 +80,22 @@ fn what_came_in_and_what_came_of_it_is_one_sentence() {
 
 #[test]
 fn a_snapshot_of_the_same_moment_must_be_the_same() {
-    let events = [(1_100, heartbeat(1, None)), (1_200, heartbeat(2, Some(1)))];
+    let events = [(1_100, heartbeat(1)), (1_200, heartbeat(2))];
     let mut replay = Replay::new(begin());
     for (at, event) in &events {
         replay.event(Ms(*at), 0, event.clone());
     }
     assert!(!replay.go_on(after(&events)).unwrap().matters());
     let mut other = after(&events);
-    other.authority.handle(Ms(1_300), heartbeat(3, Some(2)));
+    other.authority.handle(Ms(1_300), heartbeat(3));
     assert_eq!(replay.go_on(other), Err(Diverged));
 }
 
 #[test]
 fn a_gap_is_told_and_the_replay_goes_on_from_the_snapshot() {
-    let events =
-        [(1_100, heartbeat(1, None)), (1_200, heartbeat(2, Some(1))), (1_300, heartbeat(3, Some(2)))];
+    let events = [(1_100, heartbeat(1)), (1_200, heartbeat(2)), (1_300, heartbeat(3))];
     let mut replay = Replay::new(begin());
-    replay.event(Ms(1_100), 0, heartbeat(1, None));
+    replay.event(Ms(1_100), 0, heartbeat(1));
     let gap = replay.go_on(Snapshot { lost: 2, ..after(&events) }).unwrap();
     assert!(gap.matters() && gap.came.text.starts_with("2 events are missing here"), "{}", gap.came.text);
     assert_eq!(replay.authority(), &after(&events).authority);
@@ -109,7 +111,7 @@ fn the_first_line_of_another_version_tells_which_one() {
 #[test]
 fn what_is_like_the_one_before_is_written_short_and_read_the_same() {
     let mut shorthand = Shorthand::default();
-    let lines: Vec<Line> = [heartbeat(1, None), Event::Tick, heartbeat(2, Some(1)), heartbeat(3, Some(2))]
+    let lines: Vec<Line> = [heartbeat(1), Event::Tick, heartbeat(2), heartbeat(3)]
         .map(|e| shorthand.line(Ms(1_100), 0, e))
         .into();
     let short: Vec<bool> = lines.iter().map(|l| matches!(l, Line::Short(..))).collect();
@@ -130,17 +132,17 @@ fn what_is_like_the_one_before_is_written_short_and_read_the_same() {
     for line in lines {
         replay.take(line).unwrap();
     }
-    let events = [heartbeat(1, None), Event::Tick, heartbeat(2, Some(1)), heartbeat(3, Some(2))];
+    let events = [heartbeat(1), Event::Tick, heartbeat(2), heartbeat(3)];
     assert_eq!(replay.authority(), &after(&events.map(|e| (1_100, e))).authority);
 }
 
 #[test]
 fn a_short_line_counts_from_the_last_snapshot_only() {
     let mut shorthand = Shorthand::default();
-    let first = shorthand.line(Ms(1_100), 0, heartbeat(1, None));
-    let short = shorthand.line(Ms(1_200), 0, heartbeat(2, Some(1)));
+    let first = shorthand.line(Ms(1_100), 0, heartbeat(1));
+    let short = shorthand.line(Ms(1_200), 0, heartbeat(2));
     let mut replay = Replay::new(begin());
     replay.take(first).unwrap();
-    replay.take(Line::Snapshot(Box::new(after(&[(1_100, heartbeat(1, None))])))).unwrap();
+    replay.take(Line::Snapshot(Box::new(after(&[(1_100, heartbeat(1))])))).unwrap();
     assert_eq!(replay.take(short), Err(PlayError::Unreferenced(Unreferenced)));
 }

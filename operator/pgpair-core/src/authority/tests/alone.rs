@@ -1,6 +1,7 @@
 //! One agent, told by hand what happens.
 
 use crate::authority::messages::{CanTake, CanTakeReply, Heartbeat, Resignation};
+use crate::authority::promises::Given;
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::ReadOutcome;
 use crate::authority::{
@@ -51,8 +52,8 @@ fn standby(mode: Mode) -> (Authority, Ms) {
         flush: Some(Lsn(10)),
         ..PgFacts::default()
     };
-    for echo in [None, Some(1)] {
-        let seq = 1 + echo.unwrap_or(0);
+    let first_answer = Given::numbers_of(me.incarnation) + 1;
+    for (seq, echo) in [(1, None), (2, Some(first_answer))] {
         let heartbeat = Heartbeat { term: Term(1), from: PRIMARY, seq, ttl_ms: 5_000, echo, version: None };
         answer_reads(&mut b, now, mode, Event::Heartbeat(ReplyId(1), heartbeat));
     }
