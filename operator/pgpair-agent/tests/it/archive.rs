@@ -72,7 +72,7 @@ fn both_archives_hold_the_same_segments() {
         })
         .await;
         let system = pgdata::system_identifier(&w.a.settings.layout.pgdata()).unwrap();
-        let status = archive_status(&w.a.settings.layout, system, Some(&facts.archiver));
+        let status = archive_status(&w.a.settings.layout, system, Some(&facts.archiver), None);
         assert!(status.last_segment >= Some(name) && status.last_archived_at_ms.is_some());
         assert_eq!((status.failures, status.backlog_segments.is_some()), (Some(0), true));
     });
