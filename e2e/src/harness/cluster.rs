@@ -194,13 +194,17 @@ impl TempNamespace {
     }
 }
 
-/// Makes a namespace unless it is there.
+/// Makes a namespace unless it is there. Its pods must pass the `restricted` Pod Security profile, as the API server judges it.
 ///
 /// # Errors
 /// When the API refuses.
 pub async fn ensure_namespace(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
     let namespace = Namespace {
-        metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            labels: Some([("pod-security.kubernetes.io/enforce".into(), "restricted".into())].into()),
+            ..ObjectMeta::default()
+        },
         ..Namespace::default()
     };
     let api: Api<Namespace> = Api::all(cluster.client.clone());

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use pgpair_api::status::{FailoverStatus, PgReplicaPairStatus};
+use pgpair_core::config::Durability;
 use pgpair_core::ids::InstanceId;
 
 use crate::harness::faults::{Broken, Fault, inject};
 use crate::harness::oracle_pod::{Oracle, Target};
 use crate::harness::pair::Pair;
+use crate::harness::record;
 use crate::harness::wait::await_condition;
 use crate::oracle::event::{Ack, Event};
 use crate::oracle::verdict::{Verdict, judge, longest_silence_ms};
@@ -211,7 +213,10 @@ impl Failover {
         let rows = rows.lines().map(|n| n.parse().with_context(|| format!("row {n:?}")));
         let rows = rows.collect::<anyhow::Result<Vec<i64>>>()?;
         let clock_error = if self.pair.cluster.local.is_some() { 0 } else { FOREIGN_CLOCK_ERROR_US };
-        let verdict = judge(&acks, rows, clock_error);
+        let mut verdict = judge(&acks, rows, clock_error);
+        if record::read(&self.pair).await?.durability == Durability::Async {
+            verdict = verdict.without_positions();
+        }
         self.oracle.stop().await?;
         let sum = format!(
             "SELECT count(*) || ' ' || coalesce(md5(string_agg(n || writer || server, ',' ORDER BY n)), '') FROM {}",

@@ -72,6 +72,14 @@ impl Verdict {
         self.missing.is_empty() && self.late.is_empty()
     }
 
+    /// The same for a pair whose commits do not wait for the standby: there a primary that is cut off acknowledges, until it is
+    /// fenced, what its successor never gets, so that a position proves nothing. Times do.
+    #[must_use]
+    pub fn without_positions(mut self) -> Verdict {
+        self.late.retain(|late| late.reason == LateReason::SentAfter);
+        self
+    }
+
     /// The longest gap between two reigns in milliseconds; `None` when there was one reign only.
     #[must_use]
     pub fn longest_gap_ms(&self) -> Option<f64> {
@@ -210,6 +218,17 @@ mod tests {
             "4 acknowledged, 0 missing, 0 late; 10.0.0.1:5432 (timeline 1) acknowledged 2; gap 700 ms; \
              10.0.0.2:5432 (timeline 2) acknowledged 2"
         );
+    }
+
+    #[test]
+    fn where_commits_do_not_wait_only_time_proves_two_writers() {
+        let beyond = Ack { lsn: Lsn(0x1000 + 16 * 900), ..ack(3, 40, 1) };
+        let sent_after = ack(6, 800, 1);
+        let acks: Vec<Ack> = failover().into_iter().chain([beyond, sent_after]).collect();
+        let verdict = judge(&acks, [1, 2, 4, 5], 0);
+        assert_eq!(verdict.late.iter().map(|l| l.ack.n).collect::<Vec<_>>(), [3, 6]);
+        let verdict = verdict.without_positions();
+        assert_eq!(verdict.late.iter().map(|l| l.ack.n).collect::<Vec<_>>(), [6]);
     }
 
     #[test]
