@@ -62,13 +62,13 @@ pub async fn matrix(
             if !outcome.row.holds() {
                 bad.insert(format!("{} {} {}", case.entry.name, case.durability.as_str(), case.primary));
             }
+            left.retain(|c| !outcome.row.is_of(c));
             rows.put(outcome.row);
-            left.retain(|c| !(c.entry.kind == case.entry.kind && c.is_like(&case)));
+            rows.store(&path)?;
             if !outcome.reusable {
                 Seat::replace(&mut seats, &case, out).await?;
             }
         }
-        rows.store(&path)?;
     }
     for seat in seats {
         seat.stand.tear_down().await?;

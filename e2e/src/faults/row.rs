@@ -23,14 +23,6 @@ pub struct Case {
     pub seed: u64,
 }
 
-impl Case {
-    /// Whether durability and direction are the same.
-    #[must_use]
-    pub fn is_like(&self, other: &Case) -> bool {
-        self.durability == other.durability && self.primary == other.primary
-    }
-}
-
 /// What came of a case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {

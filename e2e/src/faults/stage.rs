@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::faults::act::{Act, Blow, Cut, Side, Thing, Volume};
 use crate::faults::clock::{self, Wrong};
 use crate::faults::common::Common;
-use crate::faults::stand::{Stand, with_set};
+use crate::faults::stand::{Stand, local, with_set};
 use crate::harness::cluster::LocalCluster;
 use crate::harness::faults::{Fault, LOST_DIRECTORY, inject};
 use crate::harness::operator::{self, Absent};
@@ -67,8 +67,7 @@ impl Stage {
     /// When the cluster is not the local one, or the pods are on no node.
     pub async fn set(stand: &Stand, primary: InstanceId) -> anyhow::Result<Stage> {
         let pair = &stand.pair;
-        let local = pair.cluster.local.clone();
-        let local = local.context("faults need the machine under the cluster: unset PGPAIR_CONTEXT")?;
+        let local = local(&pair.cluster)?.clone();
         let nodes = [pair.node(primary).await?, pair.node(primary.peer()).await?];
         let (set, common) = (stand.set.clone(), Arc::clone(&stand.common));
         Ok(Stage { pair: pair.clone(), local, primary, nodes, set, common, broken: Vec::new() })
@@ -179,19 +178,18 @@ impl Stage {
 
     /// How a thing that all pairs share is broken and mended; `None`: it is the pair's own.
     fn shared(&self, thing: Thing) -> Option<[Vec<String>; 2]> {
-        let both = |what: &[&str], verbs: [&str; 2], at: usize| {
-            verbs.map(|verb| {
-                let mut args: Vec<String> = what.iter().map(|&arg| arg.to_owned()).collect();
-                args.insert(at, verb.to_owned());
-                args
-            })
+        let by = |how: &[&str], back: &[&str]| {
+            Some([how, back].map(|args| args.iter().map(|&arg| arg.to_owned()).collect()))
         };
         match thing {
-            Thing::Power(side) => Some(both(&["node", self.node(side)], ["stop", "start"], 1)),
-            Thing::Link(cut) => Some(both(&["link", &self.link(cut)], ["down", "up"], 2)),
-            Thing::ApiServer => Some(both(&["api"], ["stop", "start"], 1)),
-            Thing::ApiAnswers => Some(both(&["api"], ["pause", "resume"], 1)),
-            Thing::Etcd => Some(both(&["etcd"], ["stop", "start"], 1)),
+            Thing::Power(side) => by(&["node", "stop", self.node(side)], &["node", "start", self.node(side)]),
+            Thing::Link(cut) => {
+                let link = self.link(cut);
+                by(&["link", &link, "down"], &["link", &link, "up"])
+            }
+            Thing::ApiServer => by(&["api", "stop"], &["api", "start"]),
+            Thing::ApiAnswers => by(&["api", "pause"], &["api", "resume"]),
+            Thing::Etcd => by(&["etcd", "stop"], &["etcd", "start"]),
             _ => None,
         }
     }

@@ -164,7 +164,8 @@ async fn clear(cluster: &Cluster) -> anyhow::Result<()> {
     local.run(&["disks", "down"]).await.map(|_| ())
 }
 
-fn local(cluster: &Cluster) -> anyhow::Result<&LocalCluster> {
+/// The machine under the cluster.
+pub(super) fn local(cluster: &Cluster) -> anyhow::Result<&LocalCluster> {
     cluster.local.as_ref().context("faults need the machine under the cluster: unset PGPAIR_CONTEXT")
 }
 
