@@ -22,7 +22,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY operator operator
 COPY e2e e2e
-RUN cargo build --release --locked -p pgpair && install -D target/release/pgpair /out/pgpair
+RUN cargo build --profile=image --locked -p pgpair && install -D target/image/pgpair /out/pgpair
 
 FROM runtime-base AS runtime
 COPY --from=build /out/pgpair /usr/local/bin/pgpair

@@ -19,8 +19,8 @@ cluster-status:
 
 ## the operator's image localhost/pgpair:dev from a binary built here; loaded into the cluster if it is up
 image:
-	cargo build --release -p pgpair
-	$(IMAGES) pgpair "$(CARGO_TARGET_DIR)/release/pgpair"
+	cargo build --profile=image --locked -p pgpair
+	$(IMAGES) pgpair "$(CARGO_TARGET_DIR)/image/pgpair"
 
 ## the Dockerfile as any engine builds it, binary built inside: localhost/pgpair:full
 image-full:

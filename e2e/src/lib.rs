@@ -4,3 +4,4 @@ pub mod bench;
 pub mod faults;
 pub mod harness;
 pub mod oracle;
+pub mod repository;

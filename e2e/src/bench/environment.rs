@@ -1,12 +1,12 @@
 //! Where the numbers were measured.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use serde::Serialize;
 
 use crate::harness::cluster::Cluster;
+use crate::repository;
 
 /// The machine and the versions. What could not be found out is absent.
 #[derive(Debug, Clone, Serialize)]
@@ -47,10 +47,9 @@ fn memory_total(meminfo: &str) -> Option<u64> {
 /// Commit of this repository, with `-dirty` when files differ from it.
 #[must_use]
 pub fn commit() -> Option<String> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new("git")
         .args(["describe", "--always", "--dirty", "--exclude=*"])
-        .current_dir(repository)
+        .current_dir(repository::root())
         .output()
         .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+use pgpair_api::status::{FailoverStatus, FailoverStepStatus};
 use pgpair_core::ids::InstanceId;
 use pgpair_e2e::bench::environment::{self, Environment};
 use pgpair_e2e::bench::footprint::{self, Memory};
@@ -20,6 +21,7 @@ use pgpair_e2e::harness::faults::Fault;
 use pgpair_e2e::harness::operator;
 use pgpair_e2e::harness::pair::{CONTAINER, Pair, apply, manifest};
 use pgpair_e2e::harness::status::changes;
+use pgpair_e2e::repository;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::sleep;
@@ -67,11 +69,11 @@ struct Args {
     /// Keep rows of other faults and settings that an earlier run left, and what this one does not measure of a pair at rest.
     #[arg(long)]
     add: bool,
-    /// Where the results go.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"))]
+    /// Where the results go, from the top of the repository.
+    #[arg(long, default_value = "target/bench")]
     out: PathBuf,
-    /// The page that is written from them.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/failover-numbers.md"))]
+    /// The page that is written from them, from there too.
+    #[arg(long, default_value = "docs/failover-numbers.md")]
     page: PathBuf,
 }
 
@@ -141,12 +143,13 @@ async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &s
     };
     let pair = bring_up(args, cluster, namespace, &mut report).await?;
     memory(&pair, &mut report).await?;
-    let told = args.out.join("environment.json");
+    let out = repository::root().join(&args.out);
+    let told = out.join("environment.json");
     let earlier: Value = if args.add { read_json(&told, "is no description of a run")? } else { Value::Null };
     let whole = |report: &Report| anyhow::Ok(merged(serde_json::to_value(report)?, &earlier));
     write_json(&told, &whole(&report)?)?;
 
-    let path = args.out.join("failover.json");
+    let path = out.join("failover.json");
     let mut table = if args.add { Table::load(&path)? } else { Table::default() };
     let mut failed = 0;
     for fault in faults {
@@ -168,7 +171,8 @@ async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &s
         write_json(&told, &whole(&report)?)?;
     }
     println!("{}\n\n{table}", serde_json::to_string_pretty(&report)?);
-    std::fs::write(&args.page, page::page(&table, &whole(&report)?)).context("writing the page")?;
+    std::fs::write(repository::root().join(&args.page), page::page(&table, &whole(&report)?))
+        .context("writing the page")?;
     println!("in {} and {}", args.out.display(), args.page.display());
     let sound =
         table.0.iter().all(|row| (row.durability == "Async" || row.rows_lost == 0) && row.late_acks == 0);
@@ -312,12 +316,19 @@ async fn once(pair: &Pair, fault: Fault, round: usize) -> anyhow::Result<Round> 
     let judgement = failover.judge().await?;
     pair.psql(pair.primary_of(&status)?, &format!("DROP TABLE {table}")).await?;
     let told = match status.last_failover.filter(|f| f.term > failover.term) {
-        Some(f) => f.cause,
+        Some(f) => told(&f, failover.struck_us),
         None => "no failover: the primary came back".into(),
     };
     // Without a change of server, the time without an acknowledgement is the gap.
     let gap_ms = judgement.service_gap_ms.unwrap_or(judgement.service_silence_ms);
     Ok(Round { gap_ms, judgement, told })
+}
+
+/// Cause and steps, each in milliseconds after the fault: shows where the time went.
+fn told(failover: &FailoverStatus, struck_us: i64) -> String {
+    let after = |step: &FailoverStepStatus| (step.at.0.as_microsecond() - struck_us) / 1000;
+    let steps = failover.steps.iter().map(|step| format!("{} {:+}", step.step, after(step)));
+    format!("{} ({})", failover.cause, steps.collect::<Vec<_>>().join(", "))
 }
 
 fn short(judgement: &Judgement) -> String {

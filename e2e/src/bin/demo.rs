@@ -1,7 +1,6 @@
 //! `pgpair-demo`: a pair comes up, its primary dies, its standby takes over, and the old primary comes back as a standby;
 //! with times. Exit status 0 only if all of it held.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use pgpair_e2e::harness::faults::Fault;
 use pgpair_e2e::harness::pair::Pair;
 use pgpair_e2e::oracle::event::Ack;
 use pgpair_e2e::oracle::verdict::Verdict;
+use pgpair_e2e::repository;
 use tokio::time::sleep;
 
 const NAMESPACE: &str = "pgpair-demo";
@@ -74,7 +74,7 @@ impl Demo {
     async fn bring_up(&self, cluster: &Cluster) -> anyhow::Result<Pair> {
         self.title("A pair comes up");
         ensure_namespace(cluster, NAMESPACE).await?;
-        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/samples/pair.yaml");
+        let sample = repository::root().join("docs/samples/pair.yaml");
         self.say(&format!("kubectl apply -n {NAMESPACE} -f docs/samples/pair.yaml"));
         cluster.kubectl(&["apply", "-n", NAMESPACE, "-f", &sample.to_string_lossy()]).await?;
         let pair = Pair::new(cluster, NAMESPACE, NAME);

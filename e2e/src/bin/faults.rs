@@ -3,7 +3,7 @@
 //! after the row under way.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,10 +21,12 @@ use pgpair_e2e::faults::page::render;
 use pgpair_e2e::faults::row::Rows;
 use pgpair_e2e::faults::soak::{soak, verdict};
 use pgpair_e2e::harness::cluster::Cluster;
+use pgpair_e2e::repository;
 use tokio::signal::unix::{SignalKind, signal};
 
-const OUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/e2e");
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fault-matrix.md");
+/// From the top of the repository.
+const OUT: &str = "target/e2e";
+const PAGE: &str = "docs/fault-matrix.md";
 
 #[derive(Parser)]
 #[command(
@@ -109,12 +111,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let out = PathBuf::from(OUT);
+    let out = repository::root().join(OUT);
     match args.command {
         None => matrix(&args.matrix, &out).await,
         Some(Command::Page { not_run }) => {
             let rows = Rows::load(&out.join("faults.json"))?;
-            fs::write(PAGE, render(&rows.0, &not_run)).with_context(|| format!("writing {PAGE}"))
+            fs::write(repository::root().join(PAGE), render(&rows.0, &not_run))
+                .with_context(|| format!("writing {PAGE}"))
         }
         Some(Command::List) => {
             Kind::all().for_each(|e| println!("{:26} {}; {}", e.name, e.what, e.undone));

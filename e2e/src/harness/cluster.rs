@@ -13,6 +13,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::harness::wait::await_condition;
+use crate::repository;
 
 /// A cluster that answered.
 #[derive(Clone)]
@@ -144,7 +145,7 @@ async fn local_config() -> anyhow::Result<(Config, Option<LocalCluster>, Vec<Str
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("reading {}", path.display()))?;
-    let script = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/cluster"));
+    let script = repository::root().join("e2e/cluster/cluster");
     Ok((
         config,
         Some(LocalCluster { script, run_dir: run }),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use pgpair_e2e::harness::pair::dry_run;
+use pgpair_e2e::repository;
 
 use crate::Outcome;
 use crate::context::Context;
@@ -15,7 +16,7 @@ pub async fn invalid_samples_are_refused_with_the_sentence_they_expect(
 ) -> anyhow::Result<Outcome> {
     let namespace = c.namespace().await?;
     let cluster = c.cluster()?;
-    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/samples");
+    let samples = repository::root().join("docs/samples");
     for file in ["pair.yaml", "full.yaml"] {
         let valid = fs::read_to_string(samples.join(file)).with_context(|| format!("reading {file}"))?;
         dry_run(&cluster, &namespace, &valid).await.with_context(|| format!("{file} must be accepted"))?;

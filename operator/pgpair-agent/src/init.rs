@@ -8,6 +8,7 @@ use std::io;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use pgpair_core::authority::timing::Ms;
 use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
@@ -20,8 +21,11 @@ const MARKER: &str = "PGPAIR_INIT_PID";
 const POLL: Duration = Duration::from_millis(2);
 /// How long the init process tries to kill what the agent has left behind; then it goes, and the container with it.
 const LAST_KILL: Duration = Duration::from_secs(10);
-/// How often the deadman looks at its deadline; also makes a missed SIGCHLD good. Small against the kill budget.
-const DEADMAN_LOOKS: Duration = Duration::from_millis(20);
+/// How often the deadman looks at its deadline while that is far, for it may have moved; also makes a missed SIGCHLD good.
+/// Less than half of the smallest kill budget (125 ms), wherever the deadline moves to.
+const FAR: Duration = Duration::from_millis(50);
+/// The same when the deadline is here.
+const NEAR: Duration = Duration::from_millis(20);
 /// How long the deadman kills in one go before signals are looked at again.
 const DEADMAN_KILL: Duration = Duration::from_millis(200);
 
@@ -118,6 +122,15 @@ fn parse_stat(stat: &str) -> Option<Process> {
     Some(Process { parent, dead: matches!(state, "Z" | "X" | "x") })
 }
 
+/// [`run_if_init`] for a program that has said nothing yet and has nowhere to say it but the standard error.
+#[must_use]
+pub fn main() -> Option<ExitCode> {
+    run_if_init().unwrap_or_else(|e| {
+        eprintln!("the agent could not be started: {e}");
+        Some(ExitCode::FAILURE)
+    })
+}
+
 /// Makes this process the init process, unless an init process has started it. Call it before anything else.
 ///
 /// `None`: go on as the agent. `Some`: this was the init process; the agent and all its children are gone, and this is the
@@ -181,7 +194,8 @@ impl Signals {
             if let Some(code) = reap(Some(agent)) {
                 return code;
             }
-            if deadman.deadline().is_some_and(|at| clock::now() >= at) {
+            let (deadline, now) = (deadman.deadline(), clock::now());
+            if deadline.is_some_and(|at| now >= at) {
                 // The agent would have done it, if it could: it is stopped, starved, or gone wrong.
                 let killed = tree.kill(DEADMAN_KILL);
                 if killed.signalled > 0 {
@@ -190,7 +204,7 @@ impl Signals {
             }
             let ends = tokio::select! {
                 _ = self.child.recv() => false,
-                () = tokio::time::sleep(DEADMAN_LOOKS) => false,
+                () = tokio::time::sleep(until_next_look(deadline, now)) => false,
                 _ = term.recv() => true,
                 _ = int.recv() => true,
                 _ = quit.recv() => true,
@@ -200,6 +214,10 @@ impl Signals {
             }
         }
     }
+}
+
+fn until_next_look(deadline: Option<Ms>, now: Ms) -> Duration {
+    deadline.map_or(FAR, |at| Duration::from_millis(at - now).clamp(NEAR, FAR))
 }
 
 /// Reaps every dead child; the exit code of `agent` if it was among them.
@@ -224,6 +242,15 @@ mod tests {
         assert_eq!((p.parent, p.dead), (7, false));
         assert!(parse_stat("42 (x) Z 7 1").unwrap().dead);
         assert!(parse_stat("").is_none());
+    }
+
+    #[test]
+    fn the_deadman_looks_at_the_deadline_and_seldom_before() {
+        assert_eq!(until_next_look(None, Ms(7)), FAR);
+        assert_eq!(until_next_look(Some(Ms(3000)), Ms(0)), FAR);
+        assert_eq!(until_next_look(Some(Ms(31)), Ms(0)), Duration::from_millis(31));
+        assert_eq!(until_next_look(Some(Ms(3)), Ms(0)), NEAR);
+        assert_eq!(until_next_look(Some(Ms(3)), Ms(9)), NEAR);
     }
 
     #[test]

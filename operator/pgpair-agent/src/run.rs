@@ -16,7 +16,7 @@ use crate::deadman::Deadman;
 use crate::driver::{self, Driver, Input, Surroundings};
 use crate::endpoint::ReadWriteEndpoint;
 use crate::health::Health;
-use crate::init::{self, Tree};
+use crate::init::Tree;
 use crate::journal::Journal;
 use crate::lease::RecordStore;
 use crate::lock::{self, VolumeLock};
@@ -43,17 +43,9 @@ const JOURNAL: Duration = Duration::from_secs(1);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the agent: as the init process first, then as its child.
+/// Runs the agent, as the child of [`crate::init::main`].
 #[must_use]
 pub fn main() -> ExitCode {
-    match init::run_if_init() {
-        Ok(Some(code)) => return code,
-        Ok(None) => {}
-        Err(e) => {
-            eprintln!("the agent could not be started: {e}");
-            return ExitCode::FAILURE;
-        }
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.map_err(Failure::from).and_then(|r| r.block_on(agent()));
     match result {

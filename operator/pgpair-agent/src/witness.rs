@@ -99,19 +99,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn prepare() -> io::Result<(Settings, Peer)> {
-    let settings = Settings::from_env().map_err(io::Error::other)?;
+fn settings() -> io::Result<Settings> {
+    Settings::from_env().map_err(io::Error::other)
+}
+
+/// Made when there is something to tell: until then this process, which may wait for years, has touched little memory; and
+/// the certificates are those of today.
+fn peer(settings: &Settings) -> io::Result<Peer> {
     let identity = Identity::load(&settings.layout.tls).map_err(io::Error::other)?;
-    tokio::spawn(identity.clone().keep_renewed());
-    let peer = Peer::new(&settings, identity);
-    Ok((settings, peer))
+    let peer = Peer::new(settings, identity);
+    learn_address(&settings.layout, &peer);
+    Ok(peer)
 }
 
 /// An agent that does not end in the grace of its pod is killed, without having resigned.
 async fn last_word() -> io::Result<()> {
-    let (settings, peer) = prepare()?;
-    if let Some(incarnation) = death(&settings.layout).await? {
-        learn_address(&settings.layout, &peer);
+    let settings = settings()?;
+    let dead = death(&settings.layout).await?;
+    let peer = peer(&settings)?;
+    if let Some(incarnation) = dead {
         tell(&peer, incarnation, LAST_TRIES).await;
     }
     linger(&peer).await;
@@ -132,15 +138,14 @@ async fn linger(peer: &Peer) {
 }
 
 async fn watch() -> io::Result<()> {
-    let (settings, peer) = prepare()?;
+    let settings = settings()?;
     let mut told = None;
     loop {
         let dead = death(&settings.layout).await?;
         if dead.is_some() && dead != told {
             told = dead;
             if let Some(incarnation) = dead {
-                learn_address(&settings.layout, &peer);
-                tell(&peer, incarnation, TRIES).await;
+                tell(&peer(&settings)?, incarnation, TRIES).await;
             }
         }
         // Nobody lives here at the moment: a new agent comes, or the pod goes.

@@ -1,7 +1,7 @@
 //! The claims can fail: for each clause of the rules, and each part of the world, that is taken away, one that breaks.
 //! Some clauses are there twice, in two rules; then both are taken away.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pgpair_core::authority::clause::Clause;
 use pgpair_core::ids::InstanceId::{A, B};
@@ -194,10 +194,13 @@ impl Mutation {
         Bounds { taken: self.clauses, ..self.bounds }
     }
 
-    /// Where the shortest way is kept.
+    /// Where the shortest way is kept, in the clone that cargo runs in: build outputs are shared with others.
     #[must_use]
     pub fn file(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("ways").join(self.name()).with_extension("txt")
+        PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default())
+            .join("ways")
+            .join(self.name())
+            .with_extension("txt")
     }
 
     /// The shortest way that was found last, one event a line.

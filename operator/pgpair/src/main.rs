@@ -9,7 +9,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
 
 /// PostgreSQL primary/standby pairs on Kubernetes.
 #[derive(Parser)]
@@ -63,21 +66,39 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    let only = words.next().filter(|_| words.next().is_none());
+    let is = |command: &str| only.as_ref().is_some_and(|word| word == command);
+    // Init process and witness only wait, for as long as the pod lives: they touch no memory that they can spare, not even
+    // that in which their arguments would be understood.
+    if is("agent")
+        && let Some(code) = pgpair_agent::init::main()
+    {
+        return code;
+    }
     // Two TLS providers may be compiled in; rustls asks for a choice before its first use. Only fails if already chosen.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    if is("witness") {
+        return witness();
+    }
     let command = Args::parse().command;
-    start_log(&command);
+    start_log(matches!(command, Command::Operator(_)));
     match command {
         Command::Agent => pgpair_agent::run::main(),
         Command::WalArchive { path, name } => pgpair_agent::archive::run(&path, &name),
         Command::WalRestore { name, path } => pgpair_agent::restore::run(&name, &path),
-        Command::Witness => pgpair_agent::witness::main(),
+        Command::Witness => witness(),
         Command::Basebackup => pgpair_agent::base_backup::run(),
         Command::Operator(settings) => exit(operator(settings)),
         Command::Install { dir } => exit(install(&dir)),
         Command::Explain { paths, all } => exit(explain::run(&paths, all)),
         Command::Crd => exit(crd()),
     }
+}
+
+fn witness() -> ExitCode {
+    start_log(false);
+    pgpair_agent::witness::main()
 }
 
 fn exit(result: anyhow::Result<()>) -> ExitCode {
@@ -91,12 +112,17 @@ fn exit(result: anyhow::Result<()>) -> ExitCode {
 }
 
 /// JSON lines for the operator, whose log is collected; plain lines for the agent, between those of postgres.
-fn start_log(command: &Command) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match command {
-        Command::Operator(_) => log.json().init(),
-        _ => log.with_ansi(false).init(),
+fn start_log(json: bool) {
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let (filter, unusable) = match wanted.parse::<Targets>() {
+        Ok(targets) if !wanted.is_empty() => (targets, None),
+        parsed => (Targets::new().with_default(LevelFilter::INFO), parsed.err()),
+    };
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = if json { lines.json().boxed() } else { lines.with_ansi(false).boxed() };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    if let Some(error) = unusable {
+        tracing::warn!(%error, RUST_LOG = wanted, "RUST_LOG is not understood (module=level, with commas); info is used");
     }
 }
 

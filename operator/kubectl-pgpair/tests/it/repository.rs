@@ -1,13 +1,13 @@
 //! Files of the repository, as text.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
-/// The top folder.
+/// The top folder. At run time: clones share build outputs, and the path that the compiler saw may be that of another one.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..")
 }
 
 /// A file by its path from the top.

@@ -1,0 +1,34 @@
+//! The work tree that a command was started in.
+//!
+//! Found at run time: clones share build outputs, so a path that the compiler saw may be that of another clone.
+
+use std::path::{Path, PathBuf};
+
+/// Its top folder: the package's parent under `cargo test` and `cargo run`, else the nearest folder above the current one
+/// that is this repository.
+///
+/// # Panics
+/// Outside of a work tree.
+#[must_use]
+pub fn root() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let here = std::env::current_dir().unwrap_or_default();
+    let above = package.iter().flat_map(|p| p.ancestors()).chain(here.ancestors());
+    above
+        .filter(|folder| is_root(folder))
+        .map(Path::to_path_buf)
+        .next()
+        .expect("started outside of the repository: go to its top folder first")
+}
+
+fn is_root(folder: &Path) -> bool {
+    folder.join("e2e/cluster/cluster").is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_is_the_folder_with_the_workspace() {
+        assert!(super::root().join("e2e/src/repository.rs").is_file());
+    }
+}
