@@ -9,6 +9,7 @@ mod failover;
 mod faults;
 mod idle;
 mod lag;
+mod options;
 mod orders;
 mod outages;
 mod samples;
@@ -45,7 +46,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 30] = tests![
+const TESTS: [(&str, Run); 33] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -68,6 +69,9 @@ const TESTS: [(&str, Run); 30] = tests![
     data::both_archives_are_without_a_gap_and_equal,
     failover::loss_of_the_primarys_data_is_made_good_by_a_base_backup,
     failover::version_15_comes_up_and_fails_over,
+    options::seeding_services_and_tls_are_as_the_spec_says,
+    options::a_paused_pair_is_left_alone,
+    options::data_of_another_cluster_is_never_overwritten,
     faults::a_stopped_agent_is_fenced_by_its_init_process,
     faults::a_backend_killed_in_its_commit_loses_nothing,
     faults::a_frozen_pod_acknowledges_nothing_when_it_thaws,

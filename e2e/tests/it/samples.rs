@@ -1,7 +1,6 @@
 //! Objects that must not be accepted.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use pgpair_e2e::harness::pair::dry_run;

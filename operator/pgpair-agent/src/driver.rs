@@ -450,7 +450,10 @@ fn say(note: &Note) {
         Note::TakingBack(term) => {
             tracing::warn!(term = term.0, "the standby did not take over: taking the next term")
         }
-        Note::TakingOver { term, cause, .. } => tracing::warn!(term = term.0, ?cause, "taking over"),
+        Note::TakingOver { term, cause, signals, .. } => {
+            let signals: Vec<_> = signals.iter().flatten().collect();
+            tracing::warn!(term = term.0, ?cause, ?signals, "taking over");
+        }
         Note::Won(term) => tracing::warn!(term = term.0, "primary by the record"),
     }
 }

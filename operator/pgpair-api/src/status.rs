@@ -253,6 +253,10 @@ pub struct FailoverStatus {
     /// `VolumeLock`, which the witness of the pod sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
+    /// What else spoke for it when the standby decided: `Silent` (no heartbeat for two intervals), `StreamEnded` (no log
+    /// came any more), `Resigned`, `ProvenDead`. The cause alone decides; these tell whether all pointed the same way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<String>,
     /// Instance that was primary.
     pub from: String,
     /// Instance that became primary.

@@ -214,6 +214,9 @@ pub struct FailoverReport {
     pub term: Term,
     /// What opened it.
     pub cause: FailoverCause,
+    /// What spoke for it besides, at the moment of the decision. Older agents do not tell.
+    #[serde(default)]
+    pub signals: Vec<FailoverSignal>,
     /// Each step with its time, in order.
     pub steps: Vec<(FailoverStep, i64)>,
 }
@@ -231,6 +234,19 @@ pub enum FailoverCause {
     Switchover,
     /// A person said that the old primary is dead, and ordered the promotion.
     Forced,
+}
+
+/// What a standby knows of its primary when it takes over. The cause decides; these show whether all pointed the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FailoverSignal {
+    /// No heartbeat for two intervals or longer.
+    Silent,
+    /// The replication stream has ended.
+    StreamEnded,
+    /// It said that it gives its term up, and that its postgres is dead.
+    Resigned,
+    /// Its agent was proven dead.
+    ProvenDead,
 }
 
 /// Steps of a take-over, in the order in which they happen.

@@ -218,6 +218,7 @@ fn an_agent_that_says_that_it_has_written_the_write_service_is_given_less_time()
     report.last_failover = Some(pgpair_core::report::FailoverReport {
         term: Term(3),
         cause: pgpair_core::report::FailoverCause::Resigned,
+        signals: Vec::new(),
         steps: vec![(pgpair_core::report::FailoverStep::Endpoint, 1)],
     });
     observed.a.report = ReportView::Fresh(Box::new(report));

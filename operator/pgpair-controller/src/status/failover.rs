@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{FailoverStatus, FailoverStepStatus, PgReplicaPairStatus};
 use pgpair_core::ids::InstanceId;
-use pgpair_core::report::{FailoverCause, FailoverReport, FailoverStep, RejoinKind};
+use pgpair_core::report::{FailoverCause, FailoverReport, FailoverSignal, FailoverStep, RejoinKind};
 
 use super::number;
 use crate::observed::Observed;
@@ -84,6 +84,7 @@ fn told(name: &PairName, to: InstanceId, report: &FailoverReport) -> FailoverSta
     FailoverStatus {
         term: i64::from(report.term.0),
         cause: cause_name(report.cause).into(),
+        signals: report.signals.iter().map(|signal| signal_name(*signal).to_owned()).collect(),
         from: name.instance(to.peer()),
         to: name.instance(to),
         started_at: start.and_then(time),
@@ -100,6 +101,15 @@ fn cause_name(cause: FailoverCause) -> &'static str {
         FailoverCause::Evidence => "Evidence",
         FailoverCause::Switchover => "Switchover",
         FailoverCause::Forced => "Forced",
+    }
+}
+
+fn signal_name(signal: FailoverSignal) -> &'static str {
+    match signal {
+        FailoverSignal::Silent => "Silent",
+        FailoverSignal::StreamEnded => "StreamEnded",
+        FailoverSignal::Resigned => "Resigned",
+        FailoverSignal::ProvenDead => "ProvenDead",
     }
 }
 

@@ -10,7 +10,7 @@ use crate::decide::decide;
 use crate::events::of_change;
 use crate::fixtures::{empty, lag as lag_of, name, now, report, steady};
 use crate::observed::{SeedJob, SeedProgress};
-use pgpair_core::report::{FailoverCause, FailoverReport, FailoverStep, Need};
+use pgpair_core::report::{FailoverCause, FailoverReport, FailoverSignal, FailoverStep, Need};
 
 fn status_of(observed: &Observed) -> PgReplicaPairStatus {
     over(&PgReplicaPairStatus::default(), observed)
@@ -43,6 +43,7 @@ fn failover_of_term_3(report: &mut InstanceReport) {
     report.last_failover = Some(FailoverReport {
         term: Term(3),
         cause: FailoverCause::PromiseLapsed,
+        signals: vec![FailoverSignal::Silent, FailoverSignal::StreamEnded],
         steps: vec![
             (FailoverStep::LastHeartbeat, at),
             (FailoverStep::CasWon, at + 5123),
@@ -222,6 +223,13 @@ fn why_the_standby_may_not_take_over_is_told_with_its_number() {
     let far = condition(&status, ConditionType::FailoverReady).unwrap();
     assert_eq!((far.status.as_str(), far.reason.as_str()), ("False", "StandbyLags"));
     assert!(far.message.contains("orders-b lags 48 MiB over maxLag 16 MiB"), "{}", far.message);
+    let mut cut = lagging(48 << 20);
+    if let ReportView::Fresh(report) = &mut cut.a.report {
+        report.standby.as_mut().unwrap().streaming = false;
+    }
+    let cut = status_of(&cut);
+    let message = &condition(&cut, ConditionType::FailoverReady).unwrap().message;
+    assert!(message.contains("lags 48 MiB over maxLag 16 MiB, and does not stream"), "{message}");
     let reason = |observed: &Observed| told(observed, ConditionType::FailoverReady).1;
     assert_eq!(reason(&lagging(1 << 20)), "StandbyCatchesUp");
     assert_eq!(

@@ -11,7 +11,7 @@ use crate::authority::timing::{Ms, Timing};
 use crate::authority::{Authority, Command, Directory, Durability, Note, ReplyId, Want};
 use crate::ids::Incarnation;
 use crate::record::{Mode, Record};
-use crate::report::{FailoverCause, PostgresState, Role};
+use crate::report::{FailoverCause, FailoverSignal, PostgresState, Role};
 
 /// What speaks for taking over from the primary of the present term.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -213,7 +213,8 @@ impl Authority {
             ..v.record
         };
         if self.cas(now, &v, record) {
-            self.note(Note::TakingOver { term, cause, last_heartbeat: self.given.last_heartbeat() });
+            let signals = self.signals(now, v.record.primary.incarnation);
+            self.note(Note::TakingOver { term, cause, signals, last_heartbeat: self.given.last_heartbeat() });
         }
     }
 
@@ -248,6 +249,20 @@ impl Authority {
         let lossy = r.durability == Durability::Async || !keeps(Clause::EvidenceInAsync);
         let opened = r.mode == Mode::Solo && dead && lossy;
         opened.then_some(FailoverCause::Evidence)
+    }
+
+    /// For people: nothing is decided by it.
+    fn signals(&self, now: Ms, primary: Incarnation) -> [Option<FailoverSignal>; 4] {
+        let two_heartbeats_ago = Ms(now.0.saturating_sub(2 * self.timing.heartbeat_every()));
+        let takeover = self.takeover.as_ref();
+        let resigned = takeover.and_then(|t| t.resigned.as_ref());
+        [
+            (FailoverSignal::Silent, !self.given.heard_since(two_heartbeats_ago)),
+            (FailoverSignal::StreamEnded, !self.pg.streaming),
+            (FailoverSignal::Resigned, resigned.is_some_and(|(_, r)| r.from.incarnation == primary)),
+            (FailoverSignal::ProvenDead, takeover.is_some_and(|t| t.dead.contains(&primary))),
+        ]
+        .map(|(signal, seen)| seen.then_some(signal))
     }
 
     fn has_wal_up_to(&self, r: &Resignation) -> bool {

@@ -107,6 +107,11 @@ fn a_lost_node_costs_the_ttl_and_little_more() {
         w.run_for(500);
         let gap = w.longest_gap_since(acked);
         assert!((2_000..6_500).contains(&gap), "seed {seed}: {gap} ms\n{}", w.tail());
+        assert!(
+            w.tail().contains("cause: PromiseLapsed, signals: [Some(Silent)"),
+            "seed {seed}\n{}",
+            w.tail()
+        );
     }
 }
 
@@ -121,6 +126,11 @@ fn a_dead_postmaster_is_handed_over_at_once() {
         w.run_until(|w| w.term() == 2 && w.writable() == [InstanceId::B], 5_000);
         w.run_for(200);
         assert!(w.longest_gap_since(acked) < 1_000, "seed {seed}\n{}", w.tail());
+        let told = w.tail();
+        assert!(
+            told.contains("cause: Resigned") && told.contains("Some(Resigned), None]"),
+            "seed {seed}\n{told}"
+        );
     }
 }
 

@@ -12,7 +12,7 @@ use crate::ids::{SystemIdentifier, Term, VolumeId};
 use crate::lsn::Lsn;
 use crate::order::{OrderKind, OrderReply};
 use crate::record::{LeaseUid, Record, Version};
-use crate::report::{FailoverCause, PostgresState};
+use crate::report::{FailoverCause, FailoverSignal, PostgresState};
 use crate::timeline::TimelineId;
 
 /// Identity of the node (a hash of its name): on another node than the one it last held, a lock proves nothing.
@@ -265,6 +265,8 @@ pub enum Note {
         term: Term,
         /// Why it may.
         cause: FailoverCause,
+        /// What spoke for it.
+        signals: [Option<FailoverSignal>; 4],
         /// When the last promise was given, if one was.
         last_heartbeat: Option<Ms>,
     },

@@ -254,7 +254,7 @@ fn note(now: Ms, note: &Note) -> String {
         Note::TakingBack(term) => {
             format!("TAKING BACK: the standby did not take over; this instance takes term {term} itself")
         }
-        Note::TakingOver { term, cause, last_heartbeat } => {
+        Note::TakingOver { term, cause, last_heartbeat, .. } => {
             let last = last_heartbeat.map_or("it has promised nothing".to_owned(), |t| {
                 format!("its last promise was given {} ms ago", now - t)
             });

@@ -19,7 +19,12 @@ pub(super) fn update_pending(name: &PairName, plan: &Plan, observed: &Observed) 
         return draft(type_, true, Reason::ConfigPending, message);
     }
     let Some((i, pending)) = plan.roll.pending.first() else {
-        return draft(type_, false, Reason::UpToDate, "everything is as the spec says");
+        let message = if observed.paused {
+            "everything is as the spec says; the pair is paused: the operator changes nothing until spec.paused is false"
+        } else {
+            "everything is as the spec says"
+        };
+        return draft(type_, false, Reason::UpToDate, message);
     };
     let (reason, what) = match pending {
         Pending::Pod => {

@@ -46,18 +46,15 @@ fn why_solo(name: &PairName, observed: &Observed, primary: InstanceId) -> (Reaso
         return (Reason::StandbyNotRunning, format!("no postgres of {me} runs as a standby"));
     }
     let lag = observed.served_lately().and_then(|(_, report)| report.standby.as_ref());
-    match lag {
-        None => (Reason::Solo, "the primary does not report".to_owned()),
-        Some(lag) if !lag.streaming => (Reason::StandbyNotStreaming, format!("{me} does not stream")),
-        Some(lag) => match lag.receive {
-            Some(behind) if behind.bytes > observed.config.max_lag_bytes => {
-                let limit = bytes(observed.config.max_lag_bytes);
-                (Reason::StandbyLags, format!("{me} lags {} over maxLag {limit}", bytes(behind.bytes)))
-            }
-            _ => (
-                Reason::StandbyCatchesUp,
-                format!("{me} streams and is close; the primary pairs with it soon"),
-            ),
-        },
+    let Some(lag) = lag else { return (Reason::Solo, "the primary does not report".to_owned()) };
+    let no_stream = if lag.streaming { "" } else { ", and does not stream" };
+    match lag.receive.map(|behind| behind.bytes) {
+        // Also of one that does not stream: how much is missing is what a person needs to know.
+        Some(behind) if behind > observed.config.max_lag_bytes => {
+            let limit = bytes(observed.config.max_lag_bytes);
+            (Reason::StandbyLags, format!("{me} lags {} over maxLag {limit}{no_stream}", bytes(behind)))
+        }
+        _ if !lag.streaming => (Reason::StandbyNotStreaming, format!("{me} does not stream")),
+        _ => (Reason::StandbyCatchesUp, format!("{me} streams and is close; the primary pairs with it soon")),
     }
 }
