@@ -82,7 +82,6 @@ e2e: ready-cluster install
 ## every kind of fault in each durability and both directions (hours) into target/e2e and docs/fault-matrix.md; F="--faults=agent-kill --resume" for less
 e2e-full: ready-cluster install faults-runner
 	"$(CARGO_TARGET_DIR)/release/pgpair-faults" $(F)
-	"$(CARGO_TARGET_DIR)/release/pgpair-faults" page
 
 ## docs/fault-matrix.md anew from the rows in target/e2e/faults.json
 fault-page: faults-runner
@@ -92,7 +91,7 @@ fault-page: faults-runner
 soak: ready-cluster install faults-runner
 	"$(CARGO_TARGET_DIR)/release/pgpair-faults" soak --minutes=$(or $(MINUTES),30) --seed=$(or $(SEED),0)
 
-## no fault, every core busy: nobody may take over; MINUTES=n TTL=seconds
+## no fault, every core busy: nobody may take over; MINUTES=n TTL=seconds, or several such as 5,2
 calm: ready-cluster install faults-runner
 	"$(CARGO_TARGET_DIR)/release/pgpair-faults" calm --minutes=$(or $(MINUTES),20) --ttl=$(or $(TTL),5)
 

@@ -1,4 +1,4 @@
-//! Memory of containers, read on the machine under the local cluster.
+//! Memory and processor time of containers, read on the machine under the local cluster.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,29 +8,35 @@ use serde::Serialize;
 
 use crate::harness::cluster::LocalCluster;
 
-/// Resident memory of some processes.
+/// Ticks in `/proc/PID/stat` are of 10 ms, whatever the kernel's own are (proc(5), `USER_HZ`).
+const TICK_MS: u64 = 10;
+
+/// What some processes take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Memory {
+pub struct Footprint {
     /// Pages in memory, each divided by the number of processes that share it, summed: what they cost together.
     pub pss_bytes: u64,
     /// Pages in memory, summed: shared ones count once for each process.
     pub rss_bytes: u64,
     /// How many.
     pub processes: usize,
+    /// Processor time since they began, in milliseconds; a process that has ended took its own along.
+    pub cpu_ms: u64,
 }
 
-impl std::ops::Add for Memory {
-    type Output = Memory;
-    fn add(self, other: Memory) -> Memory {
-        Memory {
+impl std::ops::Add for Footprint {
+    type Output = Footprint;
+    fn add(self, other: Footprint) -> Footprint {
+        Footprint {
             pss_bytes: self.pss_bytes + other.pss_bytes,
             rss_bytes: self.rss_bytes + other.rss_bytes,
             processes: self.processes + other.processes,
+            cpu_ms: self.cpu_ms + other.cpu_ms,
         }
     }
 }
 
-/// Memory of every process of a container but those of postgres.
+/// Every process of a container but those of postgres.
 ///
 /// # Errors
 /// When the container does not run, or its processes cannot be read.
@@ -40,29 +46,33 @@ pub async fn of_container(
     namespace: &str,
     pod: &str,
     container: &str,
-) -> anyhow::Result<Memory> {
+) -> anyhow::Result<Footprint> {
     let first = local.run(&["exec-pid", node, namespace, pod, container]).await?;
     let first: i32 = first.trim().parse().with_context(|| format!("pid {first:?} of {pod}/{container}"))?;
-    let mut sum = Memory::default();
+    let mut sum = Footprint::default();
     for pid in descendants(first, &parents()?) {
         // One that has ended meanwhile used none.
         let Ok(name) = fs::read_to_string(format!("/proc/{pid}/comm")) else { continue };
         if name.trim() == "postgres" {
             continue;
         }
-        if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
-            sum = sum + parse(&text).with_context(|| format!("memory of process {pid}"))?;
+        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+        if let (Ok(memory), Ok(stat)) = (read("smaps_rollup"), read("stat")) {
+            sum = sum + parse(&memory, &stat).with_context(|| format!("what process {pid} takes"))?;
         }
     }
     Ok(sum)
 }
 
-fn parse(smaps_rollup: &str) -> Option<Memory> {
+fn parse(smaps_rollup: &str, stat: &str) -> Option<Footprint> {
     let bytes = |key: &str| {
         let line = smaps_rollup.lines().find_map(|line| line.strip_prefix(key))?;
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
     };
-    Some(Memory { pss_bytes: bytes("Pss:")?, rss_bytes: bytes("Rss:")?, processes: 1 })
+    // User and system time are fields 14 and 15; what stands before the name in parentheses are two.
+    let mut ticks = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().skip(11).map(str::parse::<u64>);
+    let cpu_ms = (ticks.next()?.ok()? + ticks.next()?.ok()?) * TICK_MS;
+    Some(Footprint { pss_bytes: bytes("Pss:")?, rss_bytes: bytes("Rss:")?, processes: 1, cpu_ms })
 }
 
 /// Each process of the machine with its parent.
@@ -92,12 +102,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_read_in_bytes_and_summed() {
+    fn memory_is_read_in_bytes_and_time_in_milliseconds() {
         let text = "55d-7ff ---p 00000000 00:00 0 [rollup]\nRss:  2048 kB\nPss:   1000 kB\nPss_Anon: 7 kB\n";
-        let one = parse(text).unwrap();
-        assert_eq!(one, Memory { pss_bytes: 1_024_000, rss_bytes: 2_097_152, processes: 1 });
-        assert_eq!((one + one).pss_bytes, 2_048_000);
-        assert_eq!(parse("Rss: 1 kB\n"), None);
+        let stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 900 0 0 0 25 5 1 1 20 0 6 0 1234 0 0\n";
+        let one = parse(text, stat).unwrap();
+        let expected = Footprint { pss_bytes: 1_024_000, rss_bytes: 2_097_152, processes: 1, cpu_ms: 300 };
+        assert_eq!(one, expected);
+        assert_eq!(((one + one).pss_bytes, (one + one).cpu_ms), (2_048_000, 600));
+        assert_eq!(parse("Rss: 1 kB\n", stat), None);
+        assert_eq!(parse(text, "42 (a) S 1"), None);
     }
 
     #[test]

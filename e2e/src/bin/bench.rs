@@ -10,12 +10,12 @@ use clap::Parser;
 use pgpair_api::status::{FailoverStatus, FailoverStepStatus};
 use pgpair_core::ids::InstanceId;
 use pgpair_e2e::bench::environment::{self, Environment};
-use pgpair_e2e::bench::footprint::{self, Memory};
+use pgpair_e2e::bench::footprint::{self, Footprint};
 use pgpair_e2e::bench::gaps::{Gaps, Row, Table, read_json, write_json};
 use pgpair_e2e::bench::page;
 use pgpair_e2e::harness::archive::{settle, wake};
 use pgpair_e2e::harness::audit::{AuditLog, Write};
-use pgpair_e2e::harness::cluster::{Cluster, TempNamespace};
+use pgpair_e2e::harness::cluster::{Cluster, LocalCluster, TempNamespace};
 use pgpair_e2e::harness::failover::{Failover, Judgement};
 use pgpair_e2e::harness::faults::Fault;
 use pgpair_e2e::harness::operator;
@@ -32,6 +32,8 @@ const BRING_UP: Duration = Duration::from_secs(300);
 const WHOLE: Duration = Duration::from_secs(240);
 /// Rounds that may fail before a fault is given up.
 const FAILURES: usize = 3;
+/// How long something is away that the primary does not need: three promises of the default length.
+const OUTAGE: Duration = Duration::from_secs(15);
 /// What happened before has been told when nothing was written for so long.
 const QUIET: Duration = Duration::from_secs(40);
 
@@ -41,14 +43,14 @@ struct Args {
     /// Times for each fault that kills something.
     #[arg(long, default_value_t = 20)]
     n: usize,
-    /// Times for each fault that takes a node away.
+    /// Times for each fault that takes a node, the API server or the operator away.
     #[arg(long, default_value_t = 10)]
     nodes: usize,
     /// Which faults, with commas between; names as in the table.
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "postmaster-kill,container-kill,pod-delete,node-loss,isolation"
+        default_value = "postmaster-kill,container-kill,pod-delete,node-loss,isolation,standby-loss,api-outage,operator-outage"
     )]
     faults: Vec<String>,
     /// Major version of PostgreSQL.
@@ -85,11 +87,11 @@ struct Report {
     /// From `kubectl apply` until both instances were ready and the standby could take over, seconds, images present.
     apply_to_ready_s: Vec<f64>,
     /// All processes of the operator.
-    operator_memory: Option<Memory>,
+    operator_memory: Option<Footprint>,
     /// All processes in the pod of the primary that are not postgres.
-    primary_agent_memory: Option<Memory>,
+    primary_agent_memory: Option<Footprint>,
     /// The same of the standby.
-    standby_agent_memory: Option<Memory>,
+    standby_agent_memory: Option<Footprint>,
     /// Writes to the API server while nothing happened.
     idle: Option<Idle>,
 }
@@ -101,6 +103,8 @@ struct Idle {
     writes: usize,
     /// By the operator for its own lease, whether there are pairs or not.
     leader_lease_writes: usize,
+    /// Processor time of each agent with its helpers meanwhile, in percent of one core; a first, then b.
+    agent_cpu_percent: Vec<f64>,
 }
 
 #[tokio::main]
@@ -157,7 +161,8 @@ async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &s
             println!("{}: left out: {reason}", fault.name());
             continue;
         }
-        let times = if matches!(fault, Fault::NodeStop | Fault::NodeCut) { args.nodes } else { args.n };
+        let lasts = fault.spares_the_primary() || matches!(fault, Fault::NodeStop | Fault::NodeCut);
+        let times = if lasts { args.nodes } else { args.n };
         let (row, failures) = many(&pair, args, *fault, times).await;
         failed += failures;
         if let Some(row) = row {
@@ -224,7 +229,7 @@ async fn bring_up(
 
 async fn memory(pair: &Pair, report: &mut Report) -> anyhow::Result<()> {
     let Some(local) = pair.cluster.local.as_ref() else { return Ok(()) };
-    let mib = |m: &Memory| {
+    let mib = |m: &Footprint| {
         format!(
             "{:.1} MiB PSS, {:.1} MiB RSS in {} processes",
             in_mib(m.pss_bytes),
@@ -244,12 +249,8 @@ async fn memory(pair: &Pair, report: &mut Report) -> anyhow::Result<()> {
     }
     let primary = pair.primary_of(&pair.status().await?)?;
     for instance in InstanceId::ALL {
-        let (node, pod) = (pair.node(instance).await?, pair.names.pod(instance));
-        let mut sum = Memory::default();
-        for container in [CONTAINER, "witness"] {
-            sum = sum + footprint::of_container(local, &node, &pair.names.namespace, &pod, container).await?;
-        }
-        println!("agent of {pod} with its helpers: {}", mib(&sum));
+        let sum = of_agent(pair, local, instance).await?;
+        println!("agent of {} with its helpers: {}", pair.names.pod(instance), mib(&sum));
         let told = if instance == primary {
             &mut report.primary_agent_memory
         } else {
@@ -258,6 +259,16 @@ async fn memory(pair: &Pair, report: &mut Report) -> anyhow::Result<()> {
         *told = Some(sum);
     }
     Ok(())
+}
+
+/// An agent with all its helpers: everything in its pod that is not postgres.
+async fn of_agent(pair: &Pair, local: &LocalCluster, instance: InstanceId) -> anyhow::Result<Footprint> {
+    let (node, pod) = (pair.node(instance).await?, pair.names.pod(instance));
+    let mut sum = Footprint::default();
+    for container in [CONTAINER, "witness"] {
+        sum = sum + footprint::of_container(local, &node, &pair.names.namespace, &pod, container).await?;
+    }
+    Ok(sum)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
@@ -307,6 +318,11 @@ async fn once(pair: &Pair, fault: Fault, round: usize) -> anyhow::Result<Round> 
     let table = format!("{}_{round}", fault.name().replace('-', "_"));
     let mut failover = Failover::begin(pair, &table).await?;
     let struck = match failover.strike(fault).await {
+        Ok(()) if fault.spares_the_primary() => {
+            // The length of the fault, not a wait for something.
+            sleep(OUTAGE).await;
+            Ok(())
+        }
         Ok(()) => failover.await_service().await.map(|_| ()),
         Err(error) => Err(error),
     };
@@ -358,6 +374,7 @@ async fn count_idle(pair: &Pair, audit: &AuditLog, minutes: u64) -> anyhow::Resu
     let begin = audit.await_quiet(&pair.names, QUIET, Duration::from_secs(300)).await?;
     let end = Instant::now() + Duration::from_secs(minutes * 60);
     let (mut told, mut seen) = (pair.status().await?, 0);
+    let (before, since) = (cpu_ms(pair).await?, Instant::now());
     while Instant::now() < end {
         sleep(Duration::from_secs(1)).await;
         let writes = of_pair(&audit.since(begin)?);
@@ -367,10 +384,26 @@ async fn count_idle(pair: &Pair, audit: &AuditLog, minutes: u64) -> anyhow::Resu
             (told, seen) = (now, writes);
         }
     }
+    let (after, passed) = (cpu_ms(pair).await?, since.elapsed());
     let all = audit.since(begin)?;
     ensure!(!all.is_empty(), "the audit log did not grow: not even the operator's own lease is in it");
     let writes = of_pair(&all);
     all.iter().filter(|w| w.is_for(&pair.names)).for_each(|w| println!("  {w}"));
     let lease = |w: &&Write| w.resource == "leases" && !w.is_for(&pair.names);
-    Ok(Idle { minutes, writes, leader_lease_writes: all.iter().filter(lease).count() })
+    let percent = |(after, before): (u64, u64)| {
+        let part = Duration::from_millis(after.saturating_sub(before)).as_secs_f64() / passed.as_secs_f64();
+        (part * 10_000.0).round() / 100.0
+    };
+    let agent_cpu_percent = after.into_iter().zip(before).map(percent).collect();
+    Ok(Idle { minutes, writes, leader_lease_writes: all.iter().filter(lease).count(), agent_cpu_percent })
+}
+
+/// Of both agents with their helpers; empty without the machine under the cluster.
+async fn cpu_ms(pair: &Pair) -> anyhow::Result<Vec<u64>> {
+    let Some(local) = pair.cluster.local.as_ref() else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for instance in InstanceId::ALL {
+        found.push(of_agent(pair, local, instance).await?.cpu_ms);
+    }
+    Ok(found)
 }

@@ -13,11 +13,11 @@ use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 use pgpair_api::spec::Durability;
 use pgpair_core::ids::InstanceId;
-use pgpair_e2e::bench::gaps::write_json;
+use pgpair_e2e::bench::gaps::{read_json, write_json};
 use pgpair_e2e::faults::calm::calm;
 use pgpair_e2e::faults::kind::{Entry, Kind};
 use pgpair_e2e::faults::matrix::{self, cases};
-use pgpair_e2e::faults::page::render;
+use pgpair_e2e::faults::page::{Results, render};
 use pgpair_e2e::faults::row::Rows;
 use pgpair_e2e::faults::soak::{soak, verdict};
 use pgpair_e2e::harness::cluster::Cluster;
@@ -27,6 +27,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// From the top of the repository.
 const OUT: &str = "target/e2e";
 const PAGE: &str = "docs/fault-matrix.md";
+/// Why a kind has no row, if nobody says otherwise.
+const NOT_RUN: &str = "the runs so far did not come to it (`make e2e-full`)";
 
 #[derive(Parser)]
 #[command(
@@ -46,7 +48,7 @@ enum Command {
     /// Writes docs/fault-matrix.md from the rows that are there.
     Page {
         /// Why kinds without a row have none.
-        #[arg(long, default_value = "the runs so far did not come to it (`make e2e-full`)")]
+        #[arg(long, default_value = NOT_RUN)]
         not_run: String,
     },
     /// Prints every kind with what it does.
@@ -63,9 +65,9 @@ enum Command {
     Calm {
         #[arg(long)]
         minutes: u64,
-        /// Length of a promise in seconds.
-        #[arg(long, default_value_t = 5)]
-        ttl: u32,
+        /// Length of a promise in seconds; several with commas between: a pair for each, all at the same time.
+        #[arg(long, value_delimiter = ',', default_value = "5")]
+        ttl: Vec<u32>,
     },
 }
 
@@ -112,40 +114,50 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let out = repository::root().join(OUT);
-    match args.command {
+    let done = match args.command {
         None => matrix(&args.matrix, &out).await,
-        Some(Command::Page { not_run }) => {
-            let rows = Rows::load(&out.join("faults.json"))?;
-            fs::write(repository::root().join(PAGE), render(&rows.0, &not_run))
-                .with_context(|| format!("writing {PAGE}"))
-        }
+        Some(Command::Page { not_run }) => return write_page(&out, &not_run),
         Some(Command::List) => {
             Kind::all().for_each(|e| println!("{:26} {}; {}", e.name, e.what, e.undone));
-            Ok(())
+            return Ok(());
         }
-        Some(Command::Soak { minutes, seed }) => {
-            let seed = if seed == 0 { jiff::Timestamp::now().as_second().unsigned_abs() } else { seed };
-            let (cluster, stop) = (Cluster::connect().await?, on_signal()?);
-            let rows =
-                soak(&cluster, Duration::from_secs(60 * minutes), seed, &out, || is_set(&stop)).await?;
-            println!("seed {seed}: {}", verdict(&rows.0));
-            ensure!(rows.0.iter().all(|row| row.holds()), "not every fault ended as it should");
-            Ok(())
-        }
-        Some(Command::Calm { minutes, ttl }) => {
-            let (cluster, stop) = (Cluster::connect().await?, on_signal()?);
-            let found = calm(&cluster, Duration::from_secs(60 * minutes), ttl, || is_set(&stop)).await?;
-            println!("{}", serde_json::to_string_pretty(&found)?);
-            write_json(&out.join(format!("calm-{ttl}.json")), &found)?;
-            ensure!(
-                found.failovers == 0 && found.excursions == 0,
-                "ttl {ttl} s: {} failovers and {} excursions to Solo without a fault",
-                found.failovers,
-                found.excursions
-            );
-            Ok(())
-        }
-    }
+        Some(Command::Soak { minutes, seed }) => run_soak(minutes, seed, &out).await,
+        Some(Command::Calm { minutes, ttl }) => run_calm(minutes, &ttl, &out).await,
+    };
+    // Also of what did not end well.
+    write_page(&out, NOT_RUN)?;
+    done
+}
+
+async fn run_soak(minutes: u64, seed: u64, out: &Path) -> anyhow::Result<()> {
+    let seed = if seed == 0 { jiff::Timestamp::now().as_second().unsigned_abs() } else { seed };
+    let (cluster, stop) = (Cluster::connect().await?, on_signal()?);
+    let rows = soak(&cluster, Duration::from_secs(60 * minutes), seed, out, || is_set(&stop)).await?;
+    println!("seed {seed}: {}", verdict(&rows.0));
+    ensure!(rows.0.iter().all(|row| row.holds()), "not every fault ended as it should");
+    Ok(())
+}
+
+async fn run_calm(minutes: u64, ttls: &[u32], out: &Path) -> anyhow::Result<()> {
+    let (cluster, stop) = (Cluster::connect().await?, on_signal()?);
+    let all = calm(&cluster, Duration::from_secs(60 * minutes), ttls, || is_set(&stop)).await?;
+    println!("{}", serde_json::to_string_pretty(&all)?);
+    write_json(&out.join("calm.json"), &all)?;
+    ensure!(
+        all.iter().all(|found| found.failovers == 0 && found.excursions == 0),
+        "there were failovers or excursions to Solo without a fault"
+    );
+    Ok(())
+}
+
+fn write_page(out: &Path, not_run: &str) -> anyhow::Result<()> {
+    let results = Results {
+        matrix: Rows::load(&out.join("faults.json"))?,
+        soak: Rows::load(&out.join("soak.json"))?,
+        calm: read_json(&out.join("calm.json"), "is no list of runs without a fault")?,
+    };
+    fs::write(repository::root().join(PAGE), render(&results, not_run))
+        .with_context(|| format!("writing {PAGE}"))
 }
 
 /// Set by SIGINT or SIGTERM.

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use serde::Serialize;
+use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -17,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const WRITERS: usize = 8;
 
 /// What happened while nothing happened.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calm {
     /// Length of a promise in seconds.
     pub ttl_s: u32,
@@ -35,19 +36,24 @@ pub struct Calm {
     pub transitions: Vec<String>,
 }
 
-/// Runs pgbench on a pair for `length`, or until `stop` says so.
+/// Runs pgbench for `length`, or until `stop` says so, on one pair for each ttl (seconds), all at the same time.
 ///
 /// # Errors
-/// When no pair comes up.
+/// When a pair does not come up, or not all were measured.
 pub async fn calm(
     cluster: &Cluster,
     length: Duration,
-    ttl_s: u32,
+    ttls: &[u32],
     stop: impl Fn() -> bool,
-) -> anyhow::Result<Calm> {
-    let stand = Stand::bring_up(cluster).await?;
-    let measured = measure(&stand, length, ttl_s, stop).await;
-    stand.tear_down().await?;
+) -> anyhow::Result<Vec<Calm>> {
+    let sets: Vec<String> = ttls.iter().map(|ttl| format!("ttl{ttl}")).collect();
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    let stands = Stand::bring_up_all(cluster, &sets).await?;
+    let measured =
+        try_join_all(stands.iter().zip(ttls).map(|(stand, ttl)| measure(stand, length, *ttl, &stop))).await;
+    for stand in stands {
+        stand.tear_down().await?;
+    }
     measured
 }
 
@@ -55,7 +61,7 @@ async fn measure(
     stand: &Stand,
     length: Duration,
     ttl_s: u32,
-    stop: impl Fn() -> bool,
+    stop: &impl Fn() -> bool,
 ) -> anyhow::Result<Calm> {
     let pair = &stand.pair;
     pair.set(&json!({"failover": {"ttlSeconds": ttl_s}})).await?;

@@ -3,14 +3,28 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use crate::faults::calm::Calm;
 use crate::faults::kind::{Entry, Kind};
-use crate::faults::row::{Found, Row};
+use crate::faults::row::{Found, Row, Rows};
+use crate::faults::soak;
 
 const DURABILITIES: [&str; 3] = ["Sync", "SyncStrict", "Async"];
 
+/// What the page tells of.
+#[derive(Debug, Default)]
+pub struct Results {
+    /// Each fault by itself.
+    pub matrix: Rows,
+    /// Faults at random, under load.
+    pub soak: Rows,
+    /// No fault, under load.
+    pub calm: Vec<Calm>,
+}
+
 /// Renders the page. `not_run`: why kinds without a row have none.
 #[must_use]
-pub fn render(rows: &[Row], not_run: &str) -> String {
+pub fn render(results: &Results, not_run: &str) -> String {
+    let rows = &results.matrix.0;
     let mut out = String::from(HEAD);
     summary(rows, &mut out);
     out.push_str("\n## Seen\n\n");
@@ -34,7 +48,9 @@ pub fn render(rows: &[Row], not_run: &str) -> String {
             e.name, e.what, e.undone, e.expected.gap
         );
     }
-    trouble(rows, &mut out);
+    trouble("What did not hold", rows, &mut out);
+    at_random(&results.soak.0, &mut out);
+    without_a_fault(&results.calm, &mut out);
     out
 }
 
@@ -144,12 +160,50 @@ fn causes(found: &[&Found]) -> String {
     causes.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-fn trouble(rows: &[Row], out: &mut String) {
+fn at_random(rows: &[Row], out: &mut String) {
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return };
+    let kinds: BTreeSet<&str> = rows.iter().map(|row| row.fault.as_str()).collect();
+    let commits: BTreeSet<&str> = rows.iter().filter_map(|row| row.commit.as_deref()).collect();
+    let _ = writeln!(
+        out,
+        "\n## At random, under load\n\n`make soak`: pgbench beside the clients that remember, kind and durability drawn by chance. From the first \
+         fault to the last {:.0} minutes, {} of {} kinds; {}. Commit {}.",
+        last.began.duration_since(first.began).as_secs_f64() / 60.0,
+        kinds.len(),
+        Kind::all().count(),
+        soak::verdict(rows),
+        commits.into_iter().collect::<Vec<_>>().join(", "),
+    );
+    trouble("What did not hold at random", rows, out);
+}
+
+fn without_a_fault(calm: &[Calm], out: &mut String) {
+    if calm.is_empty() {
+        return;
+    }
+    out.push_str("\n## No failover that nobody caused\n\n`make calm`: pgbench on every core and no fault. An excursion is a time in `Solo`.\n\n");
+    out.push_str("| ttl | minutes | processors busy | transactions | failovers | excursions | when |\n|---|---|---|---|---|---|---|\n");
+    for c in calm {
+        let when = if c.transitions.is_empty() { "-".into() } else { cell(&c.transitions.join("; ")) };
+        let _ = writeln!(
+            out,
+            "| {} s | {} | {} % | {} | {} | {} | {when} |",
+            c.ttl_s,
+            c.seconds / 60,
+            c.busy_percent,
+            c.transactions,
+            c.failovers,
+            c.excursions
+        );
+    }
+}
+
+fn trouble(title: &str, rows: &[Row], out: &mut String) {
     let bad: Vec<&Row> = rows.iter().filter(|row| !row.holds()).collect();
     if bad.is_empty() {
         return;
     }
-    out.push_str("\n## What did not hold\n\n");
+    let _ = writeln!(out, "\n## {title}\n");
     for row in bad {
         let _ = writeln!(out, "- {}", cell(row.to_string().trim_start_matches("BAD").trim()));
     }
@@ -165,11 +219,15 @@ mod tests {
     use super::*;
     use crate::faults::row::tests::row;
 
+    fn of(rows: Vec<Row>) -> Results {
+        Results { matrix: Rows(rows), ..Results::default() }
+    }
+
     #[test]
     fn a_kind_that_was_run_has_its_figures_and_one_that_was_not_has_a_reason() {
         let mut rows = vec![row("agent-kill", "Sync", "a"), row("agent-kill", "Sync", "b")];
         rows[1].found.iter_mut().for_each(|f| f.gap_ms = 300.0);
-        let page = render(&rows, "too slow");
+        let page = render(&of(rows), "too slow");
         assert!(
             page.contains(
                 "| `agent-kill` | 212, 300 | not run | not run | 31 | 0 | 0 | 3.2 s | 7 | Resigned 2 | yes | no |"
@@ -185,7 +243,7 @@ mod tests {
         let mut failed = row("agent-stop", "Sync", "a");
         failed.found = None;
         failed.trouble = Some("the pair is not whole again: mode|Solo\nmore".into());
-        let page = render(&[failed], "too slow");
+        let page = render(&of(vec![failed]), "too slow");
         assert!(
             page.contains("| `agent-stop` | no figures: the pair is not whole again: mode/Solo more |"),
             "{page}"
@@ -194,8 +252,31 @@ mod tests {
     }
 
     #[test]
+    fn what_came_of_a_soak_and_of_a_calm_is_told_when_they_were_run() {
+        let calm = Calm {
+            ttl_s: 2,
+            seconds: 1200,
+            busy_percent: 99,
+            transactions: 12345,
+            failovers: 0,
+            excursions: 1,
+            transitions: vec!["7 s: Paired 1 a -> Solo 1 a".into()],
+        };
+        let results = Results {
+            soak: Rows(vec![row("agent-kill", "Sync", "a")]),
+            calm: vec![calm],
+            ..Results::default()
+        };
+        let page = render(&results, "no time");
+        assert!(page.contains("| 2 s | 20 | 99 % | 12345 | 0 | 1 | 7 s: Paired 1 a -> Solo 1 a |"), "{page}");
+        assert!(page.contains("1 faults, 0 of them not as they should be"), "{page}");
+        let neither = render(&Results::default(), "no time");
+        assert!(!neither.contains("At random") && !neither.contains("nobody caused"));
+    }
+
+    #[test]
     fn no_cell_is_left_blank_without_a_reason() {
-        let page = render(&[], "no time");
+        let page = render(&Results::default(), "no time");
         assert_eq!(page.matches("not run: no time").count(), Kind::all().count());
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::exec::exec;
+use crate::harness::operator::{self, Absent};
 use crate::harness::pair::{CONTAINER, Pair};
 
 /// Where [`Fault::DataLoss`] puts the data directory, out of the agent's sight.
@@ -31,11 +32,17 @@ pub enum Fault {
     NodeStop,
     /// The data directory is gone, and the container is killed.
     DataLoss,
+    /// The node of the other instance loses power.
+    StandbyLoss,
+    /// The API server is away.
+    ApiOutage,
+    /// The operator is away, all its replicas.
+    OperatorOutage,
 }
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Fault; 8] = [
+    pub const ALL: [Fault; 11] = [
         Fault::Switchover,
         Fault::PostmasterKill,
         Fault::ContainerKill,
@@ -44,6 +51,9 @@ impl Fault {
         Fault::NodeStop,
         Fault::NodeCut,
         Fault::DataLoss,
+        Fault::StandbyLoss,
+        Fault::ApiOutage,
+        Fault::OperatorOutage,
     ];
 
     /// For people.
@@ -58,6 +68,9 @@ impl Fault {
             Fault::NodeCut => "the primary's node is cut off",
             Fault::NodeStop => "the primary's node loses power",
             Fault::DataLoss => "the primary's data directory is lost",
+            Fault::StandbyLoss => "the standby's node loses power",
+            Fault::ApiOutage => "the API server is away",
+            Fault::OperatorOutage => "the operator is away",
         }
     }
 
@@ -73,14 +86,27 @@ impl Fault {
             Fault::NodeCut => "isolation",
             Fault::NodeStop => "node-loss",
             Fault::DataLoss => "data-loss",
+            Fault::StandbyLoss => "standby-loss",
+            Fault::ApiOutage => "api-outage",
+            Fault::OperatorOutage => "operator-outage",
         }
+    }
+
+    /// Whether the primary is to go on: nobody takes over, and connections live.
+    #[must_use]
+    pub fn spares_the_primary(self) -> bool {
+        matches!(self, Fault::StandbyLoss | Fault::ApiOutage | Fault::OperatorOutage)
     }
 
     /// Why this fault cannot be made on `cluster`; `None` when it can.
     #[must_use]
     pub fn impossible_on(self, cluster: &Cluster) -> Option<String> {
-        let needs_host =
-            matches!(self, Fault::ContainerKill | Fault::NodeCut | Fault::NodeStop | Fault::DataLoss);
+        let needs_host = match self {
+            Fault::ContainerKill | Fault::NodeCut | Fault::NodeStop => true,
+            Fault::DataLoss | Fault::StandbyLoss | Fault::ApiOutage => true,
+            Fault::PostmasterKill | Fault::Switchover | Fault::OperatorOutage => false,
+            Fault::PodDelete | Fault::PodDeleteForce => false,
+        };
         (needs_host && cluster.local.is_none()).then(|| {
             format!(
                 "\"{}\" needs the machine under the cluster; PGPAIR_CONTEXT names a cluster without it",
@@ -96,15 +122,17 @@ impl Fault {
 pub struct Broken {
     fault: Fault,
     node: String,
+    operator: Option<Absent>,
 }
 
-/// Makes the fault.
+/// Makes the fault, on `instance` if it is not one of the other or of the cluster.
 ///
 /// # Errors
 /// When it cannot be made; nothing is broken then.
 pub async fn inject(pair: &Pair, instance: InstanceId, fault: Fault) -> anyhow::Result<Broken> {
     let pod = pair.names.pod(instance);
-    let node = pair.node(instance).await?;
+    let node = pair.node(if fault == Fault::StandbyLoss { instance.peer() } else { instance }).await?;
+    let mut operator = None;
     let kill = ["container", "kill", &node, &pair.names.namespace, &pod, CONTAINER];
     match fault {
         Fault::ContainerKill => local(&pair.cluster, &kill).await?,
@@ -121,7 +149,9 @@ pub async fn inject(pair: &Pair, instance: InstanceId, fault: Fault) -> anyhow::
             pair.pods().delete(&pod, &params).await.with_context(|| format!("deleting pod {pod}"))?;
         }
         Fault::NodeCut => local(&pair.cluster, &["link", &node, "down"]).await?,
-        Fault::NodeStop => local(&pair.cluster, &["node", "stop", &node]).await?,
+        Fault::NodeStop | Fault::StandbyLoss => local(&pair.cluster, &["node", "stop", &node]).await?,
+        Fault::ApiOutage => local(&pair.cluster, &["api", "stop"]).await?,
+        Fault::OperatorOutage => operator = Some(operator::take_away(&pair.cluster).await?),
         Fault::DataLoss => {
             // At once, for a server whose files vanish one by one fails in its own way first.
             let hide = ["mv", "/pgpair/data/pgdata", LOST_DIRECTORY];
@@ -129,7 +159,7 @@ pub async fn inject(pair: &Pair, instance: InstanceId, fault: Fault) -> anyhow::
             local(&pair.cluster, &kill).await?;
         }
     }
-    Ok(Broken { fault, node })
+    Ok(Broken { fault, node, operator })
 }
 
 async fn local(cluster: &Cluster, args: &[&str]) -> anyhow::Result<()> {
@@ -145,7 +175,12 @@ impl Broken {
     pub async fn heal(self, cluster: &Cluster) -> anyhow::Result<()> {
         match self.fault {
             Fault::NodeCut => local(cluster, &["link", &self.node, "up"]).await,
-            Fault::NodeStop => local(cluster, &["node", "start", &self.node]).await,
+            Fault::NodeStop | Fault::StandbyLoss => local(cluster, &["node", "start", &self.node]).await,
+            Fault::ApiOutage => local(cluster, &["api", "start"]).await,
+            Fault::OperatorOutage => match self.operator {
+                Some(absent) => absent.bring_back(cluster).await,
+                None => Ok(()),
+            },
             Fault::ContainerKill
             | Fault::PostmasterKill
             | Fault::Switchover

@@ -255,11 +255,12 @@ impl Authority {
     fn signals(&self, now: Ms, primary: Incarnation) -> [Option<FailoverSignal>; 4] {
         let two_heartbeats_ago = Ms(now.0.saturating_sub(2 * self.timing.heartbeat_every()));
         let takeover = self.takeover.as_ref();
-        let resigned = takeover.and_then(|t| t.resigned.as_ref());
+        let resigned = takeover.and_then(|t| t.resigned.as_ref()).map(|(_, resignation)| resignation);
+        let speaks_for = |r: &Resignation| r.from.incarnation == primary || r.predecessor == Some(primary);
         [
             (FailoverSignal::Silent, !self.given.heard_since(two_heartbeats_ago)),
             (FailoverSignal::StreamEnded, !self.pg.streaming),
-            (FailoverSignal::Resigned, resigned.is_some_and(|(_, r)| r.from.incarnation == primary)),
+            (FailoverSignal::Resigned, resigned.is_some_and(speaks_for)),
             (FailoverSignal::ProvenDead, takeover.is_some_and(|t| t.dead.contains(&primary))),
         ]
         .map(|(signal, seen)| seen.then_some(signal))
