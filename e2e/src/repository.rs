@@ -13,16 +13,11 @@ use std::path::{Path, PathBuf};
 pub fn root() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let here = std::env::current_dir().unwrap_or_default();
-    let above = package.iter().flat_map(|p| p.ancestors()).chain(here.ancestors());
+    let mut above = package.iter().flat_map(|p| p.ancestors()).chain(here.ancestors());
     above
-        .filter(|folder| is_root(folder))
+        .find(|folder| folder.join("e2e/cluster/cluster").is_file())
         .map(Path::to_path_buf)
-        .next()
         .expect("started outside of the repository: go to its top folder first")
-}
-
-fn is_root(folder: &Path) -> bool {
-    folder.join("e2e/cluster/cluster").is_file()
 }
 
 #[cfg(test)]

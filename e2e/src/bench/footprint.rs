@@ -70,9 +70,14 @@ fn parse(smaps_rollup: &str, stat: &str) -> Option<Footprint> {
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
     };
     // User and system time are fields 14 and 15; what stands before the name in parentheses are two.
-    let mut ticks = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().skip(11).map(str::parse::<u64>);
+    let mut ticks = behind_the_name(stat)?.skip(11).map(str::parse::<u64>);
     let cpu_ms = (ticks.next()?.ok()? + ticks.next()?.ok()?) * TICK_MS;
     Some(Footprint { pss_bytes: bytes("Pss:")?, rss_bytes: bytes("Rss:")?, processes: 1, cpu_ms })
+}
+
+/// The fields of `/proc/PID/stat` from the third one on. The name before them, in parentheses, may hold anything.
+fn behind_the_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(stat.get(stat.rfind(')')? + 1..)?.split_whitespace())
 }
 
 /// Each process of the machine with its parent.
@@ -80,8 +85,7 @@ fn parents() -> anyhow::Result<BTreeMap<i32, i32>> {
     let entries = fs::read_dir("/proc").context("reading /proc")?;
     let parent = |pid: i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in parentheses may hold anything.
-        stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(1)?.parse().ok()
+        behind_the_name(&stat)?.nth(1)?.parse().ok()
     };
     let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
     Ok(pids.filter_map(|pid| Some((pid, parent(pid)?))).collect())

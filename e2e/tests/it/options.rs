@@ -29,7 +29,7 @@ const WATCHED: Duration = Duration::from_secs(15);
 const RATE_MIB: u32 = 1;
 const AT_LEAST_MIB: u32 = 20;
 
-const OPTIONS: &str = "  seeding:\n    maxRateMiB: 1\n  service:\n    labels: {team: shop}\n    \
+const OPTIONS: &str = "  service:\n    labels: {team: shop}\n    \
     annotations: {example.com/owner: shop}\n  tls:\n    clients: Required\n    validityDays: 2\n    renewBeforeDays: 1\n    \
     dnsNames: [shop.example.com]\n";
 
@@ -38,7 +38,8 @@ const OPTIONS: &str = "  seeding:\n    maxRateMiB: 1\n  service:\n    labels: {t
 pub async fn seeding_services_and_tls_are_as_the_spec_says(c: &mut Context) -> anyhow::Result<Outcome> {
     let (cluster, namespace) = (c.cluster()?, c.namespace().await?);
     let pair = Pair::new(&cluster, &namespace, "shop");
-    apply(&cluster, &namespace, &(manifest("shop", 17) + OPTIONS)).await?;
+    let seeding = format!("  seeding:\n    maxRateMiB: {RATE_MIB}\n");
+    apply(&cluster, &namespace, &(manifest("shop", 17) + OPTIONS + &seeding)).await?;
     let seeded = seeding_is_told(&pair).await;
     pair.explain(seeded).await?;
     let status = pair.await_paired(1, BRING_UP).await?;
@@ -49,7 +50,7 @@ pub async fn seeding_services_and_tls_are_as_the_spec_says(c: &mut Context) -> a
     Ok(Outcome::Passed)
 }
 
-/// A paused operator puts nothing right; agents fail over all the same; what was left undone is done afterwards.
+/// A paused operator puts nothing right; what was left undone is done afterwards.
 pub async fn a_paused_pair_is_left_alone(c: &mut Context) -> anyhow::Result<Outcome> {
     let pair = c.pair().await?;
     pair.await_paired(1, BRING_UP).await?;

@@ -79,26 +79,23 @@ fn main() -> ExitCode {
     // Two TLS providers may be compiled in; rustls asks for a choice before its first use. Only fails if already chosen.
     let _ = rustls::crypto::ring::default_provider().install_default();
     if is("witness") {
-        return witness();
+        start_log(false);
+        return pgpair_agent::witness::main();
     }
     let command = Args::parse().command;
     start_log(matches!(command, Command::Operator(_)));
     match command {
-        Command::Agent => pgpair_agent::run::main(),
+        // However it was asked for: without an init process nobody would be the deadman.
+        Command::Agent => pgpair_agent::init::main().unwrap_or_else(pgpair_agent::run::main),
         Command::WalArchive { path, name } => pgpair_agent::archive::run(&path, &name),
         Command::WalRestore { name, path } => pgpair_agent::restore::run(&name, &path),
-        Command::Witness => witness(),
+        Command::Witness => pgpair_agent::witness::main(),
         Command::Basebackup => pgpair_agent::base_backup::run(),
         Command::Operator(settings) => exit(operator(settings)),
         Command::Install { dir } => exit(install(&dir)),
         Command::Explain { paths, all } => exit(explain::run(&paths, all)),
         Command::Crd => exit(crd()),
     }
-}
-
-fn witness() -> ExitCode {
-    start_log(false);
-    pgpair_agent::witness::main()
 }
 
 fn exit(result: anyhow::Result<()>) -> ExitCode {
