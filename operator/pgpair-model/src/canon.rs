@@ -1,6 +1,7 @@
 //! One state for all that look the same: times become ages, numbers become ranks.
 
 use pgpair_core::authority::Authority;
+use pgpair_core::authority::messages::CanTakeReply;
 use pgpair_core::authority::timing::Ms;
 use pgpair_core::authority::view::ReadOutcome;
 use pgpair_core::authority::walk::Walk;
@@ -230,7 +231,8 @@ impl Canon {
             }
             Message::CanTake(question) => question.walk(self),
             Message::Resign(resignation) => resignation.walk(self),
-            Message::CanTakeReply(_) | Message::ResignReply(_) => {}
+            Message::CanTakeReply(CanTakeReply::Yes(by)) => self.incarnation(by),
+            Message::CanTakeReply(CanTakeReply::No(_)) | Message::ResignReply(_) => {}
         }
     }
 

@@ -40,7 +40,7 @@ const fn without(claim: &'static str, part: Part, bounds: Bounds) -> Mutation {
 }
 
 /// All of them. The names V1 to V10 are those of the traces that shaped the rules.
-pub const MUTATIONS: [Mutation; 28] = [
+pub const MUTATIONS: [Mutation; 29] = [
     breaks("S1", &[Clause::Fence], PAIRED),
     // V5: a take-over of an earlier process lands while its successor has promised again.
     Mutation {
@@ -58,6 +58,19 @@ pub const MUTATIONS: [Mutation; 28] = [
     },
     breaks("S1", &[Clause::OwnPromise, Clause::LapseFirst], PAIRED),
     breaks("S1", &[Clause::Quarantine], Bounds { crashes: 1, ..PAIRED }),
+    // A resignation to an earlier process of b arrives late, while b's promise to the successor of its sender is open.
+    Mutation {
+        before: &[
+            Action::PostgresCrash(A),
+            Action::Arrives(B, Kind::CanTake),
+            Action::ReadDone(B),
+            Action::Arrives(A, Kind::CanTakeReply),
+            Action::Delayed(B, Kind::Resign),
+            Action::Crash(A),
+            Action::Start(A),
+        ],
+        ..breaks("S1", &[Clause::ResignedToMe], Bounds { crashes: 2, postgres_crashes: 1, late: 1, ..PAIRED })
+    },
     breaks("S1", &[Clause::Resigned], Bounds { leaves: 1, ..ALONE }),
     // V6: the write of an earlier process pairs, while its successor writes by an older record.
     breaks("S1", &[Clause::NamedIncarnation], Bounds { crashes: 1, refusals: true, ..ALONE }),

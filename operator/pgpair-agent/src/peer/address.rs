@@ -18,7 +18,8 @@ const CALM: Duration = Duration::from_secs(30);
 const EAGER: Duration = Duration::from_secs(1);
 /// How long the first answer is waited for.
 const FIRST: Duration = Duration::from_millis(400);
-/// For so long the peer's own word counts for more than its name: longer than name servers keep an answer.
+/// For so long the peer's own word counts for more than its name, and the address that it had before is not believed of a name
+/// server: longer than name servers keep an answer.
 const MET: Duration = Duration::from_secs(60);
 
 /// The latest address of a name. Clones share it; the look-ups end with the last of them.
@@ -42,6 +43,8 @@ struct Latest {
     address: Option<IpAddr>,
     /// When the peer itself has said so.
     met: Option<Instant>,
+    /// Where the peer no longer is, by its own word, and since when.
+    left: Option<(IpAddr, Instant)>,
 }
 
 impl Address {
@@ -79,7 +82,10 @@ impl Address {
     /// The peer itself said that it is at `address`.
     pub fn meet(&self, address: IpAddr) {
         if address.is_ipv4() == self.inner.v4 && !address.is_unspecified() {
-            self.inner.set(Latest { address: Some(address), met: Some(Instant::now()) });
+            let (before, now) = (self.inner.latest(), Instant::now());
+            let moved = before.address.filter(|old| *old != address).map(|old| (old, now));
+            let left = moved.or(before.left.filter(|(old, _)| *old != address));
+            self.inner.set(Latest { address: Some(address), met: Some(now), left });
         }
     }
 
@@ -109,13 +115,14 @@ impl Inner {
         // Not bounded: it runs in a thread that cannot be stopped, and a second one would wait for the same name server.
         let found = tokio::net::lookup_host((self.host.as_str(), 0)).await;
         let Ok(found) = found else { return };
-        let found: Vec<IpAddr> = found.map(|a: SocketAddr| a.ip()).collect();
-        let usable = found.iter().find(|a| a.is_ipv4() == self.v4).or(found.first()).copied();
         let latest = self.latest();
+        let left = latest.left.filter(|(_, since)| since.elapsed() < MET).map(|(old, _)| old);
+        let found: Vec<IpAddr> = found.map(|a: SocketAddr| a.ip()).filter(|a| Some(*a) != left).collect();
+        let usable = found.iter().find(|a| a.is_ipv4() == self.v4).or(found.first()).copied();
         let met = latest.met.is_some_and(|at| at.elapsed() < MET);
         // Of several that are right, the one in use stays.
         if !met && !latest.address.is_some_and(|l| found.contains(&l)) && usable.is_some() {
-            self.set(Latest { address: usable, met: None });
+            self.set(Latest { address: usable, met: None, ..latest });
         }
     }
 
@@ -172,8 +179,23 @@ mod tests {
         address.inner.look_up().await;
         assert_eq!(address.latest(), Some(met));
         assert_eq!(std::fs::read_to_string(dir.path().join("p")).unwrap(), "127.0.0.9");
+        // The name server may keep its old answer for long: the peer has left that address, whatever becomes of the new one.
         address.doubt();
         address.inner.look_up().await;
-        assert_eq!(address.latest(), Some(named));
+        assert_eq!(address.latest(), Some(met));
+        address.meet(named);
+        address.doubt();
+        address.inner.look_up().await;
+        assert_eq!(address.latest(), Some(named), "it has come back");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_doubted_gives_way_to_a_name_that_the_peer_has_not_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = Address::watch("localhost", IpAddr::from([0; 4]), dir.path().join("p"));
+        address.meet(IpAddr::from([127, 0, 0, 9]));
+        address.doubt();
+        address.inner.look_up().await;
+        assert_eq!(address.latest(), Some(IpAddr::from([127, 0, 0, 1])));
     }
 }

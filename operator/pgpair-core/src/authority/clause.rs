@@ -54,6 +54,8 @@ clauses! {
     EvidenceInAsync,
     /// Rule 7: nothing is promoted within the quarantine.
     Quarantine,
+    /// Rule 7: only a resignation to this very process ends its quarantine.
+    ResignedToMe,
     /// Rule 0: the term is on disk before postgres is writable.
     StoredFirst,
     /// The promise: an answer repeated proves the way back.

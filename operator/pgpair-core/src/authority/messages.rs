@@ -103,8 +103,8 @@ pub struct CanTake {
 /// Answer to [`CanTake`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CanTakeReply {
-    /// It can, by a record read after the question.
-    Yes,
+    /// It can, by a record read after the question; and which process says so.
+    Yes(Incarnation),
     /// It cannot.
     No(CannotTake),
 }
@@ -116,8 +116,6 @@ pub enum CannotTake {
     RecordUnreadable,
     /// The record does not name the asker, or not this instance's volume.
     RecordSaysNo,
-    /// Its start-up quarantine is not over.
-    Quarantine,
     /// Its postgres is not a running standby on the primary's timeline.
     NotStandby,
     /// It does not have the write-ahead log up to the end and could not fetch it in time.
@@ -144,6 +142,9 @@ pub struct Resignation {
     pub end: Lsn,
     /// A person ordered it.
     pub ordered: bool,
+    /// The process of the standby that said [`CanTakeReply::Yes`]: the sender lived after that process began, so that no promise
+    /// of an earlier one is of use to anybody.
+    pub to: Incarnation,
 }
 
 /// Answer to [`Resignation`].

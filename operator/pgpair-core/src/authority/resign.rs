@@ -7,7 +7,7 @@ use crate::authority::messages::{CanTake, CanTakeReply, ResignReply, Resignation
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Directory, Note};
 use crate::config::OnPostgresCrash;
-use crate::ids::Term;
+use crate::ids::{Incarnation, Term};
 use crate::order::{OrderRefusal, OrderReply};
 use crate::record::{Mode, Record};
 use crate::report::{PostgresState, Role};
@@ -24,14 +24,16 @@ pub(super) enum Resign {
     Declined {
         until: Ms,
     },
-    /// It can: postgres stops politely, or has died; where its log ends is being looked up.
+    /// That process of it can: postgres stops politely, or has died; where its log ends is being looked up.
     Stopping {
         since: Ms,
+        to: Incarnation,
     },
     /// This incarnation never writes again in `term`.
     Resigned {
         term: Term,
         since: Ms,
+        to: Incarnation,
         heard: Option<Ms>,
         told: Option<Ms>,
         refused: bool,
@@ -89,9 +91,9 @@ impl Authority {
                     self.decline(now);
                 }
             }
-            Resign::Stopping { since } => self.finish_stop(now, since),
-            Resign::Resigned { since, heard, told, refused, .. } => {
-                self.push_resignation(now, told);
+            Resign::Stopping { since, to } => self.finish_stop(now, since, to),
+            Resign::Resigned { since, to, heard, told, refused, .. } => {
+                self.push_resignation(now, to, told);
                 let silent = now - heard.unwrap_or(since) >= self.timing.ttl();
                 if refused || silent || now - since >= 2 * self.timing.ttl() {
                     self.take_back(now);
@@ -122,7 +124,8 @@ impl Authority {
 
     fn ask_can_take(&mut self, now: Ms) {
         if !keeps(Clause::AskFirst) {
-            self.resign = Resign::Stopping { since: now };
+            // Nobody has said yes.
+            self.resign = Resign::Stopping { since: now, to: Incarnation(0) };
             return;
         }
         self.resign = Resign::Asking { since: now };
@@ -139,7 +142,7 @@ impl Authority {
     pub(super) fn on_can_take_reply(&mut self, now: Ms, reply: Option<CanTakeReply>) {
         if let Resign::Asking { .. } = self.resign {
             match reply {
-                Some(CanTakeReply::Yes) => self.resign = Resign::Stopping { since: now },
+                Some(CanTakeReply::Yes(to)) => self.resign = Resign::Stopping { since: now, to },
                 Some(CanTakeReply::No(_)) | None => {
                     if self.orders.hands_over() {
                         self.end_job(OrderReply::Refused(OrderRefusal::StandbyCannot));
@@ -151,14 +154,14 @@ impl Authority {
     }
 
     /// Dead by the lock, the end of the log known, and no write of ours under way: then, and not before, it is given up.
-    fn finish_stop(&mut self, now: Ms, since: Ms) {
+    fn finish_stop(&mut self, now: Ms, since: Ms, to: Incarnation) {
         let dead = !self.postgres_is_up();
         if dead && self.pg.end.is_some() && !self.view.has_open() {
             let term = self.term();
             self.held.void();
-            self.resign = Resign::Resigned { term, since: now, heard: None, told: None, refused: false };
+            self.resign = Resign::Resigned { term, since: now, to, heard: None, told: None, refused: false };
             self.note(Note::Resigned(term));
-            self.push_resignation(now, None);
+            self.push_resignation(now, to, None);
         } else if now - since > self.stop_budget() {
             if self.orders.hands_over() {
                 self.end_job(OrderReply::Refused(OrderRefusal::TimedOut));
@@ -172,7 +175,7 @@ impl Authority {
         if self.is_wedged() { STOP_BUDGET_MS.max(3 * self.timing.ttl()) } else { STOP_BUDGET_MS }
     }
 
-    fn push_resignation(&mut self, now: Ms, told: Option<Ms>) {
+    fn push_resignation(&mut self, now: Ms, to: Incarnation, told: Option<Ms>) {
         let Some((timeline, end)) = self.pg.end else { return };
         if told.is_some_and(|t| now - t < self.timing.heartbeat_every()) {
             return;
@@ -187,6 +190,7 @@ impl Authority {
             timeline,
             end,
             ordered: self.is_ordered(),
+            to,
         };
         self.out.push(Command::Resign(resignation));
         if told.is_some() {

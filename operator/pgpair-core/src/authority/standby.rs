@@ -100,7 +100,7 @@ impl Authority {
     pub(super) fn answer_questions(&mut self, now: Ms) {
         for (reply, question, at) in std::mem::take(&mut self.questions) {
             let answer = match self.view.settled_since(at) {
-                Some(v) => self.can_take(now, &question, &v.record.clone()),
+                Some(v) => self.can_take(&question, &v.record.clone()),
                 None if now - at >= self.timing.ttl() / 5 => CanTakeReply::No(CannotTake::RecordUnreadable),
                 None => {
                     self.read(now);
@@ -112,7 +112,7 @@ impl Authority {
         }
     }
 
-    fn can_take(&self, now: Ms, q: &CanTake, r: &Record) -> CanTakeReply {
+    fn can_take(&self, q: &CanTake, r: &Record) -> CanTakeReply {
         let named =
             r.term == q.term && r.primary.instance == q.from.instance && q.from.instance != self.me.instance;
         let takeable = match r.mode {
@@ -123,14 +123,12 @@ impl Authority {
             CannotTake::RecordSaysNo
         } else if self.pg.state != PostgresState::Standby {
             CannotTake::NotStandby
-        } else if !self.quarantine_is_over(now) {
-            CannotTake::Quarantine
         } else if self.stops_as_standby() {
             CannotTake::Leaving
         } else if !self.settings.automatic && !q.ordered {
             CannotTake::NotAutomatic
         } else {
-            return CanTakeReply::Yes;
+            return CanTakeReply::Yes(self.me.incarnation);
         })
     }
 
@@ -151,6 +149,10 @@ impl Authority {
         self.given.void(r.from.incarnation);
         if let Some(dead) = r.predecessor {
             self.given.void(dead);
+        }
+        // Rule 7: the promises of earlier processes of this instance were to the sender or to processes that ended before it began.
+        if r.to == self.me.incarnation || !keeps(Clause::ResignedToMe) {
+            self.quarantine_until = self.quarantine_until.min(now);
         }
         let takeover = self.takeover.get_or_insert_default();
         if takeover.refused.is_some_and(|(who, _)| who == r.from.incarnation) {

@@ -192,6 +192,7 @@ impl Resignation {
     pub fn walk(&mut self, w: &mut impl Walk) {
         self.from.walk(w);
         each(&mut self.predecessor, |i| w.incarnation(i));
+        w.incarnation(&mut self.to);
     }
 }
 
@@ -278,9 +279,13 @@ impl Resign {
             Resign::None => {}
             Resign::Asking { since } => w.since(since, t.ttl() / 2 + 1),
             Resign::Declined { until } => w.until(until),
-            Resign::Stopping { since } => w.since(since, super::resign::STOP_BUDGET_MS + 1),
-            Resign::Resigned { term: _, since, heard, told, refused: _ } => {
+            Resign::Stopping { since, to } => {
+                w.since(since, super::resign::STOP_BUDGET_MS + 1);
+                w.incarnation(to);
+            }
+            Resign::Resigned { term: _, since, to, heard, told, refused: _ } => {
                 w.since(since, 2 * t.ttl());
+                w.incarnation(to);
                 each(heard, |at| w.since(at, t.ttl()));
                 each(told, |at| w.since(at, t.heartbeat_every()));
             }

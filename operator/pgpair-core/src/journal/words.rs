@@ -37,7 +37,7 @@ pub(super) fn came_in(
             if q.ordered { "; a person ordered it" } else { "" },
         )),
         Event::CanTakeReply(reply) => Part::telling(match reply {
-            Some(CanTakeReply::Yes) => "the standby says that it can take over".to_owned(),
+            Some(CanTakeReply::Yes(_)) => "the standby says that it can take over".to_owned(),
             Some(CanTakeReply::No(why)) => format!("the standby says that it cannot take over: {why:?}"),
             None => "the standby did not say whether it can take over".to_owned(),
         }),
@@ -226,7 +226,7 @@ pub(super) fn command(now: Ms, command: &Command, told: &Told) -> Part {
             text: format!("answers: {}", verdict(answer.verdict)),
             matters: told.verdict != Some(answer.verdict),
         },
-        Command::AnswerCanTake(_, CanTakeReply::Yes) => Part::telling("answers: it can"),
+        Command::AnswerCanTake(_, CanTakeReply::Yes(_)) => Part::telling("answers: it can"),
         Command::AnswerCanTake(_, CanTakeReply::No(why)) => {
             Part::telling(format!("answers: it cannot ({why:?})"))
         }

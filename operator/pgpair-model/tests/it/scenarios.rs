@@ -58,6 +58,16 @@ fn v3_evidence_on_the_named_primary_does_not_shorten_the_quarantine_of_a_restart
 }
 
 #[test]
+fn a_restarted_standby_takes_over_at_once_from_who_resigns_to_it() {
+    let resigned = [PostgresCrash(A), Arrives(B, Kind::CanTake), Arrives(A, Kind::CanTakeReply)];
+    let s = Scene::new(PAIRED).then(&[Crash(B), Start(B), ReadDone(B), Works(B)]);
+    assert!(!s.agent(B).may_promote(NOW));
+    let s = s.then(&resigned).then(&[Arrives(B, Kind::Resign)]).then(&[Written(B, 0), Works(B)]);
+    assert_eq!((s.record(), s.writers()), ((Term(2), Mode::Solo, B), vec![B]));
+    s.ends_well();
+}
+
+#[test]
 fn v4_a_late_heartbeat_of_a_dead_primary_does_not_take_the_place_of_the_promise_to_its_successor() {
     let s = Scene::new(PAIRED).then(&[
         Clock(A),

@@ -29,9 +29,16 @@ fn record() -> Record {
     }
 }
 
-/// A standby that has flushed the log up to 10 and has just given a promise.
+const STANDBY: Holder = Holder { instance: InstanceId::B, incarnation: Incarnation(2) };
+
+/// A standby that has flushed the log up to 10 and has just given a promise, long after its start.
 fn standby(mode: Mode) -> (Authority, Ms) {
-    let me = Holder { instance: InstanceId::B, incarnation: Incarnation(2) };
+    standby_at(mode, Ms(100_000))
+}
+
+/// The same, started at 0.
+fn standby_at(mode: Mode, now: Ms) -> (Authority, Ms) {
+    let me = STANDBY;
     let timing = Timing::new(5_000).unwrap();
     let settings = Settings {
         timing,
@@ -43,7 +50,6 @@ fn standby(mode: Mode) -> (Authority, Ms) {
     let disk =
         Durable { lease_uid: Some(LeaseUid(1)), term: Term(1), longest_ttl_ms: 5_000, ..Durable::default() };
     let mut b = Authority::new(me, NodeId(2), settings, disk, Ms(0));
-    let now = Ms(100_000);
     let facts = PgFacts {
         state: PostgresState::Standby,
         directory: Directory::Standby,
@@ -86,6 +92,10 @@ fn commands(b: &mut Authority, now: Ms, mode: Mode, event: Event) -> Vec<Command
 }
 
 fn resigned_at(end: u64) -> Event {
+    resigned_to(Incarnation(0), end)
+}
+
+fn resigned_to(to: Incarnation, end: u64) -> Event {
     let resignation = Resignation {
         term: Term(1),
         from: PRIMARY,
@@ -93,6 +103,7 @@ fn resigned_at(end: u64) -> Event {
         timeline: TimelineId(1),
         end: Lsn(end),
         ordered: false,
+        to,
     };
     Event::Resignation(ReplyId(1), resignation)
 }
@@ -125,7 +136,21 @@ fn in_solo_it_can_take_what_streams_to_it_or_can_be_fetched_from_a_postgres_that
         let (mut b, now) = standby(Mode::Solo);
         let question = CanTake { term: Term(1), from: PRIMARY, ordered: false, down };
         let told = commands(&mut b, now, Mode::Solo, Event::CanTake(ReplyId(1), question));
-        let yes = told.contains(&Command::AnswerCanTake(ReplyId(1), CanTakeReply::Yes));
+        let yes = told.contains(&Command::AnswerCanTake(ReplyId(1), CanTakeReply::Yes(STANDBY.incarnation)));
         assert_eq!(yes, can, "{told:?}");
+    }
+}
+
+#[test]
+fn a_young_standby_says_yes_and_takes_over_at_once_from_who_resigns_to_this_very_process() {
+    for (to, taken) in [(STANDBY.incarnation, true), (Incarnation(9), false)] {
+        let (mut b, now) = standby_at(Mode::Paired, Ms(1_000));
+        let question = CanTake { term: Term(1), from: PRIMARY, ordered: false, down: true };
+        let told = commands(&mut b, now, Mode::Paired, Event::CanTake(ReplyId(1), question));
+        assert!(told.contains(&Command::AnswerCanTake(ReplyId(1), CanTakeReply::Yes(STANDBY.incarnation))));
+        assert_eq!(answer_reads(&mut b, now, Mode::Paired, resigned_to(to, 10)).len(), usize::from(taken));
+        // At the latest when no earlier process can have promised anything any more.
+        let later = answer_reads(&mut b, Ms(2 * TTL), Mode::Paired, Event::Tick);
+        assert_eq!(later.len(), usize::from(!taken));
     }
 }
