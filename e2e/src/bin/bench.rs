@@ -1,4 +1,4 @@
-//! `pgpair-bench`: each fault many times on one pair, with the gap that a client saw; and what the pair costs at rest.
+//! `pgpair-bench`: each fault many times, with the gap that a client saw; and what the pair costs at rest.
 //! The results so far are in `target/bench` after each fault, so that a run which is cut keeps them.
 
 use std::path::PathBuf;
@@ -7,16 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use pgpair_api::status::{FailoverStatus, FailoverStepStatus};
 use pgpair_core::ids::InstanceId;
 use pgpair_e2e::bench::environment::{self, Environment};
 use pgpair_e2e::bench::footprint::{self, Footprint};
-use pgpair_e2e::bench::gaps::{Gaps, Row, Table, read_json, write_json};
+use pgpair_e2e::bench::gaps::{Table, read_json, write_json};
 use pgpair_e2e::bench::page;
+use pgpair_e2e::bench::rounds::{self, Subject};
 use pgpair_e2e::harness::archive::{settle, wake};
 use pgpair_e2e::harness::audit::{AuditLog, Write};
 use pgpair_e2e::harness::cluster::{Cluster, LocalCluster, TempNamespace};
-use pgpair_e2e::harness::failover::{Failover, Judgement};
 use pgpair_e2e::harness::faults::Fault;
 use pgpair_e2e::harness::operator;
 use pgpair_e2e::harness::pair::{CONTAINER, Pair, apply, manifest};
@@ -30,10 +29,6 @@ use tokio::time::sleep;
 const BRING_UP: Duration = Duration::from_secs(300);
 /// For a pair to be whole again after a fault.
 const WHOLE: Duration = Duration::from_secs(240);
-/// Rounds that may fail before a fault is given up.
-const FAILURES: usize = 3;
-/// How long something is away that the primary does not need: three promises of the default length.
-const OUTAGE: Duration = Duration::from_secs(15);
 /// What happened before has been told when nothing was written for so long.
 const QUIET: Duration = Duration::from_secs(40);
 
@@ -41,10 +36,10 @@ const QUIET: Duration = Duration::from_secs(40);
 #[command(version, about = "measures failovers; see ARCHITECTURE.md for what happens in one")]
 struct Args {
     /// Times for each fault that kills something.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 50)]
     n: usize,
     /// Times for each fault that takes a node, the API server or the operator away.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 20)]
     nodes: usize,
     /// Which faults, with commas between; names as in the table.
     #[arg(
@@ -53,15 +48,14 @@ struct Args {
         default_value = "postmaster-kill,container-kill,pod-delete,node-loss,isolation,standby-loss,api-outage,operator-outage"
     )]
     faults: Vec<String>,
-    /// Major version of PostgreSQL.
-    #[arg(long, default_value_t = 17)]
-    postgres: u32,
+    /// The pairs, with commas between: major version of PostgreSQL, and after a slash the length of a promise in seconds. The first
+    /// one is also measured at rest. What kills something of one pair does not depend on the promise, and strikes one pair of each
+    /// version.
+    #[arg(long, value_delimiter = ',', default_value = "17/5,15/5,17/2", value_parser = parse_pair)]
+    pairs: Vec<(u32, u32)>,
     /// What a commit waits for: Sync, SyncStrict or Async.
     #[arg(long, default_value = "Sync")]
     durability: String,
-    /// Length of a promise in seconds.
-    #[arg(long, default_value_t = 5)]
-    ttl: u32,
     /// Pairs that are brought up and timed, the measured one included.
     #[arg(long, default_value_t = 3)]
     bring_ups: usize,
@@ -130,6 +124,12 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     measured
 }
 
+fn parse_pair(text: &str) -> Result<(u32, u32), String> {
+    let (version, ttl) = text.split_once('/').ok_or("it is VERSION/SECONDS, such as 17/5")?;
+    let number = |what: &str| what.parse().map_err(|e| format!("{what:?}: {e}"));
+    Ok((number(version)?, number(ttl)?))
+}
+
 fn parse_fault(name: &str) -> anyhow::Result<Fault> {
     let known = Fault::ALL.map(Fault::name).join(", ");
     let found = Fault::ALL.into_iter().find(|fault| fault.name() == name);
@@ -145,8 +145,9 @@ async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &s
         standby_agent_memory: None,
         idle: None,
     };
-    let pair = bring_up(args, cluster, namespace, &mut report).await?;
-    memory(&pair, &mut report).await?;
+    let subjects = bring_up(args, cluster, namespace, &mut report).await?;
+    let pair = &subjects.first().context("no pairs")?.pair;
+    memory(pair, &mut report).await?;
     let out = repository::root().join(&args.out);
     let told = out.join("environment.json");
     let earlier: Value = if args.add { read_json(&told, "is no description of a run")? } else { Value::Null };
@@ -161,18 +162,19 @@ async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &s
             println!("{}: left out: {reason}", fault.name());
             continue;
         }
-        let lasts = fault.spares_the_primary() || matches!(fault, Fault::NodeStop | Fault::NodeCut);
-        let times = if lasts { args.nodes } else { args.n };
-        let (row, failures) = many(&pair, args, *fault, times).await;
+        let (all, times) = if fault.is_of_the_cluster() {
+            (subjects.iter().collect(), args.nodes)
+        } else {
+            (one_of_each_version(&subjects), args.n)
+        };
+        let (rows, failures) = rounds::measure(&all, *fault, times).await;
         failed += failures;
-        if let Some(row) = row {
-            table.put(row);
-            table.store(&path)?;
-            println!("\n{table}");
-        }
+        rows.into_iter().for_each(|row| table.put(row));
+        table.store(&path)?;
+        println!("\n{table}");
     }
     if args.idle_minutes > 0 {
-        report.idle = idle(&pair, args.idle_minutes).await?;
+        report.idle = idle(pair, args.idle_minutes).await?;
         write_json(&told, &whole(&report)?)?;
     }
     println!("{}\n\n{table}", serde_json::to_string_pretty(&report)?);
@@ -196,35 +198,49 @@ fn merged(mut report: Value, earlier: &Value) -> Value {
     report
 }
 
-/// The first pair stays; the others are there for their times only.
+fn one_of_each_version(subjects: &[Subject]) -> Vec<&Subject> {
+    let is_first =
+        |(at, subject): &(usize, &Subject)| !subjects[..*at].iter().any(|s| s.postgres == subject.postgres);
+    subjects.iter().enumerate().filter(is_first).map(|(_, subject)| subject).collect()
+}
+
+/// The pairs, all on the same two nodes; and some more like the first, which are there for their times only.
 async fn bring_up(
     args: &Args,
     cluster: &Cluster,
     namespace: &str,
     report: &mut Report,
-) -> anyhow::Result<Pair> {
-    let main = Pair::new(cluster, namespace, "bench");
-    for index in 0..args.bring_ups.max(1) {
-        let name = if index == 0 { "bench".to_owned() } else { format!("extra{index}") };
-        let begin = Instant::now();
-        let settings =
-            format!("  durability: {}\n  failover:\n    ttlSeconds: {}\n", args.durability, args.ttl);
-        let manifest = manifest(&name, args.postgres) + &settings;
-        apply(cluster, namespace, &manifest).await.context("applying a pair")?;
-        Pair::new(cluster, namespace, &name).await_paired(1, BRING_UP).await?;
+) -> anyhow::Result<Vec<Subject>> {
+    let nodes = cluster.ready_nodes().await?;
+    let nodes = nodes.get(..2).context("two nodes are needed")?.join(", ");
+    let mut subjects = Vec::new();
+    let extra = std::iter::repeat_n(args.pairs.first(), args.bring_ups.saturating_sub(args.pairs.len()));
+    for (index, &(postgres, ttl_s)) in args.pairs.iter().chain(extra.flatten()).enumerate() {
+        let (begin, name) = (Instant::now(), format!("bench{index}"));
+        let settings = format!(
+            "  durability: {}\n  failover:\n    ttlSeconds: {ttl_s}\n  scheduling:\n    nodeAffinity:\n      \
+             requiredDuringSchedulingIgnoredDuringExecution:\n        nodeSelectorTerms:\n          - matchExpressions:\n              \
+             - {{key: kubernetes.io/hostname, operator: In, values: [{nodes}]}}\n",
+            args.durability
+        );
+        apply(cluster, namespace, &(manifest(&name, postgres) + &settings))
+            .await
+            .context("applying a pair")?;
+        let pair = Pair::new(cluster, namespace, &name);
+        pair.await_paired(1, BRING_UP).await?;
         let seconds = begin.elapsed().as_secs_f64();
-        println!("apply to ready: {seconds:.1} s");
+        println!("{name} (PostgreSQL {postgres}, ttl {ttl_s} s), apply to ready: {seconds:.1} s");
         report.apply_to_ready_s.push((seconds * 10.0).round() / 10.0);
-        if index > 0 {
-            cluster.kubectl(&["-n", namespace, "delete", "pgreplicapair", &name]).await?;
-            // Its end costs processor time that the next measurement is to have.
-            let pods = format!("-l=pgpair.dev/pair={name}");
-            cluster
-                .kubectl(&["-n", namespace, "wait", "--for=delete", "pod", &pods, "--timeout=50s"])
-                .await?;
+        if index < args.pairs.len() {
+            subjects.push(Subject { pair, postgres, ttl_s, durability: args.durability.clone() });
+            continue;
         }
+        cluster.kubectl(&["-n", namespace, "delete", "pgreplicapair", &name]).await?;
+        // Its end costs processor time that the next measurement is to have.
+        let pods = format!("-l=pgpair.dev/pair={name}");
+        cluster.kubectl(&["-n", namespace, "wait", "--for=delete", "pod", &pods, "--timeout=50s"]).await?;
     }
-    Ok(main)
+    Ok(subjects)
 }
 
 async fn memory(pair: &Pair, report: &mut Report) -> anyhow::Result<()> {
@@ -274,87 +290,6 @@ async fn of_agent(pair: &Pair, local: &LocalCluster, instance: InstanceId) -> an
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 fn in_mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-/// One fault `times` times. `None` when not a single round came to its end; the number says how many did not.
-async fn many(pair: &Pair, args: &Args, fault: Fault, times: usize) -> (Option<Row>, usize) {
-    println!("\n{}: {} times", fault.describe(), times);
-    let (mut gaps, mut rows_lost, mut late_acks, mut failures) = (Vec::new(), 0, 0, 0);
-    while gaps.len() < times && failures < FAILURES {
-        match once(pair, fault, gaps.len() + failures).await {
-            Ok(Round { gap_ms, judgement, told }) => {
-                gaps.push(gap_ms);
-                rows_lost += judgement.verdict.missing.len();
-                late_acks += judgement.verdict.late.len();
-                println!("  {:2}: gap {gap_ms:5.0} ms; {told}; {}", gaps.len(), short(&judgement));
-            }
-            Err(error) => {
-                failures += 1;
-                println!("  failed: {error:#}");
-            }
-        }
-    }
-    let row = Gaps::of(&gaps).map(|gap_ms| Row {
-        fault: fault.name().into(),
-        postgres: args.postgres,
-        durability: args.durability.clone(),
-        ttl_s: f64::from(args.ttl),
-        n: gaps.len(),
-        gap_ms,
-        rows_lost,
-        late_acks,
-    });
-    (row, failures)
-}
-
-struct Round {
-    gap_ms: f64,
-    judgement: Judgement,
-    /// What the status says of it.
-    told: String,
-}
-
-async fn once(pair: &Pair, fault: Fault, round: usize) -> anyhow::Result<Round> {
-    let table = format!("{}_{round}", fault.name().replace('-', "_"));
-    let mut failover = Failover::begin(pair, &table).await?;
-    let struck = match failover.strike(fault).await {
-        Ok(()) if fault.spares_the_primary() => {
-            // The length of the fault, not a wait for something.
-            sleep(OUTAGE).await;
-            Ok(())
-        }
-        Ok(()) => failover.await_service().await.map(|_| ()),
-        Err(error) => Err(error),
-    };
-    failover.heal().await?;
-    struck?;
-    let status = failover.await_told(WHOLE).await?;
-    let judgement = failover.judge().await?;
-    pair.psql(pair.primary_of(&status)?, &format!("DROP TABLE {table}")).await?;
-    let told = match status.last_failover.filter(|f| f.term > failover.term) {
-        Some(f) => told(&f, failover.struck_us),
-        None => "no failover: the primary came back".into(),
-    };
-    // Without a change of server, the time without an acknowledgement is the gap.
-    let gap_ms = judgement.service_gap_ms.unwrap_or(judgement.service_silence_ms);
-    Ok(Round { gap_ms, judgement, told })
-}
-
-/// Cause and steps, each in milliseconds after the fault: shows where the time went.
-fn told(failover: &FailoverStatus, struck_us: i64) -> String {
-    let after = |step: &FailoverStepStatus| (step.at.0.as_microsecond() - struck_us) / 1000;
-    let steps = failover.steps.iter().map(|step| format!("{} {:+}", step.step, after(step)));
-    format!("{} ({})", failover.cause, steps.collect::<Vec<_>>().join(", "))
-}
-
-fn short(judgement: &Judgement) -> String {
-    let verdict = &judgement.verdict;
-    format!(
-        "{} acknowledged, {} missing, {} late",
-        verdict.acknowledged,
-        verdict.missing.len(),
-        verdict.late.len()
-    )
 }
 
 /// Counts what is written for a pair that nobody uses.

@@ -110,6 +110,11 @@ impl Failover {
         Ok(())
     }
 
+    /// What struck the pair of `other` strikes this one too, and is healed there.
+    pub fn shares(&mut self, other: &Failover) {
+        self.struck_us = other.struck_us;
+    }
+
     /// Waits for the other instance to write in a higher term and on a higher timeline, as the client sees it.
     ///
     /// # Errors

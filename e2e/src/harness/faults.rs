@@ -98,6 +98,12 @@ impl Fault {
         matches!(self, Fault::StandbyLoss | Fault::ApiOutage | Fault::OperatorOutage)
     }
 
+    /// Whether every pair suffers from it, those at least whose primary is on the same node.
+    #[must_use]
+    pub fn is_of_the_cluster(self) -> bool {
+        self.spares_the_primary() || matches!(self, Fault::NodeStop | Fault::NodeCut)
+    }
+
     /// Why this fault cannot be made on `cluster`; `None` when it can.
     #[must_use]
     pub fn impossible_on(self, cluster: &Cluster) -> Option<String> {
