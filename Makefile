@@ -26,7 +26,7 @@ SCRIPTS := .ci/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2
 
 -include e2e/cluster/cluster.mk
 
-.PHONY: help demo test setup lint unit model model-page model-deep e2e e2e-full fault-page soak calm faults-runner bench install uninstall ready-cluster generate plugin
+.PHONY: help demo test setup lint unit model-ci model model-page model-deep e2e e2e-full fault-page soak calm faults-runner bench install uninstall ready-cluster generate plugin
 
 ## this list
 help:
@@ -38,7 +38,7 @@ demo: setup ready-cluster install
 	"$(CARGO_TARGET_DIR)/release/pgpair-demo"
 
 ## everything that must hold before a change is done
-test: setup lint unit e2e
+test: setup lint unit model-ci e2e
 
 ## what the other targets need on this machine
 setup:
@@ -61,9 +61,12 @@ unit:
 	PGPAIR_TEST_PG_BINS=$(subst $(empty) $(empty),$(colon),$(strip $(POSTGRES_BINS))) cargo test --workspace --locked
 	cargo test --locked -p pgpair-model --features mutations --test mutations
 
-## the protocol under the model checker: every order of events within bounds, and what breaks without each clause
-model:
+## the protocol under the model checker: every order of events within bounds, millions of states
+model-ci:
 	cargo run --release --locked -p pgpair-model --features mutations -- ci
+
+## the same, the shortest way to a broken claim without each clause, and long random runs
+model: model-ci
 	cargo run --release --locked -p pgpair-model --features mutations -- mutations
 	cargo run --release --locked -p pgpair-model --features mutations -- walk seed=$(or $(SEED),1) steps=2000000
 
@@ -71,7 +74,7 @@ model:
 model-page:
 	cargo run --release --locked -p pgpair-model --features mutations -- page docs/model.md
 
-## the same runs, four events deeper
+## the same runs, two events deeper
 model-deep:
 	cargo run --release --locked -p pgpair-model -- deep
 

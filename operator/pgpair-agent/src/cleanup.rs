@@ -2,7 +2,9 @@
 //!
 //! Archived log is kept up to half of the archive volume. Beyond that, or when the volume runs out of room, the oldest is
 //! removed, but never what an instance needs: everything from the beginning of our own next recovery, of the peer's, and of what
-//! the standby's slot keeps. What the peer needs is asked of it; while that is not known, nothing is removed. Logs after the
+//! the standby's slot keeps. What the peer needs is asked of it; while that is not known, nothing is removed. Only when the volume is
+//! almost full does what the peer needs go as well: an archive that takes nothing any more would fill the data volume and stop
+//! this instance, and a standby that lacks log is copied anew. Logs after the
 //! newest base backup are removed last, simply because they are newer. History files stay: they are small, and a rewind needs them.
 //!
 //! Copies of branches that were never finished (`lost/*.partial`) and data directories that were moved aside are removed only when
@@ -23,6 +25,9 @@ const ARCHIVE_SHARE: u64 = 2;
 /// A volume has room while more than a tenth of it is free.
 const ROOM_SHARE: u64 = 10;
 
+/// Less than this share of the archive volume is free: what only the peer needs is given up, until there is as much. One twentieth.
+const LAST_SHARE: u64 = 20;
+
 /// From where on archived log is needed. Unknown keeps everything.
 #[derive(Debug, Clone, Copy)]
 pub struct Needed {
@@ -41,7 +46,16 @@ impl Needed {
     fn first_segment(self) -> Option<u64> {
         let oldest = self.own?.min(self.peer?);
         let oldest = self.slot.map_or(oldest, |s| s.min(oldest));
-        (self.segment_size > 0).then(|| oldest.0 / self.segment_size)
+        self.segment_of(oldest)
+    }
+
+    /// The same when only our own next recovery counts.
+    fn own_first_segment(self) -> Option<u64> {
+        self.segment_of(self.own?)
+    }
+
+    fn segment_of(self, lsn: Lsn) -> Option<u64> {
+        (self.segment_size > 0).then(|| lsn.0 / self.segment_size)
     }
 }
 
@@ -89,29 +103,25 @@ pub fn archived_log(
     let files = archived(&dir, needed.segment_size)?;
     let used: u64 = files.iter().map(|f| f.bytes).sum();
     let excess = excess(used, size, free);
-    let Some(first) = needed.first_segment() else {
-        if excess > 0 {
-            tracing::warn!(
-                used,
-                "the archive is larger than it should be, and nothing is removed: what the peer needs is not known"
-            );
-        }
-        return Ok(());
-    };
-    let doomed = doomed(&files, first, excess);
+    if needed.first_segment().is_none() && excess > 0 {
+        tracing::warn!(used, "the archive is larger than it should be: what the peer needs is not known");
+    }
+    let (unneeded, given_up) = (unneeded(&files, needed, excess), given_up(&files, needed, size, free));
+    let doomed = if given_up.len() > unneeded.len() { given_up } else { unneeded };
+    if given_up.len() > unneeded.len() {
+        tracing::error!(
+            files = given_up.len() - unneeded.len(),
+            free,
+            "the archive volume is almost full: log that the peer may still need is removed; without it it is copied anew"
+        );
+    }
     let (Some(from), Some(to)) = (doomed.first(), doomed.last()) else { return Ok(()) };
     for file in doomed {
         fsx::remove(&dir.join(&file.name))?;
     }
     fsx::sync_dir(&dir)?;
     let bytes: u64 = doomed.iter().map(|f| f.bytes).sum();
-    tracing::info!(
-        files = doomed.len(),
-        bytes,
-        from = from.name,
-        to = to.name,
-        "archive: log that nobody needs is removed"
-    );
+    tracing::info!(files = doomed.len(), bytes, from = from.name, to = to.name, "archive: log is removed");
     Ok(())
 }
 
@@ -152,6 +162,17 @@ fn archived(dir: &Path, segment_size: u64) -> Result<Vec<Archived>, FileError> {
     }
     out.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
     Ok(out)
+}
+
+/// What goes for being too much.
+fn unneeded(files: &[Archived], needed: Needed, excess: u64) -> &[Archived] {
+    needed.first_segment().map_or(&[], |first| doomed(files, first, excess))
+}
+
+/// What goes, whatever the peer needs, for the volume is almost full.
+fn given_up(files: &[Archived], needed: Needed, size: u64, free: u64) -> &[Archived] {
+    let lack = (size / LAST_SHARE).saturating_sub(free);
+    needed.own_first_segment().map_or(&[], |first| doomed(files, first, lack))
 }
 
 /// The oldest files that add up to `excess`, none of them of segment `first` or later.
@@ -232,6 +253,21 @@ mod tests {
         assert_eq!(needed(Some(5), Some(7), None), Some(5));
         assert_eq!(needed(Some(5), None, Some(8)), None);
         assert_eq!(needed(None, Some(7), Some(8)), None);
+    }
+
+    #[test]
+    fn what_the_peer_needs_is_kept_until_the_volume_is_almost_full_and_what_we_need_always() {
+        let files: Vec<Archived> = (0..10).map(|n| file(n, 10)).collect();
+        let lsn = |n: u64| Some(Lsn(n * 16 * MIB));
+        for peer in [lsn(2), None] {
+            let needed = Needed { own: lsn(8), peer, slot: lsn(2), segment_size: 16 * MIB };
+            let of = |files: &[Archived]| files.len();
+            assert_eq!(of(unneeded(&files, needed, 1_000)), if peer.is_some() { 2 } else { 0 });
+            assert_eq!(of(given_up(&files, needed, 1_000, 50)), 0, "a twentieth is free");
+            assert_eq!(of(given_up(&files, needed, 1_000, 25)), 3, "no more than enough");
+            assert_eq!(of(given_up(&files, needed, 10_000, 0)), 8, "never what we need");
+            assert_eq!(of(given_up(&files, Needed { own: None, ..needed }, 1_000, 0)), 0, "not known");
+        }
     }
 
     #[test]

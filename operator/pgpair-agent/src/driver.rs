@@ -101,8 +101,6 @@ pub struct Surroundings {
     pub hand_over: watch::Sender<Option<LogEnd>>,
     /// Whether a writable postgres runs or is about to.
     pub writable: Writable,
-    /// Longest wait for an answer of the peer.
-    pub limit: Duration,
     /// Everything that is to be killed.
     pub tree: Tree,
     /// What a person has set, for everybody who follows it.
@@ -180,7 +178,7 @@ impl Driver {
             desired,
             term: self.authority.term(),
             role: self.authority.role(),
-            urgent: self.authority.is_urgent(),
+            urgent: self.authority.is_urgent(now),
             seen: self.authority.postgres().state,
             last: false,
         };
@@ -338,7 +336,7 @@ impl Driver {
         let (term, id) = (self.authority.term(), format!("trigger-file-{}", clock::unix_ms()));
         tracing::warn!(term = term.0, "a person has created the trigger file");
         let switchover = Instruction { id: id.clone(), term, kind: OrderKind::Switchover };
-        let (peer, limit, tx) = (self.around.peer.clone(), self.around.limit, self.around.tx.clone());
+        let (peer, limit, tx) = (self.around.peer.clone(), self.limit(), self.around.tx.clone());
         spawn_input(tx, async move {
             match peer.order(&switchover, CHECKPOINT + limit).await {
                 Ok(OrderReply::Accepted | OrderReply::Done) => None,
@@ -354,21 +352,25 @@ impl Driver {
         });
     }
 
+    /// Of one request, by the `ttl` in force.
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.authority.timing().request_limit())
+    }
+
     fn carry_out(&mut self, now: Ms, command: Command) {
-        let (tx, limit) = (self.around.tx.clone(), self.around.limit);
+        let (tx, limit) = (self.around.tx.clone(), self.limit());
         match command {
             Command::Persist(durable) => self.persist(durable),
             Command::Read { asked } => {
                 let store = self.around.store.clone();
-                spawn_input(tx, async move { Some(Input::Read(asked, store.read().await)) });
+                spawn_input(tx, async move { Some(Input::Read(asked, store.read(limit).await)) });
             }
             Command::Cas { id, uid, expected, record } => {
                 tracing::info!(id = id.0, term = record.term.0, mode = %record.mode, "record: write");
                 let store = self.around.store.clone();
-                spawn_input(
-                    tx,
-                    async move { Some(Input::Cas(id, store.write(uid, expected, &record).await)) },
-                );
+                spawn_input(tx, async move {
+                    Some(Input::Cas(id, store.write(uid, expected, &record, limit).await))
+                });
             }
             Command::Heartbeat(hb) => {
                 let peer = self.around.peer.clone();

@@ -14,27 +14,20 @@ use pgpair_core::record::{LeaseUid, Record, Version, Versioned};
 pub struct RecordStore {
     api: Api<Lease>,
     name: String,
-    /// A read or write that has no answer after this time is given up; a write's outcome is then unknown.
-    limit: Duration,
     /// As last seen: labels, owner and foreign annotations are kept when the record is written.
     seen: Arc<Mutex<Lease>>,
 }
 
 impl RecordStore {
-    /// The Lease `name` in `namespace`; each request has `limit`.
+    /// The Lease `name` in `namespace`.
     #[must_use]
-    pub fn new(client: kube::Client, namespace: &str, name: &str, limit: Duration) -> RecordStore {
-        RecordStore {
-            api: Api::namespaced(client, namespace),
-            name: name.to_owned(),
-            limit,
-            seen: Arc::default(),
-        }
+    pub fn new(client: kube::Client, namespace: &str, name: &str) -> RecordStore {
+        RecordStore { api: Api::namespaced(client, namespace), name: name.to_owned(), seen: Arc::default() }
     }
 
-    /// A GET without `resourceVersion`, answered by a quorum, never by a watch cache.
-    pub async fn read(&self) -> ReadOutcome {
-        match tokio::time::timeout(self.limit, self.api.get(&self.name)).await {
+    /// A GET without `resourceVersion`, answered by a quorum, never by a watch cache. Given up after `limit`.
+    pub async fn read(&self, limit: Duration) -> ReadOutcome {
+        match tokio::time::timeout(limit, self.api.get(&self.name)).await {
             Ok(Ok(lease)) => {
                 let outcome = versioned(&lease).map_or(ReadOutcome::Malformed, ReadOutcome::Got);
                 *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = lease;
@@ -49,13 +42,20 @@ impl RecordStore {
         }
     }
 
-    /// A PUT with uid and resource version as preconditions. Whatever is not surely "no" may have landed, or may yet.
-    pub async fn write(&self, uid: LeaseUid, expected: Version, record: &Record) -> CasOutcome {
+    /// A PUT with uid and resource version as preconditions. Whatever is not surely "no" may have landed, or may yet: without an
+    /// answer within `limit` too.
+    pub async fn write(
+        &self,
+        uid: LeaseUid,
+        expected: Version,
+        record: &Record,
+        limit: Duration,
+    ) -> CasOutcome {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let lease = lease(seen, &self.name, uid, expected, record);
         let parameters = PostParams::default();
         let request = self.api.replace(&self.name, &parameters, &lease);
-        match tokio::time::timeout(self.limit, request).await {
+        match tokio::time::timeout(limit, request).await {
             Ok(Ok(answer)) => {
                 match answer.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()) {
                     Some(v) => CasOutcome::Won(Version(v)),

@@ -71,11 +71,8 @@ async fn agent() -> Result<(), Failure> {
     tracing::info!(instance = %me.instance, incarnation = %me.incarnation, term = durable.term.0, "agent starts");
 
     let config = Arc::new(config_store::load(&settings)?);
-    let ttl = Duration::from_millis(u64::from(config.ttl_ms));
-    // Several tries must fit between the first worry and the fence.
-    let limit = (ttl / 5).min(Duration::from_secs(1));
     let client = kube::Client::try_default().await?;
-    let store = RecordStore::new(client.clone(), &settings.namespace, &settings.pair, limit);
+    let store = RecordStore::new(client.clone(), &settings.namespace, &settings.pair);
     let identity = Identity::load(&settings.layout.tls)?;
     tokio::spawn(identity.clone().keep_renewed());
     let peer = Peer::new(&settings, identity.clone());
@@ -144,7 +141,6 @@ async fn agent() -> Result<(), Failure> {
         report,
         hand_over,
         writable,
-        limit,
         tree: Tree::of_agent(),
         config,
         sql,

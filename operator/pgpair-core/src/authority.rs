@@ -265,10 +265,10 @@ impl Authority {
         !self.postgres_is_up() && (self.resign.is_stopping() || self.resign.has_resigned(self.term()))
     }
 
-    /// Whether each millisecond counts: a take-over waits for the facts of postgres.
+    /// Whether each millisecond counts: a take-over that is open waits for the facts of postgres.
     #[must_use]
-    pub fn is_urgent(&self) -> bool {
-        (self.takeover.is_some() && self.role() == Role::Standby) || self.resign.is_asking()
+    pub fn is_urgent(&self, now: Ms) -> bool {
+        (self.role() == Role::Standby && self.is_called(now)) || self.resign.is_asking()
     }
 
     /// When to send [`Event::Tick`] at the latest.

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use pgpair_core::authority::{SyncState, Want};
+use pgpair_core::authority::{Desired, SyncState, Want};
 use pgpair_core::ids::Term;
 use pgpair_core::timeline::TimelineHistory;
+use tokio::sync::watch;
 
 use super::{Kind, Order, Server, Worker};
 use crate::clock;
@@ -187,7 +188,7 @@ impl Worker {
             SyncState::Unknown => false,
         };
         if !proven {
-            return self.switch_sync(order.desired.synchronous, order.desired.sync_epoch).await;
+            return self.switch_sync(order).await;
         }
         if order.desired.admit_clients && self.access == ClientAccess::Closed {
             let Server::Up { postmaster, .. } = &self.server else { return false };
@@ -254,13 +255,20 @@ impl Worker {
         })
     }
 
-    async fn switch_sync(&mut self, on: bool, epoch: u32) -> bool {
+    /// Given up when something else is wanted: the proof needs a checkpoint, which may take a minute, and a stop or a switchover is
+    /// not to wait for it.
+    async fn switch_sync(&mut self, order: &Order) -> bool {
+        let (on, epoch) = (order.desired.synchronous, order.desired.sync_epoch);
         // Told before it begins: in between, nothing is proven.
         self.sync = SyncState::Unknown;
         self.report().await;
         let Server::Up { postmaster, .. } = &self.server else { return false };
         let standby = on.then_some(self.settings.instance.peer());
-        match sync::set_sync(&self.settings, postmaster, &self.sql, standby, SYNC).await {
+        let switched = tokio::select! {
+            switched = sync::set_sync(&self.settings, postmaster, &self.sql, standby, SYNC) => switched,
+            () = something_else(self.order.clone(), order.desired) => return true,
+        };
+        match switched {
             Ok(Some(from)) => {
                 tracing::info!(%from, "every commit waits for the standby");
                 self.sync = SyncState::On { from, epoch };
@@ -330,5 +338,14 @@ impl Worker {
             }
         }
         true
+    }
+}
+
+/// Returns when postgres, or its synchronous commit, is to be another than in `desired`.
+async fn something_else(mut order: watch::Receiver<Order>, desired: Desired) {
+    let of = |d: &Desired| (d.postgres, d.synchronous, d.sync_epoch);
+    if order.wait_for(|now| of(&now.desired) != of(&desired)).await.is_err() {
+        // The driver has ended; its last order is there by then.
+        std::future::pending::<()>().await;
     }
 }

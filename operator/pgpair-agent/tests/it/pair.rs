@@ -6,9 +6,11 @@ use std::time::Duration;
 use pgpair_agent::base_backup::{self, SeedError};
 use pgpair_agent::pgdata::{self, DataDir};
 use pgpair_agent::postmaster::StartAs;
+use pgpair_agent::postmaster::sync::set_sync;
 use pgpair_agent::promote::{promote, take_request};
 use pgpair_core::ids::{InstanceId, VolumeId};
 use pgpair_core::timeline::TimelineId;
+use rustix::process::{Signal, kill_process};
 
 use crate::fixture::{LIMIT, eventually, run};
 
@@ -102,6 +104,26 @@ fn with_sync_proven_a_commit_waits_for_the_standby_until_sync_is_off() {
         assert!(!commit.is_finished());
         assert_eq!(w.a.sync(&a, None).await, None);
         tokio::time::timeout(LIMIT, &mut commit).await.unwrap().unwrap().unwrap();
+    });
+}
+
+/// The postmaster and new sessions see the new value by then; backends obey what the checkpointer has read.
+#[test]
+fn nothing_is_proven_while_the_checkpointer_has_not_read_the_new_value() {
+    run(async |w| {
+        let (a, _) = w.pair().await;
+        let client = w.a.sql.session(None).await.unwrap();
+        let ask = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+        let pid: i32 = client.query_one(ask, &[]).await.unwrap().get(0);
+        let checkpointer = rustix::process::Pid::from_raw(pid).unwrap();
+        kill_process(checkpointer, Signal::STOP).unwrap();
+        let (settings, sql) = (&w.a.settings, &w.a.sql);
+        let early = set_sync(settings, &a, sql, Some(InstanceId::B), Duration::from_millis(1500)).await;
+        kill_process(checkpointer, Signal::CONT).unwrap();
+        assert!(early.is_err(), "{early:?}");
+        let shown: String = client.query_one("SHOW synchronous_standby_names", &[]).await.unwrap().get(0);
+        assert!(shown.contains("pgpair_b"), "a session sees it already: {shown}");
+        assert!(w.a.sync(&a, Some(InstanceId::B)).await.is_some());
     });
 }
 

@@ -253,6 +253,17 @@ impl Authority {
         opened.then_some(FailoverCause::Evidence)
     }
 
+    /// Whether a resignation or a proof of death lets this standby take over now, or as soon as it has the log or the record. One that
+    /// opens nothing (a proof while the record says `Solo`) may stay for as long as the primary is away.
+    pub(super) fn is_called(&self, now: Ms) -> bool {
+        let Some(takeover) = &self.takeover else { return false };
+        let waits_for_log = |since| now < Timing::lapse_at(since, self.timing.ttl());
+        let resigned = takeover.resigned.is_some_and(|(since, _)| waits_for_log(since));
+        let opens = |r: &Record| self.cause(now, r).is_some();
+        let proven = !takeover.dead.is_empty() && self.record().is_none_or(opens);
+        resigned || proven || self.view.has_open()
+    }
+
     /// For people: nothing is decided by it.
     fn signals(&self, now: Ms, primary: Incarnation) -> [Option<FailoverSignal>; 4] {
         let two_heartbeats_ago = Ms(now.0.saturating_sub(2 * self.timing.heartbeat_every()));

@@ -359,3 +359,26 @@ fn commits_are_not_made_to_wait_for_a_pairing_while_the_api_is_away() {
     w.heal();
     w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
 }
+
+#[test]
+fn a_standby_that_comes_and_goes_is_paired_with_more_and_more_slowly() {
+    let mut w = paired(12, Durability::Async);
+    let mut took = Vec::new();
+    for _ in 0..7 {
+        w.inject(Fault::Isolate(InstanceId::B));
+        w.run_until(|w| w.mode() == Some(Mode::Solo), 10_000);
+        w.heal();
+        let back = w.now();
+        w.run_until(|w| w.mode() == Some(Mode::Paired), 90_000);
+        took.push(w.now() - back);
+    }
+    assert!(took[0] < 10_000 && took[6] > 30_000, "{took:?}\n{}", w.tail());
+    // Not for ever: what lasts is no flapping.
+    w.run_for(61_000);
+    w.inject(Fault::Isolate(InstanceId::B));
+    w.run_until(|w| w.mode() == Some(Mode::Solo), 10_000);
+    w.heal();
+    let back = w.now();
+    w.run_until(|w| w.mode() == Some(Mode::Paired), 90_000);
+    assert!(w.now() - back < 10_000 && w.term() == 1, "{}", w.tail());
+}

@@ -123,6 +123,13 @@ impl Timing {
         30_000
     }
 
+    /// Limit of one request to the API server or the peer: a fifth of `ttl`, at most 1 s, so that several tries fit between the first
+    /// worry and the fence.
+    #[must_use]
+    pub fn request_limit(self) -> u64 {
+        (self.ttl / 5).min(1_000)
+    }
+
     /// Time between two tries of the same request to the API server or the peer.
     #[must_use]
     pub fn retry_every(self) -> u64 {

@@ -7,7 +7,7 @@ use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::order::{Order, OrderKind, OrderReply};
 use pgpair_core::record::Mode;
 use pgpair_core::report::{FailoverCause, wire};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use crate::pair::{LIMIT, Pair, eventually};
 
@@ -50,6 +50,29 @@ async fn a_killed_postmaster_is_handed_over_and_comes_back_as_a_standby() {
     rustix::process::kill_process(pair.postmaster_pid(A), Signal::KILL).unwrap();
     taken_over(&pair, B, "1000").await;
     back_as_standby(&pair, A).await;
+}
+
+/// What it has recovered may not be on its standby: a client that reads it would see what a take-over could still undo.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_restart_clients_wait_until_the_standby_has_everything_or_the_record_says_solo() {
+    // Long enough for a start and a look before the record says Solo.
+    let pair = Pair::up_with(PairConfig { ttl_ms: 20_000, ..PairConfig::default() }).await;
+    table(&pair, A).await;
+    assert!(pair.admits_clients(A).await);
+    let killed = pair.postmaster_pid(A);
+    // Nobody can take over, and nobody confirms.
+    rustix::process::kill_process(pair.agent_pid(B), Signal::STOP).unwrap();
+    rustix::process::kill_process(pair.postmaster_pid(B), Signal::STOP).unwrap();
+    rustix::process::kill_process(killed, Signal::KILL).unwrap();
+    eventually("the primary is started again", LIMIT, async || {
+        (pair.is_writable(A).await && pair.postmaster_pid(A) != killed).then_some(())
+    })
+    .await;
+    eventually("clients are let in", LIMIT, async || pair.admits_clients(A).await.then_some(())).await;
+    assert_eq!(pair.api.mode(), Mode::Solo);
+    rustix::process::kill_process(pair.postmaster_pid(B), Signal::CONT).unwrap();
+    rustix::process::kill_process(pair.agent_pid(B), Signal::CONT).unwrap();
+    back_as_standby(&pair, B).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,5 +226,28 @@ async fn gaps_of_an_archive_are_filled_from_the_peers() {
     for ((path, name), peer) in lost.iter().zip([A, B]) {
         eventually("it is there again", 2 * LIMIT, async || path.exists().then_some(())).await;
         assert!(std::fs::read(path).unwrap() == std::fs::read(pair.archive(peer).join(name)).unwrap());
+    }
+}
+
+/// The proof that commits wait needs a checkpoint, which may take a minute on a large server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_waits_for_a_checkpoint_stops_all_the_same_when_it_is_told_to() {
+    let mut pair = Pair::up().await;
+    pair.kill_container(B);
+    eventually("the record says Solo", LIMIT, async || (pair.api.mode() == Mode::Solo).then_some(())).await;
+    let ask = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+    let checkpointer = pair.sql(A, ask).await.unwrap().parse().ok().and_then(Pid::from_raw).unwrap();
+    rustix::process::kill_process(checkpointer, Signal::STOP).unwrap();
+    pair.start(B);
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event LIKE 'Checkpoint%' AND query LIKE '%; CHECKPOINT'";
+    eventually("a checkpoint is waited for", LIMIT, async || {
+        (pair.sql(A, waits).await.as_deref() == Ok("1")).then_some(())
+    })
+    .await;
+    pair.signal(A, Signal::TERM);
+    let begin = Instant::now();
+    while !pair.has_ended(A) {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it still runs");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

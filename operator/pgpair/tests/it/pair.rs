@@ -278,6 +278,20 @@ impl Pair {
         Ok(client)
     }
 
+    /// Whether a client from outside gets as far as to be asked for its password.
+    pub async fn admits_clients(&self, i: InstanceId) -> bool {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host("127.0.0.1")
+            .port(self.ports[index(i)][0])
+            .user("somebody")
+            .password("wrong")
+            .dbname("app");
+        config.connect_timeout(Duration::from_secs(1));
+        let code = config.connect(NoTls).await.err().and_then(|e| e.code().cloned());
+        code == Some(tokio_postgres::error::SqlState::INVALID_PASSWORD)
+    }
+
     /// First column of the first row as text.
     pub async fn sql(&self, i: InstanceId, text: &str) -> Result<String, String> {
         let attempt = async {

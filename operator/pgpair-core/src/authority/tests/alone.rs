@@ -1,6 +1,6 @@
 //! One agent, told by hand what happens.
 
-use crate::authority::messages::{CanTake, CanTakeReply, Heartbeat, Resignation};
+use crate::authority::messages::{CanTake, CanTakeReply, Evidence, EvidenceKind, Heartbeat, Resignation};
 use crate::authority::promises::Given;
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::ReadOutcome;
@@ -153,4 +153,20 @@ fn a_young_standby_says_yes_and_takes_over_at_once_from_who_resigns_to_this_very
         let later = answer_reads(&mut b, Ms(2 * TTL), Mode::Paired, Event::Tick);
         assert_eq!(later.len(), usize::from(!taken));
     }
+}
+
+#[test]
+fn a_take_over_is_urgent_while_it_is_open_and_not_for_as_long_as_its_primary_is_away() {
+    let dead =
+        || Event::Evidence(Evidence { incarnation: PRIMARY.incarnation, kind: EvidenceKind::VolumeLock });
+    let (mut b, now) = standby(Mode::Paired);
+    assert!(!b.is_urgent(now));
+    commands(&mut b, now, Mode::Paired, dead());
+    assert!(b.is_urgent(now));
+    let (mut b, now) = standby(Mode::Solo);
+    commands(&mut b, now, Mode::Solo, dead());
+    assert!(!b.is_urgent(now), "in Solo a proof opens nothing");
+    commands(&mut b, now, Mode::Solo, resigned_at(20));
+    assert!(b.is_urgent(now), "it waits for the end of the log");
+    assert!(!b.is_urgent(now + 10 * TTL), "which does not come");
 }
