@@ -5,3 +5,4 @@ pub mod faults;
 pub mod harness;
 pub mod oracle;
 pub mod repository;
+pub mod results;

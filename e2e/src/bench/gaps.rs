@@ -1,12 +1,12 @@
 //! Rows of `target/bench/failover.json`: one for each fault, with the gaps that a client saw.
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::harness::faults::Fault;
+use crate::results::{read_json, write_json};
 
 /// One fault, many times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,14 +19,24 @@ pub struct Row {
     pub durability: String,
     /// Length of a promise in seconds.
     pub ttl_s: f64,
+    /// Whether pgbench ran beside the client that was watched.
+    #[serde(default)]
+    pub load: bool,
     /// How many times.
     pub n: usize,
-    /// Last acknowledgement before to first acknowledgement after, through the read-write Service, in milliseconds.
-    pub gap_ms: Gaps,
+    /// Rounds besides that did not come to their end, and are in no other number.
+    #[serde(default)]
+    pub failed: usize,
+    /// Last acknowledgement before to first acknowledgement after, through the read-write Service, in milliseconds; absent when no
+    /// round came to its end.
+    pub gap_ms: Option<Gaps>,
     /// Acknowledged numbers that were gone afterwards, in all runs together.
     pub rows_lost: usize,
     /// Acknowledgements by the old primary after the new one's first, in all runs together.
     pub late_acks: usize,
+    /// Commit of this repository.
+    #[serde(default)]
+    pub commit: Option<String>,
 }
 
 /// Distribution of the gaps, each a gap that was measured (nearest rank), in milliseconds.
@@ -60,8 +70,16 @@ impl Gaps {
 
 impl Row {
     fn is_same_case(&self, other: &Row) -> bool {
-        let case = |r: &Row| (r.fault.clone(), r.postgres, r.durability.clone(), r.ttl_s.to_bits());
+        let case = |r: &Row| (r.fault.clone(), r.postgres, r.durability.clone(), r.ttl_s.to_bits(), r.load);
         case(self) == case(other)
+    }
+
+    /// Never two servers, and nothing lost that was promised: what is acknowledged, where commits wait for the standby; in `Async` too
+    /// when only postgres dies, for its agent lives and hands the end of the log over.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let may_lose = self.durability == "Async" && self.fault != Fault::PostmasterKill.name();
+        self.late_acks == 0 && (self.rows_lost == 0 || may_lose)
     }
 }
 
@@ -95,57 +113,30 @@ impl Table {
     }
 }
 
-/// Content of a file that an earlier run left; the default without a file. `otherwise` ends the sentence about a file that holds
-/// something else.
-///
-/// # Errors
-/// When the file is there and cannot be read as `T`.
-pub fn read_json<T: DeserializeOwned + Default>(path: &Path, otherwise: &str) -> anyhow::Result<T> {
-    match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{} {otherwise}", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-    }
-}
-
-/// Writes `value` to `path` with its directory, whole or not at all.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
-    let write = || -> anyhow::Result<()> {
-        fs::create_dir_all(path.parent().context("it has no directory")?)?;
-        let partial = path.with_extension("json.partial");
-        fs::write(&partial, serde_json::to_string_pretty(value)? + "\n")?;
-        fs::rename(&partial, path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("writing {}", path.display()))
-}
-
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| fault | postgres | durability | ttl | n | p50 | p90 | p99 | max | rows lost | late acks |"
+            "| fault | postgres | durability | ttl | load | n | failed | p50 | p90 | p99 | max | rows lost | late acks | commit |"
         )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|---|")?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")?;
         for r in &self.0 {
-            let g = &r.gap_ms;
+            let gaps = r.gap_ms.map(|g| [g.p50, g.p90, g.p99, g.max]);
+            let gaps = gaps.map_or(["-"; 4].map(String::from), |g| g.map(|ms| format!("{ms:.0} ms")));
             writeln!(
                 f,
-                "| {} | {} | {} | {} s | {} | {:.0} ms | {:.0} ms | {:.0} ms | {:.0} ms | {} | {} |",
+                "| {} | {} | {} | {} s | {} | {} | {} | {} | {} | {} | {} |",
                 r.fault,
                 r.postgres,
                 r.durability,
                 r.ttl_s,
+                if r.load { "pgbench" } else { "-" },
                 r.n,
-                g.p50,
-                g.p90,
-                g.p99,
-                g.max,
+                r.failed,
+                gaps.join(" | "),
                 r.rows_lost,
-                r.late_acks
+                r.late_acks,
+                r.commit.as_deref().unwrap_or("-")
             )?;
         }
         Ok(())
@@ -157,16 +148,18 @@ mod tests {
     use super::*;
 
     fn row(fault: &str, n: usize) -> Row {
-        let gap_ms = Gaps::of(&[250.0]).unwrap();
         Row {
             fault: fault.into(),
             postgres: 17,
             durability: "Sync".into(),
             ttl_s: 5.0,
+            load: false,
             n,
-            gap_ms,
+            failed: 0,
+            gap_ms: Gaps::of(&[250.0]),
             rows_lost: 0,
             late_acks: 0,
+            commit: None,
         }
     }
 
@@ -182,7 +175,7 @@ mod tests {
     fn a_row_is_written_as_the_readers_of_the_file_expect_it() {
         let json = serde_json::to_value(row("pod-delete", 20)).unwrap();
         let expected = serde_json::json!({
-            "fault": "pod-delete", "postgres": 17, "durability": "Sync", "ttl_s": 5.0, "n": 20,
+            "fault": "pod-delete", "postgres": 17, "durability": "Sync", "ttl_s": 5.0, "load": false, "n": 20, "failed": 0,
             "gap_ms": {"p50": 250.0, "p90": 250.0, "p99": 250.0, "max": 250.0}, "rows_lost": 0, "late_acks": 0,
         });
         assert_eq!(json, expected);
@@ -193,9 +186,41 @@ mod tests {
         let mut table = Table(vec![row("isolation", 10), row("pod-delete", 3)]);
         table.put(row("pod-delete", 20));
         table.put(Row { postgres: 15, ..row("pod-delete", 5) });
+        table.put(Row { load: true, ..row("pod-delete", 4) });
         assert_eq!(
             table.0.iter().map(|r| (r.postgres, r.n)).collect::<Vec<_>>(),
-            [(17, 10), (17, 20), (15, 5)]
+            [(17, 10), (17, 20), (15, 5), (17, 4)]
         );
+    }
+
+    #[test]
+    fn a_row_of_an_earlier_run_is_read() {
+        let mut json = serde_json::to_value(row("pod-delete", 20)).unwrap();
+        for key in ["load", "failed"] {
+            json.as_object_mut().unwrap().remove(key).unwrap();
+        }
+        assert_eq!(serde_json::from_value::<Row>(json).unwrap(), row("pod-delete", 20));
+    }
+
+    #[test]
+    fn load_and_failed_rounds_are_told_and_gaps_that_nobody_measured_are_not() {
+        let under_load = Row { load: true, failed: 2, ..row("pod-delete", 18) };
+        let failed = Row { n: 0, failed: 3, gap_ms: None, ..row("isolation", 0) };
+        let told = Table(vec![under_load, failed]).to_string();
+        let lines = [
+            "| pod-delete | 17 | Sync | 5 s | pgbench | 18 | 2 | 250 ms | 250 ms | 250 ms | 250 ms | 0 | 0 |",
+            "| isolation | 17 | Sync | 5 s | - | 0 | 3 | - | - | - | - | 0 | 0 |",
+        ];
+        assert!(lines.iter().all(|line| told.lines().any(|l| l == *line)), "{told}");
+    }
+
+    #[test]
+    fn async_may_lose_rows_but_not_when_only_postgres_dies() {
+        let lost =
+            |fault, durability: &str| Row { durability: durability.into(), rows_lost: 1, ..row(fault, 9) };
+        assert!(lost("node-loss", "Async").is_sound());
+        assert!(!lost("node-loss", "SyncStrict").is_sound());
+        assert!(!lost("postmaster-kill", "Async").is_sound());
+        assert!(!Row { late_acks: 1, ..row("node-loss", 9) }.is_sound());
     }
 }

@@ -16,7 +16,8 @@ pub fn page(table: &Table, report: &Value) -> String {
          Written by `make bench`; do not edit. A gap is the time from the last acknowledgement of the old primary to the first one of the \
          new primary, as a client sees it that writes row by row through Service `NAME-rw` and connects anew when its connection breaks. \
          Percentiles are gaps that were measured (nearest rank). *Rows lost*: acknowledged numbers that were gone afterwards. *Late acks*: \
-         acknowledgements by the old primary after the new one's first. Where the primary goes on (standby-loss, api-outage, \
+         acknowledgements by the old primary after the new one's first. *Load*: what else ran on the pair; pgbench has four clients. *Failed*: \
+         rounds besides the *n* that did not come to their end. Where the primary goes on (standby-loss, api-outage, \
          operator-outage, each for 15 s), the gap is its longest time without an acknowledgement.\n\n",
     );
     let _ = writeln!(
@@ -34,8 +35,11 @@ pub fn page(table: &Table, report: &Value) -> String {
     for (what, found) in at_rest(report) {
         let _ = writeln!(out, "| {what} | {found} |");
     }
-    out + "\nThe pairs of all rows are there at once, on the same two nodes. A fault of one pair is made on them in turn; a node, the API server and the operator are lost for all of them \
-         at the same moment.\n\nAgain: `make bench`, about two hours; `B=\"--n=5 --pairs=17/5 --faults=pod-delete\"` for less, `--add` keeps rows of other pairs and faults.\n"
+    out + "\nThe pairs of one run are there at once, on the same two nodes. A fault of one pair is made on them in turn; a node, the API server and the operator \
+         are lost for all of them at the same moment. Before each fault no Service of theirs has changed for 1.5 s: kube-proxy carries changes out a second apart at \
+         least, and a failover within the second after another change waits for the rest of it (seen: half a second more in three of eight).\n\n\
+         Again: `make bench`, about an hour; `B=\"--pairs=15/5 --add\"` for another version, `B=\"--n=100 --pairs=17/5 --durability=Async --faults=postmaster-kill --load --idle-minutes=0 --add\"` \
+         for crashes under load in `Async`, `B=\"--n=5 --pairs=17/5 --faults=pod-delete\"` for less; `--add` keeps rows of other pairs and faults.\n"
 }
 
 fn at_rest(report: &Value) -> Vec<(&'static str, String)> {

@@ -1,15 +1,20 @@
-//! Rounds: one fault, many times, on one pair or on several. A fault of one pair is made on the pairs in turn, so that one comes to
-//! rest while another is struck; a fault of the cluster strikes them all at once.
+//! Rounds: one fault, many times, on one pair or on several. A fault of one pair is made on the pairs in turn, and the next one when
+//! that pair is whole again; a fault of the cluster strikes them all at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use futures::future::{join_all, try_join_all};
-use pgpair_api::status::{FailoverStatus, FailoverStepStatus};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use pgpair_api::status::{FailoverStatus, FailoverStepStatus, PgReplicaPairStatus};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
+use crate::bench::environment;
 use crate::bench::gaps::{Gaps, Row};
+use crate::faults::load::{BESIDE_FAULTS, Load};
 use crate::harness::failover::{Failover, Judgement};
 use crate::harness::faults::{Fault, inject};
 use crate::harness::pair::Pair;
@@ -20,6 +25,10 @@ const WHOLE: Duration = Duration::from_secs(240);
 const FAILURES: usize = 3;
 /// How long something is away that the primary does not need: three promises of the default length.
 const OUTAGE: Duration = Duration::from_secs(15);
+/// No Service has changed for so long before a fault: longer than kube-proxy's least time between two of its rounds.
+const AT_REST: Duration = Duration::from_millis(1500);
+const AT_REST_BY: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// A pair that is measured.
 #[derive(Debug)]
@@ -32,6 +41,8 @@ pub struct Subject {
     pub ttl_s: u32,
     /// What a commit waits for.
     pub durability: String,
+    /// Whether pgbench runs on it meanwhile; its tables are there then.
+    pub load: bool,
 }
 
 /// One fault of one pair, so far.
@@ -65,17 +76,20 @@ impl Sum {
         }
     }
 
-    /// `None` when not a single round came to its end.
+    /// `None` when there was not a single round.
     fn row(&self, subject: &Subject, fault: Fault) -> Option<Row> {
-        Gaps::of(&self.gaps_ms).map(|gap_ms| Row {
+        (self.gaps_ms.len() + self.failures > 0).then(|| Row {
             fault: fault.name().into(),
             postgres: subject.postgres,
             durability: subject.durability.clone(),
             ttl_s: f64::from(subject.ttl_s),
+            load: subject.load,
             n: self.gaps_ms.len(),
-            gap_ms,
+            failed: self.failures,
+            gap_ms: Gaps::of(&self.gaps_ms),
             rows_lost: self.rows_lost,
             late_acks: self.late_acks,
+            commit: environment::commit(),
         })
     }
 }
@@ -90,17 +104,23 @@ struct Round {
 /// Makes `fault` so many times on each; the rows, and how many rounds did not come to their end.
 pub async fn measure(subjects: &[&Subject], fault: Fault, times: usize) -> (Vec<Row>, usize) {
     println!("\n{}: {times} times", fault.describe());
+    let loaded = subjects.iter().filter(|subject| subject.load);
+    let loads: Vec<Load> = loaded.map(|subject| Load::start(&subject.pair, BESIDE_FAULTS)).collect();
     let sums = if fault.is_of_the_cluster() {
         at_once(subjects, fault, times).await
     } else {
         in_turn(subjects, fault, times).await
     };
+    let transactions: u64 = join_all(loads.into_iter().map(Load::stop)).await.into_iter().sum();
+    if transactions > 0 {
+        println!("  {transactions} transactions of pgbench meanwhile");
+    }
     let rows = subjects.iter().zip(&sums).filter_map(|(subject, sum)| sum.row(subject, fault)).collect();
     (rows, sums.iter().map(|sum| sum.failures).sum())
 }
 
 async fn in_turn(subjects: &[&Subject], fault: Fault, times: usize) -> Vec<Sum> {
-    // Who holds it is struck, until it serves again.
+    // Who holds it is struck, until the pair is whole again; what writers and verdict need is done beside it.
     let floor = Mutex::new(());
     let one = async |subject: &Subject| {
         let mut sum = Sum::default();
@@ -116,14 +136,35 @@ async fn in_turn(subjects: &[&Subject], fault: Fault, times: usize) -> Vec<Sum> 
 async fn alone(subject: &Subject, fault: Fault, round: usize, floor: &Mutex<()>) -> anyhow::Result<Round> {
     let mut failover = Failover::begin(&subject.pair, &table(subject, fault, round)).await?;
     let turn = floor.lock().await;
+    services_at_rest(&subject.pair).await?;
     let served = match failover.strike(fault).await {
         Ok(()) => failover.await_service().await,
         Err(error) => Err(error),
     };
-    drop(turn);
     failover.heal().await?;
     served?;
-    end(failover).await
+    let status = failover.await_told(WHOLE).await?;
+    drop(turn);
+    end(failover, &status).await
+}
+
+/// kube-proxy collects changes of Services and carries them out a second apart at least. A fault within the second after another
+/// change waits for the rest of it; what the rounds before it have changed is not to be measured.
+async fn services_at_rest(pair: &Pair) -> anyhow::Result<()> {
+    let api: Api<EndpointSlice> = Api::namespaced(pair.cluster.client.clone(), &pair.names.namespace);
+    let (end, mut seen, mut since) = (Instant::now() + AT_REST_BY, String::new(), Instant::now());
+    while since.elapsed() < AT_REST {
+        let slices = api.list(&ListParams::default()).await.context("listing EndpointSlices")?;
+        let mut now: Vec<String> = slices.iter().filter_map(ResourceExt::resource_version).collect();
+        now.sort_unstable();
+        let now = now.join(" ");
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        }
+        ensure!(Instant::now() < end, "the Services did not come to rest within {AT_REST_BY:?}");
+        sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// A node is lost for all that run there, and the API server for everybody.
@@ -155,6 +196,7 @@ async fn together(
     let begin = async |s: &Subject| Failover::begin(&s.pair, &table(s, fault, round)).await;
     let mut failovers = try_join_all(subjects.iter().map(|s| begin(s))).await?;
     let (first, others) = failovers.split_first_mut().context("no pairs")?;
+    services_at_rest(&first.pair).await?;
     let struck = first.strike(fault).await;
     others.iter_mut().for_each(|failover| failover.shares(first));
     let served = match struck {
@@ -168,7 +210,11 @@ async fn together(
     };
     try_join_all(failovers.iter_mut().map(Failover::heal)).await?;
     served?;
-    Ok(join_all(failovers.into_iter().map(end)).await)
+    let told = async |failover: Failover| {
+        let status = failover.await_told(WHOLE).await?;
+        end(failover, &status).await
+    };
+    Ok(join_all(failovers.into_iter().map(told)).await)
 }
 
 /// All primaries on the node of the first one's.
@@ -194,13 +240,12 @@ fn table(subject: &Subject, fault: Fault, round: usize) -> String {
     format!("{}_{}_{round}", fault.name(), subject.pair.names.name).replace('-', "_")
 }
 
-async fn end(mut failover: Failover) -> anyhow::Result<Round> {
-    let status = failover.await_told(WHOLE).await?;
+async fn end(mut failover: Failover, status: &PgReplicaPairStatus) -> anyhow::Result<Round> {
     let judgement = failover.judge().await?;
     let (pair, table) = (&failover.pair, &failover.oracle.table);
-    pair.psql(pair.primary_of(&status)?, &format!("DROP TABLE {table}")).await?;
-    let told = match status.last_failover.filter(|f| f.term > failover.term) {
-        Some(f) => told(&f, failover.struck_us),
+    pair.psql(pair.primary_of(status)?, &format!("DROP TABLE {table}")).await?;
+    let told = match status.last_failover.as_ref().filter(|f| f.term > failover.term) {
+        Some(f) => told(f, failover.struck_us),
         None => "no failover: the primary came back".into(),
     };
     // Without a change of server, the time without an acknowledgement is the gap.

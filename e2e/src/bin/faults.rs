@@ -13,22 +13,22 @@ use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 use pgpair_api::spec::Durability;
 use pgpair_core::ids::InstanceId;
-use pgpair_e2e::bench::gaps::{read_json, write_json};
 use pgpair_e2e::faults::calm::calm;
 use pgpair_e2e::faults::kind::{Entry, Kind};
 use pgpair_e2e::faults::matrix::{self, cases};
-use pgpair_e2e::faults::page::{Results, render};
+use pgpair_e2e::faults::page::{NOT_RUN, Results, render};
 use pgpair_e2e::faults::row::Rows;
 use pgpair_e2e::faults::soak::{soak, verdict};
 use pgpair_e2e::harness::cluster::Cluster;
 use pgpair_e2e::repository;
+use pgpair_e2e::results::{fetch, keep, write_json};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// What it writes.
+const FILES: [&str; 3] = ["faults.json", "soak.json", "calm.json"];
 /// From the top of the repository.
 const OUT: &str = "target/e2e";
 const PAGE: &str = "docs/fault-matrix.md";
-/// Why a kind has no row, if nobody says otherwise.
-const NOT_RUN: &str = "the runs so far did not come to it (`make e2e-full`)";
 
 #[derive(Parser)]
 #[command(
@@ -60,6 +60,9 @@ enum Command {
         /// Brings the same faults back; 0: another one each time.
         #[arg(long, default_value_t = 0)]
         seed: u64,
+        /// Keeps what earlier soaks have found.
+        #[arg(long)]
+        add: bool,
     },
     /// Keeps every core busy and makes no fault: nobody may take over.
     Calm {
@@ -114,6 +117,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let out = repository::root().join(OUT);
+    FILES.iter().try_for_each(|name| fetch(&out, name))?;
     let done = match args.command {
         None => matrix(&args.matrix, &out).await,
         Some(Command::Page { not_run }) => return write_page(&out, &not_run),
@@ -121,7 +125,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             Kind::all().for_each(|e| println!("{:26} {}; {}", e.name, e.what, e.undone));
             return Ok(());
         }
-        Some(Command::Soak { minutes, seed }) => run_soak(minutes, seed, &out).await,
+        Some(Command::Soak { minutes, seed, add }) => run_soak(minutes, seed, add, &out).await,
         Some(Command::Calm { minutes, ttl }) => run_calm(minutes, &ttl, &out).await,
     };
     // Also of what did not end well.
@@ -129,10 +133,12 @@ async fn run(args: Args) -> anyhow::Result<()> {
     done
 }
 
-async fn run_soak(minutes: u64, seed: u64, out: &Path) -> anyhow::Result<()> {
+async fn run_soak(minutes: u64, seed: u64, add: bool, out: &Path) -> anyhow::Result<()> {
     let seed = if seed == 0 { jiff::Timestamp::now().as_second().unsigned_abs() } else { seed };
     let (cluster, stop) = (Cluster::connect().await?, on_signal()?);
-    let rows = soak(&cluster, Duration::from_secs(60 * minutes), seed, out, || is_set(&stop)).await?;
+    let earlier = if add { Rows::load(&out.join("soak.json"))? } else { Rows::default() };
+    let length = Duration::from_secs(60 * minutes);
+    let rows = soak(&cluster, length, seed, earlier, out, || is_set(&stop)).await?;
     println!("seed {seed}: {}", verdict(&rows.0));
     ensure!(rows.0.iter().all(|row| row.holds()), "not every fault ended as it should");
     Ok(())
@@ -151,13 +157,9 @@ async fn run_calm(minutes: u64, ttls: &[u32], out: &Path) -> anyhow::Result<()> 
 }
 
 fn write_page(out: &Path, not_run: &str) -> anyhow::Result<()> {
-    let results = Results {
-        matrix: Rows::load(&out.join("faults.json"))?,
-        soak: Rows::load(&out.join("soak.json"))?,
-        calm: read_json(&out.join("calm.json"), "is no list of runs without a fault")?,
-    };
-    fs::write(repository::root().join(PAGE), render(&results, not_run))
-        .with_context(|| format!("writing {PAGE}"))
+    FILES.iter().try_for_each(|name| keep(out, name))?;
+    let page = repository::root().join(PAGE);
+    fs::write(&page, render(&Results::load(out)?, not_run)).with_context(|| format!("writing {PAGE}"))
 }
 
 /// Set by SIGINT or SIGTERM.

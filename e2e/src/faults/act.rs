@@ -120,3 +120,14 @@ pub enum Act {
         on_ms: u64,
     },
 }
+
+impl Act {
+    /// Whether time is to pass in it. What stands before the first such act is the making of the fault.
+    #[must_use]
+    pub fn waits(self) -> bool {
+        match self {
+            Act::Break(_) | Act::Mend(_) | Act::Strike(_) => false,
+            Act::Wait(_) | Act::Served(_) | Act::Solo(_) | Act::Bursts { .. } => true,
+        }
+    }
+}

@@ -146,6 +146,15 @@ impl Kind {
     pub fn entry(self) -> Option<&'static Entry> {
         Kind::all().find(|entry| entry.kind == self)
     }
+
+    /// Whether nothing but its promise stops the old primary. Nobody beside it is able to hand over, and no proof of its death comes
+    /// before the promise has lapsed. Then it is dead before `ttl` is over, counted from the last heartbeat that was answered
+    /// (docs/authority.md, *fence*): what it acknowledges later, its successor may have been free to contradict.
+    #[must_use]
+    pub fn is_stopped_by_its_promise(self) -> bool {
+        use Kind::{AgentStop, CutApiAndPeer, Isolation, NodeLoss, PodDeleteForceCut, PodFreeze};
+        matches!(self, AgentStop | PodFreeze | PodDeleteForceCut | NodeLoss | Isolation | CutApiAndPeer)
+    }
 }
 
 #[cfg(test)]
@@ -172,6 +181,16 @@ mod tests {
             let does = |act: &Act| matches!(act, Act::Break(_) | Act::Strike(_) | Act::Bursts { .. });
             assert!(entry.script.iter().any(does), "{} does nothing", entry.name);
             assert!(!entry.what.is_empty() && !entry.undone.is_empty(), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn who_is_stopped_by_its_promise_is_followed_by_the_standby() {
+        let stopped = || Kind::all().filter(|entry| entry.kind.is_stopped_by_its_promise());
+        assert_eq!(stopped().count(), 6);
+        for entry in stopped() {
+            assert_eq!(entry.expected.successor, Successor::Standby, "{}", entry.name);
+            assert!(entry.script.first().is_some_and(|act| !act.waits()), "{}", entry.name);
         }
     }
 

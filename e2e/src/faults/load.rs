@@ -28,6 +28,9 @@ pub struct Clients {
     pub readers: usize,
 }
 
+/// Beside faults: enough to have transactions under way at any moment, and to leave the machine to others.
+pub const BESIDE_FAULTS: Clients = Clients { writers: 4, readers: 0 };
+
 /// A load that is on until it is stopped.
 #[derive(Debug)]
 pub struct Load {

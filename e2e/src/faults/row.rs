@@ -4,11 +4,15 @@ use std::fmt;
 use std::path::Path;
 
 use pgpair_api::spec::Durability;
+use pgpair_core::authority::timing::DEFAULT_TTL_MS;
 use pgpair_core::ids::InstanceId;
 use serde::{Deserialize, Serialize};
 
-use crate::bench::gaps::{read_json, write_json};
-use crate::faults::kind::Entry;
+use crate::faults::kind::{Entry, Kind};
+use crate::results::{read_json, write_json};
+
+/// Length of a promise in milliseconds. The pairs on which faults are made set none.
+const TTL_MS: f64 = DEFAULT_TTL_MS as f64;
 
 /// What is run: a kind of fault, under a durability, on a pair whose primary is the named instance.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +59,13 @@ pub struct Found {
     /// when nobody took over.
     #[serde(default)]
     pub old_acked_ms: Option<f64>,
+    /// How long it took to make the fault, in milliseconds: before its end, not all of it was on. Counted from where `old_acked_ms`
+    /// is.
+    #[serde(default)]
+    pub made_ms: f64,
+    /// What was done otherwise than the catalog says, which is no fault of the pair; absent when all was done so.
+    #[serde(default)]
+    pub note: Option<String>,
     /// Numbers acknowledged, by whomever.
     pub acknowledged: usize,
     /// Of them, those that were gone afterwards.
@@ -103,23 +114,45 @@ impl Row {
             && self.primary == case.primary.as_str()
     }
 
-    /// Nothing lost that was promised, never two servers, both instances equal, and nobody needed.
+    /// Nothing lost that was promised, never two servers, both instances equal, the expected one primary, one that only its promise
+    /// could stop was stopped by it, and nobody needed.
     #[must_use]
     pub fn holds(&self) -> bool {
-        let sound = |f: &Found| {
-            f.late_acks == 0
-                && f.equal
-                && f.acknowledged > 0
-                && (f.rows_lost == 0 || self.durability == "Async")
+        self.trouble.is_none() && self.amiss().is_empty()
+    }
+
+    /// What of that does not hold, for people.
+    fn amiss(&self) -> Vec<&'static str> {
+        let Some(found) = &self.found else {
+            return if self.human { vec!["a person is needed"] } else { vec!["no verdict"] };
         };
-        !self.human && self.trouble.is_none() && self.found.as_ref().is_some_and(sound)
+        let all = [
+            (self.human, "a person is needed"),
+            (found.late_acks > 0, "two servers acknowledged at once"),
+            (found.rows_lost > 0 && self.durability != "Async", "acknowledged rows are lost"),
+            (found.acknowledged == 0, "nothing was acknowledged"),
+            (!found.equal, "the instances are not equal"),
+            (!found.expected, "another one is primary than was to be expected"),
+            (!self.was_stopped_in_time(found), "the old primary acknowledged beyond its promise"),
+        ];
+        all.into_iter().filter(|(wrong, _)| *wrong).map(|(_, word)| word).collect()
+    }
+
+    /// Its last answered heartbeat was sent before all of the fault was on.
+    fn was_stopped_in_time(&self, found: &Found) -> bool {
+        let by_promise = Kind::named(&self.fault).is_some_and(|entry| entry.kind.is_stopped_by_its_promise());
+        !by_promise || found.old_acked_ms.is_none_or(|ms| ms - found.made_ms < TTL_MS)
     }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.holds() { "ok  " } else { "BAD " };
-        write!(f, "{word} {} {} {}: ", self.fault, self.durability, self.primary)?;
+        write!(f, "{word} {} {} {}", self.fault, self.durability, self.primary)?;
+        match self.amiss() {
+            amiss if amiss.is_empty() => write!(f, ": ")?,
+            amiss => write!(f, " ({}): ", amiss.join(", "))?,
+        }
         if let Some(found) = &self.found {
             let writes = found.api_writes.map_or("?".to_owned(), |w| w.all().to_string());
             write!(
@@ -135,6 +168,9 @@ impl fmt::Display for Row {
                 found.record,
                 found.compared
             )?;
+            if let Some(note) = &found.note {
+                write!(f, "; {note}")?;
+            }
         }
         match &self.trouble {
             Some(trouble) => write!(f, " {trouble}"),
@@ -197,6 +233,8 @@ pub(crate) mod tests {
             found: Some(Found {
                 gap_ms: 212.4,
                 old_acked_ms: Some(31.0),
+                made_ms: 12.0,
+                note: None,
                 acknowledged: 500,
                 rows_lost: 0,
                 late_acks: 0,
@@ -237,6 +275,46 @@ pub(crate) mod tests {
         assert!(!with(|f| f.acknowledged = 0).holds(), "nothing was tried");
         assert!(!Row { human: true, ..with(|_| {}) }.holds());
         assert!(!Row { found: None, ..with(|_| {}) }.holds());
+    }
+
+    #[test]
+    fn another_primary_than_the_expected_one_is_no_success() {
+        let row = with(|f| f.expected = false);
+        assert!(!row.holds());
+        let told = "BAD  agent-kill Sync a (another one is primary than was to be expected): gap 212 ms";
+        assert!(row.to_string().starts_with(told), "{row}");
+    }
+
+    #[test]
+    fn one_that_only_its_promise_stops_acknowledges_nothing_beyond_it() {
+        let until = |fault: &str, old_acked_ms, made_ms| {
+            let found = with(|f| (f.old_acked_ms, f.made_ms) = (Some(old_acked_ms), made_ms));
+            Row { fault: fault.into(), ..found }
+        };
+        assert!(until("isolation", 4_999.0, 0.0).holds());
+        let beyond = until("isolation", 5_000.0, 0.0);
+        assert!(!beyond.holds());
+        assert!(
+            beyond.to_string().contains("(the old primary acknowledged beyond its promise): "),
+            "{beyond}"
+        );
+        assert!(until("agent-stop", 5_200.0, 201.0).holds(), "it was not stopped at once");
+        assert!(until("postmaster-stop", 12_472.0, 0.0).holds(), "its agent decides when");
+    }
+
+    #[test]
+    fn what_was_done_otherwise_is_told_and_no_fault_of_the_pair() {
+        let row = with(|f| f.note = Some("another backend".into()));
+        assert!(row.holds() && row.to_string().ends_with("130 indexes; another backend (seed 7)"), "{row}");
+    }
+
+    #[test]
+    fn a_row_of_an_earlier_run_is_read() {
+        let mut json = serde_json::to_value(row("isolation", "Sync", "a")).unwrap();
+        for key in ["old_acked_ms", "made_ms", "note"] {
+            json["found"].as_object_mut().unwrap().remove(key).unwrap();
+        }
+        assert!(serde_json::from_value::<Row>(json).unwrap().holds());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use pgpair_api::spec::Durability;
 
 use crate::faults::dice::Dice;
 use crate::faults::kind::{Entry, Kind};
-use crate::faults::load::{self, Clients, Load};
+use crate::faults::load::{self, BESIDE_FAULTS, Load};
 use crate::faults::round;
 use crate::faults::row::{Case, Row, Rows};
 use crate::faults::stand::{Stand, folder};
@@ -16,10 +16,8 @@ use crate::harness::cluster::Cluster;
 use crate::harness::record;
 
 const DURABILITIES: [Durability; 3] = [Durability::Sync, Durability::SyncStrict, Durability::Async];
-/// Enough to have transactions under way at any moment, and to leave the machine to others.
-const CLIENTS: Clients = Clients { writers: 4, readers: 0 };
 
-/// Draws faults until `length` has passed or `stop` says so; returns every row.
+/// Draws faults until `length` has passed or `stop` says so; returns every row. Each is stored behind the `earlier` ones.
 ///
 /// # Errors
 /// When no pair comes up, or the rows cannot be written. Bad verdicts are no error.
@@ -27,13 +25,14 @@ pub async fn soak(
     cluster: &Cluster,
     length: Duration,
     seed: u64,
+    earlier: Rows,
     out: &Path,
     stop: impl Fn() -> bool,
 ) -> anyhow::Result<Rows> {
     println!("soak of {} minutes with seed {seed}", length.as_secs() / 60);
     let (mut dice, begin) = (Dice::new(seed), Instant::now());
     let kinds: Vec<&Entry> = Kind::all().collect();
-    let mut rows = Rows::default();
+    let (mut rows, mut all) = (Rows::default(), earlier);
     let mut stand = fresh(Stand::bring_up(cluster).await?).await?;
     while begin.elapsed() < length && !stop() {
         // Drawn before anything can fail: the same seed draws the same faults.
@@ -42,7 +41,7 @@ pub async fn soak(
         let seed = dice.draw();
         let primary = record::read(&stand.pair).await?.primary.instance;
         let case = Case { entry, durability, primary, seed };
-        let load = Load::start(&stand.pair, CLIENTS);
+        let load = Load::start(&stand.pair, BESIDE_FAULTS);
         // The tables are compared at rest.
         let outcome = round::run_one(&stand, &case, Some(load)).await;
         println!("[{:4} s] {}", begin.elapsed().as_secs(), outcome.row);
@@ -50,8 +49,9 @@ pub async fn soak(
             stand = fresh(stand.replace(&folder(out, &case)).await?).await?;
         }
         // Every one counts, the same case twice too.
+        all.0.push(outcome.row.clone());
+        all.store(&out.join("soak.json"))?;
         rows.0.push(outcome.row);
-        rows.store(&out.join("soak.json"))?;
     }
     stand.tear_down().await?;
     Ok(rows)

@@ -16,11 +16,11 @@ use crate::harness::faults::{Fault, LOST_DIRECTORY, inject};
 use crate::harness::operator::{self, Absent};
 use crate::harness::pair::{CONTAINER, Pair};
 
-/// A backend that waits for its commit is found by looking often; when none is, any that writes will do.
+/// A backend that waits for its commit is found by looking often; when none is, any that writes will do. Says which.
 const KILL_BACKEND: &str = "ask() { psql -X -h /pgpair/run/pg -U postgres -Atc \"SELECT pid FROM pg_stat_activity WHERE \
     application_name LIKE 'oracle%' $1 LIMIT 1\"; }; \
     for i in $(seq 100); do pid=$(ask \"AND wait_event IN ('SyncRep', 'WALSync', 'WalSync', 'WALWrite', 'WalWrite')\"); \
-    [ -z \"$pid\" ] || break; done; kill -9 ${pid:-$(ask)}";
+    [ -z \"$pid\" ] || break; done; kill -9 ${pid:-$(ask)} && echo ${pid:+waiting}";
 /// 320 messages of a million bytes into the log, each for itself: no commit waits for them.
 const FLOOD: &str = "DO $$ BEGIN FOR i IN 1..320 LOOP PERFORM pg_logical_emit_message(false, 'flood', repeat('x', 1000000)); \
     COMMIT; END LOOP; END $$";
@@ -43,6 +43,8 @@ pub struct Stage {
     common: Arc<Common<Token>>,
     /// With what is needed to mend them.
     broken: Vec<(Thing, Token)>,
+    /// What was done otherwise than the catalog says.
+    pub note: Option<String>,
 }
 
 /// What one must keep to mend a thing.
@@ -70,7 +72,7 @@ impl Stage {
         let local = local(&pair.cluster)?.clone();
         let nodes = [pair.node(primary).await?, pair.node(primary.peer()).await?];
         let (set, common) = (stand.set.clone(), Arc::clone(&stand.common));
-        Ok(Stage { pair: pair.clone(), local, primary, nodes, set, common, broken: Vec::new() })
+        Ok(Stage { pair: pair.clone(), local, primary, nodes, set, common, broken: Vec::new(), note: None })
     }
 
     /// Does one act; waits for events are the caller's.
@@ -278,11 +280,17 @@ impl Stage {
         }
     }
 
-    async fn strike(&self, blow: Blow) -> anyhow::Result<()> {
+    async fn strike(&mut self, blow: Blow) -> anyhow::Result<()> {
         match blow {
             Blow::Postmaster(side) => self.process("kill", side, "postmaster").await,
             Blow::Agent(side) => self.process("kill", side, "agent").await,
-            Blow::Backend => self.pair.shell(self.primary, KILL_BACKEND).await.map(|_| ()),
+            Blow::Backend => {
+                let found = self.pair.shell(self.primary, KILL_BACKEND).await?;
+                self.note = found
+                    .is_empty()
+                    .then(|| "no backend was seen to wait for its commit: the killed one only writes".into());
+                Ok(())
+            }
             Blow::Container(side) => self.container(side).await,
             Blow::Containers => {
                 tokio::try_join!(self.container(Side::Primary), self.container(Side::Standby)).map(|_| ())

@@ -39,6 +39,8 @@ pub struct Trial {
     stage: Stage,
     record: RecordLog,
     audit: Option<(AuditLog, u64)>,
+    /// When all of the fault was on; 0 when it comes and goes.
+    made_us: i64,
     /// End of the fault: its last act, or when the last broken thing was mended.
     pub ended_us: i64,
 }
@@ -56,7 +58,7 @@ impl Trial {
             format!("{}_{}", case.entry.name.replace('-', "_"), case.durability.as_str().to_lowercase());
         let failover = Failover::begin(pair, &format!("{table}_{}", case.primary)).await?;
         ensure!(failover.old == case.primary, "{} is primary", failover.old);
-        Ok(Trial { failover, stage, record, audit: None, ended_us: 0 })
+        Ok(Trial { failover, stage, record, audit: None, made_us: 0, ended_us: 0 })
     }
 
     /// Makes the fault and ends it, whatever happened.
@@ -80,7 +82,9 @@ impl Trial {
             self.audit = Some((audit, position));
         }
         self.failover.struck_us = now_us();
+        let mut making = true;
         for act in case.entry.script {
+            making &= !act.waits();
             match act {
                 // What does not come is seen in the figures.
                 Act::Served(seconds) => self.until(*seconds, Trial::is_served).await,
@@ -88,6 +92,9 @@ impl Trial {
                 act => {
                     self.stage.act(*act).await.with_context(|| format!("{act:?}"))?;
                     self.ended_us = now_us();
+                    if making {
+                        self.made_us = self.ended_us;
+                    }
                 }
             }
         }
@@ -170,6 +177,8 @@ impl Trial {
         Ok(Found {
             gap_ms: gap_ms(&acks, self.failover.struck_us),
             old_acked_ms,
+            made_ms: after_ms(self.made_us, self.failover.struck_us),
+            note: self.stage.note.clone(),
             acknowledged: judgement.verdict.acknowledged,
             rows_lost: judgement.verdict.missing.len(),
             late_acks: judgement.verdict.late.len(),
@@ -219,11 +228,16 @@ fn gap_ms(acks: &[Ack], struck_us: i64) -> f64 {
 }
 
 /// How long after the fault the primary of `timeline` acknowledged anything, if it has a successor.
-#[expect(clippy::cast_precision_loss, reason = "some seconds")]
 fn old_acked_ms(acks: &[Ack], timeline: u32, struck_us: i64) -> Option<f64> {
     acks.iter().find(|ack| ack.reign.timeline > timeline)?;
     let last = acks.iter().filter(|ack| ack.reign.timeline == timeline).map(|ack| ack.acked_us).max()?;
-    Some(((last - struck_us).max(0) as f64 / 100.0).round() / 10.0)
+    Some(after_ms(last, struck_us))
+}
+
+/// Milliseconds from `since_us` to `at_us`; 0 for what was before.
+#[expect(clippy::cast_precision_loss, reason = "some seconds")]
+fn after_ms(at_us: i64, since_us: i64) -> f64 {
+    ((at_us - since_us).max(0) as f64 / 100.0).round() / 10.0
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]

@@ -20,6 +20,8 @@ use crate::repository;
 pub struct Cluster {
     /// Its API.
     pub client: Client,
+    /// The same with each request made once: `client` makes one anew that was refused for now (429), and that may be the answer.
+    pub once: Client,
     /// The cluster of this machine: whose nodes, links and processes can be broken.
     pub local: Option<LocalCluster>,
     /// Arguments that make kubectl use it.
@@ -65,13 +67,16 @@ impl Cluster {
         let mut config = config;
         // A node that is cut off must not hold a request for ever; long streams set their own limits.
         config.connect_timeout = Some(Duration::from_secs(5));
-        let client = Client::try_from(config).context("building a client of the cluster")?;
+        let mut once = config.clone();
+        once.default_retry = false;
+        let build = |config| Client::try_from(config).context("building a client of the cluster");
+        let (client, once) = (build(config)?, build(once)?);
         let answer = timeout(Duration::from_secs(10), client.apiserver_version()).await;
         answer
             .map_err(anyhow::Error::from)
             .and_then(|a| a.map_err(anyhow::Error::from))
             .context("the cluster's API does not answer: run `make cluster`, or name another context in PGPAIR_CONTEXT")?;
-        Ok(Cluster { client, local, kubectl })
+        Ok(Cluster { client, once, local, kubectl })
     }
 
     /// Runs kubectl on this cluster with its output for the eye, and returns what it printed.

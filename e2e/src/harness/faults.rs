@@ -6,6 +6,7 @@ use pgpair_core::ids::InstanceId;
 use serde_json::json;
 
 use crate::harness::cluster::Cluster;
+use crate::harness::eviction::drain;
 use crate::harness::exec::exec;
 use crate::harness::operator::{self, Absent};
 use crate::harness::pair::{CONTAINER, Pair};
@@ -24,6 +25,8 @@ pub enum Fault {
     Switchover,
     /// `kubectl delete pod`: SIGTERM, and the grace period of the pod.
     PodDelete,
+    /// What `kubectl drain` does: the pod is evicted as soon as its disruption budget allows it.
+    Evict,
     /// `kubectl delete pod --force --grace-period=0`.
     PodDeleteForce,
     /// The node is cut off from everything, and goes on running.
@@ -42,11 +45,12 @@ pub enum Fault {
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Fault; 11] = [
+    pub const ALL: [Fault; 12] = [
         Fault::Switchover,
         Fault::PostmasterKill,
         Fault::ContainerKill,
         Fault::PodDelete,
+        Fault::Evict,
         Fault::PodDeleteForce,
         Fault::NodeStop,
         Fault::NodeCut,
@@ -64,6 +68,7 @@ impl Fault {
             Fault::PostmasterKill => "SIGKILL of the primary's postmaster",
             Fault::Switchover => "a switchover is ordered",
             Fault::PodDelete => "deletion of the primary's pod",
+            Fault::Evict => "eviction of the primary's pod",
             Fault::PodDeleteForce => "forced deletion of the primary's pod",
             Fault::NodeCut => "the primary's node is cut off",
             Fault::NodeStop => "the primary's node loses power",
@@ -82,6 +87,7 @@ impl Fault {
             Fault::PostmasterKill => "postmaster-kill",
             Fault::Switchover => "switchover",
             Fault::PodDelete => "pod-delete",
+            Fault::Evict => "pod-evict",
             Fault::PodDeleteForce => "pod-delete-force",
             Fault::NodeCut => "isolation",
             Fault::NodeStop => "node-loss",
@@ -111,7 +117,7 @@ impl Fault {
             Fault::ContainerKill | Fault::NodeCut | Fault::NodeStop => true,
             Fault::DataLoss | Fault::StandbyLoss | Fault::ApiOutage => true,
             Fault::PostmasterKill | Fault::Switchover | Fault::OperatorOutage => false,
-            Fault::PodDelete | Fault::PodDeleteForce => false,
+            Fault::PodDelete | Fault::Evict | Fault::PodDeleteForce => false,
         };
         (needs_host && cluster.local.is_none()).then(|| {
             format!(
@@ -154,6 +160,7 @@ pub async fn inject(pair: &Pair, instance: InstanceId, fault: Fault) -> anyhow::
             };
             pair.pods().delete(&pod, &params).await.with_context(|| format!("deleting pod {pod}"))?;
         }
+        Fault::Evict => drain(pair, instance).await?,
         Fault::NodeCut => local(&pair.cluster, &["link", &node, "down"]).await?,
         Fault::NodeStop | Fault::StandbyLoss => local(&pair.cluster, &["node", "stop", &node]).await?,
         Fault::ApiOutage => local(&pair.cluster, &["api", "stop"]).await?,
@@ -191,6 +198,7 @@ impl Broken {
             | Fault::PostmasterKill
             | Fault::Switchover
             | Fault::PodDelete
+            | Fault::Evict
             | Fault::PodDeleteForce
             | Fault::DataLoss => Ok(()),
         }

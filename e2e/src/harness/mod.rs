@@ -4,6 +4,7 @@ pub mod archive;
 pub mod audit;
 pub mod cluster;
 pub mod describe;
+pub mod eviction;
 pub mod exec;
 pub mod failover;
 pub mod faults;

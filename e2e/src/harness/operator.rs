@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
+use pgpair_api::names::OPERATOR;
 use serde_json::json;
 
 use crate::harness::cluster::Cluster;
@@ -47,6 +49,35 @@ pub async fn pods(cluster: &Cluster) -> anyhow::Result<Vec<Pod>> {
     Ok(found.items)
 }
 
+/// How many replicas of it are wanted.
+///
+/// # Errors
+/// When it is not installed, or the API does not answer.
+pub async fn replicas(cluster: &Cluster) -> anyhow::Result<i32> {
+    Ok(deployment(cluster).await?.spec.and_then(|s| s.replicas).unwrap_or(1))
+}
+
+/// The replica that leads.
+///
+/// # Errors
+/// When none does, or the API does not answer.
+pub async fn leader(cluster: &Cluster) -> anyhow::Result<Pod> {
+    let pods = pods(cluster).await?;
+    let namespace = pods.first().and_then(|pod| pod.namespace()).context("the operator has no pods")?;
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), &namespace);
+    let lease = leases.get(OPERATOR).await.context("reading the operator's Lease")?;
+    let holder = lease.spec.and_then(|s| s.holder_identity).filter(|holder| !holder.is_empty());
+    let holder = holder.context("nobody holds the operator's Lease")?;
+    let leads = pods.into_iter().find(|pod| pod.name_any() == holder);
+    leads.with_context(|| format!("{holder} holds the operator's Lease and is not there"))
+}
+
+async fn deployment(cluster: &Cluster) -> anyhow::Result<Deployment> {
+    let api: Api<Deployment> = Api::all(cluster.client.clone());
+    let found = api.list(&ListParams::default().labels(LABEL)).await.context("listing deployments")?;
+    found.items.into_iter().next().context("the operator is not installed")
+}
+
 /// The operator, taken away. It must be brought back: it does not come by itself.
 #[derive(Debug)]
 #[must_use]
@@ -61,9 +92,7 @@ pub struct Absent {
 /// # Errors
 /// When there is no operator, or it does not go; it may be on its way out then.
 pub async fn take_away(cluster: &Cluster) -> anyhow::Result<Absent> {
-    let api: Api<Deployment> = Api::all(cluster.client.clone());
-    let found = api.list(&ListParams::default().labels(LABEL)).await.context("listing deployments")?;
-    let deployment = found.items.into_iter().next().context("the operator is not installed")?;
+    let deployment = deployment(cluster).await?;
     let absent = Absent {
         namespace: deployment.namespace().context("the deployment has no namespace")?,
         name: deployment.name_any(),

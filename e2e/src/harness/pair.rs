@@ -329,6 +329,13 @@ impl Pair {
     }
 }
 
+/// Whether a pod is ready.
+#[must_use]
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
 fn is_paired(status: PgReplicaPairStatus, term: i64) -> anyhow::Result<PgReplicaPairStatus> {
     for wanted in ["Ready", "FailoverReady"] {
         let condition = status.conditions.iter().find(|c| c.type_ == wanted);

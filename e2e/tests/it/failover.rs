@@ -69,6 +69,12 @@ pub async fn deletion_of_the_pod_hands_over(c: &mut Context) -> anyhow::Result<O
     shared(c, Case::new(fault, "pod_delete", 10.0, comes_back)).await
 }
 
+/// What `kubectl drain` does: the budget lets the primary's pod go, and the rest is as when it is deleted.
+pub async fn an_evicted_primary_hands_over(c: &mut Context) -> anyhow::Result<Outcome> {
+    let (fault, comes_back) = (Fault::Evict, Return::Followed);
+    shared(c, Case::new(fault, "pod_evict", 10.0, comes_back)).await
+}
+
 /// A person's order: postgres is stopped cleanly first, so nothing is rewound and no commit fails that was acknowledged.
 pub async fn a_switchover_hands_over(c: &mut Context) -> anyhow::Result<Outcome> {
     let (fault, comes_back) = (Fault::Switchover, Return::Followed);

@@ -5,6 +5,7 @@
 
 mod context;
 mod data;
+mod drain;
 mod failover;
 mod faults;
 mod idle;
@@ -12,6 +13,7 @@ mod lag;
 mod options;
 mod orders;
 mod outages;
+mod record;
 mod samples;
 
 use std::process::ExitCode;
@@ -46,7 +48,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 33] = tests![
+const TESTS: [(&str, Run); 44] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -54,18 +56,24 @@ const TESTS: [(&str, Run); 33] = tests![
     lag::replay_lag_is_told_and_goes_back,
     lag::receive_lag_is_told_while_the_standby_is_stopped,
     lag::a_standby_beyond_read_lag_leaves_the_read_service,
+    lag::a_standby_whose_postgres_is_frozen_leaves_the_read_service,
     lag::an_async_standby_beyond_max_lag_may_not_take_over,
     failover::postmaster_kill_loses_nothing,
     failover::container_kill_loses_nothing,
     failover::a_switchover_hands_over,
     failover::deletion_of_the_pod_hands_over,
+    failover::an_evicted_primary_hands_over,
+    drain::a_budget_lets_one_instance_go_and_keeps_the_other,
     failover::forced_deletion_of_the_pod_loses_nothing,
     failover::cutting_the_primarys_node_loses_nothing,
     failover::power_loss_of_the_primarys_node_loses_nothing,
     outages::a_failover_needs_no_operator,
+    outages::another_replica_of_the_operator_goes_on_for_the_one_that_led,
     orders::a_fenced_primary_hands_over_and_follows_when_it_is_let_go,
     orders::a_forced_promotion_tells_what_it_may_lose_and_has_lost,
+    orders::a_forced_promotion_of_an_async_pair_tells_the_same,
     orders::a_standby_is_copied_anew,
+    record::a_deleted_record_is_made_anew_by_nobody,
     data::both_archives_are_without_a_gap_and_equal,
     failover::loss_of_the_primarys_data_is_made_good_by_a_base_backup,
     failover::version_15_comes_up_and_fails_over,
@@ -73,11 +81,16 @@ const TESTS: [(&str, Run); 33] = tests![
     options::a_paused_pair_is_left_alone,
     options::data_of_another_cluster_is_never_overwritten,
     faults::a_stopped_agent_is_fenced_by_its_init_process,
+    faults::a_stopped_postmaster_is_a_hang_and_the_standby_takes_over,
     faults::a_backend_killed_in_its_commit_loses_nothing,
     faults::a_frozen_pod_acknowledges_nothing_when_it_thaws,
     faults::packets_that_travel_one_way_only_lose_nothing,
     faults::a_wrong_wall_clock_harms_nobody,
     faults::a_full_data_volume_loses_nothing,
+    faults::a_hung_data_volume_loses_nothing,
+    faults::a_node_cut_off_again_and_again_loses_nothing,
+    faults::two_nodes_without_power_lose_nothing,
+    faults::a_slow_api_server_harms_nobody,
     faults::an_etcd_that_is_away_harms_nobody,
     outages::a_minute_without_the_api_server_harms_nobody,
 ];

@@ -50,7 +50,7 @@ pub async fn seeding_services_and_tls_are_as_the_spec_says(c: &mut Context) -> a
     Ok(Outcome::Passed)
 }
 
-/// A paused operator puts nothing right; what was left undone is done afterwards.
+/// A paused operator brings nothing of the spec into effect; what was left undone is done afterwards.
 pub async fn a_paused_pair_is_left_alone(c: &mut Context) -> anyhow::Result<Outcome> {
     let pair = c.pair().await?;
     pair.await_paired(1, BRING_UP).await?;

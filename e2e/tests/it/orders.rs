@@ -5,11 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use pgpair_api::status::{OrderState, OrderStatus, PairMode};
+use pgpair_api::spec::Durability;
+use pgpair_api::status::{LagValue, OrderState, OrderStatus, PairMode};
 use pgpair_core::ids::InstanceId;
 use pgpair_e2e::harness::failover::Failover;
 use pgpair_e2e::harness::faults::{Fault, inject};
 use pgpair_e2e::harness::pair::Pair;
+use pgpair_e2e::harness::record;
 use pgpair_e2e::harness::wait::await_condition;
 use serde_json::{Value, json};
 
@@ -20,8 +22,9 @@ use crate::context::Context;
 const CARRIED_OUT: Duration = Duration::from_secs(90);
 /// For a pair to be whole again.
 const WHOLE: Duration = Duration::from_secs(240);
-/// Rows that only the lost primary had.
+/// Rows that only the lost primary had, and what they take in the log at least.
 const LOST_ROWS: u32 = 500;
+const LOST_BYTES: i64 = 30 * 500;
 
 /// Gives an order and waits for its end.
 pub async fn ordered(pair: &Pair, order: Value) -> anyhow::Result<OrderStatus> {
@@ -88,40 +91,82 @@ pub async fn a_standby_is_copied_anew(c: &mut Context) -> anyhow::Result<Outcome
 pub async fn a_forced_promotion_tells_what_it_may_lose_and_has_lost(
     c: &mut Context,
 ) -> anyhow::Result<Outcome> {
+    forced_promotion(c, Durability::Sync).await
+}
+
+/// Where commits never wait for the standby, a person is told no less.
+pub async fn a_forced_promotion_of_an_async_pair_tells_the_same(c: &mut Context) -> anyhow::Result<Outcome> {
+    forced_promotion(c, Durability::Async).await
+}
+
+async fn forced_promotion(c: &mut Context, durability: Durability) -> anyhow::Result<Outcome> {
     let pair = c.pair().await?;
     if let Some(reason) = Fault::NodeStop.impossible_on(&pair.cluster) {
         return Ok(Outcome::Skipped(reason));
     }
+    pair.await_paired(1, WHOLE).await?;
+    let promoted = async {
+        set_durability(&pair, durability).await?;
+        promoted_by_force(&pair).await
+    };
+    let promoted = promoted.await;
+    // The pair is used by others, whatever was found.
+    let back = set_durability(&pair, Durability::Sync).await;
+    promoted?;
+    back.map(|()| Outcome::Passed)
+}
+
+async fn set_durability(pair: &Pair, durability: Durability) -> anyhow::Result<()> {
+    pair.set(&json!({"durability": durability.as_str()})).await?;
+    record::await_durability(pair, durability, WHOLE).await
+}
+
+async fn promoted_by_force(pair: &Pair) -> anyhow::Result<()> {
     let status = pair.await_paired(1, WHOLE).await?;
     let (old, term) = (pair.primary_of(&status)?, status.term.context("no term")?);
+    let branches = pair.kept_branches(old).await?;
     pair.psql(old, "CREATE TABLE forced AS SELECT 1 AS n").await?;
-    let standby = inject(&pair, old.peer(), Fault::NodeStop).await?;
-    let alone = write_alone(&pair, old).await;
-    let primary = inject(&pair, old, Fault::NodeStop).await;
+    pair.await_equal("SELECT count(*) FROM forced", CARRIED_OUT).await?;
+    let standby = inject(pair, old.peer(), Fault::NodeStop).await?;
+    let alone = write_alone(pair, old).await;
+    let primary = inject(pair, old, Fault::NodeStop).await;
     standby.heal(&pair.cluster).await?;
     let forced = match alone {
-        Ok(()) => force(&pair, old).await,
+        Ok(()) => force(pair, old).await,
         Err(e) => Err(e),
     };
     primary?.heal(&pair.cluster).await?;
-    pair.explain(forced).await?;
+    let estimated = pair.explain(forced).await?;
 
     pair.await_paired(term + 1, WHOLE).await?;
     let lost = await_condition("the loss of the forced promotion", CARRIED_OUT, || async {
         let last = pair.status().await?.last_failover.context("no lastFailover")?;
-        ensure!(last.cause == "Forced", "the cause is {}", last.cause);
+        ensure!(
+            last.term > term && last.cause == "Forced",
+            "in term {} the cause is {}",
+            last.term,
+            last.cause
+        );
         last.bytes_lost.context("the old primary is not back yet")
     });
     let lost = lost.await?;
-    println!("  {lost} bytes of log were lost");
-    ensure!(lost > i64::from(LOST_ROWS) * 30, "only {lost} bytes were lost with {LOST_ROWS} rows");
+    println!(
+        "  told before the promotion: {} bytes, {:.1} s; lost: {lost} bytes",
+        estimated.bytes, estimated.seconds
+    );
+    ensure!(lost > LOST_BYTES, "only {lost} bytes were lost with {LOST_ROWS} rows");
     let rows = pair.psql(old.peer(), "SELECT count(*) FROM forced").await?;
     ensure!(rows == "1", "{rows} rows are there; one was written before the standby was lost");
-    ensure!(!pair.kept_branches(old).await?.is_empty(), "what was lost is not kept on the archive volume");
+    let kept = pair.kept_branches(old).await?;
+    ensure!(
+        kept.difference(&branches).count() > 0,
+        "what was lost is not kept on the archive volume: before {branches:?}, after {kept:?}"
+    );
     pair.psql(old.peer(), "DROP TABLE forced").await?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
+/// Returns when the operator knows what the standby lacks.
 async fn write_alone(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
     await_condition("mode Solo", CARRIED_OUT, || async {
         let mode = pair.status().await?.mode;
@@ -130,11 +175,17 @@ async fn write_alone(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
     })
     .await?;
     let write = format!("INSERT INTO forced SELECT n FROM generate_series(2, {LOST_ROWS}) n");
-    pair.psql(primary, &write).await.map(|_| ())
+    pair.psql(primary, &write).await?;
+    await_condition("what the standby lacks in the status", CARRIED_OUT, || async {
+        let receive = pair.status().await?.lag.and_then(|lag| lag.receive).context("no receive lag")?;
+        ensure!(receive.bytes > LOST_BYTES, "receive lag is {receive:?}");
+        Ok(())
+    })
+    .await
 }
 
-/// The standby is back, its primary is not.
-async fn force(pair: &Pair, lost: InstanceId) -> anyhow::Result<()> {
+/// The standby is back, its primary is not. Returns what the order was said to cost before it was sent.
+async fn force(pair: &Pair, lost: InstanceId) -> anyhow::Result<LagValue> {
     let dead = named_incarnation(pair).await?;
     await_condition("the standby without its primary", WHOLE, || async {
         let recovers = pair.psql(lost.peer(), "SELECT pg_is_in_recovery()").await?;
@@ -152,10 +203,17 @@ async fn force(pair: &Pair, lost: InstanceId) -> anyhow::Result<()> {
     .await?;
     let promote = ordered(pair, json!({"kind": "Promote", "dead": dead})).await?;
     ensure!(promote.state == OrderState::Done, "{promote:?}");
+    // Estimated when it was announced, and kept since.
+    let estimated =
+        promote.estimated_loss.with_context(|| format!("no estimate of the loss: {promote:?}"))?;
+    ensure!(
+        estimated.bytes > LOST_BYTES && estimated.seconds > 0.0,
+        "with {LOST_ROWS} rows the estimate is {estimated:?}"
+    );
     await_condition("the read-write Service", CARRIED_OUT, || pair.rw_leads_to(lost.peer())).await?;
     pair.psql(lost.peer(), "SELECT pg_is_in_recovery()").await.and_then(|recovers| {
         ensure!(recovers == "f", "pg_is_in_recovery() is {recovers}");
-        Ok(())
+        Ok(estimated)
     })
 }
 

@@ -452,9 +452,9 @@ fn say(note: &Note) {
         Note::TakingBack(term) => {
             tracing::warn!(term = term.0, "the standby did not take over: taking the next term")
         }
-        Note::TakingOver { term, cause, signals, .. } => {
+        Note::TakingOver { term, cause, evidence, signals, .. } => {
             let signals: Vec<_> = signals.iter().flatten().collect();
-            tracing::warn!(term = term.0, ?cause, ?signals, "taking over");
+            tracing::warn!(term = term.0, ?cause, ?evidence, ?signals, "taking over");
         }
         Note::Won(term) => tracing::warn!(term = term.0, "primary by the record"),
     }

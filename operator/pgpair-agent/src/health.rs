@@ -5,24 +5,45 @@
 //! session waits for the log to be flushed, it gets flushed; a small file on the data volume can be written and flushed.
 //! The oldest success of the three decides. Errors count as answers: only silence is a hang. That a log is not flushed
 //! proves nothing while nobody waits for it: a hint bit may lie there for minutes.
+//!
+//! Of a standby only the first counts: one that answers no new connection is no running standby, though it may still stream.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use pgpair_core::authority::timing::Ms;
 use pgpair_core::config::PairConfig;
 use pgpair_core::lsn::Lsn;
 use tokio::sync::{mpsc, watch};
 
+use crate::clock;
 use crate::driver::Input;
 use crate::sql::{Sql, SqlError};
 use crate::worker::Writable;
 
 /// Looks in the time after which silence counts as a hang.
 const LOOKS: u32 = 5;
+
+/// When a new connection was answered last, whatever the answer was. Shared with the worker.
+#[derive(Debug, Clone, Default)]
+pub struct Answered(Arc<AtomicU64>);
+
+impl Answered {
+    /// Before the first answer: 0.
+    #[must_use]
+    pub fn at(&self) -> Ms {
+        Ms(self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, at: Instant) {
+        let ago = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.store(clock::now().0.saturating_sub(ago), Ordering::Relaxed);
+    }
+}
 
 /// What the task looks at.
 #[derive(Debug)]
@@ -35,7 +56,9 @@ pub struct Health {
     pub file: PathBuf,
     /// Says how long is too long; changes while this runs.
     pub config: watch::Receiver<Arc<PairConfig>>,
-    /// Told when it begins to hang and when it no longer does.
+    /// Told after each look.
+    pub answered: Answered,
+    /// Told when a primary begins to hang and when it no longer does.
     pub inputs: mpsc::Sender<Input>,
 }
 
@@ -92,7 +115,10 @@ impl Health {
                     seen = Seen::new(Instant::now());
                 }
                 self.look(&mut seen, &disk, limit / LOOKS).await;
+            } else {
+                self.ask(&mut seen, limit / LOOKS).await;
             }
+            self.answered.set(seen.answered);
             was_writable = self.writable.is_set();
             let hung = was_writable && seen.silent_for(Instant::now()) >= limit;
             if hung != told {
@@ -116,6 +142,10 @@ impl Health {
         if disk.write() {
             seen.written = Instant::now();
         }
+        self.ask(seen, limit).await;
+    }
+
+    async fn ask(&self, seen: &mut Seen, limit: Duration) {
         let limit = limit.max(Duration::from_millis(500));
         let answer = tokio::time::timeout(limit, self.sql.positions()).await;
         let now = Instant::now();

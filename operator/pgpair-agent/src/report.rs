@@ -47,10 +47,10 @@ impl Reporter {
     /// A decision of the state machine.
     pub fn note(&mut self, now: Ms, note: &Note) {
         match *note {
-            Note::TakingOver { term, cause, signals, last_heartbeat } => {
+            Note::TakingOver { term, cause, evidence, signals, last_heartbeat } => {
                 let steps = last_heartbeat.map(|at| (FailoverStep::LastHeartbeat, clock::unix_ms_at(at)));
                 let (signals, steps) = (signals.into_iter().flatten().collect(), steps.into_iter().collect());
-                self.takeover = Some(FailoverReport { term, cause, signals, steps });
+                self.takeover = Some(FailoverReport { term, cause, evidence, signals, steps });
                 self.step(term, FailoverStep::Noticed, clock::unix_ms_at(now));
                 self.step(term, FailoverStep::CasSent, clock::unix_ms());
             }

@@ -15,7 +15,7 @@ use crate::config_store::{self, Intake};
 use crate::deadman::Deadman;
 use crate::driver::{self, Driver, Input, Surroundings};
 use crate::endpoint::ReadWriteEndpoint;
-use crate::health::Health;
+use crate::health::{Answered, Health};
 use crate::init::Tree;
 use crate::journal::Journal;
 use crate::lease::RecordStore;
@@ -103,7 +103,9 @@ async fn agent() -> Result<(), Failure> {
         peer: peer.clone(),
     };
     let servers = tokio::spawn(serve(shared, identity.clone()));
+    let answered = Answered::default();
     let worker = Worker::new(Parts {
+        answered: answered.clone(),
         settings: settings.clone(),
         bin,
         peer: peer.clone(),
@@ -125,6 +127,7 @@ async fn agent() -> Result<(), Failure> {
             sql: sql.clone(),
             file: settings.layout.write_probe(),
             config: configs,
+            answered,
             inputs: tx.clone(),
         }
         .run(),

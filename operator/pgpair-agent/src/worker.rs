@@ -20,6 +20,7 @@ use crate::clock;
 use crate::deadman::Deadman;
 use crate::driver::Input;
 use crate::endpoint::ReadWriteEndpoint;
+use crate::health::Answered;
 use crate::init::Tree;
 use crate::lock::{self, VolumeLock};
 use crate::peer::{Peer, PrimaryTimeline};
@@ -186,6 +187,7 @@ enum Server {
 pub struct Worker {
     settings: Arc<Settings>,
     bin: PgBin,
+    answered: Answered,
     sql: Sql,
     peer: Peer,
     endpoint: ReadWriteEndpoint,
@@ -231,6 +233,8 @@ impl std::fmt::Debug for Worker {
 /// What a worker is made of.
 #[derive(Debug)]
 pub struct Parts {
+    /// When postgres answered a new connection last.
+    pub answered: Answered,
     /// Settings.
     pub settings: Arc<Settings>,
     /// PostgreSQL's programs.
@@ -265,6 +269,7 @@ impl Worker {
         Worker {
             settings: parts.settings,
             bin: parts.bin,
+            answered: parts.answered,
             sql,
             peer: parts.peer,
             endpoint: parts.endpoint,

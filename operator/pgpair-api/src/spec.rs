@@ -92,7 +92,8 @@ pub struct PgReplicaPairSpec {
     /// Labels, annotations and type of the Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSpec>,
-    /// While true, the operator changes nothing but the status. The agents still fail over.
+    /// While true, nothing of the spec comes into effect and no order is taken: the operator tells the status, renews certificates
+    /// and keeps the Services right. The agents still fail over.
     #[serde(default)]
     pub paused: bool,
 }

@@ -249,8 +249,8 @@ pub struct FailoverStatus {
     pub term: i64,
     /// `PromiseLapsed`, `Resigned`, `Evidence`, `Switchover` or `Forced`.
     pub cause: String,
-    /// For the cause `Evidence`: `KubeletTerminated` or `OutOfServiceTaint` if the operator had sent that proof, else
-    /// `VolumeLock`, which the witness of the pod sends.
+    /// For the cause `Evidence`, the proof that the standby got first: `VolumeLock` (by the witness of the pod), `KubeletTerminated`
+    /// or `OutOfServiceTaint` (by the operator), `Person`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
     /// What else spoke for it when the standby decided: `Silent` (no heartbeat for two intervals), `StreamEnded` (no log

@@ -64,7 +64,7 @@ pub struct ValidatedPair {
     pub superuser_secret: Option<String>,
     /// Bytes that a standby may lack and still be offered by `NAME-ro`.
     pub read_lag_bytes: u64,
-    /// Change nothing but the status.
+    /// Bring nothing of the spec into effect.
     pub paused: bool,
     config: PairConfig,
 }

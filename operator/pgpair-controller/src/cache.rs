@@ -26,8 +26,8 @@ pub type Feeder = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Where changes are announced.
 pub type Triggers = mpsc::UnboundedSender<ObjectRef<PgReplicaPair>>;
 
-/// Caches of everything that belongs to a pair. Of what has no state that is read, only the metadata; Secrets are never
-/// cached with their content.
+/// Caches of everything that belongs to a pair. Of what is not read, only the metadata; Secrets are never cached with their
+/// content.
 #[derive(Clone)]
 pub struct Caches {
     /// StatefulSets.
@@ -40,8 +40,8 @@ pub struct Caches {
     pub slices: Store<EndpointSlice>,
     /// Claims.
     pub claims: Store<PartialObjectMeta<PersistentVolumeClaim>>,
-    /// Settings for the agents.
-    pub config_maps: Store<PartialObjectMeta<ConfigMap>>,
+    /// Settings for the agents: what they were given last.
+    pub config_maps: Store<ConfigMap>,
     /// Disruption budgets.
     pub budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
     /// Services.

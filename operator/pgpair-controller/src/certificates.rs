@@ -3,6 +3,7 @@
 
 pub mod rotation;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,6 +13,7 @@ use rcgen::{
 };
 use rotation::Mark;
 use sha2::{Digest, Sha256};
+use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem as Block;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -102,6 +104,20 @@ pub fn certificates(pem: &str) -> Vec<(Mark, Timestamp)> {
     Block::iter_from_buffer(pem.as_bytes()).filter_map(|block| read(block.ok()?)).collect()
 }
 
+/// The names that the first certificate of a PEM text is for, in their order; `None`: it cannot be read.
+#[must_use]
+pub fn names_of(pem: &str) -> Option<Vec<String>> {
+    let block = Block::iter_from_buffer(pem.as_bytes()).next()?.ok()?;
+    let certificate = block.parse_x509().ok()?;
+    let Some(names) = certificate.subject_alternative_name().ok()? else { return Some(Vec::new()) };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(ip) => Some(Ipv4Addr::from(<[u8; 4]>::try_from(*ip).ok()?).to_string()),
+        _ => None,
+    };
+    names.value.general_names.iter().map(name).collect()
+}
+
 /// Digest of anything, short enough for an annotation: 64 bits.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
@@ -131,6 +147,19 @@ mod tests {
         assert_eq!(days, 90);
         assert!(leaf.validity().not_before.timestamp() < now.as_second());
         assert!(ca.is_ca() && !leaf.is_ca());
+    }
+
+    #[test]
+    fn the_names_of_a_certificate_are_read_back_as_they_were_given() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let life = SignedDuration::from_hours(24);
+        let ca = new_authority("orders", now, life).unwrap();
+        for given in [vec!["b.example.com", "10.0.0.7", "a.example.com"], vec![]] {
+            let given: Vec<String> = given.into_iter().map(Into::into).collect();
+            let leaf = new_leaf(&ca, "orders-a", given.clone(), now, life).unwrap();
+            assert_eq!(names_of(&leaf.certificate), Some(given));
+        }
+        assert_eq!(names_of("no certificate"), None);
     }
 
     #[test]

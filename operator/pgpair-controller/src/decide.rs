@@ -15,6 +15,7 @@
 //!
 //! Assumptions: a report tells the truth about its own instance; everything else may be old or missing.
 
+mod loss;
 mod orders;
 mod roll;
 mod slices;
@@ -106,6 +107,8 @@ pub enum Notice {
 /// What stands in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
+    /// The spec cannot be carried out; why.
+    InvalidSpec(String),
     /// The Lease is gone, and the pair has data.
     RecordMissing,
     /// The Lease is no record; why.
@@ -147,7 +150,7 @@ pub fn decide(observed: &Observed) -> Plan {
         order: orders::decide_order(observed),
         roll: RollPlan::default(),
         notices: Vec::new(),
-        problems: Vec::new(),
+        problems: observed.invalid.clone().map(Problem::InvalidSpec).into_iter().collect(),
         settled: false,
     };
     match &observed.lease {
@@ -343,7 +346,8 @@ fn is_settled(observed: &Observed, plan: &Plan) -> bool {
         && plan.notices.is_empty()
         && plan.evidence.is_empty()
         && plan.roll.step.is_none()
-        && plan.configure.is_empty()
+        // What is held is not given.
+        && (observed.is_held() || plan.configure.is_empty())
         && !orders::is_under_way(observed, &plan.order)
         && observed.record().is_some_and(|r| r.mode == Mode::Paired)
         && observed.serving_primary().is_some()
@@ -356,7 +360,7 @@ impl Plan {
     pub fn is_idle(&self) -> bool {
         self.settled
             && self.order == OrderPlan::None
-            && self.roll.pending.is_empty()
+            && (self.roll.pending.is_empty() || self.roll.waits == Some(Waits::Held))
             && self.rw == RwPlan::Keep
             && self.ro == RoPlan::Keep
             && self.any == AnyPlan::Keep

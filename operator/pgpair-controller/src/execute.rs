@@ -22,7 +22,7 @@ use crate::cache::Caches;
 use crate::decide::{AnyPlan, Notice, Plan, RoPlan, RwPlan};
 use crate::error::Error;
 use crate::observe::Memory;
-use crate::secrets;
+use crate::secrets::{self, Extent};
 
 /// What was applied and what the API server made of it. While both stand, applying again would change nothing, so an
 /// idle pair causes no writes; an object that somebody changed or deleted has another mark and is applied again.
@@ -66,12 +66,7 @@ pub async fn execute(
 ) -> Result<Vec<Notice>, Error> {
     let mut done = plan.notices.clone();
     apply_base(requests, caches, memory, pair).await?;
-    let now = jiff::Timestamp::now();
-    let known = |name: &str| {
-        let secret = caches.secrets.get(&ObjectRef::new(name).within(&pair.name.namespace))?;
-        Some(secret.annotations().clone())
-    };
-    secrets::ensure(requests, pair, known, now).await?;
+    ensure_secrets(requests, caches, pair, Extent::Spec).await?;
     if plan.create_lease
         && requests.create::<Lease>(&record::build_lease(pair)).await? == Created::AlreadyExists
     {
@@ -99,6 +94,37 @@ pub async fn execute(
         done.push(Notice::Rolling(step.clone(), what.clone()));
     }
     Ok(done)
+}
+
+/// Carries out what of `plan` keeps a pair that is held going as it is: its certificates, and where its Services lead. Nothing that
+/// a person could notice changes, and nothing comes into being that the spec speaks of.
+///
+/// # Errors
+/// The first request that failed. The steps before it stand.
+pub async fn upkeep(
+    requests: &Requests,
+    caches: &Caches,
+    memory: &mut Memory,
+    pair: &ValidatedPair,
+    plan: &Plan,
+) -> Result<Vec<Notice>, Error> {
+    execute_slices(requests, memory, pair, plan).await?;
+    ensure_secrets(requests, caches, pair, Extent::Upkeep).await?;
+    let done = plan.notices.iter().filter(|n| matches!(n, Notice::EndpointRepaired(_)));
+    Ok(done.cloned().collect())
+}
+
+async fn ensure_secrets(
+    requests: &Requests,
+    caches: &Caches,
+    pair: &ValidatedPair,
+    extent: Extent,
+) -> Result<(), Error> {
+    let known = |name: &str| {
+        let secret = caches.secrets.get(&ObjectRef::new(name).within(&pair.name.namespace))?;
+        Some(secret.annotations().clone())
+    };
+    secrets::ensure(requests, pair, extent, known, jiff::Timestamp::now()).await
 }
 
 async fn apply_base(

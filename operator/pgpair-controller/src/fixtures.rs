@@ -19,8 +19,8 @@ use pgpair_core::timeline::TimelineId;
 use serde_json::json;
 
 use crate::observed::{
-    InstanceObserved, Known, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState, SetView,
-    SliceView,
+    InstanceObserved, Known, LeaseView, LogTold, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState,
+    SetView, SliceView,
 };
 
 pub fn now() -> Timestamp {
@@ -37,13 +37,16 @@ pub fn pair(spec: serde_json::Value) -> PgReplicaPair {
     .unwrap()
 }
 
-pub fn valid(spec: serde_json::Value) -> ValidatedPair {
-    let defaults = Defaults {
+pub fn defaults() -> Defaults {
+    Defaults {
         postgres_image_template: "registry.test/pg:{version}".into(),
         agent_image: "registry.test/pgpair:1".into(),
         image_pull_policy: "IfNotPresent".into(),
-    };
-    validate(&pair(spec), &defaults).unwrap()
+    }
+}
+
+pub fn valid(spec: serde_json::Value) -> ValidatedPair {
+    validate(&pair(spec), &defaults()).unwrap()
 }
 
 pub fn name() -> PairName {
@@ -154,6 +157,8 @@ pub fn steady() -> Observed {
         now: now(),
         config: PairConfig { generation: 3, ..PairConfig::default() },
         paused: false,
+        invalid: None,
+        log_told: LogTold::default(),
         order: None,
         last_order: None,
         lease_is_recent: false,

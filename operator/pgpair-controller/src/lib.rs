@@ -7,6 +7,7 @@ pub mod build;
 pub mod cache;
 pub mod certificates;
 pub mod decide;
+pub mod desired;
 pub mod error;
 pub mod events;
 pub mod evidence;

@@ -2,15 +2,17 @@
 //! those do is shown by the end-to-end tests.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use kube::Client;
 use kube::client::Body;
-use kube::runtime::reflector;
+use kube::runtime::{reflector, watcher};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -80,6 +82,38 @@ impl Store {
 
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Caches that have seen what it keeps.
+    pub fn caches(&self) -> Caches {
+        Caches {
+            stateful_sets: self.cached("statefulsets"),
+            slices: self.cached("endpointslices"),
+            claims: self.cached("persistentvolumeclaims"),
+            config_maps: self.cached("configmaps"),
+            budgets: self.cached("poddisruptionbudgets"),
+            services: self.cached("services"),
+            secrets: self.cached("secrets"),
+            accounts: self.cached("serviceaccounts"),
+            roles: self.cached("roles"),
+            bindings: self.cached("rolebindings"),
+            ..empty_caches()
+        }
+    }
+
+    fn cached<K>(&self, plural: &str) -> reflector::Store<K>
+    where
+        K: Resource + Clone + DeserializeOwned + 'static,
+        K::DynamicType: Default + Eq + Hash + Clone,
+    {
+        let (reader, mut writer) = reflector::store();
+        for (path, object) in self.objects().iter() {
+            if path.rsplit('/').nth(1) == Some(plural) {
+                let object = serde_json::from_value(object.clone()).unwrap();
+                writer.apply_watcher_event(&watcher::Event::Apply(object));
+            }
+        }
+        reader
     }
 }
 

@@ -15,7 +15,7 @@ use kube::runtime::reflector::ObjectRef;
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::{ANNOTATION_ORDER, COMPONENT_SEED, LABEL_COMPONENT, PairName};
 use pgpair_api::status::{InstanceStatus, PgReplicaPairStatus};
-use pgpair_api::validate::ValidatedPair;
+use pgpair_core::config::PairConfig;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::report::{InstanceReport, wire};
 use rustls::ClientConfig;
@@ -23,6 +23,7 @@ use rustls::ClientConfig;
 use crate::agent_client::{Line, Target, client_config, fetch_seed_progress};
 use crate::api::Requests;
 use crate::cache::Caches;
+use crate::desired::Desired;
 use crate::error::Error;
 use crate::observed::{
     InstanceObserved, Known, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState, SetView,
@@ -102,10 +103,10 @@ pub async fn observe(
     caches: &Caches,
     memory: &mut Memory,
     pair: &PgReplicaPair,
-    validated: &ValidatedPair,
+    desired: &Desired,
     may_be_recent: bool,
 ) -> Result<Observed, Error> {
-    let name = &validated.name;
+    let name = &desired.pair.name;
     let status = pair.status.clone().unwrap_or_default();
     let recent = memory.lease.clone().filter(|(_, at)| may_be_recent && at.elapsed() < RECENT);
     let lease_is_recent = recent.is_some();
@@ -131,10 +132,12 @@ pub async fn observe(
     remember(memory, InstanceId::B, report_b, name, &status, &mut b);
     let mut observed = Observed {
         now: Timestamp::now(),
-        config: validated.config().clone(),
-        paused: validated.paused,
+        config: settings(caches, desired),
+        paused: desired.pair.paused,
+        invalid: desired.invalid.as_ref().map(ToString::to_string),
         order: pair.annotations().get(ANNOTATION_ORDER).cloned(),
         last_order: status.order.clone(),
+        log_told: views::log_told(name, &status),
         system_identifier: status.system_identifier.clone(),
         lease,
         lease_is_recent,
@@ -153,6 +156,16 @@ pub async fn observe(
     };
     observed.out_of_service = out_of_service(requests, &observed).await;
     Ok(observed)
+}
+
+/// What the agents are to follow. Of a pair that is held, what they were given last: what the spec says since then is not in effect.
+fn settings(caches: &Caches, desired: &Desired) -> PairConfig {
+    let (name, of_spec) = (&desired.pair.name, desired.pair.config());
+    let given = caches.config_maps.get(&ObjectRef::new(&name.config()).within(&name.namespace));
+    match given.filter(|_| desired.is_held()).and_then(|map| views::settings(&map)) {
+        Some(given) => PairConfig { generation: of_spec.generation, ..given },
+        None => of_spec.clone(),
+    }
 }
 
 /// The node on which the primary's agent ran, if it carries the taint. Asked only while no primary serves: that costs a

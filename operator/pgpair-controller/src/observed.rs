@@ -1,15 +1,17 @@
 //! What is known about a pair at one moment, and how sure it is. Plain data: the decisions read nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use pgpair_api::status::OrderStatus;
 use pgpair_core::authority::messages::EvidenceKind;
 use pgpair_core::config::PairConfig;
-use pgpair_core::ids::{Incarnation, InstanceId};
+use pgpair_core::ids::{Incarnation, InstanceId, Term};
+use pgpair_core::lsn::Lsn;
 use pgpair_core::record::{Mode, Record};
-use pgpair_core::report::{InstanceReport, PostgresState};
+use pgpair_core::report::{InstanceReport, Lag, PostgresState};
+use pgpair_core::timeline::TimelineId;
 use serde::Deserialize;
 
 /// Everything that is known about a pair.
@@ -17,14 +19,18 @@ use serde::Deserialize;
 pub struct Observed {
     /// When it was observed.
     pub now: Timestamp,
-    /// What the spec says to the agents.
+    /// What the spec says to the agents. Of a pair that is held: what they were given last, below the generation of the spec.
     pub config: PairConfig,
     /// `spec.paused`.
     pub paused: bool,
+    /// Why the spec cannot be carried out.
+    pub invalid: Option<String>,
     /// The annotation `pgpair.dev/order`.
     pub order: Option<String>,
     /// `status.order`: the last order and what was told of it.
     pub last_order: Option<OrderStatus>,
+    /// What the status tells of the log.
+    pub log_told: LogTold,
     /// `status.systemIdentifier`: present once the pair has data.
     pub system_identifier: Option<String>,
     /// The record, read from the API server itself: for this observation, or at most some seconds ago if
@@ -52,6 +58,18 @@ pub struct Observed {
     pub taken: BTreeSet<Taken>,
     /// How long ago this process took a step of a rolling change; `None`: never.
     pub rolled_ago: Option<Duration>,
+}
+
+/// What the status tells of the log, as last written, by this operator process or an earlier one. Numbers that move are written when
+/// they have moved far, so this is that coarse.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LogTold {
+    /// The term and the mode that it is about.
+    pub reign: Option<(Term, Mode)>,
+    /// What the standby had not received, as the primary of that term said in that mode.
+    pub lacking: Option<Lag>,
+    /// Timeline and end of the log of each instance.
+    pub ends: BTreeMap<InstanceId, (TimelineId, Lsn)>,
 }
 
 /// One proof of death that an agent has taken.
@@ -253,6 +271,12 @@ pub enum SliceView {
 }
 
 impl Observed {
+    /// Whether nothing of the spec comes into effect, and the pair is only kept going as it is.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.paused || self.invalid.is_some()
+    }
+
     /// Generation of the spec.
     #[must_use]
     pub fn generation(&self) -> i64 {

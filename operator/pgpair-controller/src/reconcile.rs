@@ -1,4 +1,4 @@
-//! One reconcile: observe, validate, decide, build and execute, tell. It is not told why it runs, starts from the
+//! One reconcile: validate, observe, decide, build and execute, tell. It is not told why it runs, starts from the
 //! beginning each time, and may stop at any step.
 
 use std::collections::HashMap;
@@ -7,19 +7,22 @@ use std::time::{Duration, Instant};
 
 use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt};
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{OrderState, PgReplicaPairStatus, Reason};
-use pgpair_api::validate::{Defaults, ValidatedPair, validate};
+use pgpair_api::validate::Defaults;
+use pgpair_core::ids::InstanceId;
 use rand::RngExt;
 
 use crate::api::Requests;
 use crate::cache::Caches;
 use crate::decide::{Notice, OrderTold, Plan, decide};
+use crate::desired::Desired;
 use crate::error::Error;
 use crate::events::{Told, of_change, of_notice};
-use crate::execute::{agents, execute};
+use crate::execute::{agents, execute, upkeep};
 use crate::metrics::{Metrics, OrderLabels};
 use crate::observe::{Memory, observe};
 use crate::observed::Observed;
@@ -30,8 +33,6 @@ use crate::status::{compute, degraded, is_worth_a_write, merge};
 const QUICK: Duration = Duration::from_secs(1);
 /// Next look while an order is carried out.
 const ORDER: Duration = Duration::from_millis(300);
-/// Next look at a paused pair.
-const PAUSED: Duration = Duration::from_secs(5);
 /// Next look after an error, doubled with each one in a row.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest such delay.
@@ -117,18 +118,22 @@ async fn steps(
     memory: &mut Memory,
     ctx: &Context,
 ) -> Result<Action, Error> {
-    let validated = validate(pair, &ctx.defaults)?;
-    let (observed, mut plan) = look(pair, requests, memory, ctx, &validated).await?;
-    // Also of a paused pair, for its agents still fail over.
+    let exists = exists(&ctx.caches, name);
+    let desired = Desired::of(pair, &ctx.defaults)?;
+    if let Some(why) = desired.invalid.clone().filter(|_| !exists) {
+        return Err(Error::Invalid(why));
+    }
+    let (observed, plan) = look(pair, requests, memory, ctx, &desired).await?;
+    // Also of a pair that is held, for its agents still fail over.
     let proofs = agents::send_evidence(memory, &plan).await;
     let order = agents::send_order(memory, &plan, &observed).await;
     tell_notices(pair, name, ctx, &proofs).await;
-    if validated.paused {
-        plan.notices.clear();
-    } else if !observed.lease_is_recent {
-        let done = execute(requests, &ctx.caches, memory, &validated, &plan).await?;
-        tell_notices(pair, name, ctx, &done).await;
-    }
+    let done = match (observed.lease_is_recent, observed.is_held()) {
+        (false, false) => execute(requests, &ctx.caches, memory, &desired.pair, &plan).await?,
+        (false, true) if exists => upkeep(requests, &ctx.caches, memory, &desired.pair, &plan).await?,
+        (true, _) | (false, true) => Vec::new(),
+    };
+    tell_notices(pair, name, ctx, &done).await;
     memory.settled(&observed, plan.is_idle());
     let old = pair.status.clone().unwrap_or_default();
     let new = compute(name, pair.metadata.generation, &observed, &plan, order.as_ref(), &old);
@@ -137,20 +142,26 @@ async fn steps(
     Ok(Action::requeue(jittered(next_look(&observed, order.as_ref()))))
 }
 
+/// Whether anything runs, or was made to run.
+fn exists(caches: &Caches, name: &PairName) -> bool {
+    let set = |i: &InstanceId| ObjectRef::new(&name.instance(*i)).within(&name.namespace);
+    InstanceId::ALL.iter().any(|i| caches.stateful_sets.get(&set(i)).is_some())
+}
+
 /// Observes and decides. A plan that rests on a record of some seconds ago counts only if there is nothing to do.
 async fn look(
     pair: &PgReplicaPair,
     requests: &Requests,
     memory: &mut Memory,
     ctx: &Context,
-    validated: &ValidatedPair,
+    desired: &Desired,
 ) -> Result<(Observed, Plan), Error> {
-    let observed = observe(requests, &ctx.caches, memory, pair, validated, true).await?;
+    let observed = observe(requests, &ctx.caches, memory, pair, desired, true).await?;
     let plan = decide(&observed);
     if !observed.lease_is_recent || plan.is_idle() {
         return Ok((observed, plan));
     }
-    let observed = observe(requests, &ctx.caches, memory, pair, validated, false).await?;
+    let observed = observe(requests, &ctx.caches, memory, pair, desired, false).await?;
     let plan = decide(&observed);
     Ok((observed, plan))
 }
@@ -160,13 +171,7 @@ fn next_look(observed: &Observed, order: Option<&OrderTold>) -> Duration {
         Some(told) => told.state == OrderState::Running,
         None => observed.last_order.as_ref().is_some_and(|o| o.state == OrderState::Running),
     };
-    if running {
-        ORDER
-    } else if observed.paused {
-        PAUSED
-    } else {
-        QUICK
-    }
+    if running { ORDER } else { QUICK }
 }
 
 async fn tell_notices(pair: &PgReplicaPair, name: &PairName, ctx: &Context, notices: &[Notice]) {
@@ -295,8 +300,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     out
 }
 
-/// When to look again after an error: an invalid spec waits for its change, everything else is tried again, slower and
-/// slower.
+/// When to look again after an error: a new pair with an invalid spec waits for its change, everything else is tried again,
+/// slower and slower.
 pub fn error_policy(pair: Arc<PgReplicaPair>, error: &Error, ctx: Arc<Context>) -> Action {
     if matches!(error, Error::Invalid(_)) {
         return Action::await_change();

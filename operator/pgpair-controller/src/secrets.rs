@@ -18,13 +18,29 @@ use crate::build::owned;
 use crate::certificates::rotation::{
     AuthorityView, CertificateView, PartyStep, PartyView, Policy, Wants, decide_authority, decide_party,
 };
-use crate::certificates::{digest, new_leaf};
+use crate::certificates::{digest, names_of, new_leaf};
 use crate::error::Error;
 use authority::Authority;
 use clients::Role;
 
 /// Annotations of a Secret.
 pub type Annotations = BTreeMap<String, String>;
+
+/// How much of the Secrets may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Everything that is missing or not as the spec says.
+    Spec,
+    /// Only what would end by itself: certificates, for the names that they have. A password that is missing stays so, for a new one
+    /// would be another.
+    Upkeep,
+}
+
+impl Extent {
+    fn has(self, party: Party, step: PartyStep) -> bool {
+        self == Extent::Spec || !matches!((party, step), (Party::Clients(_), PartyStep::Issue))
+    }
+}
 
 /// Whose Secret it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +80,14 @@ impl Party {
             Party::Clients(_) => None,
         }
     }
+
+    /// What its Secret is to hold: the digest of the names in its certificate; `None`: it has no certificate.
+    fn names(self, pair: &ValidatedPair, extent: Extent, has: Option<&PartyView>) -> Option<String> {
+        match (extent, has.and_then(|has| has.certificate.as_ref())) {
+            (Extent::Upkeep, Some(certificate)) => Some(certificate.names.clone()),
+            _ => Some(digest(self.dns_names(pair)?.join(",").as_bytes())),
+        }
+    }
 }
 
 /// Makes what is missing, renews what nears its end, and takes the next step of a change of the authority. `known` gives
@@ -75,6 +99,7 @@ impl Party {
 pub async fn ensure(
     requests: &Requests,
     pair: &ValidatedPair,
+    extent: Extent,
     known: impl Fn(&str) -> Option<Annotations>,
     now: Timestamp,
 ) -> Result<(), Error> {
@@ -88,9 +113,10 @@ pub async fn ensure(
     let Some(view) = authority.as_ref().map(|a| &a.view).or(seen.as_ref()) else { return Ok(()) };
     let mut steps = Vec::new();
     for (party, has) in Party::ALL.into_iter().zip(&views) {
-        let names = party.dns_names(pair).map(|names| digest(names.join(",").as_bytes()));
+        let names = party.names(pair, extent, has.as_ref());
         let wants = names.as_deref().map_or(Wants::Bundle, Wants::Certificate);
-        steps.extend(decide_party(view, has.as_ref(), wants, policy, now).map(|step| (party, step)));
+        let step = decide_party(view, has.as_ref(), wants, policy, now);
+        steps.extend(step.filter(|step| extent.has(party, *step)).map(|step| (party, step)));
     }
     if steps.is_empty() {
         return Ok(());
@@ -99,7 +125,7 @@ pub async fn ensure(
         Some(authority) => authority,
         None => authority::read(requests, pair).await?,
     };
-    let writer = Writer { requests, pair, authority: &authority, policy, now };
+    let writer = Writer { requests, pair, extent, authority: &authority, policy, now };
     for (party, step) in steps {
         match (step, party) {
             (PartyStep::Issue, Party::Clients(role)) => writer.make_clients(party, role).await?,
@@ -127,6 +153,7 @@ pub fn ends(name: &PairName, known: impl Fn(&str) -> Option<Annotations>) -> Vec
 struct Writer<'a> {
     requests: &'a Requests,
     pair: &'a ValidatedPair,
+    extent: Extent,
     authority: &'a Authority,
     policy: Policy,
     now: Timestamp,
@@ -135,13 +162,24 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// A new certificate; all of the Secret is written.
     async fn issue(&self, party: Party) -> Result<(), Error> {
-        let secret = self.build_tls(party).map_err(|e| failed(self.pair, e))?;
+        let names = match self.extent {
+            Extent::Spec => None,
+            Extent::Upkeep => self.names_in_use(party).await?,
+        };
+        let names = names.or_else(|| party.dns_names(self.pair)).unwrap_or_default();
+        let secret = self.build_tls(party, names).map_err(|e| failed(self.pair, e))?;
         self.requests.apply(&secret).await?;
         Ok(())
     }
 
-    fn build_tls(&self, party: Party) -> Result<Secret, rcgen::Error> {
-        let names = party.dns_names(self.pair).unwrap_or_default();
+    /// The names in the certificate that is there; `None` if there is none.
+    async fn names_in_use(&self, party: Party) -> Result<Option<Vec<String>>, Error> {
+        let name = party.secret(&self.pair.name);
+        let Some(secret) = self.requests.get::<Secret>(&name).await? else { return Ok(None) };
+        Ok(text(&secret, &name, "tls.crt").ok().and_then(|pem| names_of(&pem)))
+    }
+
+    fn build_tls(&self, party: Party, names: Vec<String>) -> Result<Secret, rcgen::Error> {
         let view = PartyView {
             trusts: self.authority.view.trusted(),
             certificate: Some(CertificateView {

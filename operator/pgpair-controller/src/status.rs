@@ -56,6 +56,8 @@ pub fn compute(
     if let Some((_, report)) = observed.served_lately() {
         status.timeline = report.postgres.timeline.map(|t| i64::from(t.0));
         status.lag = report.standby.as_ref().map(lag);
+    } else if (status.term, status.mode) != (old.term, old.mode) {
+        status.lag = None; // of another primary, or of this one before it went on alone
     }
     status.archive = InstanceId::ALL.into_iter().filter_map(|i| archive(name, i, observed, old)).collect();
     status.storage = InstanceId::ALL.into_iter().filter_map(|i| storage(name, i, observed, old)).collect();
@@ -166,6 +168,13 @@ fn lag(standby: &pgpair_core::report::StandbyLag) -> LagStatus {
 
 fn lag_value(lag: Lag) -> LagValue {
     LagValue { bytes: number(lag.bytes), seconds: Duration::from_millis(lag.millis).as_secs_f64() }
+}
+
+/// The distance that [`lag_value`] tells, to the millisecond.
+#[must_use]
+pub fn lag_of(value: LagValue) -> Option<Lag> {
+    let millis = Duration::try_from_secs_f64(value.seconds).ok()?.as_millis();
+    Some(Lag { bytes: value.bytes.unsigned_abs(), millis: u64::try_from(millis).ok()? })
 }
 
 fn archive(

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::messages::EvidenceKind;
 use crate::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
 use crate::lsn::Lsn;
 use crate::order::OrderReport;
@@ -214,6 +215,9 @@ pub struct FailoverReport {
     pub term: Term,
     /// What opened it.
     pub cause: FailoverCause,
+    /// For the cause `Evidence`: which proof. Older agents do not tell.
+    #[serde(default)]
+    pub evidence: Option<EvidenceKind>,
     /// What spoke for it besides, at the moment of the decision. Older agents do not tell.
     #[serde(default)]
     pub signals: Vec<FailoverSignal>,

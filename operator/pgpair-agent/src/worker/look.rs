@@ -7,6 +7,7 @@ use pgpair_core::report::PostgresState;
 
 use super::{Kind, STALE, Server, Worker};
 use crate::archive;
+use crate::clock;
 use crate::pgdata::{self, DataDir};
 
 impl Worker {
@@ -75,6 +76,14 @@ impl Worker {
         }
     }
 
+    /// Whether a postgres that was started then has answered no new connection for too long. The look of every half second does not
+    /// find out: its connection was made before.
+    fn hangs(&self, started: Instant) -> bool {
+        let limit = u64::from(self.config().hang_timeout_ms);
+        let silent = clock::now() - self.answered.at();
+        started.elapsed() >= Duration::from_millis(limit) && silent >= limit
+    }
+
     pub(super) fn facts(&self) -> PgFacts {
         let (directory, volume) = self.directory();
         let seen = self.seen.as_ref();
@@ -84,7 +93,9 @@ impl Worker {
             Server::Down { .. } => PostgresState::Down,
             Server::Up { promoting: true, .. } => PostgresState::Promoting,
             Server::Up { ready: true, kind: Kind::Primary, .. } if !recovery => PostgresState::Primary,
-            Server::Up { ready: true, kind: Kind::Standby, .. } if recovery => PostgresState::Standby,
+            Server::Up { ready: true, kind: Kind::Standby, since, .. } if recovery && !self.hangs(*since) => {
+                PostgresState::Standby
+            }
             Server::Up { .. } => PostgresState::Starting,
         };
         let up = !matches!(self.server, Server::Down { .. });

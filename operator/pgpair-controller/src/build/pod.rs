@@ -58,6 +58,12 @@ pub fn build_seed_pod(pair: &ValidatedPair, i: InstanceId) -> PodTemplateSpec {
     template(pair, i, Purpose::Seed, vec![container(pair, i, "basebackup")])
 }
 
+/// A primary that is told to stop waits for two `ttl` at most until its standby has taken over, and needs some time before and after
+/// that; a minute is enough up to a `ttl` of 15 s.
+fn grace_seconds(pair: &ValidatedPair) -> i64 {
+    (2 * i64::from(pair.config().ttl_ms) / 1000 + 30).max(60)
+}
+
 fn template(
     pair: &ValidatedPair,
     i: InstanceId,
@@ -78,7 +84,7 @@ fn template(
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             restart_policy: (purpose == Purpose::Seed).then(|| "Never".into()),
-            termination_grace_period_seconds: Some(60),
+            termination_grace_period_seconds: Some(grace_seconds(pair)),
             node_selector: (!rules.node_selector.is_empty()).then(|| rules.node_selector.clone()),
             tolerations: (!rules.tolerations.is_empty()).then(|| rules.tolerations.clone()),
             priority_class_name: rules.priority_class_name.clone(),

@@ -34,6 +34,17 @@ fn stateful_set_of_a_minimal_pair() {
 }
 
 #[test]
+fn the_pods_of_a_long_promise_have_the_time_to_hand_over() {
+    for (ttl, grace) in [(5, 60), (15, 60), (60, 150)] {
+        let pair = valid(json!({"failover": {"ttlSeconds": ttl, "hangTimeoutSeconds": 60}}));
+        let plan = InstancePlan { replicas: 1, seed: 0, seed_failures: 0 };
+        let set = stateful_set::build_stateful_set(&pair, A, &plan);
+        let pod = set.spec.unwrap().template.spec.unwrap();
+        assert_eq!(pod.termination_grace_period_seconds, Some(grace), "ttl {ttl}");
+    }
+}
+
+#[test]
 fn seed_job_of_a_full_pair() {
     assert_yaml_snapshot!(seed_job::build_seed_job(&full(), B, 2));
 }

@@ -10,10 +10,11 @@ use pgpair_api::order::{InvalidOrder, UserOrder, UserOrderKind, time_of};
 use pgpair_api::status::{OrderState, OrderStatus};
 use pgpair_core::ids::InstanceId;
 use pgpair_core::order::{Order, OrderKind, OrderRefusal, OrderReply};
-use pgpair_core::record::Mode;
 use pgpair_core::report::{Lag, PostgresState};
 
+use super::loss;
 use crate::observed::Observed;
+use crate::status::lag_of;
 
 /// An agent that does not take an announced order for so long will not get it.
 const SEND_FOR: Duration = Duration::from_secs(60);
@@ -88,6 +89,8 @@ pub enum Stage {
     Withdrawn,
     /// The pair is paused.
     Paused,
+    /// It needs a spec that can be carried out.
+    InvalidSpec,
     /// The term of the order has not begun.
     TermUnknown,
     /// The agent that has to carry it out does not answer.
@@ -112,6 +115,7 @@ impl Stage {
             Stage::Repeated => "Repeated",
             Stage::Withdrawn => "Withdrawn",
             Stage::Paused => "Paused",
+            Stage::InvalidSpec => "InvalidSpec",
             Stage::TermUnknown => "TermUnknown",
             Stage::AgentUnreachable => "AgentUnreachable",
             Stage::Forgotten => "Forgotten",
@@ -170,7 +174,7 @@ fn take_up(observed: &Observed, last: Option<&OrderStatus>, annotation: &str) ->
     }
     match route(observed, &user, &order) {
         Ok(to) => {
-            let (message, estimated_loss) = announcement(observed, order.kind);
+            let (message, estimated_loss) = announcement(observed, to, order.kind);
             OrderPlan::Tell(Told {
                 id,
                 kind,
@@ -201,8 +205,8 @@ fn checked(observed: &Observed, annotation: &str) -> Result<(Order, UserOrder), 
 /// Who has to carry it out; or why nobody can.
 fn route(observed: &Observed, user: &UserOrder, order: &Order) -> Result<InstanceId, (Stage, &'static str)> {
     let refused = |why: OrderRefusal| (Stage::Refused(why), why.message());
-    if observed.paused {
-        return Err((Stage::Paused, "the pair is paused: set spec.paused to false and order again"));
+    if let Some(why) = held_back(observed, order.kind) {
+        return Err(why);
     }
     let record = observed.record().ok_or(refused(OrderRefusal::RecordUnknown))?;
     if order.term < record.term {
@@ -230,36 +234,22 @@ fn route(observed: &Observed, user: &UserOrder, order: &Order) -> Result<Instanc
     Ok(to)
 }
 
-/// What is told before an order is sent; of a promotion, what it may lose.
-fn announcement(observed: &Observed, kind: OrderKind) -> (String, Option<Lag>) {
-    if !matches!(kind, OrderKind::Promote { .. }) {
-        return ("it is sent to the agent next".into(), None);
+/// Why nothing is ordered now. Of an invalid spec only what is built of the spec: the rest is between the agents.
+fn held_back(observed: &Observed, kind: OrderKind) -> Option<(Stage, &'static str)> {
+    if observed.paused {
+        return Some((Stage::Paused, "the pair is paused: set spec.paused to false and order again"));
     }
-    let Some(record) = observed.record() else { return ("it is sent to the agent next".into(), None) };
-    let last = observed.instance(record.primary.instance).last_report.as_ref();
-    let known = last.and_then(|(report, age)| Some((report.standby.as_ref()?.receive?, *age)));
-    let Some((lag, age)) = known else {
-        return (
-            "what the standby lacks is not known: it may lose anything written since it last followed".into(),
-            None,
-        );
-    };
-    let seconds = age.as_secs();
-    let estimate =
-        Lag { bytes: lag.bytes, millis: lag.millis + u64::try_from(age.as_millis()).unwrap_or(u64::MAX) };
-    let synchronous =
-        record.mode == Mode::Paired && record.durability != pgpair_core::config::Durability::Async;
-    let message = if synchronous {
-        "commits waited for the standby: no acknowledged commit is lost".to_owned()
-    } else {
-        format!(
-            "the standby lacked {} bytes ({:.1} s) of the log {seconds} s ago, when the primary last said so; they are lost, \
-             and what was written since",
-            lag.bytes,
-            Duration::from_millis(lag.millis).as_secs_f64(),
-        )
-    };
-    (message, Some(if synchronous { Lag { bytes: 0, millis: 0 } } else { estimate }))
+    let builds = observed.invalid.is_some() && kind == OrderKind::Rebuild;
+    let message = "the spec cannot be carried out: correct it as condition Degraded says, and order again";
+    builds.then_some((Stage::InvalidSpec, message))
+}
+
+/// What is told before an order is sent; of a promotion, what it may lose.
+fn announcement(observed: &Observed, to: InstanceId, kind: OrderKind) -> (String, Option<Lag>) {
+    match (kind, observed.record()) {
+        (OrderKind::Promote { .. }, Some(record)) => loss::estimate(observed, record, to),
+        _ => ("it is sent to the agent next".into(), None),
+    }
 }
 
 fn follow(observed: &Observed, last: &OrderStatus) -> OrderPlan {
@@ -304,18 +294,14 @@ fn send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: Duration
             let message = "the annotation was changed before the order was sent";
             end(last, Some(to), OrderState::Refused, Stage::Withdrawn, message)
         }
-        Some(_) if observed.paused => end(
-            last,
-            Some(to),
-            OrderState::Refused,
-            Stage::Paused,
-            "the pair was paused before the order was sent",
-        ),
-        Some(_) if since > SEND_FOR => {
-            let message = "the agent did not answer for a minute; whether it took the order is not known: look at the pair";
-            end(last, Some(to), OrderState::Failed, Stage::AgentUnreachable, message)
-        }
-        Some((order, _)) => OrderPlan::Send { to, order },
+        Some((order, _)) => match held_back(observed, order.kind) {
+            Some((why, message)) => end(last, Some(to), OrderState::Refused, why, message),
+            None if since > SEND_FOR => {
+                let message = "the agent did not answer for a minute; whether it took the order is not known: look at the pair";
+                end(last, Some(to), OrderState::Failed, Stage::AgentUnreachable, message)
+            }
+            None => OrderPlan::Send { to, order },
+        },
     }
 }
 
@@ -355,7 +341,7 @@ pub fn replied(order: &Order, to: InstanceId, last: Option<&OrderStatus>, reply:
         OrderReply::Done => (OrderState::Done, Stage::CarriedOut, "it is carried out"),
         OrderReply::Refused(why) => (OrderState::Refused, Stage::Refused(why), why.message()),
     };
-    let estimated_loss = last.and_then(loss_of);
+    let estimated_loss = last.and_then(|l| l.estimated_loss).and_then(lag_of);
     let (id, kind) = (order.id.clone(), order.kind.as_str());
     Told { id, kind, instance: Some(to), state, reason, message: message.into(), estimated_loss }
 }
@@ -397,14 +383,8 @@ fn told(last: &OrderStatus, instance: Option<InstanceId>) -> Told {
         state: last.state,
         reason: Stage::Announced,
         message: String::new(),
-        estimated_loss: loss_of(last),
+        estimated_loss: last.estimated_loss.and_then(lag_of),
     }
-}
-
-fn loss_of(last: &OrderStatus) -> Option<Lag> {
-    let loss = last.estimated_loss?;
-    let millis = Duration::try_from_secs_f64(loss.seconds).ok()?.as_millis();
-    Some(Lag { bytes: loss.bytes.unsigned_abs(), millis: u64::try_from(millis).ok()? })
 }
 
 /// The instance of a name such as `orders-a`.

@@ -69,8 +69,8 @@ pub enum RollStep {
 /// Why nothing is done about what is pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {
-    /// `spec.paused`.
-    Paused,
+    /// `spec.paused`, or a spec that cannot be carried out.
+    Held,
     /// The record is `Solo`, or an instance does not run: a restart would take the pair down.
     NotPaired,
     /// A copy, an order or a problem comes first.
@@ -88,7 +88,7 @@ pub fn decide_roll(observed: &Observed, busy: bool) -> RollPlan {
     let pending: Vec<_> = order.iter().filter_map(|i| Some((*i, pending(observed.instance(*i))?))).collect();
     let Some((instance, what)) = pending.first().cloned() else { return RollPlan::default() };
     let step =
-        if observed.paused { Err(Waits::Paused) } else { step(observed, record, instance, &what, busy) };
+        if observed.is_held() { Err(Waits::Held) } else { step(observed, record, instance, &what, busy) };
     match step {
         Ok(step) => RollPlan { pending, step: Some(step), waits: None },
         Err(waits) => RollPlan { pending, step: None, waits: Some(waits) },

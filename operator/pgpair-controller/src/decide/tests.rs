@@ -218,6 +218,7 @@ fn an_agent_that_says_that_it_has_written_the_write_service_is_given_less_time()
     report.last_failover = Some(pgpair_core::report::FailoverReport {
         term: Term(3),
         cause: pgpair_core::report::FailoverCause::Resigned,
+        evidence: None,
         signals: Vec::new(),
         steps: vec![(pgpair_core::report::FailoverStep::Endpoint, 1)],
     });
@@ -325,6 +326,32 @@ fn an_agent_with_older_settings_than_the_spec_is_given_the_new_ones() {
     assert_eq!(decide(&observed).configure, [A, B]);
     assert!(!decide(&observed).is_idle());
     assert_eq!(decide(&observed.a_silent()).configure, [B], "one that does not answer cannot be told");
+}
+
+#[test]
+fn a_paused_pair_comes_to_rest_although_its_agents_lack_the_newest_settings() {
+    let mut behind = steady();
+    behind.config.generation = 4;
+    assert!(!decide(&behind).is_idle());
+    behind.b.update_revision = Some("r2".into());
+    let paused = Observed { paused: true, ..behind };
+    assert!(decide(&paused).is_idle());
+    let wrong = Observed { ro: SliceView::Present(vec!["10.0.0.9".into()]), ..paused };
+    assert!(!decide(&wrong).is_idle(), "its Services are looked after");
+}
+
+#[test]
+fn a_proof_of_death_does_not_wait_for_a_spec_that_can_be_carried_out() {
+    let mut killed = steady().a_silent();
+    if let Some(pod) = &mut killed.a.pod {
+        let ended = crate::observed::Ended { reason: "Error".into(), message: "0000000000000007".into() };
+        pod.ended = vec![ended];
+    }
+    let evidence = decide(&killed).evidence;
+    assert_eq!(evidence.len(), 1);
+    let invalid = decide(&Observed { invalid: Some("why".into()), ..killed });
+    assert_eq!(invalid.evidence, evidence);
+    assert_eq!(invalid.problems, [Problem::InvalidSpec("why".into())]);
 }
 
 #[test]

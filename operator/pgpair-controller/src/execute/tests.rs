@@ -1,14 +1,15 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
 
 use super::*;
 use crate::decide::decide;
-use crate::fixtures::{empty, steady, valid};
+use crate::fixtures::{empty, ip, steady, valid};
 use crate::metrics::Metrics;
 use crate::mock_api::{Answers, Seen, empty_caches, mock_api, seen};
-use crate::observed::Observed;
+use crate::observed::{Mismatch, Observed, SliceView};
 
 async fn run(answers: Answers, observed: &Observed) -> (Result<Vec<Notice>, Error>, Vec<Seen>) {
     let (client, server) = mock_api(answers);
@@ -68,6 +69,31 @@ async fn a_new_pair_gets_all_its_objects_and_the_stateful_sets_last() {
     ];
     assert_eq!(expected.map(|(kind, _)| count(kind)), expected.map(|(_, n)| n), "{kinds:?}");
     assert_eq!(kinds[kinds.len() - 2..], ["StatefulSet", "StatefulSet"]);
+}
+
+#[tokio::test]
+async fn upkeep_leads_the_services_where_they_belong_and_builds_nothing() {
+    let mut astray = steady();
+    astray.ro = SliceView::Present(vec![ip(InstanceId::A)]);
+    astray.rw = SliceView::Present(vec![ip(InstanceId::B)]);
+    astray.rw_mismatch = Mismatch { times: 2, lasting: Duration::from_secs(15) };
+    astray.b.set = None;
+    let plan = decide(&astray);
+    assert_eq!(plan.notices, [Notice::EndpointRepaired(InstanceId::A)]);
+    let (client, server) = mock_api(Answers::Empty);
+    let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
+    let (pair, mut memory) = (valid(json!({})), Memory::default());
+    let done = upkeep(&requests, &empty_caches(), &mut memory, &pair, &plan).await.unwrap();
+    drop(requests);
+    assert_eq!(done, plan.notices);
+    let writes: Vec<Seen> = seen(server).await.into_iter().filter(Seen::is_write).collect();
+    let address = |name: &str| {
+        let slice = writes.iter().find(|w| w.body["metadata"]["name"] == name).unwrap();
+        slice.body["endpoints"][0]["addresses"][0].clone()
+    };
+    assert_eq!((address("orders-rw"), address("orders-ro")), (json!("10.0.0.1"), json!("10.0.0.2")));
+    let kinds = writes.iter().map(|w| w.body["kind"].as_str().unwrap_or("?"));
+    assert!(kinds.clone().all(|kind| ["EndpointSlice", "Secret"].contains(&kind)), "{kinds:?}");
 }
 
 #[tokio::test]

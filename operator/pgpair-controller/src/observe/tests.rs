@@ -1,9 +1,16 @@
+use pgpair_core::ids::Term;
+use pgpair_core::lsn::Lsn;
+use pgpair_core::record::Mode;
+use pgpair_core::report::Lag;
+use pgpair_core::timeline::TimelineId;
 use serde_json::json;
 
 use super::*;
-use crate::fixtures::{pair, steady, valid};
+use crate::build::config::build_config;
+use crate::fixtures::{defaults, pair, steady, valid};
 use crate::metrics::Metrics;
-use crate::mock_api::{Answers, empty_caches, mock_api, seen};
+use crate::mock_api::{Answers, empty_caches, mock_api, seen, store_api};
+use crate::observed::LogTold;
 
 /// Paths that two observations ask the API server for, after an earlier one found the pair like this.
 async fn asked(settled: bool, may_be_recent: [bool; 2]) -> Vec<String> {
@@ -12,8 +19,9 @@ async fn asked(settled: bool, may_be_recent: [bool; 2]) -> Vec<String> {
     let mut memory = Memory::default();
     memory.settled(&steady(), settled);
     for recent in may_be_recent {
-        let (pair, valid) = (pair(json!({})), valid(json!({})));
-        let observed = observe(&requests, &empty_caches(), &mut memory, &pair, &valid, recent).await.unwrap();
+        let (pair, desired) = (pair(json!({})), Desired { pair: valid(json!({})), invalid: None });
+        let observed =
+            observe(&requests, &empty_caches(), &mut memory, &pair, &desired, recent).await.unwrap();
         assert_eq!(observed.lease_is_recent, settled && recent);
     }
     drop(requests);
@@ -26,4 +34,44 @@ async fn the_record_of_a_settled_pair_is_not_read_again_for_some_seconds() {
     assert_eq!(asked(true, [true, true]).await, Vec::<String>::new(), "radio silence");
     assert_eq!(asked(true, [false, false]).await, [lease, lease], "unless it is to be acted upon");
     assert_eq!(asked(false, [true, true]).await, [lease, lease], "nor of a pair that is not settled");
+}
+
+/// The settings that an observation goes by: the agents were given those of `given`, and the spec says `spec` now.
+async fn settings_of(given: serde_json::Value, spec: serde_json::Value) -> PairConfig {
+    let (client, store) = store_api();
+    let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
+    requests.apply(&build_config(&valid(given)).unwrap()).await.unwrap();
+    let mut changed = pair(spec);
+    changed.metadata.generation = Some(4);
+    let desired = Desired::of(&changed, &defaults()).unwrap();
+    let mut memory = Memory::default();
+    let observed = observe(&requests, &store.caches(), &mut memory, &changed, &desired, true).await.unwrap();
+    observed.config
+}
+
+#[tokio::test]
+async fn a_pair_that_is_held_goes_by_what_its_agents_were_given_last() {
+    let given = || json!({"readLag": "2Mi", "failover": {"automatic": false, "ttlSeconds": 7}});
+    let held = [json!({"paused": true, "readLag": "1Gi"}), json!({"readLag": "much"})];
+    for spec in held {
+        let config = settings_of(given(), spec).await;
+        assert_eq!((config.read_lag_bytes, config.automatic, config.ttl_ms), (2 << 20, false, 7000));
+        assert_eq!(config.generation, 4, "so that they are told to be behind");
+    }
+    assert_eq!(settings_of(given(), json!({"readLag": "1Gi"})).await.read_lag_bytes, 1 << 30);
+}
+
+#[tokio::test]
+async fn what_an_earlier_operator_told_of_the_log_is_read_from_the_status() {
+    let status = serde_json::from_value(json!({
+        "term": 3, "mode": "Solo", "lag": {"summary": "", "receive": {"bytes": 2048, "seconds": 1.5}},
+        "instances": [{"name": "orders-b", "role": "Standby", "ready": true, "state": "Standby", "timeline": 2,
+                       "flushLsn": "0/5000000"}],
+    }))
+    .unwrap();
+    let told = views::log_told(&valid(json!({})).name, &status);
+    assert_eq!(told.reign, Some((Term(3), Mode::Solo)));
+    assert_eq!(told.lacking, Some(Lag { bytes: 2048, millis: 1500 }));
+    assert_eq!(told.ends, [(InstanceId::B, (TimelineId(2), Lsn(0x0500_0000)))].into());
+    assert_eq!(views::log_told(&valid(json!({})).name, &PgReplicaPairStatus::default()), LogTold::default());
 }

@@ -1,15 +1,24 @@
+use std::collections::BTreeMap;
+
 use http::Method;
+use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::events::Reporter;
-use serde_json::json;
+use rstest::rstest;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::certificates::names_of;
 use crate::fixtures::{name, pair, steady};
-use crate::mock_api::{Answers, Seen, empty_caches, mock_api, seen};
+use crate::mock_api::{Answers, Seen, empty_caches, mock_api, seen, store_api};
 
 fn context(client: Client) -> Context {
+    with_caches(client, empty_caches())
+}
+
+fn with_caches(client: Client, caches: Caches) -> Context {
     Context {
         client: client.clone(),
-        caches: empty_caches(),
+        caches,
         defaults: Arc::new(Defaults {
             postgres_image_template: "pg:{version}".into(),
             agent_image: "pgpair:1".into(),
@@ -86,6 +95,56 @@ async fn a_paused_pair_gets_its_status_and_nothing_else() {
     drop(ctx);
     let sent = seen(server).await;
     assert!(sent.iter().filter(|s| s.is_write()).all(|s| s.path.ends_with("/status")), "{sent:?}");
+}
+
+const TLS: &str = "/api/v1/namespaces/shop/secrets/orders-a-tls";
+const STATUS: &str = "/apis/pgpair.dev/v1alpha1/namespaces/shop/pgreplicapairs/orders/status";
+
+type Objects = BTreeMap<String, Value>;
+
+/// All objects before and after a reconcile with `spec` of a pair that was made by another one, whose certificate of
+/// instance a is about to end since then, and whose Services have lost their slices.
+async fn held(spec: Value) -> (Objects, Objects) {
+    let (client, store) = store_api();
+    let first = pair(json!({"tls": {"dnsNames": ["db.example.com"]}}));
+    reconcile(Arc::new(first), Arc::new(context(client.clone()))).await.unwrap();
+    let ends = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24)).to_string();
+    store.objects().get_mut(TLS).unwrap()["metadata"]["annotations"]["pgpair.dev/not-after"] = json!(ends);
+    let kept =
+        |path: &str| !path.contains("/endpointslices/") && !path.contains("/events/") && path != STATUS;
+    store.objects().retain(|path, _| kept(path));
+    let before = store.objects().clone();
+    let ctx = Arc::new(with_caches(client, store.caches()));
+    let action = reconcile(Arc::new(pair(spec)), ctx).await.unwrap();
+    assert_ne!(action, Action::await_change());
+    (before, store.objects().clone())
+}
+
+#[rstest]
+#[case::paused(json!({"paused": true}), "AsExpected")]
+#[case::invalid(json!({"readLag": "much"}), "InvalidSpec")]
+#[tokio::test]
+async fn a_pair_that_is_held_is_kept_going_as_it_is(#[case] mut spec: Value, #[case] degraded: &str) {
+    spec["durability"] = json!("Async");
+    spec["service"] = json!({"labels": {"team": "shop"}});
+    spec["tls"] = json!({"dnsNames": ["other.example.com"]});
+    let (before, after) = held(spec).await;
+    let changed = |(path, object): &(&String, &Value)| before.get(*path) != Some(*object);
+    let changed = after.iter().filter(changed).map(|(path, _)| path.rsplit('/').next().unwrap());
+    let told = |word: &&str| *word != "status" && !word.starts_with("orders.");
+    assert_eq!(
+        changed.filter(told).collect::<Vec<_>>(),
+        ["orders-a-tls", "orders-r", "orders-ro", "orders-rw"],
+        "beside status and Events"
+    );
+    let names = |objects: &Objects| {
+        let secret: Secret = serde_json::from_value(objects[TLS].clone()).unwrap();
+        names_of(&crate::secrets::text(&secret, "orders-a-tls", "tls.crt").unwrap()).unwrap()
+    };
+    assert_eq!(names(&before), names(&after), "they are a matter of the spec");
+    let conditions = after[STATUS]["status"]["conditions"].as_array().unwrap();
+    let reason = |type_: &str| conditions.iter().find(|c| c["type"] == type_).unwrap()["reason"].clone();
+    assert_eq!((reason("Ready"), reason("Degraded")), (json!("Bootstrapping"), json!(degraded)));
 }
 
 #[tokio::test]

@@ -23,13 +23,14 @@ struct Shop {
     requests: Requests,
     store: Store,
     pair: ValidatedPair,
+    extent: Extent,
 }
 
 impl Shop {
     fn new(spec: Value) -> Shop {
         let (client, store) = store_api();
         let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
-        Shop { requests, store, pair: valid(spec) }
+        Shop { requests, store, pair: valid(spec), extent: Extent::Spec }
     }
 
     fn path(name: &str) -> String {
@@ -56,7 +57,7 @@ impl Shop {
 
     async fn ensure(&self, now: Timestamp) -> Result<(), Error> {
         let known = |name: &str| self.secret(name).map(|s| s.annotations().clone());
-        ensure(&self.requests, &self.pair, known, now).await
+        ensure(&self.requests, &self.pair, self.extent, known, now).await
     }
 
     /// Every party accepts the certificate of every other one, as the agents' TLS judges it.
@@ -115,6 +116,30 @@ async fn a_certificate_is_renewed_thirty_days_before_its_end_and_the_passwords_s
     shop.ensure(later).await.unwrap();
     assert_ne!(shop.text("orders-a-tls", "tls.crt"), old);
     assert_eq!(shop.text("orders-app", "password"), password);
+    shop.check_that_all_trust_each_other(later);
+}
+
+#[tokio::test]
+async fn upkeep_renews_certificates_for_the_names_that_they_have_and_makes_no_password() {
+    let mut shop = Shop::new(json!({"tls": {"dnsNames": ["db.example.com", "10.0.0.7"]}}));
+    shop.ensure(now()).await.unwrap();
+    let names = |shop: &Shop| crate::certificates::names_of(&shop.text("orders-a-tls", "tls.crt")).unwrap();
+    let (old, before) = (shop.text("orders-a-tls", "tls.crt"), names(&shop));
+    assert!(before.contains(&"10.0.0.7".to_owned()));
+    (shop.pair, shop.extent) = (valid(json!({"tls": {"dnsNames": ["other.example.com"]}})), Extent::Upkeep);
+    shop.delete("orders-app");
+    let asked = shop.store.requests();
+    shop.ensure(now()).await.unwrap();
+    assert_eq!(shop.store.requests(), asked, "nothing is due");
+    let later = now() + SignedDuration::from_hours(60 * 24 + 1);
+    shop.ensure(later).await.unwrap();
+    assert_ne!(shop.text("orders-a-tls", "tls.crt"), old);
+    assert_eq!(names(&shop), before);
+    assert!(shop.secret("orders-app").is_none());
+    shop.extent = Extent::Spec;
+    shop.ensure(later).await.unwrap();
+    assert!(names(&shop).contains(&"other.example.com".to_owned()));
+    assert!(shop.secret("orders-app").is_some());
     shop.check_that_all_trust_each_other(later);
 }
 

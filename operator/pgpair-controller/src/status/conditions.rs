@@ -157,6 +157,7 @@ fn problem(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
 
 fn describe(name: &PairName, problem: &Problem) -> (Reason, String) {
     match problem {
+        Problem::InvalidSpec(why) => (Reason::InvalidSpec, why.clone()),
         Problem::RecordMissing => (
             Reason::RecordMissing,
             format!(

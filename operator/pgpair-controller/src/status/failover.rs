@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{FailoverStatus, FailoverStepStatus, PgReplicaPairStatus};
+use pgpair_core::authority::messages::EvidenceKind;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::report::{FailoverCause, FailoverReport, FailoverSignal, FailoverStep, RejoinKind};
 
@@ -28,8 +29,6 @@ pub(super) fn newest(
         Some((to, report)) => {
             let before = known.filter(|k| k.term == i64::from(report.term.0));
             let mut failover = told(name, to, report);
-            failover.evidence =
-                before.and_then(|b| b.evidence.clone()).or_else(|| evidence(observed, to, report));
             if let Some(before) = before {
                 (failover.rejoin, failover.bytes_lost) = (before.rejoin.clone(), before.bytes_lost);
                 (failover.lost_from, failover.lost_to) = (before.lost_from.clone(), before.lost_to.clone());
@@ -62,18 +61,6 @@ fn measure_loss(name: &PairName, observed: &Observed, failover: &mut FailoverSta
     failover.lost_to = rejoin.branch.map(|(_, to)| to.to_string());
 }
 
-/// Which proof opened the way: one of ours if the promoted agent had taken one, else the witness's.
-fn evidence(observed: &Observed, to: InstanceId, report: &FailoverReport) -> Option<String> {
-    if report.cause != FailoverCause::Evidence {
-        return None;
-    }
-    let promoted = observed.instance(to).report.recent()?.incarnation;
-    let ours = observed.taken.iter().find(|t| t.by == promoted);
-    Some(
-        ours.map_or("VolumeLock", |t| if t.taint { "OutOfServiceTaint" } else { "KubeletTerminated" }).into(),
-    )
-}
-
 fn told(name: &PairName, to: InstanceId, report: &FailoverReport) -> FailoverStatus {
     let start = report.steps.first().map(|(_, at)| *at);
     let last = report.steps.last().map(|(_, at)| *at);
@@ -84,6 +71,7 @@ fn told(name: &PairName, to: InstanceId, report: &FailoverReport) -> FailoverSta
     FailoverStatus {
         term: i64::from(report.term.0),
         cause: cause_name(report.cause).into(),
+        evidence: report.evidence.map(|kind| evidence_name(kind).to_owned()),
         signals: report.signals.iter().map(|signal| signal_name(*signal).to_owned()).collect(),
         from: name.instance(to.peer()),
         to: name.instance(to),
@@ -101,6 +89,15 @@ fn cause_name(cause: FailoverCause) -> &'static str {
         FailoverCause::Evidence => "Evidence",
         FailoverCause::Switchover => "Switchover",
         FailoverCause::Forced => "Forced",
+    }
+}
+
+fn evidence_name(kind: EvidenceKind) -> &'static str {
+    match kind {
+        EvidenceKind::KubeletTerminated => "KubeletTerminated",
+        EvidenceKind::OutOfServiceTaint => "OutOfServiceTaint",
+        EvidenceKind::VolumeLock => "VolumeLock",
+        EvidenceKind::Person => "Person",
     }
 }
 

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use pgpair_core::authority::messages::EvidenceKind;
 use pgpair_core::ids::InstanceId::{A, B};
 use pgpair_core::ids::Term;
 use pgpair_core::lsn::Lsn;
@@ -41,6 +42,7 @@ const JUST_NOW: Option<Duration> = Some(Duration::from_millis(100));
 fn failover_of_term_3(report: &mut InstanceReport) {
     let at = now().as_millisecond();
     report.last_failover = Some(FailoverReport {
+        evidence: None,
         term: Term(3),
         cause: FailoverCause::PromiseLapsed,
         signals: vec![FailoverSignal::Silent, FailoverSignal::StreamEnded],
@@ -285,6 +287,21 @@ fn what_a_loss_would_cost_is_told_honestly() {
     assert_eq!(causes(&by_hand), []);
 }
 
+#[test]
+fn the_lag_outlives_its_primarys_silence_and_nothing_else() {
+    let behind = with_primary(|r| r.standby = Some(lag_of(48 << 20)));
+    let told = status_of(&behind.clone().solo());
+    let kept = over(&told, &later(steady().solo().a_silent(), 60));
+    assert_eq!(kept.lag, told.lag);
+    let alone = over(&status_of(&behind), &later(steady().solo().a_silent(), 60));
+    assert_eq!(alone.lag, None, "what was written since it went on alone is not in it");
+    let mut successor = steady().solo();
+    if let crate::observed::LeaseView::Present(record) = &mut successor.lease {
+        (record.term, record.primary.instance) = (Term(4), B);
+    }
+    assert_eq!(over(&told, &successor).lag, None, "of another primary");
+}
+
 fn rejoined(mut observed: Observed, term: u32, bytes: u64) -> Observed {
     let mut standby = report(B, PostgresState::Standby);
     standby.rejoin = Some(pgpair_core::report::RejoinReport {
@@ -318,23 +335,20 @@ fn what_a_failover_lost_is_not_known_until_the_old_primary_tells_it() {
 }
 
 #[test]
-fn the_proof_that_opened_a_failover_is_named() {
-    let by_evidence = || {
-        with_primary(|r| {
+fn the_proof_that_opened_a_failover_is_what_the_agent_says() {
+    for (told, named) in [(Some(EvidenceKind::VolumeLock), Some("VolumeLock")), (None, None)] {
+        let mut observed = with_primary(|r| {
             failover_of_term_3(r);
             if let Some(f) = &mut r.last_failover {
-                f.cause = FailoverCause::Evidence;
+                (f.cause, f.evidence) = (FailoverCause::Evidence, told);
             }
-        })
-    };
-    let evidence = |observed: &Observed| status_of(observed).last_failover.unwrap().evidence;
-    assert_eq!(evidence(&by_evidence()).as_deref(), Some("VolumeLock"));
-    let mut ours = by_evidence();
-    let (by, dead) = (pgpair_core::ids::Incarnation(7), pgpair_core::ids::Incarnation(1));
-    let kind = pgpair_core::authority::messages::EvidenceKind::OutOfServiceTaint;
-    ours.taken.insert(crate::observed::Taken::new(by, dead, kind));
-    assert_eq!(evidence(&ours).as_deref(), Some("OutOfServiceTaint"));
-    assert_eq!(evidence(&with_primary(failover_of_term_3)), None);
+        });
+        // One that the operator has given proves nothing: it may have come second, or have named another process.
+        let (by, dead) = (pgpair_core::ids::Incarnation(7), pgpair_core::ids::Incarnation(1));
+        observed.taken.insert(crate::observed::Taken::new(by, dead, EvidenceKind::OutOfServiceTaint));
+        let failover = status_of(&observed).last_failover.unwrap();
+        assert_eq!((failover.cause.as_str(), failover.evidence.as_deref()), ("Evidence", named));
+    }
 }
 
 fn with_space(free: u64, full_in: Option<u64>) -> Observed {
@@ -385,6 +399,20 @@ fn what_of_the_spec_is_not_in_effect_is_told() {
             && pending.message.contains("waits until the pair is Paired")
     );
     assert_eq!(status.instances[0].pending_restart, ["shared_buffers"]);
+}
+
+#[test]
+fn an_invalid_spec_is_told_and_everything_else_too() {
+    let invalid = Observed { invalid: Some("spec.readLag is wrong".into()), ..steady().a_silent() };
+    let status = over(&status_of(&steady()), &invalid);
+    let degraded = condition(&status, ConditionType::Degraded).unwrap();
+    assert_eq!(
+        (degraded.reason.as_str(), degraded.message.as_str()),
+        ("InvalidSpec", "spec.readLag is wrong")
+    );
+    assert_eq!(condition(&status, ConditionType::Ready).unwrap().status, "False");
+    let shown: Vec<_> = of_change(&status_of(&steady()), &status).into_iter().map(|t| t.shown).collect();
+    assert_eq!(shown, ["InvalidSpec"]);
 }
 
 #[test]

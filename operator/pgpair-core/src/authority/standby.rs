@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{
-    Answer, CanTake, CanTakeReply, CannotTake, Evidence, Heartbeat, NoPromise, ResignReply, Resignation,
-    StandbyInfo, Verdict,
+    Answer, CanTake, CanTakeReply, CannotTake, Evidence, EvidenceKind, Heartbeat, NoPromise, ResignReply,
+    Resignation, StandbyInfo, Verdict,
 };
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::{Authority, Command, Directory, Durability, Note, ReplyId, Want};
@@ -17,9 +17,16 @@ use crate::report::{FailoverCause, FailoverSignal, PostgresState, Role};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub(super) struct Takeover {
     pub(super) resigned: Option<(Ms, Resignation)>,
-    pub(super) dead: Vec<Incarnation>,
+    /// Proven dead, each by the proof that came first.
+    pub(super) dead: Vec<(Incarnation, EvidenceKind)>,
     /// Who was told to take its term back, and how long it has the time to do so.
     pub(super) refused: Option<(Incarnation, Ms)>,
+}
+
+impl Takeover {
+    fn proof(&self, incarnation: Incarnation) -> Option<EvidenceKind> {
+        self.dead.iter().find(|(dead, _)| *dead == incarnation).map(|(_, kind)| *kind)
+    }
 }
 
 impl Authority {
@@ -177,7 +184,10 @@ impl Authority {
             return;
         }
         self.given.void(evidence.incarnation);
-        self.takeover.get_or_insert_default().dead.push(evidence.incarnation);
+        let takeover = self.takeover.get_or_insert_default();
+        if takeover.proof(evidence.incarnation).is_none() {
+            takeover.dead.push((evidence.incarnation, evidence.kind));
+        }
         self.read(now);
     }
 
@@ -215,15 +225,27 @@ impl Authority {
             ..v.record
         };
         if self.cas(now, &v, record) {
-            let signals = self.signals(now, v.record.primary.incarnation);
-            self.note(Note::TakingOver { term, cause, signals, last_heartbeat: self.given.last_heartbeat() });
+            let primary = v.record.primary.incarnation;
+            let evidence = self.proof_against(primary).filter(|_| cause == FailoverCause::Evidence);
+            let signals = self.signals(now, primary);
+            self.note(Note::TakingOver {
+                term,
+                cause,
+                evidence,
+                signals,
+                last_heartbeat: self.given.last_heartbeat(),
+            });
         }
+    }
+
+    fn proof_against(&self, incarnation: Incarnation) -> Option<EvidenceKind> {
+        self.takeover.as_ref()?.proof(incarnation)
     }
 
     fn cause(&self, now: Ms, r: &Record) -> Option<FailoverCause> {
         let mine = r.standby_volume == self.pg.volume || !keeps(Clause::StandbyVolume);
         let paired_with_me = r.mode == Mode::Paired && mine;
-        let dead = self.takeover.as_ref().is_some_and(|t| t.dead.contains(&r.primary.incarnation));
+        let dead = self.proof_against(r.primary.incarnation).is_some();
         if let Some((since, resignation)) = self.takeover.as_ref().and_then(|t| t.resigned.as_ref()) {
             let names =
                 resignation.from == r.primary || resignation.predecessor == Some(r.primary.incarnation);
@@ -274,7 +296,7 @@ impl Authority {
             (FailoverSignal::Silent, !self.given.heard_since(two_heartbeats_ago)),
             (FailoverSignal::StreamEnded, !self.pg.streaming),
             (FailoverSignal::Resigned, resigned.is_some_and(speaks_for)),
-            (FailoverSignal::ProvenDead, takeover.is_some_and(|t| t.dead.contains(&primary))),
+            (FailoverSignal::ProvenDead, self.proof_against(primary).is_some()),
         ]
         .map(|(signal, seen)| seen.then_some(signal))
     }

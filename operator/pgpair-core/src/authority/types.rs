@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::authority::messages::{
-    Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
+    Answer, CanTake, CanTakeReply, Evidence, EvidenceKind, Heartbeat, ResignReply, Resignation,
 };
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::{CasId, CasOutcome, ReadOutcome};
@@ -265,6 +265,8 @@ pub enum Note {
         term: Term,
         /// Why it may.
         cause: FailoverCause,
+        /// For the cause `Evidence`: the proof that came first.
+        evidence: Option<EvidenceKind>,
         /// What spoke for it.
         signals: [Option<FailoverSignal>; 4],
         /// When the last promise was given, if one was.

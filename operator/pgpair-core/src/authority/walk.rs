@@ -300,7 +300,9 @@ impl Takeover {
             w.since(at, t.ttl() + Timing::margin(t.ttl()));
             r.walk(w);
         });
-        *dead = renamed(&dead.iter().copied().collect(), w).into_iter().collect();
+        // In the order of their names, each told apart by that alone.
+        dead.iter_mut().for_each(|(incarnation, _)| w.incarnation(incarnation));
+        dead.sort_unstable_by_key(|(incarnation, _)| *incarnation);
         each(refused, |(who, end)| {
             w.incarnation(who);
             w.until(end);

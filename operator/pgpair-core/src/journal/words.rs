@@ -254,11 +254,12 @@ fn note(now: Ms, note: &Note) -> String {
         Note::TakingBack(term) => {
             format!("TAKING BACK: the standby did not take over; this instance takes term {term} itself")
         }
-        Note::TakingOver { term, cause, last_heartbeat, .. } => {
+        Note::TakingOver { term, cause, evidence, last_heartbeat, .. } => {
             let last = last_heartbeat.map_or("it has promised nothing".to_owned(), |t| {
                 format!("its last promise was given {} ms ago", now - t)
             });
-            format!("TAKING OVER term {term}: {}; {last}", failover_cause(*cause))
+            let proof = evidence.map_or_else(String::new, |kind| format!(" ({kind:?})"));
+            format!("TAKING OVER term {term}: {}{proof}; {last}", failover_cause(*cause))
         }
         Note::Won(term) => format!("WON: the record names this process as primary of term {term}"),
     }

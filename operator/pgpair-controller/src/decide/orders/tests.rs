@@ -109,6 +109,18 @@ fn nobody_to_carry_it_out_is_a_refusal() {
 }
 
 #[test]
+fn an_invalid_spec_holds_back_a_copy_and_no_other_order() {
+    let invalid = |observed: Observed| Observed { invalid: Some("why".into()), ..observed };
+    let promote = annotated(steady().a_silent(), r#""kind":"Promote","dead":"0000000000000007""#);
+    assert_eq!(told_of(&decide_order(&invalid(promote))), (OrderState::Running, "Announced"));
+    let rebuild = invalid(annotated(steady(), r#""kind":"Rebuild","instance":"b""#));
+    assert_eq!(told_of(&decide_order(&rebuild)), (OrderState::Refused, "InvalidSpec"));
+    let announced = Some(last("Rebuild", "b", OrderState::Running, "Announced", 1));
+    let meanwhile = decide_order(&Observed { last_order: announced, ..rebuild });
+    assert_eq!(told_of(&meanwhile), (OrderState::Refused, "InvalidSpec"));
+}
+
+#[test]
 fn an_order_that_was_announced_is_never_taken_up_again() {
     let observed = annotated(steady(), r#""kind":"Switchover""#);
     for state in [OrderState::Done, OrderState::Refused, OrderState::Failed] {

@@ -90,7 +90,8 @@ fn nothing_begins_while_something_else_is_under_way() {
     };
     assert_eq!(waits(&ordered(OrderReply::Accepted)), Some(Waits::Busy));
     assert_eq!(step_of(&ordered(OrderReply::Done)), Some((B, "delete")));
-    assert_eq!(waits(&Observed { paused: true, ..roll() }), Some(Waits::Paused));
+    assert_eq!(waits(&Observed { paused: true, ..roll() }), Some(Waits::Held));
+    assert_eq!(waits(&Observed { invalid: Some("why".into()), ..roll() }), Some(Waits::Held));
     let mut configured = roll();
     configured.config.generation = 4;
     assert_eq!(waits(&configured), Some(Waits::Busy), "the agents have to know the new settings first");

@@ -1,0 +1,81 @@
+//! What a pair is to be. While its spec cannot be carried out, something stands in for it, so that what runs is still looked after.
+
+use pgpair_api::PgReplicaPair;
+use pgpair_api::spec::{PgReplicaPairSpec, TlsSpec};
+use pgpair_api::validate::{Defaults, InvalidSpec, ValidatedPair, validate};
+
+/// What a reconcile goes by.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    /// The pair as the spec says. Of an invalid spec: who it is, whether it is paused, and how long its certificates live; the rest is
+    /// defaults, of which nothing may be built.
+    pub pair: ValidatedPair,
+    /// Why the spec cannot be carried out.
+    pub invalid: Option<InvalidSpec>,
+}
+
+impl Desired {
+    /// Of this object.
+    ///
+    /// # Errors
+    /// Not even its name can be used, so it cannot have been carried out before.
+    pub fn of(pair: &PgReplicaPair, defaults: &Defaults) -> Result<Desired, InvalidSpec> {
+        match validate(pair, defaults) {
+            Ok(pair) => Ok(Desired { pair, invalid: None }),
+            Err(why) => {
+                let pair = stand_in(pair, defaults).ok_or_else(|| why.clone())?;
+                Ok(Desired { pair, invalid: Some(why) })
+            }
+        }
+    }
+
+    /// Whether nothing of the spec comes into effect.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.pair.paused || self.invalid.is_some()
+    }
+}
+
+/// The same object with a spec of defaults, but for what upkeep needs; its times of certificates only if they are valid.
+fn stand_in(pair: &PgReplicaPair, defaults: &Defaults) -> Option<ValidatedPair> {
+    let of_defaults: PgReplicaPairSpec = serde_json::from_str("{}").ok()?;
+    let with = |tls| {
+        let spec = PgReplicaPairSpec { paused: pair.spec.paused, tls, ..of_defaults.clone() };
+        validate(&PgReplicaPair { spec, metadata: pair.metadata.clone(), status: None }, defaults).ok()
+    };
+    let names_only = || TlsSpec { dns_names: pair.spec.tls.dns_names.clone(), ..of_defaults.tls.clone() };
+    with(pair.spec.tls.clone()).or_else(|| with(names_only()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fixtures::{defaults, pair};
+
+    fn of(spec: Value) -> Desired {
+        Desired::of(&pair(spec), &defaults()).unwrap()
+    }
+
+    #[test]
+    fn what_stands_in_for_an_invalid_spec_keeps_the_times_of_certificates_unless_these_are_invalid() {
+        let times = |desired: &Desired| (desired.pair.tls.validity_days, desired.pair.tls.renew_before_days);
+        let owned = json!({"fsync": "off"});
+        let other =
+            of(json!({"postgres": {"parameters": owned}, "tls": {"validityDays": 9, "renewBeforeDays": 3}}));
+        assert!(other.invalid.is_some());
+        assert_eq!(times(&other), (9, 3));
+        let wrong = of(json!({"paused": true, "tls": {"validityDays": 9, "dnsNames": ["db.example.com"]}}));
+        assert!(wrong.invalid.is_some() && wrong.pair.paused);
+        assert_eq!((times(&wrong), wrong.pair.tls.dns_names), ((90, 30), vec!["db.example.com".to_owned()]));
+        assert_eq!(of(json!({})).invalid, None);
+    }
+
+    #[test]
+    fn nothing_stands_in_for_a_name_that_nothing_can_have() {
+        let mut nameless = pair(json!({}));
+        nameless.metadata.name = Some("1a".into());
+        assert_eq!(Desired::of(&nameless, &defaults()).unwrap_err(), InvalidSpec::Name("1a".into()));
+    }
+}
