@@ -176,7 +176,7 @@ mod tests {
         let json = serde_json::to_value(row("pod-delete", 20)).unwrap();
         let expected = serde_json::json!({
             "fault": "pod-delete", "postgres": 17, "durability": "Sync", "ttl_s": 5.0, "load": false, "n": 20, "failed": 0,
-            "gap_ms": {"p50": 250.0, "p90": 250.0, "p99": 250.0, "max": 250.0}, "rows_lost": 0, "late_acks": 0,
+            "gap_ms": {"p50": 250.0, "p90": 250.0, "p99": 250.0, "max": 250.0}, "rows_lost": 0, "late_acks": 0, "commit": null,
         });
         assert_eq!(json, expected);
     }
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_row_of_an_earlier_run_is_read() {
         let mut json = serde_json::to_value(row("pod-delete", 20)).unwrap();
-        for key in ["load", "failed"] {
+        for key in ["load", "failed", "commit"] {
             json.as_object_mut().unwrap().remove(key).unwrap();
         }
         assert_eq!(serde_json::from_value::<Row>(json).unwrap(), row("pod-delete", 20));
@@ -208,8 +208,8 @@ mod tests {
         let failed = Row { n: 0, failed: 3, gap_ms: None, ..row("isolation", 0) };
         let told = Table(vec![under_load, failed]).to_string();
         let lines = [
-            "| pod-delete | 17 | Sync | 5 s | pgbench | 18 | 2 | 250 ms | 250 ms | 250 ms | 250 ms | 0 | 0 |",
-            "| isolation | 17 | Sync | 5 s | - | 0 | 3 | - | - | - | - | 0 | 0 |",
+            "| pod-delete | 17 | Sync | 5 s | pgbench | 18 | 2 | 250 ms | 250 ms | 250 ms | 250 ms | 0 | 0 | - |",
+            "| isolation | 17 | Sync | 5 s | - | 0 | 3 | - | - | - | - | 0 | 0 | - |",
         ];
         assert!(lines.iter().all(|line| told.lines().any(|l| l == *line)), "{told}");
     }
