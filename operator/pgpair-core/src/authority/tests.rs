@@ -108,7 +108,7 @@ fn a_lost_node_costs_the_ttl_and_little_more() {
         let gap = w.longest_gap_since(acked);
         assert!((2_000..6_500).contains(&gap), "seed {seed}: {gap} ms\n{}", w.tail());
         assert!(
-            w.tail().contains("cause: PromiseLapsed, signals: [Some(Silent)"),
+            w.tail().contains("cause: PromiseLapsed, evidence: None, signals: [Some(Silent)"),
             "seed {seed}\n{}",
             w.tail()
         );
