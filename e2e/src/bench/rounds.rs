@@ -16,7 +16,7 @@ use crate::bench::environment;
 use crate::bench::gaps::{Gaps, Row};
 use crate::faults::load::{BESIDE_FAULTS, Load};
 use crate::harness::failover::{Failover, Judgement};
-use crate::harness::faults::{Fault, inject};
+use crate::harness::faults::Fault;
 use crate::harness::pair::Pair;
 
 /// For a pair to be whole again after a fault.
@@ -228,8 +228,7 @@ async fn gather(subjects: &[&Subject]) -> anyhow::Result<()> {
         if node != *wanted {
             let there = pair.node(primary.peer()).await?;
             ensure!(there == *wanted, "{} has no instance on {wanted}", pair.names.name);
-            inject(pair, primary, Fault::Switchover).await?.heal(&pair.cluster).await?;
-            pair.await_paired(status.term.context("status has no term")? + 1, WHOLE).await?;
+            pair.switch_over(&status, WHOLE).await?;
         }
     }
     Ok(())

@@ -32,7 +32,7 @@ pub async fn soak(
     println!("soak of {} minutes with seed {seed}", length.as_secs() / 60);
     let (mut dice, begin) = (Dice::new(seed), Instant::now());
     let kinds: Vec<&Entry> = Kind::all().collect();
-    let (mut rows, mut all) = (Rows::default(), earlier);
+    let (known, mut rows) = (earlier.0.len(), earlier);
     let mut stand = fresh(Stand::bring_up(cluster).await?).await?;
     while begin.elapsed() < length && !stop() {
         // Drawn before anything can fail: the same seed draws the same faults.
@@ -49,12 +49,11 @@ pub async fn soak(
             stand = fresh(stand.replace(&folder(out, &case)).await?).await?;
         }
         // Every one counts, the same case twice too.
-        all.0.push(outcome.row.clone());
-        all.store(&out.join("soak.json"))?;
         rows.0.push(outcome.row);
+        rows.store(&out.join("soak.json"))?;
     }
     stand.tear_down().await?;
-    Ok(rows)
+    Ok(Rows(rows.0.split_off(known)))
 }
 
 async fn fresh(stand: Stand) -> anyhow::Result<Stand> {

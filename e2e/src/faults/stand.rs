@@ -147,9 +147,7 @@ impl Stand {
         if self.pair.primary_of(&status)? == case.primary {
             return Ok(());
         }
-        let term = status.term.context("status has no term")?;
-        self.pair.order(&json!({"kind": "Switchover"})).await?;
-        let status = self.pair.await_paired(term + 1, WHOLE).await?;
+        let status = self.pair.switch_over(&status, WHOLE).await?;
         let primary = self.pair.primary_of(&status)?;
         ensure!(primary == case.primary, "{primary} is primary after a switchover");
         Ok(())

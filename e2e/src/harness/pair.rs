@@ -282,6 +282,20 @@ impl Pair {
             .with_context(|| format!("ordering {order}"))
     }
 
+    /// Orders a switchover of a pair that is as `status` tells; returns when the two are `Paired` again, the other way round or not.
+    ///
+    /// # Errors
+    /// When the API refuses, or they are not within `limit`.
+    pub async fn switch_over(
+        &self,
+        status: &PgReplicaPairStatus,
+        limit: Duration,
+    ) -> anyhow::Result<PgReplicaPairStatus> {
+        let term = status.term.context("status has no term")?;
+        self.order(&json!({"kind": "Switchover"})).await?;
+        self.await_paired(term + 1, limit).await
+    }
+
     /// Runs SQL on an instance as superuser, in the application's database; unaligned, without headings.
     ///
     /// # Errors

@@ -24,7 +24,6 @@ use crate::{pgdata, space};
 const ARCHIVE_SHARE: u64 = 2;
 /// A volume has room while more than a tenth of it is free.
 const ROOM_SHARE: u64 = 10;
-
 /// Less than this share of the archive volume is free: what only the peer needs is given up, until there is as much. One twentieth.
 const LAST_SHARE: u64 = 20;
 
@@ -107,14 +106,16 @@ pub fn archived_log(
         tracing::warn!(used, "the archive is larger than it should be: what the peer needs is not known");
     }
     let (unneeded, given_up) = (unneeded(&files, needed, excess), given_up(&files, needed, size, free));
-    let doomed = if given_up.len() > unneeded.len() { given_up } else { unneeded };
-    if given_up.len() > unneeded.len() {
+    let doomed = if given_up.len() > unneeded.len() {
         tracing::error!(
             files = given_up.len() - unneeded.len(),
             free,
             "the archive volume is almost full: log that the peer may still need is removed; without it it is copied anew"
         );
-    }
+        given_up
+    } else {
+        unneeded
+    };
     let (Some(from), Some(to)) = (doomed.first(), doomed.last()) else { return Ok(()) };
     for file in doomed {
         fsx::remove(&dir.join(&file.name))?;
