@@ -98,17 +98,17 @@ pub const ENTRIES: &[Entry] = &[
     entry(
         Kind::FlappingLink,
         "flapping-link",
-        "the link between the two nodes cut for 2 s and whole for 2 s, ten times",
+        "the link between the two nodes cut for 2 s and whole for 2 s, for a minute",
         HEALED,
         FLAPS,
-        &[Bursts { thing: Link(Cut::Peers), times: 10, off_ms: 2000, on_ms: 2000 }],
+        &[Bursts { thing: Link(Cut::Peers), times: 15, off_ms: 2000, on_ms: 2000 }],
     ),
     entry(
         Kind::FlappingNode,
         "flapping-node",
-        "the primary's node cut off from everything for 4 s and whole for 2 s, six times",
+        "the primary's node cut off from everything for 4 s and whole for 2 s, for a minute",
         HEALED,
         FLAPS,
-        &[Bursts { thing: Link(Cut::Node(Primary)), times: 6, off_ms: 4000, on_ms: 2000 }],
+        &[Bursts { thing: Link(Cut::Node(Primary)), times: 10, off_ms: 4000, on_ms: 2000 }],
     ),
 ];
