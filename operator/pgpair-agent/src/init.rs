@@ -17,6 +17,9 @@ use crate::deadman::Deadman;
 
 /// Set in the environment of the agent that an init process has started; its value is the pid of that init process.
 const MARKER: &str = "PGPAIR_INIT_PID";
+/// glibc gives each thread an arena of its own, and keeps in it what the thread no longer needs. The agent's threads mostly wait:
+/// one arena serves them all (mallopt(3), `M_ARENA_MAX`).
+const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 /// How often a kill looks again whether something is left.
 const POLL: Duration = Duration::from_millis(2);
 /// How long the init process tries to kill what the agent has left behind; then it goes, and the container with it.
@@ -165,6 +168,7 @@ fn start_agent(me: Pid, (name, value): (&str, String)) -> io::Result<Pid> {
     let child = Command::new("/proc/self/exe")
         .args(std::env::args_os().skip(1))
         .env(MARKER, me.as_raw_nonzero().to_string())
+        .env(ARENAS.0, ARENAS.1)
         .env(name, value)
         .spawn()?;
     Ok(Pid::from_child(&child))
