@@ -369,7 +369,7 @@ impl Driver {
                 tracing::info!(id = id.0, term = record.term.0, mode = %record.mode, "record: write");
                 let store = self.around.store.clone();
                 spawn_input(tx, async move {
-                    Some(Input::Cas(id, store.write(uid, expected, &record, limit).await))
+                    Some(Input::Cas(id, store.write(id, uid, expected, &record, limit).await))
                 });
             }
             Command::Heartbeat(hb) => {

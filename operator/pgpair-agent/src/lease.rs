@@ -6,23 +6,25 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, PostParams};
-use pgpair_core::authority::view::{CasOutcome, ReadOutcome};
-use pgpair_core::record::{LeaseUid, Record, Version, Versioned};
+use pgpair_core::authority::view::{CasId, CasOutcome, ReadOutcome};
+use pgpair_core::record::{Holder, LeaseUid, Record, Version, Versioned, WRITE};
 
 /// The Lease of one pair.
 #[derive(Debug, Clone)]
 pub struct RecordStore {
     api: Api<Lease>,
     name: String,
+    /// Who writes.
+    me: Holder,
     /// As last seen: labels, owner and foreign annotations are kept when the record is written.
     seen: Arc<Mutex<Lease>>,
 }
 
 impl RecordStore {
-    /// The Lease `name` in `namespace`.
+    /// The Lease `name` in `namespace`, written by `me`.
     #[must_use]
-    pub fn new(client: kube::Client, namespace: &str, name: &str) -> RecordStore {
-        RecordStore { api: Api::namespaced(client, namespace), name: name.to_owned(), seen: Arc::default() }
+    pub fn new(client: kube::Client, namespace: &str, name: &str, me: Holder) -> RecordStore {
+        RecordStore { api: Api::namespaced(client, namespace), name: name.to_owned(), me, seen: Arc::default() }
     }
 
     /// A GET without `resourceVersion`, answered by a quorum, never by a watch cache. Given up after `limit`.
@@ -44,15 +46,21 @@ impl RecordStore {
 
     /// A PUT with uid and resource version as preconditions. Whatever is not surely "no" may have landed, or may yet: without an
     /// answer within `limit` too.
+    ///
+    /// `id` makes it differ from every other write: a PUT that changes nothing is answered with the version that was there, and
+    /// would not settle an earlier one that may still land.
     pub async fn write(
         &self,
+        id: CasId,
         uid: LeaseUid,
         expected: Version,
         record: &Record,
         limit: Duration,
     ) -> CasOutcome {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let lease = lease(seen, &self.name, uid, expected, record);
+        let mut lease = lease(seen, &self.name, uid, expected, record);
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(WRITE.into(), format!("{}/{}/{}", self.me.instance, self.me.incarnation, id.0));
         let parameters = PostParams::default();
         let request = self.api.replace(&self.name, &parameters, &lease);
         match tokio::time::timeout(limit, request).await {

@@ -72,7 +72,7 @@ async fn agent() -> Result<(), Failure> {
 
     let config = Arc::new(config_store::load(&settings)?);
     let client = kube::Client::try_default().await?;
-    let store = RecordStore::new(client.clone(), &settings.namespace, &settings.pair);
+    let store = RecordStore::new(client.clone(), &settings.namespace, &settings.pair, me);
     let identity = Identity::load(&settings.layout.tls)?;
     tokio::spawn(identity.clone().keep_renewed());
     let peer = Peer::new(&settings, identity.clone());

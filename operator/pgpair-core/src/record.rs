@@ -16,6 +16,9 @@ pub const PRIMARY_VOLUME: &str = "pgpair.dev/primary-volume";
 pub const STANDBY_VOLUME: &str = "pgpair.dev/standby-volume";
 /// Annotation of the Lease that holds the [`Durability`] under which the primary acknowledges commits.
 pub const DURABILITY: &str = "pgpair.dev/durability";
+/// Annotation of the Lease that names the agent's write which it holds, as `INSTANCE/INCARNATION/NUMBER`. Not part of the record:
+/// it lets no two writes be equal.
+pub const WRITE: &str = "pgpair.dev/write";
 /// Annotation of the Lease that holds the system identifier of the pair.
 pub const SYSTEM_IDENTIFIER: &str = "pgpair.dev/system-identifier";
 

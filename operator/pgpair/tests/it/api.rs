@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use pgpair_core::record::{Mode, Record};
+use pgpair_core::record::{MODE, Mode, Record};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -15,6 +15,8 @@ use tokio::sync::watch;
 pub struct Api {
     objects: Arc<Mutex<Vec<(String, Value)>>>,
     away: watch::Sender<bool>,
+    /// The next record with this mode gets lost, and nobody is told.
+    loses: Arc<Mutex<Option<Mode>>>,
     writes: Arc<Mutex<u32>>,
 }
 
@@ -39,6 +41,7 @@ impl Api {
         let api = Api {
             objects: Arc::new(Mutex::new(objects)),
             away: watch::Sender::new(false),
+            loses: Arc::default(),
             writes: Arc::default(),
         };
         let app = Router::new()
@@ -53,6 +56,25 @@ impl Api {
     /// Makes every request hang until it is back.
     pub fn set_away(&self, away: bool) {
         self.away.send_replace(away);
+    }
+
+    /// The next write of a record with this mode never lands and is never answered.
+    pub fn lose(&self, mode: Mode) {
+        *self.loses.lock().unwrap() = Some(mode);
+    }
+
+    pub fn has_lost(&self) -> bool {
+        self.loses.lock().unwrap().is_none()
+    }
+
+    fn is_lost(&self, object: &Value) -> bool {
+        let mut loses = self.loses.lock().unwrap();
+        let mode = object["metadata"]["annotations"][MODE].as_str();
+        let lost = loses.is_some_and(|wanted| mode == Some(wanted.to_string().as_str()));
+        if lost {
+            *loses = None;
+        }
+        lost
     }
 
     pub fn writes(&self) -> u32 {
@@ -99,6 +121,9 @@ async fn write(
     Json(mut new): Json<Value>,
 ) -> (StatusCode, Json<Value>) {
     api.wait_until_back().await;
+    if api.is_lost(&new) {
+        std::future::pending::<()>().await;
+    }
     let mut objects = api.objects.lock().unwrap();
     let Some((_, object)) = objects.iter_mut().find(|(n, _)| *n == name) else {
         return failure(StatusCode::NOT_FOUND, "NotFound");
@@ -109,8 +134,12 @@ async fn write(
         return failure(StatusCode::CONFLICT, "Conflict");
     }
     let version: u64 = old["resourceVersion"].as_str().unwrap().parse().unwrap();
-    new["metadata"]["resourceVersion"] = json!((version + 1).to_string());
+    new["metadata"]["resourceVersion"] = old["resourceVersion"].clone();
     new["metadata"]["uid"] = old["uid"].clone();
+    if new == *object {
+        return (StatusCode::OK, Json(new)); // as the real one: what changes nothing makes no version
+    }
+    new["metadata"]["resourceVersion"] = json!((version + 1).to_string());
     *object = new.clone();
     *api.writes.lock().unwrap() += 1;
     (StatusCode::OK, Json(new))

@@ -160,6 +160,18 @@ async fn a_lost_standby_leaves_the_primary_writing_and_the_record_solo() {
     back_as_standby(&pair, B).await;
 }
 
+/// What settles it is a later version of the record, and a write that changes nothing makes none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_of_the_record_that_gets_lost_keeps_nobody_from_pairing() {
+    let mut pair = Pair::up().await;
+    pair.kill_container(B);
+    eventually("the record says Solo", LIMIT, async || (pair.api.mode() == Mode::Solo).then_some(())).await;
+    pair.api.lose(Mode::Paired);
+    pair.start(B);
+    eventually("the write is lost", LIMIT, async || pair.api.has_lost().then_some(())).await;
+    pair.paired().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_told_to_stop_hands_over_first() {
     let mut pair = Pair::up().await;
