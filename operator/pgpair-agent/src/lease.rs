@@ -24,7 +24,12 @@ impl RecordStore {
     /// The Lease `name` in `namespace`, written by `me`.
     #[must_use]
     pub fn new(client: kube::Client, namespace: &str, name: &str, me: Holder) -> RecordStore {
-        RecordStore { api: Api::namespaced(client, namespace), name: name.to_owned(), me, seen: Arc::default() }
+        RecordStore {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            me,
+            seen: Arc::default(),
+        }
     }
 
     /// A GET without `resourceVersion`, answered by a quorum, never by a watch cache. Given up after `limit`.
