@@ -38,7 +38,7 @@ pub fn page(table: &Table, report: &Value) -> String {
     out + "\nThe pairs of one run are there at once, on the same two nodes. A fault of one pair is made on them in turn; a node, the API server and the operator \
          are lost for all of them at the same moment. Before each fault no Service of theirs has changed for 1.5 s: kube-proxy carries changes out a second apart at \
          least, and a failover within the second after another change waits for the rest of it (seen: half a second more in three of eight).\n\n\
-         Again: `make bench`, about an hour; `B=\"--pairs=15/5 --add\"` for another version, `B=\"--n=100 --pairs=17/5 --durability=Async --faults=postmaster-kill --load --idle-minutes=0 --add\"` \
+         Again: `make bench`, about an hour and a half; `B=\"--pairs=16/5 --add\"` for another version, `B=\"--n=100 --pairs=17/5 --durability=Async --faults=postmaster-kill --load --idle-minutes=0 --add\"` \
          for crashes under load in `Async`, `B=\"--n=5 --pairs=17/5 --faults=pod-delete\"` for less; `--add` keeps rows of other pairs and faults.\n"
 }
 

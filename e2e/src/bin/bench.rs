@@ -56,7 +56,7 @@ struct Args {
     /// The pairs, with commas between: major version of PostgreSQL, and after a slash the length of a promise in seconds. The first
     /// one is also measured at rest. What kills something of one pair does not depend on the promise, and strikes one pair of each
     /// version.
-    #[arg(long, value_delimiter = ',', default_value = "17/5,17/2", value_parser = parse_pair)]
+    #[arg(long, value_delimiter = ',', default_value = "17/5,15/5,17/2", value_parser = parse_pair)]
     pairs: Vec<(u32, u32)>,
     /// What a commit waits for: Sync, SyncStrict or Async.
     #[arg(long, default_value = "Sync")]
