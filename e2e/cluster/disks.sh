@@ -30,7 +30,7 @@ each_disk() { # SET COMMAND...: with number and name of those that are there, of
 }
 
 disks() { # up [SET]|down
-  [[ ${2:-} =~ ^[a-z]*$ ]] || die "disks: a set is named with small letters"
+  [[ ${2:-} =~ ^([a-z][a-z0-9]*)?$ ]] || die "disks: a set is named with small letters and digits"
   case ${1:-} in
     up)
       each_new_disk "${2:-}" disk_make

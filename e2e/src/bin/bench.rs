@@ -79,6 +79,9 @@ struct Args {
     /// The page that is written from them, from there too.
     #[arg(long, default_value = "docs/failover-numbers.md")]
     page: PathBuf,
+    /// Only write the page anew from the results so far.
+    #[arg(long)]
+    only_page: bool,
 }
 
 /// Content of `environment.json`. What was not measured is absent.
@@ -123,6 +126,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
+    if args.only_page {
+        let [path, told] = results(args)?;
+        return write_page(args, &Table::load(&path)?, &read_json(&told, "is no description of a run")?);
+    }
     let faults = args.faults.iter().map(|name| parse_fault(name)).collect::<anyhow::Result<Vec<Fault>>>()?;
     let cluster = Cluster::connect().await?;
     operator::await_available(&cluster).await?;
@@ -157,9 +164,7 @@ async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &s
     let pair = &subjects.first().context("no pairs")?.pair;
     memory(pair, &mut report).await?;
     prepare_load(&subjects).await?;
-    let out = repository::root().join(&args.out);
-    FILES.iter().try_for_each(|name| fetch(&out, name))?;
-    let [path, told] = FILES.map(|name| out.join(name));
+    let [path, told] = results(args)?;
     let earlier: Value = if args.add { read_json(&told, "is no description of a run")? } else { Value::Null };
     let whole = |report: &Report| anyhow::Ok(merged(serde_json::to_value(report)?, &earlier));
     write_json(&told, &whole(&report)?)?;
@@ -187,8 +192,8 @@ async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &s
         write_json(&told, &whole(&report)?)?;
     }
     println!("{}\n\n{table}", serde_json::to_string_pretty(&report)?);
-    std::fs::write(repository::root().join(&args.page), page::page(&table, &whole(&report)?))
-        .context("writing the page")?;
+    write_page(args, &table, &whole(&report)?)?;
+    let out = repository::root().join(&args.out);
     FILES.iter().try_for_each(|name| keep(&out, name))?;
     println!("in {} and {}", args.out.display(), args.page.display());
     ensure!(
@@ -197,6 +202,17 @@ async fn measure(args: &Args, faults: &[Fault], cluster: &Cluster, namespace: &s
     );
     ensure!(failed == 0, "{failed} rounds did not come to their end");
     Ok(())
+}
+
+/// Its files, with what earlier runs have left.
+fn results(args: &Args) -> anyhow::Result<[PathBuf; 2]> {
+    let out = repository::root().join(&args.out);
+    FILES.iter().try_for_each(|name| fetch(&out, name))?;
+    Ok(FILES.map(|name| out.join(name)))
+}
+
+fn write_page(args: &Args, table: &Table, report: &Value) -> anyhow::Result<()> {
+    std::fs::write(repository::root().join(&args.page), page::page(table, report)).context("writing the page")
 }
 
 async fn prepare_load(subjects: &[Subject]) -> anyhow::Result<()> {
