@@ -19,7 +19,7 @@ use pgpair_e2e::harness::audit::{AuditLog, Write};
 use pgpair_e2e::harness::cluster::{Cluster, LocalCluster, TempNamespace};
 use pgpair_e2e::harness::faults::Fault;
 use pgpair_e2e::harness::operator;
-use pgpair_e2e::harness::pair::{CONTAINER, Pair, apply, manifest};
+use pgpair_e2e::harness::pair::{CONTAINER, Pair, WITNESS, apply, manifest};
 use pgpair_e2e::harness::status::changes;
 use pgpair_e2e::repository;
 use pgpair_e2e::results::{fetch, keep, read_json, write_json};
@@ -50,7 +50,7 @@ struct Args {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "postmaster-kill,container-kill,pod-delete,node-loss,isolation,standby-loss,api-outage,operator-outage"
+        default_value = "postmaster-kill,container-kill,pod-kill,pod-delete,node-loss,isolation,standby-loss,api-outage,operator-outage"
     )]
     faults: Vec<String>,
     /// The pairs, with commas between: major version of PostgreSQL, and after a slash the length of a promise in seconds. The first
@@ -316,7 +316,7 @@ async fn memory(pair: &Pair, report: &mut Report) -> anyhow::Result<()> {
 async fn of_agent(pair: &Pair, local: &LocalCluster, instance: InstanceId) -> anyhow::Result<Footprint> {
     let (node, pod) = (pair.node(instance).await?, pair.names.pod(instance));
     let mut sum = Footprint::default();
-    for container in [CONTAINER, "witness"] {
+    for container in [CONTAINER, WITNESS] {
         sum = sum + footprint::of_container(local, &node, &pair.names.namespace, &pod, container).await?;
     }
     Ok(sum)

@@ -9,7 +9,7 @@ use crate::harness::cluster::Cluster;
 use crate::harness::eviction::drain;
 use crate::harness::exec::exec;
 use crate::harness::operator::{self, Absent};
-use crate::harness::pair::{CONTAINER, Pair};
+use crate::harness::pair::{CONTAINER, Pair, WITNESS};
 
 /// Where [`Fault::DataLoss`] puts the data directory, out of the agent's sight.
 pub const LOST_DIRECTORY: &str = "/pgpair/data/lost-by-test";
@@ -19,6 +19,8 @@ pub const LOST_DIRECTORY: &str = "/pgpair/data/lost-by-test";
 pub enum Fault {
     /// SIGKILL of the container's first process, as an out-of-memory kill would do it.
     ContainerKill,
+    /// The same of both containers: no witness is left to prove the death.
+    PodKill,
     /// SIGKILL of the postmaster; the agent lives.
     PostmasterKill,
     /// No fault: a person orders the change of primary.
@@ -45,10 +47,11 @@ pub enum Fault {
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Fault; 12] = [
+    pub const ALL: [Fault; 13] = [
         Fault::Switchover,
         Fault::PostmasterKill,
         Fault::ContainerKill,
+        Fault::PodKill,
         Fault::PodDelete,
         Fault::Evict,
         Fault::PodDeleteForce,
@@ -65,6 +68,7 @@ impl Fault {
     pub fn describe(self) -> &'static str {
         match self {
             Fault::ContainerKill => "SIGKILL of the primary's container",
+            Fault::PodKill => "SIGKILL of the primary's container and of its witness",
             Fault::PostmasterKill => "SIGKILL of the primary's postmaster",
             Fault::Switchover => "a switchover is ordered",
             Fault::PodDelete => "deletion of the primary's pod",
@@ -84,6 +88,7 @@ impl Fault {
     pub fn name(self) -> &'static str {
         match self {
             Fault::ContainerKill => "container-kill",
+            Fault::PodKill => "pod-kill",
             Fault::PostmasterKill => "postmaster-kill",
             Fault::Switchover => "switchover",
             Fault::PodDelete => "pod-delete",
@@ -114,7 +119,7 @@ impl Fault {
     #[must_use]
     pub fn impossible_on(self, cluster: &Cluster) -> Option<String> {
         let needs_host = match self {
-            Fault::ContainerKill | Fault::NodeCut | Fault::NodeStop => true,
+            Fault::ContainerKill | Fault::PodKill | Fault::NodeCut | Fault::NodeStop => true,
             Fault::DataLoss | Fault::StandbyLoss | Fault::ApiOutage => true,
             Fault::PostmasterKill | Fault::Switchover | Fault::OperatorOutage => false,
             Fault::PodDelete | Fault::Evict | Fault::PodDeleteForce => false,
@@ -148,6 +153,10 @@ pub async fn inject(pair: &Pair, instance: InstanceId, fault: Fault) -> anyhow::
     let kill = ["container", "kill", &node, &pair.names.namespace, &pod, CONTAINER];
     match fault {
         Fault::ContainerKill => local(&pair.cluster, &kill).await?,
+        Fault::PodKill => {
+            local(&pair.cluster, &["container", "kill", &node, &pair.names.namespace, &pod, WITNESS]).await?;
+            local(&pair.cluster, &kill).await?;
+        }
         Fault::PostmasterKill => {
             let kill = "kill -9 \"$(head -n 1 /pgpair/data/pgdata/postmaster.pid)\"";
             exec(&pair.pods(), &pod, CONTAINER, &["sh", "-c", kill]).await?;
@@ -195,6 +204,7 @@ impl Broken {
                 None => Ok(()),
             },
             Fault::ContainerKill
+            | Fault::PodKill
             | Fault::PostmasterKill
             | Fault::Switchover
             | Fault::PodDelete

@@ -23,6 +23,8 @@ use crate::harness::wait::await_condition;
 
 /// Container of an instance's pod that runs the agent and postgres.
 pub const CONTAINER: &str = "postgres";
+/// The one that proves the other's death to the peer.
+pub const WITNESS: &str = "witness";
 /// Field manager of what the tests apply.
 const MANAGER: &str = "pgpair-e2e";
 /// Annotation of an order.
