@@ -18,7 +18,7 @@ use crate::deadman::Deadman;
 /// Set in the environment of the agent that an init process has started; its value is the pid of that init process.
 const MARKER: &str = "PGPAIR_INIT_PID";
 /// glibc gives each thread an arena of its own, and keeps in it what the thread no longer needs. The agent's threads mostly wait:
-/// one arena serves them all (mallopt(3), `M_ARENA_MAX`).
+/// one arena serves them all (mallopt(3), `M_ARENA_MAX`). Postgres inherits it, whose processes have one thread each.
 const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 /// How often a kill looks again whether something is left.
 const POLL: Duration = Duration::from_millis(2);
