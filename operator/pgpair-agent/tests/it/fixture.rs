@@ -124,12 +124,13 @@ impl World {
         let exe = dir.path().join("it");
         fs::copy("/proc/self/exe", &exe).expect("a copy of the test binary");
         let ca = Ca::new();
-        let ports: Vec<(u16, u16)> = (0..2).map(|_| (free_port(), free_port())).collect();
+        let [pg_a, agent_a, pg_b, agent_b] = ports();
+        let (of_a, of_b) = ((pg_a, agent_a), (pg_b, agent_b));
         let make = |id: InstanceId, own: (u16, u16), peer: (u16, u16)| {
             Instance::new(dir.path(), &exe, &ca, id, own, peer)
         };
-        let a = make(InstanceId::A, ports[0], ports[1]);
-        let b = make(InstanceId::B, ports[1], ports[0]);
+        let a = make(InstanceId::A, of_a, of_b);
+        let b = make(InstanceId::B, of_b, of_a);
         World { dir, ca, a, b }
     }
 
@@ -313,9 +314,18 @@ pub async fn eventually<T>(claim: &str, mut ask: impl AsyncFnMut() -> Option<T>)
     }
 }
 
-fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a socket");
-    socket.local_addr().expect("an address").port()
+/// Four ports of this process: below the range from which the kernel takes those of outgoing connections, which the socket of a
+/// client beside this test may hold by the time postgres wants one, and of no other test, for each runs in its own process.
+fn ports() -> [u16; 4] {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    for turn in 0..2000 {
+        let slot = u16::try_from((std::process::id() + turn) % 2000).expect("below 2000");
+        let ports = [0, 1, 2, 3].map(|i| 11_000 + 4 * slot + i);
+        if ports.iter().all(free) {
+            return ports;
+        }
+    }
+    panic!("no four ports from 11000 to 18999 are free");
 }
 
 /// A certificate authority of the pair.
