@@ -8,8 +8,9 @@ use kube::api::LogParams;
 use pgpair_api::spec::Durability;
 use pgpair_api::status::{LagStatus, LagValue, OrderState, PairMode, Reason};
 use pgpair_core::ids::InstanceId;
+use pgpair_core::record::Mode;
 use pgpair_e2e::harness::pair::{CONTAINER, Pair};
-use pgpair_e2e::harness::record;
+use pgpair_e2e::harness::record::{self, RecordLog};
 use pgpair_e2e::harness::wait::await_condition;
 use serde_json::json;
 
@@ -39,6 +40,11 @@ const MORE_LOG: &str = "DO $$ DECLARE ends timestamptz := clock_timestamp() + in
     IF (SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), flush_lsn) < 67108864 FROM pg_stat_replication LIMIT 1) THEN \
     PERFORM pg_logical_emit_message(false, 'lag', repeat('x', 1000000)) FROM generate_series(1, 8); END IF; \
     COMMIT; PERFORM pg_sleep(0.02); END LOOP; END $$";
+/// For ten seconds, commits with 8 MB of log a second: what is known of positions is up to a second old, and by that every standby
+/// lacks some megabytes.
+const BULK: &str = "DO $$ BEGIN FOR i IN 1..100 LOOP \
+    PERFORM pg_logical_emit_message(true, 'lag', repeat('x', 800000)); COMMIT; PERFORM pg_sleep(0.1); END LOOP; END $$";
+const BULK_BYTES: u64 = 80_000_000;
 /// Of each of the two, which take some five seconds: longer than all that is waited for meanwhile.
 const TIMES: u32 = 40;
 /// Lines at the end of an agent's log in which what it has just decided is found.
@@ -153,6 +159,36 @@ pub async fn an_async_standby_beyond_max_lag_may_not_take_over(c: &mut Context) 
     record::await_durability(&pair, Durability::Sync, CATCH_UP).await?;
     println!("  {}", refused?);
     await_no_lag(&pair).await?;
+    Ok(Outcome::Passed)
+}
+
+/// In a sync mode a standby that soon has what the primary had may take over, however much is written between two looks.
+pub async fn a_load_that_the_standby_keeps_up_with_leaves_the_pair_paired(
+    c: &mut Context,
+) -> anyhow::Result<Outcome> {
+    let pair = c.pair().await?;
+    let primary = pair.primary_of(&pair.await_paired(1, CATCH_UP).await?)?;
+    // The new durability shows that the new limit has arrived.
+    pair.set(&json!({"durability": "SyncStrict", "failover": {"maxLag": "1Mi"}})).await?;
+    let stayed = async {
+        record::await_durability(&pair, Durability::SyncStrict, CATCH_UP).await?;
+        let record = RecordLog::start(&pair);
+        await_condition("the record", STATUS, || async { record.last().context("not seen yet") }).await?;
+        let written = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
+        let before: u64 = pair.psql(primary, written).await?.parse()?;
+        pair.psql(primary, BULK).await?;
+        let bytes = pair.psql(primary, written).await?.parse::<u64>()? - before;
+        ensure!(bytes > BULK_BYTES, "{bytes} bytes of log were written");
+        let left: Vec<_> = record.all().into_iter().filter(|s| s.record.mode != Mode::Paired).collect();
+        ensure!(left.is_empty(), "not Paired all the time: {left:?}");
+        Ok(bytes)
+    };
+    let stayed = stayed.await;
+    // The pair is used by others, whatever was found.
+    pair.set(&json!({"durability": "Sync", "failover": {"maxLag": "16Mi"}})).await?;
+    let stayed = pair.explain(stayed).await?;
+    record::await_durability(&pair, Durability::Sync, CATCH_UP).await?;
+    println!("  {} MB of log, and Paired all the time", stayed / 1_000_000);
     Ok(Outcome::Passed)
 }
 

@@ -48,7 +48,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 44] = tests![
+const TESTS: [(&str, Run); 45] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -58,6 +58,7 @@ const TESTS: [(&str, Run); 44] = tests![
     lag::a_standby_beyond_read_lag_leaves_the_read_service,
     lag::a_standby_whose_postgres_is_frozen_leaves_the_read_service,
     lag::an_async_standby_beyond_max_lag_may_not_take_over,
+    lag::a_load_that_the_standby_keeps_up_with_leaves_the_pair_paired,
     failover::postmaster_kill_loses_nothing,
     failover::container_kill_loses_nothing,
     failover::a_switchover_hands_over,

@@ -109,7 +109,7 @@ pub const CI: [Run; 23] = [
     run("one postmaster killed, one commit", Bounds { postgres_crashes: 1, commits: 1, ..CALM }, 11, 279_268),
     run("alone, one unknown write, one commit", Bounds { unknown: 1, commits: 1, ..ALONE }, 11, 201_737),
     run("alone, one SIGTERM, one commit", Bounds { leaves: 1, commits: 1, ..ALONE }, 11, 306_936),
-    run("one late message", Bounds { late: 1, ..CALM }, 10, 124_158),
+    run("one late message", Bounds { late: 1, ..CALM }, 10, 122_522),
     run(
         "Async, one container killed and proven dead",
         Bounds { crashes: 1, proofs: 1, durability: Durability::Async, ..CALM },

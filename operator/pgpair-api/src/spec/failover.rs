@@ -19,7 +19,7 @@ pub struct FailoverSpec {
     #[schemars(range(min = 2, max = 60))]
     pub ttl_seconds: i32,
     /// A standby that has not received more than this, as a quantity of bytes, may not take over. 1Mi to 1Ti. In `Async`
-    /// it bounds what a failover can lose.
+    /// it bounds what a failover can lose; in the sync modes a standby that soon has what the primary had keeps up.
     #[serde(default = "default_max_lag")]
     #[schemars(length(min = 1, max = 32), regex(pattern = schemas::BYTES))]
     #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).compareTo(quantity('1Mi')) >= 0 && quantity(self).compareTo(quantity('1Ti')) <= 0").message("maxLag must be a quantity of 1Mi to 1Ti, such as 16Mi"))]

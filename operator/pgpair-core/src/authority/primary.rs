@@ -20,6 +20,8 @@ pub(super) struct Pairing {
     pub(super) not_streaming_since: Option<Ms>,
     /// The standby lacks something and has had no more than this, since.
     pub(super) stalled: Option<(Ms, Lsn)>,
+    /// The standby lacks more than `max_lag`.
+    pub(super) behind: Option<Behind>,
     /// Postgres hangs since.
     pub(super) hung_since: Option<Ms>,
     /// Commits are made to wait, to pair, since.
@@ -37,6 +39,17 @@ pub(super) struct Pairing {
     pub(super) starting_since: Option<Ms>,
     /// No heartbeats before: a postgres that does not come up must not keep its standby from taking over.
     pub(super) mute_until: Ms,
+}
+
+/// A standby that lacks more than `max_lag`: how far behind it is in time. A load of any speed takes a position past any number
+/// of bytes between two looks; whoever soon has what the primary had keeps up with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Behind {
+    /// The primary had `due` then, which the standby has not been seen to have.
+    pub(super) since: Ms,
+    pub(super) due: Lsn,
+    /// What was due before came in time.
+    pub(super) kept_up: bool,
 }
 
 impl Pairing {
@@ -134,6 +147,7 @@ impl Authority {
         }
         self.note_down(now);
         self.note_stall(now);
+        self.note_behind(now);
         self.retry_open(now);
         self.react_resign(now);
         if self.resign.has_resigned(self.term()) {
@@ -236,7 +250,10 @@ impl Authority {
             // The way back is proven now: ask again at once instead of after a tenth of ttl.
             self.push_heartbeat(now);
         }
-        self.peer = Some((now, answer.standby));
+        // A late answer to an earlier heartbeat tells of the standby as it was.
+        if self.held.heard.is_none_or(|(latest, _)| latest <= answer.seq) {
+            self.peer = Some((now, answer.standby));
+        }
     }
 
     /// Rule 1 (and 7 for a start in `Paired`): in time, and only after a read that proves the way back, the record is
@@ -321,7 +338,7 @@ impl Authority {
         if self.stalls(now) {
             return Some(SoloReason::StandbyStalls);
         }
-        self.lag(&info).is_some_and(|lag| lag > self.settings.max_lag).then_some(SoloReason::StandbyLags)
+        self.lags(now).then_some(SoloReason::StandbyLags)
     }
 
     /// A walreceiver that is stopped still counts as streaming, and commits would wait for it for ever.
@@ -339,8 +356,28 @@ impl Authority {
         keeps(Clause::Stalls) && self.pairing.stalled.is_some_and(|(since, _)| long(since))
     }
 
-    fn lag(&self, info: &StandbyInfo) -> Option<u64> {
-        Some(self.pg.flush?.bytes_since(info.flush?))
+    fn note_behind(&mut self, now: Ms) {
+        // What it tells is up to a second old; what its walsender knows is as old as the primary's own position.
+        let has = self.peer.and_then(|(_, info)| info.flush.max(self.pg.standby_flush));
+        let far = has.zip(self.pg.flush).filter(|(has, due)| due.bytes_since(*has) > self.settings.max_lag);
+        self.pairing.behind = far.map(|(has, due)| match self.pairing.behind {
+            Some(behind) if has < behind.due => behind,
+            Some(came) => Behind { since: now, due, kept_up: now - came.since < stall_after(self.timing) },
+            None => Behind { since: now, due, kept_up: false },
+        });
+    }
+
+    /// In `Async` what the standby lacks may be lost, and its bytes count. In the sync modes they cost no more than the time
+    /// that commits wait for them.
+    fn lags(&self, now: Ms) -> bool {
+        let in_time = |b: Behind| now - b.since < stall_after(self.timing);
+        self.pairing.behind.is_some_and(|b| self.durability() == Durability::Async || !in_time(b))
+    }
+
+    /// Close enough to make commits wait for it, or to go on with that.
+    fn is_close(&self, now: Ms) -> bool {
+        let waiting = self.pairing.sync_since.is_some();
+        self.pairing.behind.is_none_or(|b| (b.kept_up || waiting) && !self.lags(now))
     }
 
     pub(super) fn restart_budget(&mut self, now: Ms) {
@@ -401,7 +438,7 @@ impl Authority {
         let (at, info) = self.peer?;
         let fresh = now - at < 2 * self.timing.heartbeat_every();
         let same_line = info.timeline.is_some() && info.timeline == self.pg.timeline;
-        let caught_up = self.lag(&info).is_some_and(|lag| lag <= self.settings.max_lag);
+        let caught_up = info.flush.is_some() && self.pg.flush.is_some() && self.is_close(now);
         let stops = self.leaving.is_some() || self.durable.fenced || self.orders.stops_primary();
         let running = self.pg.state == PostgresState::Primary && !stops && !self.pg.hung;
         let as_set = v.record.durability == self.settings.durability;

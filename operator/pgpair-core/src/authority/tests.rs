@@ -327,6 +327,47 @@ fn a_standby_that_stalls_holds_up_commits_for_half_the_ttl() {
 }
 
 #[test]
+fn a_load_of_any_speed_leaves_a_standby_paired_that_keeps_up_with_it() {
+    for seed in 0..10 {
+        for durability in [Durability::Sync, Durability::SyncStrict] {
+            let mut w = World::new(seed, durability).with_max_lag(2);
+            w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
+            w.run_for(60_000);
+            let left = w.tail().matches("GoingSolo").count();
+            assert_eq!((w.mode(), w.term(), left), (Some(Mode::Paired), 1, 0), "seed {seed}\n{}", w.tail());
+        }
+    }
+}
+
+#[test]
+fn in_async_the_bytes_count_that_the_standby_lacks_and_not_those_of_since_it_last_told() {
+    for seed in 0..10 {
+        let mut w = World::new(seed, Durability::Async).with_max_lag(20);
+        w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
+        w.run_for(60_000);
+        let left = w.tail().matches("GoingSolo").count();
+        assert_eq!((w.mode(), left), (Some(Mode::Paired), 0), "seed {seed}\n{}", w.tail());
+        w.inject(Fault::SlowReceiver(InstanceId::B));
+        w.run_until(|w| w.mode() == Some(Mode::Solo), 2_000);
+        assert!(w.tail().contains("StandbyLags"), "seed {seed}\n{}", w.tail());
+    }
+}
+
+#[test]
+fn a_standby_that_falls_behind_is_not_waited_for_although_it_gets_further() {
+    for seed in 0..10 {
+        let mut w = World::new(seed, Durability::Sync).with_max_lag(100);
+        w.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
+        w.run_for(10_000);
+        w.inject(Fault::SlowReceiver(InstanceId::B));
+        w.run_until(|w| w.mode() == Some(Mode::Solo), 20_000);
+        assert!(w.tail().contains("StandbyLags"), "seed {seed}\n{}", w.tail());
+        w.run_for(30_000);
+        assert_eq!(w.mode(), Some(Mode::Solo), "nor paired with\n{}", w.tail());
+    }
+}
+
+#[test]
 fn a_standby_that_starts_again_is_paired_with_soon_however_long_the_pair_has_lived() {
     let mut w = paired(16, Durability::Sync);
     w.run_for(600_000);

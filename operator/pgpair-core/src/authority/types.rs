@@ -125,6 +125,9 @@ pub struct PgFacts {
     pub timeline: Option<TimelineId>,
     /// Flushed (primary), or received and flushed (standby).
     pub flush: Option<Lsn>,
+    /// Flushed by the standby, as the same look at the primary shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_flush: Option<Lsn>,
     /// Replayed (standby).
     pub replay: Option<Lsn>,
     /// Whether a walreceiver streams (standby).
@@ -148,6 +151,7 @@ impl Default for PgFacts {
             system_identifier: None,
             timeline: None,
             flush: None,
+            standby_flush: None,
             replay: None,
             streaming: false,
             end: None,
@@ -283,7 +287,7 @@ pub enum SoloReason {
     StandbySilent,
     /// The standby does not stream.
     StandbyNotStreaming,
-    /// The standby lags more than `max_lag`.
+    /// The standby lags more than `max_lag`; in the sync modes, for longer than it takes to notice a stall.
     StandbyLags,
     /// The standby lacks something and has not got any further: its walreceiver or its disk hangs.
     StandbyStalls,

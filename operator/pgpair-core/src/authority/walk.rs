@@ -316,6 +316,7 @@ impl Pairing {
             noticed,
             not_streaming_since,
             stalled,
+            behind,
             hung_since,
             sync_since,
             not_before,
@@ -339,6 +340,7 @@ impl Pairing {
         each(not_streaming_since, |at| w.since(at, t.ttl() / 5));
         each(hung_since, |at| w.since(at, HANG_PATIENCE_MS));
         each(stalled, |(at, _)| w.since(at, stall_after(t)));
+        each(behind, |b| w.since(&mut b.since, stall_after(t)));
         // Left out: the proof that commits wait never takes too long; there is no pause before pairing again; no
         // start takes too long, for heartbeats that are not sent are as good as lost.
         each(sync_since, |at| *at = w.now());

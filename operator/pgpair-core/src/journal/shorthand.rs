@@ -24,6 +24,9 @@ pub enum Short {
     /// Postgres: where it is.
     #[serde(rename = "p")]
     Postgres(Option<Lsn>, Option<Lsn>),
+    /// Postgres of a primary: where it is, and where its standby.
+    #[serde(rename = "q")]
+    Primary(Option<Lsn>, Option<Lsn>),
 }
 
 /// A short event without one before it.
@@ -80,7 +83,8 @@ impl Shorthand {
                 Some(Short::Answer(a.seq, a.number, (now != (last.flush, last.replay)).then_some(now)))
             }
             Event::Heartbeat(reply, hb) => Some(Short::Heartbeat(*reply, hb.seq, hb.echo)),
-            Event::Postgres(facts) => Some(Short::Postgres(facts.flush, facts.replay)),
+            Event::Postgres(f) if f.replay.is_none() => Some(Short::Primary(f.flush, f.standby_flush)),
+            Event::Postgres(f) => Some(Short::Postgres(f.flush, f.replay)),
             _ => None,
         }
     }
@@ -99,6 +103,9 @@ impl Shorthand {
             }
             Short::Postgres(flush, replay) => {
                 Event::Postgres(PgFacts { flush, replay, ..self.facts.ok_or(Unreferenced)? })
+            }
+            Short::Primary(flush, standby_flush) => {
+                Event::Postgres(PgFacts { flush, standby_flush, ..self.facts.ok_or(Unreferenced)? })
             }
         })
     }

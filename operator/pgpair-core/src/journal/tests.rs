@@ -5,10 +5,12 @@ use crate::authority::messages::{CanTake, Heartbeat};
 use crate::authority::promises::Given;
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::ReadOutcome;
-use crate::authority::{Authority, Durability, Durable, Event, NodeId, ReplyId, Settings};
+use crate::authority::{Authority, Durability, Durable, Event, NodeId, PgFacts, ReplyId, Settings};
 use crate::config::OnPostgresCrash;
 use crate::ids::{Incarnation, InstanceId, Term};
+use crate::lsn::Lsn;
 use crate::record::Holder;
+use crate::report::PostgresState;
 
 fn begin() -> Snapshot {
     let settings = Settings {
@@ -145,4 +147,20 @@ fn a_short_line_counts_from_the_last_snapshot_only() {
     replay.take(first).unwrap();
     replay.take(Line::Snapshot(Box::new(after(&[(1_100, heartbeat(1))])))).unwrap();
     assert_eq!(replay.take(short), Err(PlayError::Unreferenced(Unreferenced)));
+}
+
+#[test]
+fn a_look_at_a_primary_is_written_short_while_it_and_its_standby_move() {
+    let look = |flush, standby| {
+        let (flush, standby_flush) = (Some(Lsn(flush)), Some(Lsn(standby)));
+        Event::Postgres(PgFacts { state: PostgresState::Primary, flush, standby_flush, ..PgFacts::default() })
+    };
+    let (mut writer, mut reader) = (Shorthand::default(), Shorthand::default());
+    for hand in [&mut writer, &mut reader] {
+        hand.remember(&look(10, 9));
+    }
+    for event in [look(20, 9), look(20, 18)] {
+        let Line::Short(_, _, short) = writer.line(Ms(1_200), 0, event.clone()) else { panic!("{event:?}") };
+        assert_eq!(reader.read(short), Ok(event));
+    }
 }

@@ -1,6 +1,9 @@
 //! One agent, told by hand what happens.
 
-use crate::authority::messages::{CanTake, CanTakeReply, Evidence, EvidenceKind, Heartbeat, Resignation};
+use crate::authority::messages::{
+    Answer, CanTake, CanTakeReply, Evidence, EvidenceKind, Heartbeat, NoPromise, Resignation, StandbyInfo,
+    Verdict,
+};
 use crate::authority::promises::Given;
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::ReadOutcome;
@@ -169,4 +172,37 @@ fn a_take_over_is_urgent_while_it_is_open_and_not_for_as_long_as_its_primary_is_
     commands(&mut b, now, Mode::Solo, resigned_at(20));
     assert!(b.is_urgent(now), "it waits for the end of the log");
     assert!(!b.is_urgent(now + 10 * TTL), "which does not come");
+}
+
+#[test]
+fn a_late_answer_does_not_tell_how_the_standby_is_now() {
+    let settings = standby(Mode::Paired).0.settings;
+    let disk =
+        Durable { lease_uid: Some(LeaseUid(1)), term: Term(1), longest_ttl_ms: 5_000, ..Durable::default() };
+    let mut a = Authority::new(PRIMARY, NodeId(1), settings, disk, Ms(0));
+    let facts = PgFacts {
+        state: PostgresState::Primary,
+        directory: Directory::Primary,
+        volume: Some(VolumeId(1)),
+        flush: Some(Lsn(10)),
+        ..PgFacts::default()
+    };
+    commands(&mut a, Ms(0), Mode::Solo, Event::Postgres(facts));
+    let mut sent = Vec::new();
+    for now in [Ms(TTL), Ms(2 * TTL)] {
+        let told = commands(&mut a, now, Mode::Solo, Event::Tick);
+        sent.extend(told.into_iter().filter_map(|c| match c {
+            Command::Heartbeat(heartbeat) => Some(heartbeat.seq),
+            _ => None,
+        }));
+    }
+    let mut answer = |seq, volume| {
+        let verdict = Verdict::Refused(NoPromise::RecordUnknown);
+        let standby = StandbyInfo { volume, ..StandbyInfo::default() };
+        let answer = Answer { to: PRIMARY.incarnation, term: Term(1), seq, number: seq, verdict, standby };
+        commands(&mut a, Ms(2 * TTL), Mode::Solo, Event::Answer(answer));
+        a.peer().unwrap().1.volume
+    };
+    assert_eq!(answer(sent[1], Some(VolumeId(2))), Some(VolumeId(2)));
+    assert_eq!(answer(sent[0], None), Some(VolumeId(2)), "of before it was seeded");
 }

@@ -41,6 +41,8 @@ pub enum Fault {
     DiskThaw(InstanceId),
     /// Its walreceiver is stopped, and looks as if it streamed.
     StopReceiver(InstanceId),
+    /// It gets half of what the primary writes.
+    SlowReceiver(InstanceId),
     Order(InstanceId, OrderKind),
     Heal,
 }
@@ -65,6 +67,14 @@ impl Fault {
     }
 }
 
+/// How a walreceiver does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Receiver {
+    Runs,
+    Slow,
+    Stopped,
+}
+
 /// Postgres of one instance, with its directory.
 struct Server {
     directory: Directory,
@@ -81,7 +91,7 @@ struct Server {
     followed: u32,
     hung: bool,
     disk_hangs: bool,
-    receiver_stopped: bool,
+    receiver: Receiver,
 }
 
 struct Node {
@@ -125,6 +135,8 @@ pub struct World {
     journal: VecDeque<String>,
     /// Disks, checkpoints, messages and the API server take seconds now and then.
     slow: bool,
+    /// In commits.
+    max_lag: u64,
     twins: Option<twin::Twins>,
 }
 
@@ -151,7 +163,7 @@ impl World {
                 followed: 0,
                 hung: false,
                 disk_hangs: false,
-                receiver_stopped: false,
+                receiver: Receiver::Runs,
             },
             fence_at: None,
             stalled_until: 0,
@@ -180,12 +192,18 @@ impl World {
             orders: Vec::new(),
             journal: VecDeque::new(),
             slow: false,
+            max_lag: 1_000,
             twins: None,
         }
     }
 
     pub fn with_slow_parts(self) -> World {
         World { slow: true, ..self }
+    }
+
+    /// In commits, one of which is made at each step: less than two looks of the agents are apart.
+    pub fn with_max_lag(self, max_lag: u64) -> World {
+        World { max_lag, ..self }
     }
 
     pub fn now(&self) -> u64 {
@@ -224,7 +242,7 @@ impl World {
         Settings {
             timing: Timing::new(5_000).unwrap(),
             durability: self.durability,
-            max_lag: 1_000,
+            max_lag: self.max_lag,
             automatic: self.automatic,
             on_crash: OnPostgresCrash::Failover,
         }
@@ -348,7 +366,8 @@ impl World {
             Fault::ApiReplyLost(i) => {
                 self.lose_reply.insert(i);
             }
-            Fault::StopReceiver(i) => self.nodes[index(i)].server.receiver_stopped = true,
+            Fault::StopReceiver(i) => self.nodes[index(i)].server.receiver = Receiver::Stopped,
+            Fault::SlowReceiver(i) => self.nodes[index(i)].server.receiver = Receiver::Slow,
             Fault::Hang(i) => {
                 let s = &mut self.nodes[index(i)].server;
                 s.hung = s.writable;
@@ -462,7 +481,7 @@ impl Node {
         }
         self.server.state = PostgresState::Down;
         self.server.hung = false;
-        self.server.receiver_stopped = false;
+        self.server.receiver = Receiver::Runs;
         self.server.sync_from = None;
         self.server.proof = SyncState::Off;
         self.server.switching = None;

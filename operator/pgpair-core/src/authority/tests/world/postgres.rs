@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{World, index};
+use super::{Receiver, World, index};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Directory, Durability, PgFacts, SyncState, Want};
 use crate::ids::{InstanceId, SystemIdentifier, VolumeId};
@@ -12,7 +12,7 @@ use crate::timeline::TimelineId;
 
 impl World {
     pub(super) fn facts(&self, i: InstanceId) -> PgFacts {
-        let s = &self.nodes[index(i)].server;
+        let (s, peer) = (&self.nodes[index(i)].server, &self.nodes[index(i.peer())].server);
         let up = s.state != PostgresState::Down;
         let end = Lsn(s.log.len() as u64);
         PgFacts {
@@ -22,6 +22,7 @@ impl World {
             system_identifier: s.volume.map(|_| SystemIdentifier(1)),
             timeline: up.then_some(TimelineId(s.timeline)),
             flush: up.then_some(end),
+            standby_flush: self.streams(i.peer()).then_some(Lsn(peer.log.len() as u64)),
             replay: up.then_some(end),
             streaming: self.streams(i),
             end: (!up).then_some((TimelineId(s.timeline), end)),
@@ -148,14 +149,17 @@ impl World {
             let fetches = handed_over
                 && self.nodes[index(i)].server.state == PostgresState::Standby
                 && peer.server.log.starts_with(&self.nodes[index(i)].server.log);
-            let stopped = self.nodes[index(i)].server.receiver_stopped;
-            if ((self.streams(i) && !stopped) || fetches) && self.rng.chance(80) {
+            let receiver = self.nodes[index(i)].server.receiver;
+            if ((self.streams(i) && receiver != Receiver::Stopped) || fetches) && self.rng.chance(80) {
                 let (log, timeline) = {
                     let p = &self.nodes[index(i.peer())].server;
                     (p.log.clone(), p.timeline)
                 };
+                let one = receiver == Receiver::Slow && !fetches;
+                let more = if one { usize::from(self.rng.chance(60)) } else { log.len() };
                 let s = &mut self.nodes[index(i)].server;
-                (s.log, s.timeline) = (log, timeline);
+                let end = log.len().min(s.log.len() + more);
+                (s.log, s.timeline) = (log[..end].to_vec(), timeline);
             }
         }
     }
