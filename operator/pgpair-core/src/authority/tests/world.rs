@@ -50,7 +50,7 @@ pub enum Fault {
 impl Fault {
     pub fn any(rng: &mut Rng) -> Fault {
         let i = if rng.chance(50) { InstanceId::A } else { InstanceId::B };
-        match rng.below(16) {
+        match rng.below(17) {
             0 | 1 => Fault::AgentCrash(i),
             2 => Fault::AgentStall(i, rng.below(15_000)),
             3 => Fault::PostgresCrash(i),
@@ -62,6 +62,7 @@ impl Fault {
             10 => Fault::Order(i, OrderKind::Switchover),
             11 => Fault::Order(i, OrderKind::Restart),
             12 => Fault::Order(i, if rng.chance(50) { OrderKind::Fence } else { OrderKind::Unfence }),
+            13 => Fault::SlowReceiver(i),
             _ => Fault::Heal,
         }
     }
@@ -130,6 +131,8 @@ pub struct World {
     next_id: u64,
     next_commit: u64,
     acked: Vec<(u64, u64)>,
+    /// So many of them the record has said `Async` of.
+    acked_async: usize,
     api_requests: u64,
     orders: Vec<(InstanceId, OrderReply)>,
     journal: VecDeque<String>,
@@ -188,6 +191,7 @@ impl World {
             next_id: 1,
             next_commit: 0,
             acked: Vec::new(),
+            acked_async: 0,
             api_requests: 0,
             orders: Vec::new(),
             journal: VecDeque::new(),
@@ -231,6 +235,7 @@ impl World {
     }
 
     pub fn configure(&mut self, durability: Durability, automatic: bool) {
+        self.say(format!("SET {durability:?}"));
         (self.durability, self.automatic) = (durability, automatic);
         for i in InstanceId::ALL {
             let (at, event) = (self.now, Event::Configure(self.settings()));
@@ -336,6 +341,9 @@ impl World {
         self.cut.clear();
         self.api_cut.clear();
         self.lose_reply.clear();
+        for n in &mut self.nodes {
+            n.server.receiver = Receiver::Runs;
+        }
     }
 
     pub fn inject(&mut self, fault: Fault) {

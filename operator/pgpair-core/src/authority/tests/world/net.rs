@@ -76,8 +76,8 @@ impl World {
                     let outcome = if self.record.0 == expected {
                         self.record = (Version(expected.0 + 1), record);
                         self.say(format!(
-                            "RECORD term {} {} {}",
-                            record.term, record.primary.instance, record.mode
+                            "RECORD term {} {} {} {:?}",
+                            record.term, record.primary.instance, record.mode, record.durability
                         ));
                         CasOutcome::Won(self.record.0)
                     } else {
