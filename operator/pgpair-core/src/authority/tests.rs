@@ -20,7 +20,7 @@ const CALM_MS: u64 = 90_000;
 fn run(seed: u64, durability: Durability, flips: bool) -> World {
     let mut rng = Rng::new(seed);
     let world = World::new(rng.next_u64(), durability).with_slow_parts();
-    let mut world = if seed % 2 == 0 { world } else { world.with_max_lag(30) };
+    let mut world = if seed.is_multiple_of(2) { world } else { world.with_max_lag(30) };
     world.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
     let mut next = world.now();
     let end = world.now() + STORM_MS;
