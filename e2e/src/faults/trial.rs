@@ -45,6 +45,13 @@ pub struct Trial {
     pub ended_us: i64,
 }
 
+/// The oracle's table, after which its pods are named. Never twice the same: a kubelet that has missed the end of a pod while the API
+/// server was away takes the next one of that name for it, and kube-scheduler ends itself over two on different nodes.
+fn table(case: &Case) -> String {
+    let fault = case.entry.name.replace('-', "_");
+    format!("{fault}_{}_{}_{:08x}", case.durability.as_str().to_lowercase(), case.primary, case.seed >> 32)
+}
+
 impl Trial {
     /// Sets the roles, and starts writers and logs.
     ///
@@ -54,9 +61,7 @@ impl Trial {
         let pair = &stand.pair;
         let stage = Stage::set(stand, case.primary).await?;
         let record = RecordLog::start(pair);
-        let table =
-            format!("{}_{}", case.entry.name.replace('-', "_"), case.durability.as_str().to_lowercase());
-        let failover = Failover::begin(pair, &format!("{table}_{}", case.primary)).await?;
+        let failover = Failover::begin(pair, &table(case)).await?;
         ensure!(failover.old == case.primary, "{} is primary", failover.old);
         Ok(Trial { failover, stage, record, audit: None, made_us: 0, ended_us: 0 })
     }
@@ -247,6 +252,8 @@ fn seconds(us: i64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use pgpair_api::spec::Durability;
+    use pgpair_core::ids::InstanceId;
     use pgpair_core::lsn::Lsn;
 
     use super::*;
@@ -255,6 +262,19 @@ mod tests {
     fn ack(ms: i64) -> Ack {
         let reign = Reign { timeline: 1, server: "10.0.0.1:5432".into() };
         Ack { n: ms, sent_us: ms * 1000, acked_us: ms * 1000, reign, lsn: Lsn(1) }
+    }
+
+    #[test]
+    fn no_two_rounds_share_a_table_and_each_has_a_name_for_a_host() {
+        for entry in Kind::all() {
+            let case = |seed| {
+                let (durability, primary) = (Durability::SyncStrict, InstanceId::B);
+                table(&Case { entry, durability, primary, seed })
+            };
+            let (one, other) = (case(1 << 40), case(2 << 40));
+            assert_ne!(one, other);
+            assert!(format!("oracle-{one}-0").len() <= 63, "{one}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use pgpair_core::ids::InstanceId;
+use pgpair_core::journal::Line;
+use pgpair_core::journal::shorthand::Short;
 use pgpair_core::record::Mode;
 use rustix::process::Signal;
 
@@ -56,6 +58,11 @@ async fn the_journals_of_both_sides_tell_of_a_resignation_and_of_the_take_over()
     told(&story, B, "postgres is to be promoted", taking);
     told(&story, B, "postgres: Primary", won);
     told(&story, A, "is standby of term 2", resigned);
+    let lines = std::fs::read_to_string(a.join("current.jsonl")).unwrap();
+    let mut lines = lines.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    let both =
+        |line: &Line| matches!(line, Line::Short(_, _, Short::Primary(Some(at), Some(has))) if has <= at);
+    assert!(lines.any(|line| both(&line)), "the primary's look shows its standby's position");
     let by_pipe = Command::new(env!("CARGO_BIN_EXE_pgpair"))
         .args(["explain", "-"])
         .stdin(std::fs::File::open(a.join("current.jsonl")).unwrap())
