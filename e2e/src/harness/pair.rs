@@ -229,6 +229,18 @@ impl Pair {
             .with_context(|| format!("setting {spec}"))
     }
 
+    /// Whether the operator has seen the spec as it is now.
+    ///
+    /// # Errors
+    /// When it has not, or the API does not answer.
+    pub async fn is_observed(&self) -> anyhow::Result<()> {
+        let api: Api<PgReplicaPair> = Api::namespaced(self.cluster.client.clone(), &self.names.namespace);
+        let pair = api.get(&self.names.name).await.context("reading the pair")?;
+        let (wanted, seen) = (pair.metadata.generation, pair.status.and_then(|s| s.observed_generation));
+        ensure!(wanted == seen, "generation {wanted:?}, seen {seen:?}");
+        Ok(())
+    }
+
     /// The base-backup Jobs of `instance` that completed.
     ///
     /// # Errors

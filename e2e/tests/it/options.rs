@@ -58,10 +58,8 @@ pub async fn a_paused_pair_is_left_alone(c: &mut Context) -> anyhow::Result<Outc
     let services: Api<Service> = Api::namespaced(pair.cluster.client.clone(), &pair.names.namespace);
     let name = pair.names.any();
     let watched = async {
-        await_condition("the operator has seen the pause", SOON, || async {
-            observed_by_operator(&pair).await
-        })
-        .await?;
+        await_condition("the operator has seen the pause", SOON, || async { pair.is_observed().await })
+            .await?;
         services.delete(&name, &DeleteParams::default()).await.context("deleting a Service")?;
         let end = Instant::now() + WATCHED;
         while Instant::now() < end {
@@ -218,23 +216,6 @@ async fn forget(pair: &Pair, instance: InstanceId) -> anyhow::Result<()> {
     for claim in found {
         claims.delete(&claim.name_any(), &DeleteParams::default()).await.context("deleting a claim")?;
     }
-    Ok(())
-}
-
-async fn observed_by_operator(pair: &Pair) -> anyhow::Result<()> {
-    let text = pair
-        .cluster
-        .kubectl(&[
-            "-n",
-            &pair.names.namespace,
-            "get",
-            "pgreplicapair",
-            &pair.names.name,
-            "-o=jsonpath={.metadata.generation} {.status.observedGeneration}",
-        ])
-        .await?;
-    let (wanted, seen) = text.trim().split_once(' ').context("no generation")?;
-    ensure!(wanted == seen, "generation {wanted}, seen {seen}");
     Ok(())
 }
 
