@@ -45,7 +45,7 @@ pub struct Trial {
     pub ended_us: i64,
 }
 
-/// The oracle's table, after which its pods are named. Never twice the same: a kubelet that has missed the end of a pod while the API
+/// The oracle's table, after which its pods are named. Never twice the same within a run: a kubelet that has missed the end of a pod while the API
 /// server was away takes the next one of that name for it, and kube-scheduler ends itself over two on different nodes.
 fn table(case: &Case) -> String {
     let fault = case.entry.name.replace('-', "_");

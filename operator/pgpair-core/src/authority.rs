@@ -119,7 +119,13 @@ impl Authority {
             Event::ResignReply(reply) => self.on_resign_reply(now, reply),
             Event::Evidence(evidence) => self.on_evidence(now, evidence),
             Event::Order(reply, term, kind) => self.on_order(now, reply, term, kind),
-            Event::Configure(settings) => (self.timing, self.settings) = (settings.timing, settings),
+            Event::Configure(settings) => {
+                // What began under other times is not measured by these.
+                if settings.timing != self.timing {
+                    (self.pairing.stalled, self.pairing.behind) = (None, None);
+                }
+                (self.timing, self.settings) = (settings.timing, settings);
+            }
             Event::Leave => self.leaving = self.leaving.or(Some(now)),
         }
         self.learn_term();

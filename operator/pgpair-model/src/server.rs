@@ -28,7 +28,7 @@ impl World {
             system_identifier: s.volume.map(|_| SystemIdentifier(1)),
             timeline: up.then_some(TimelineId(s.timeline)),
             flush: up.then_some(end),
-            standby_flush: None, // asked for only when the standby lacks more than this world has
+            standby_write: None, // asked for only when the standby lacks more than this world has
             replay: up.then_some(end),
             streaming: self.streams(i),
             end: (!up && has).then_some((TimelineId(s.timeline), end)),

@@ -106,7 +106,7 @@ impl Worker {
             system_identifier: volume.map(|v| v.system_identifier),
             timeline: seen.and_then(|s| s.timeline).max(self.received_timeline),
             flush: seen.and_then(|s| s.flush_lsn.or(s.receive_lsn)),
-            standby_flush: seen.and_then(|s| s.peer.as_ref()?.flush),
+            standby_write: seen.and_then(|s| s.peer.as_ref()?.write),
             replay: seen.and_then(|s| s.replay_lsn),
             streaming: receiver.is_some_and(|r| r.status == "streaming") && self.seen_at.elapsed() < STALE,
             end: if up { None } else { self.end },

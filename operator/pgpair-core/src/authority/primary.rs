@@ -41,8 +41,8 @@ pub(super) struct Pairing {
     pub(super) mute_until: Ms,
 }
 
-/// A standby that lacks more than `max_lag`: how far behind it is in time. A load of any speed takes a position past any number
-/// of bytes between two looks; whoever soon has what the primary had keeps up with it.
+/// A standby that lacks more than `max_lag`: how far behind it is in time. What it tells is up to a second old, and a load of any
+/// speed is further ahead by then than any number of bytes; whoever soon has what the primary had keeps up with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Behind {
     /// The primary had `due` then, which the standby has not been seen to have.
@@ -357,12 +357,18 @@ impl Authority {
     }
 
     fn note_behind(&mut self, now: Ms) {
-        // What it tells is up to a second old; what its walsender knows is as old as the primary's own position.
-        let has = self.peer.and_then(|(_, info)| info.flush.max(self.pg.standby_flush));
+        let has = self.peer.and_then(|(_, info)| match self.durability() {
+            // What it has received outlives the primary, and its walsender knows it as of now.
+            Durability::Async => info.flush.max(self.pg.standby_write),
+            // Commits wait until it is on its disk.
+            Durability::Sync | Durability::SyncStrict => info.flush,
+        });
         let far = has.zip(self.pg.flush).filter(|(has, due)| due.bytes_since(*has) > self.settings.max_lag);
         self.pairing.behind = far.map(|(has, due)| match self.pairing.behind {
             Some(behind) if has < behind.due => behind,
-            Some(came) => Behind { since: now, due, kept_up: now - came.since < stall_after(self.timing) },
+            Some(reached) => {
+                Behind { since: now, due, kept_up: now - reached.since < stall_after(self.timing) }
+            }
             None => Behind { since: now, due, kept_up: false },
         });
     }
@@ -374,8 +380,8 @@ impl Authority {
         self.pairing.behind.is_some_and(|b| self.durability() == Durability::Async || !in_time(b))
     }
 
-    /// Close enough to make commits wait for it, or to go on with that.
-    fn is_close(&self, now: Ms) -> bool {
+    /// It has what the primary has, or soon will: commits may wait for it, or go on waiting.
+    fn keeps_up(&self, now: Ms) -> bool {
         let waiting = self.pairing.sync_since.is_some();
         self.pairing.behind.is_none_or(|b| (b.kept_up || waiting) && !self.lags(now))
     }
@@ -397,6 +403,9 @@ impl Authority {
         let ready = self.standby_to_pair(now);
         let (Some((v, info)), true) = (ready, now >= self.pairing.not_before) else {
             if self.is_settled_solo() {
+                if self.pairing.sync_since.is_some() && self.lags(now) {
+                    self.back_off(now);
+                }
                 self.pairing.sync_since = None;
             }
             return;
@@ -438,7 +447,7 @@ impl Authority {
         let (at, info) = self.peer?;
         let fresh = now - at < 2 * self.timing.heartbeat_every();
         let same_line = info.timeline.is_some() && info.timeline == self.pg.timeline;
-        let caught_up = info.flush.is_some() && self.pg.flush.is_some() && self.is_close(now);
+        let told = info.flush.is_some() && self.pg.flush.is_some();
         let stops = self.leaving.is_some() || self.durable.fenced || self.orders.stops_primary();
         let running = self.pg.state == PostgresState::Primary && !stops && !self.pg.hung;
         let as_set = v.record.durability == self.settings.durability;
@@ -446,7 +455,8 @@ impl Authority {
             && running
             && as_set
             && same_line
-            && caught_up
+            && told
+            && self.keeps_up(now)
             && info.streaming
             && (!self.stalls(now) || self.pairing.sync_since.is_some())
             && !info.leaving

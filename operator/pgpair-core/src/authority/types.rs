@@ -125,9 +125,9 @@ pub struct PgFacts {
     pub timeline: Option<TimelineId>,
     /// Flushed (primary), or received and flushed (standby).
     pub flush: Option<Lsn>,
-    /// Flushed by the standby, as the same look at the primary shows it.
+    /// Received by the standby, as the same look at the primary shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub standby_flush: Option<Lsn>,
+    pub standby_write: Option<Lsn>,
     /// Replayed (standby).
     pub replay: Option<Lsn>,
     /// Whether a walreceiver streams (standby).
@@ -151,7 +151,7 @@ impl Default for PgFacts {
             system_identifier: None,
             timeline: None,
             flush: None,
-            standby_flush: None,
+            standby_write: None,
             replay: None,
             streaming: false,
             end: None,

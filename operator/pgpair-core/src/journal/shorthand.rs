@@ -21,10 +21,10 @@ pub enum Short {
     /// A heartbeat: where the reply belongs, its number and what it repeats.
     #[serde(rename = "h")]
     Heartbeat(ReplyId, u64, Option<u64>),
-    /// Postgres: where it is.
+    /// Postgres of a standby: where it is.
     #[serde(rename = "p")]
     Postgres(Option<Lsn>, Option<Lsn>),
-    /// Postgres of a primary: where it is, and where its standby.
+    /// Any other, a primary's above all: where it is, and what its standby has received.
     #[serde(rename = "q")]
     Primary(Option<Lsn>, Option<Lsn>),
 }
@@ -83,7 +83,7 @@ impl Shorthand {
                 Some(Short::Answer(a.seq, a.number, (now != (last.flush, last.replay)).then_some(now)))
             }
             Event::Heartbeat(reply, hb) => Some(Short::Heartbeat(*reply, hb.seq, hb.echo)),
-            Event::Postgres(f) if f.replay.is_none() => Some(Short::Primary(f.flush, f.standby_flush)),
+            Event::Postgres(f) if f.replay.is_none() => Some(Short::Primary(f.flush, f.standby_write)),
             Event::Postgres(f) => Some(Short::Postgres(f.flush, f.replay)),
             _ => None,
         }
@@ -104,8 +104,8 @@ impl Shorthand {
             Short::Postgres(flush, replay) => {
                 Event::Postgres(PgFacts { flush, replay, ..self.facts.ok_or(Unreferenced)? })
             }
-            Short::Primary(flush, standby_flush) => {
-                Event::Postgres(PgFacts { flush, standby_flush, ..self.facts.ok_or(Unreferenced)? })
+            Short::Primary(flush, standby_write) => {
+                Event::Postgres(PgFacts { flush, standby_write, ..self.facts.ok_or(Unreferenced)? })
             }
         })
     }

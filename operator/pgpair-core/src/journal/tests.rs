@@ -152,8 +152,8 @@ fn a_short_line_counts_from_the_last_snapshot_only() {
 #[test]
 fn a_look_at_a_primary_is_written_short_while_it_and_its_standby_move() {
     let look = |flush, standby| {
-        let (flush, standby_flush) = (Some(Lsn(flush)), Some(Lsn(standby)));
-        Event::Postgres(PgFacts { state: PostgresState::Primary, flush, standby_flush, ..PgFacts::default() })
+        let (flush, standby_write) = (Some(Lsn(flush)), Some(Lsn(standby)));
+        Event::Postgres(PgFacts { state: PostgresState::Primary, flush, standby_write, ..PgFacts::default() })
     };
     let (mut writer, mut reader) = (Shorthand::default(), Shorthand::default());
     for hand in [&mut writer, &mut reader] {

@@ -117,7 +117,11 @@ fn postgres(old: &PgFacts, new: &PgFacts) -> Part {
     }
     if parts.is_empty() {
         let at = |l: Option<crate::lsn::Lsn>| l.map_or("unknown".to_owned(), |l| l.to_string());
-        return Part::minor(format!("postgres: flushed {}, replayed {}", at(new.flush), at(new.replay)));
+        let (what, where_) = match (new.replay, new.standby_write) {
+            (None, Some(has)) => ("its standby has received", Some(has)),
+            (replayed, _) => ("replayed", replayed),
+        };
+        return Part::minor(format!("postgres: flushed {}, {what} {}", at(new.flush), at(where_)));
     }
     Part::telling(format!("postgres: {}", parts.join(", ")))
 }
@@ -269,7 +273,9 @@ fn solo_reason(reason: SoloReason) -> &'static str {
     match reason {
         SoloReason::StandbySilent => "no promise of the standby for half of ttl (StandbySilent)",
         SoloReason::StandbyNotStreaming => "the standby does not stream (StandbyNotStreaming)",
-        SoloReason::StandbyLags => "the standby lags more than maxLag (StandbyLags)",
+        SoloReason::StandbyLags => {
+            "the standby lacks more than maxLag, and in a sync mode for too long (StandbyLags)"
+        }
         SoloReason::StandbyStalls => "the standby gets no further (StandbyStalls)",
         SoloReason::StandbyLeaves => "the standby is going to stop (StandbyLeaves)",
         SoloReason::StandbyReplaced => "the standby has another data directory (StandbyReplaced)",
