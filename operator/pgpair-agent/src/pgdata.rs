@@ -350,13 +350,16 @@ fn start_on(layout: &Layout, control: &ControlData, timeline: TimelineId) -> Res
     Ok(begin.map_or(control.redo, |b| b.max(control.redo)))
 }
 
-/// End of the last segment that is there without a gap from `start` on.
-fn end_of_segments(layout: &Layout, control: &ControlData, timeline: TimelineId, start: Lsn) -> Lsn {
-    let mut segment = Segment::holding(timeline, start, control.segment_size);
-    while layout.pg_wal().join(segment.file_name(control.segment_size)).exists() {
-        segment.number += 1;
+/// The last segment that is there without a gap from `first` on.
+fn last_segment(layout: &Layout, control: &ControlData, first: Segment) -> Segment {
+    let mut last = first;
+    loop {
+        let next = Segment { number: last.number + 1, ..last };
+        if !layout.pg_wal().join(next.file_name(control.segment_size)).exists() {
+            return last;
+        }
+        last = next;
     }
-    segment.start(control.segment_size)
 }
 
 /// Reads records from `start` on and returns the end of the last one.
@@ -367,6 +370,9 @@ async fn dump(
     timeline: TimelineId,
     start: Lsn,
 ) -> Result<Lsn, PgDataError> {
+    let from = Segment::holding(timeline, start, control.segment_size);
+    let to = last_segment(layout, control, from);
+    let behind = Segment { number: to.number + 1, ..to };
     let mut command = bin.command("pg_waldump");
     command
         .arg("-p")
@@ -377,7 +383,9 @@ async fn dump(
         .arg(start.to_string())
         // Without an end it waits five seconds for a segment that does not exist.
         .arg("-e")
-        .arg(end_of_segments(layout, control, timeline, start).to_string());
+        .arg(behind.start(control.segment_size).to_string())
+        // By their names: else it takes the size of a segment from any file that it finds, and one made in advance is empty.
+        .args([from, to].map(|segment| segment.file_name(control.segment_size)));
     command.stdout(Stdio::piped()).stderr(Stdio::null());
     let failed = |source| ToolError::Start { program: "pg_waldump".into(), source };
     let mut child = command.spawn().map_err(failed)?;
