@@ -179,6 +179,7 @@ impl Driver {
             term: self.authority.term(),
             role: self.authority.role(),
             urgent: self.authority.is_urgent(now),
+            awaits_log: self.authority.awaits_log(now),
             seen: self.authority.postgres().state,
             last: false,
         };

@@ -34,6 +34,7 @@ use crate::tls::Identity;
 
 mod actions;
 mod follow;
+mod hurry;
 mod look;
 mod upkeep;
 
@@ -108,6 +109,8 @@ pub struct Order {
     pub role: Role,
     /// A take-over waits.
     pub urgent: bool,
+    /// It waits for the end of the log.
+    pub awaits_log: bool,
     /// The state of postgres that the wish was made for: it means nothing for another one.
     pub seen: PostgresState,
     /// The driver has ended: carry it out whatever the state is.
@@ -131,6 +134,7 @@ impl Order {
             term: Term(0),
             role: Role::Unknown,
             urgent: false,
+            awaits_log: false,
             seen: PostgresState::Down,
             last: false,
         }
@@ -214,6 +218,7 @@ pub struct Worker {
     pointed: Option<(Term, i64)>,
     need: Option<Need>,
     following: follow::Following,
+    hurry: hurry::Hurry,
     upkeep: upkeep::Upkeep,
     /// What lies on the data volume, as looked up once a round.
     disk: OnceLock<Option<DataDir>>,
@@ -294,6 +299,7 @@ impl Worker {
             pointed: None,
             need: None,
             following: follow::Following::default(),
+            hurry: hurry::Hurry::default(),
             upkeep: upkeep::Upkeep::new(parts.identity, parts.config),
             disk: OnceLock::new(),
             kept: None,
@@ -332,6 +338,7 @@ impl Worker {
             if self.driver_ended && matches!(self.server, Server::Down { .. }) {
                 return;
             }
+            self.hurry_recovery(order.awaits_log && !acted);
             let pause = match (order.urgent, self.is_settled(&order)) {
                 (true, _) => URGENT,
                 (false, true) => CALM,

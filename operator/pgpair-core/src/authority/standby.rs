@@ -286,6 +286,16 @@ impl Authority {
         resigned || proven || self.view.has_open()
     }
 
+    /// Whether a take-over waits for nothing but the end of the log, which the primary that resigned hands over.
+    #[must_use]
+    pub fn awaits_log(&self, now: Ms) -> bool {
+        let resigned = self.takeover.as_ref().and_then(|t| t.resigned.as_ref());
+        let waits = resigned.is_some_and(|(since, r)| {
+            now < Timing::lapse_at(*since, self.timing.ttl()) && !self.has_wal_up_to(r)
+        });
+        waits && self.role() == Role::Standby && !self.view.has_open()
+    }
+
     /// For people: nothing is decided by it.
     fn signals(&self, now: Ms, primary: Incarnation) -> [Option<FailoverSignal>; 4] {
         let two_heartbeats_ago = Ms(now.0.saturating_sub(2 * self.timing.heartbeat_every()));

@@ -369,6 +369,22 @@ fn a_standby_that_falls_behind_is_not_waited_for_although_it_gets_further() {
 }
 
 #[test]
+fn a_wait_that_a_slow_standby_ended_does_not_begin_again_at_once() {
+    for seed in 0..10 {
+        let mut w = World::new(seed, Durability::Sync).with_checkpoints_of(3_000).with_max_lag(120);
+        w.run_until(|w| w.mode() == Some(Mode::Solo) && !w.wishes_sync(InstanceId::A), 60_000);
+        w.run_until(|w| w.wishes_sync(InstanceId::A), 60_000);
+        w.inject(Fault::SlowReceiver(InstanceId::B));
+        w.run_until(|w| !w.wishes_sync(InstanceId::A), 20_000);
+        assert_eq!(w.mode(), Some(Mode::Solo), "given up, not paired\n{}", w.tail());
+        let since = w.now();
+        w.heal();
+        w.run_until(|w| w.wishes_sync(InstanceId::A), 60_000);
+        assert!(w.now() - since > 900, "seed {seed}: after {} ms\n{}", w.now() - since, w.tail());
+    }
+}
+
+#[test]
 fn a_standby_that_starts_again_is_paired_with_soon_however_long_the_pair_has_lived() {
     let mut w = paired(16, Durability::Sync);
     w.run_for(600_000);

@@ -52,6 +52,32 @@ async fn a_killed_postmaster_is_handed_over_and_comes_back_as_a_standby() {
     back_as_standby(&pair, A).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn log_that_a_killed_primary_had_not_sent_is_fetched_as_soon_as_it_is_handed_over() {
+    let pair = Pair::up_with(PairConfig { ttl_ms: 20_000, ..PairConfig::default() }).await;
+    table(&pair, A).await;
+    // Left to itself recovery asks once, and then so late that the old primary has taken its term back.
+    pair.sql(B, "ALTER SYSTEM SET wal_retrieve_retry_interval = '5min'").await.unwrap();
+    pair.sql(B, "SELECT pg_reload_conf()").await.unwrap();
+    let walsender = pair.sql(A, "SELECT pid FROM pg_stat_replication").await.unwrap().parse().unwrap();
+    let walsender = Pid::from_raw(walsender).unwrap();
+    rustix::process::kill_process(walsender, Signal::STOP).unwrap();
+    let unsent = "SET synchronous_commit = local; INSERT INTO t SELECT generate_series(1, 100)";
+    pair.sql(A, unsent).await.unwrap();
+    let agent = pair.agent_pid(A);
+    rustix::process::kill_process(agent, Signal::STOP).unwrap();
+    for pid in [pair.postmaster_pid(A), walsender] {
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    }
+    eventually("recovery has asked in vain", LIMIT, async || {
+        let waits = "SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup'";
+        (pair.sql(B, waits).await.as_deref() == Ok("RecoveryRetrieveRetryInterval")).then_some(())
+    })
+    .await;
+    rustix::process::kill_process(agent, Signal::CONT).unwrap();
+    taken_over(&pair, B, "1100").await;
+}
+
 /// What it has recovered may not be on its standby: a client that reads it would see what a take-over could still undo.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_crash_restart_clients_wait_until_the_standby_has_everything_or_the_record_says_solo() {

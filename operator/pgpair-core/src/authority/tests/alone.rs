@@ -169,9 +169,11 @@ fn a_take_over_is_urgent_while_it_is_open_and_not_for_as_long_as_its_primary_is_
     let (mut b, now) = standby(Mode::Solo);
     commands(&mut b, now, Mode::Solo, dead());
     assert!(!b.is_urgent(now), "in Solo a proof opens nothing");
+    assert!(!b.awaits_log(now));
     commands(&mut b, now, Mode::Solo, resigned_at(20));
-    assert!(b.is_urgent(now), "it waits for the end of the log");
-    assert!(!b.is_urgent(now + 10 * TTL), "which does not come");
+    assert!(b.is_urgent(now) && b.awaits_log(now));
+    let later = now + 10 * TTL;
+    assert!(!b.is_urgent(later) && !b.awaits_log(later), "the end of the log does not come");
 }
 
 #[test]

@@ -121,7 +121,6 @@ pub struct World {
     nodes: [Node; 2],
     record: (Version, Record),
     flights: Vec<(u64, Flight)>,
-    /// Answers on their way to a waiting request: the asker's incarnation guards against a restart in between.
     cut: BTreeSet<InstanceId>,
     api_cut: BTreeSet<InstanceId>,
     lose_reply: BTreeSet<InstanceId>,
@@ -140,6 +139,8 @@ pub struct World {
     slow: bool,
     /// In commits.
     max_lag: u64,
+    /// Of each checkpoint that begins synchronous commit.
+    checkpoint_ms: u64,
     twins: Option<twin::Twins>,
 }
 
@@ -197,6 +198,7 @@ impl World {
             journal: VecDeque::new(),
             slow: false,
             max_lag: 1_000,
+            checkpoint_ms: 20,
             twins: None,
         }
     }
@@ -208,6 +210,10 @@ impl World {
     /// In commits, one of which is made at each step: less than two looks of the agents are apart.
     pub fn with_max_lag(self, max_lag: u64) -> World {
         World { max_lag, ..self }
+    }
+
+    pub fn with_checkpoints_of(self, checkpoint_ms: u64) -> World {
+        World { checkpoint_ms, ..self }
     }
 
     pub fn now(&self) -> u64 {
@@ -256,6 +262,12 @@ impl World {
     /// Whether its commits wait for the standby.
     pub fn waits(&self, i: InstanceId) -> bool {
         self.nodes[index(i)].server.sync_from.is_some()
+    }
+
+    /// Whether its agent wants commits to wait.
+    pub fn wishes_sync(&self, i: InstanceId) -> bool {
+        let n = &self.nodes[index(i)];
+        n.agent.as_ref().is_some_and(|a| a.desired(n.clock(self.now)).synchronous)
     }
 
     pub fn durability(&self) -> Durability {

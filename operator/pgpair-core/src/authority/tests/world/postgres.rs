@@ -48,7 +48,8 @@ impl World {
         let peer = &self.nodes[index(i.peer())].server;
         let (peer_log, peer_timeline, peer_writable) = (peer.log.clone(), peer.timeline, peer.writable);
         let linked = !self.cut.contains(&i) && !self.cut.contains(&i.peer());
-        let slow = 20 + if self.slow && self.rng.chance(10) { self.rng.below(3_000) } else { 0 };
+        let slow =
+            self.checkpoint_ms + if self.slow && self.rng.chance(10) { self.rng.below(3_000) } else { 0 };
         let volume = VolumeId(self.next_id << 8 | 1 | index(i) as u64);
         let n = &mut self.nodes[index(i)];
         n.fence_at = desired.fence_at;
