@@ -255,7 +255,7 @@ impl Authority {
                     return Some(if ordered { FailoverCause::Switchover } else { FailoverCause::Resigned });
                 }
                 // Who resigned may be lost with the rest of its log: then what is open without a resignation, as late.
-                if now < Timing::lapse_at(*since, self.timing.ttl()) {
+                if self.has_time_for_log(now, *since) {
                     return None;
                 }
             }
@@ -279,8 +279,7 @@ impl Authority {
     /// opens nothing (a proof while the record says `Solo`) may stay for as long as the primary is away.
     pub(super) fn is_called(&self, now: Ms) -> bool {
         let Some(takeover) = &self.takeover else { return false };
-        let waits_for_log = |since| now < Timing::lapse_at(since, self.timing.ttl());
-        let resigned = takeover.resigned.is_some_and(|(since, _)| waits_for_log(since));
+        let resigned = takeover.resigned.is_some_and(|(since, _)| self.has_time_for_log(now, since));
         let opens = |r: &Record| self.cause(now, r).is_some();
         let proven = !takeover.dead.is_empty() && self.record().is_none_or(opens);
         resigned || proven || self.view.has_open()
@@ -290,9 +289,8 @@ impl Authority {
     #[must_use]
     pub fn awaits_log(&self, now: Ms) -> bool {
         let resigned = self.takeover.as_ref().and_then(|t| t.resigned.as_ref());
-        let waits = resigned.is_some_and(|(since, r)| {
-            now < Timing::lapse_at(*since, self.timing.ttl()) && !self.has_wal_up_to(r)
-        });
+        let waits =
+            resigned.is_some_and(|(since, r)| self.has_time_for_log(now, *since) && !self.has_wal_up_to(r));
         waits && self.role() == Role::Standby && !self.view.has_open()
     }
 
@@ -309,6 +307,11 @@ impl Authority {
             (FailoverSignal::ProvenDead, self.proof_against(primary).is_some()),
         ]
         .map(|(signal, seen)| seen.then_some(signal))
+    }
+
+    /// Who resigned then may still be waited for, for the end of its log.
+    fn has_time_for_log(&self, now: Ms, resigned: Ms) -> bool {
+        now < Timing::lapse_at(resigned, self.timing.ttl())
     }
 
     fn has_wal_up_to(&self, r: &Resignation) -> bool {

@@ -493,17 +493,4 @@ impl Node {
         let drift = now * 500 / 1_000_000;
         Ms(self.skew + if self.fast { now + drift } else { now - drift })
     }
-
-    fn kill(&mut self) {
-        self.server.writable = false;
-        if self.server.disk_hangs {
-            return;
-        }
-        self.server.state = PostgresState::Down;
-        self.server.hung = false;
-        self.server.receiver = Receiver::Runs;
-        self.server.sync_from = None;
-        self.server.proof = SyncState::Off;
-        self.server.switching = None;
-    }
 }

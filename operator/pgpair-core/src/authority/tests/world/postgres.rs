@@ -2,13 +2,28 @@
 
 use std::collections::BTreeSet;
 
-use super::{Receiver, World, index};
+use super::{Node, Receiver, World, index};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Directory, Durability, PgFacts, SyncState, Want};
 use crate::ids::{InstanceId, SystemIdentifier, VolumeId};
 use crate::lsn::Lsn;
 use crate::report::PostgresState;
 use crate::timeline::TimelineId;
+
+impl Node {
+    pub(super) fn kill(&mut self) {
+        self.server.writable = false;
+        if self.server.disk_hangs {
+            return;
+        }
+        self.server.state = PostgresState::Down;
+        self.server.hung = false;
+        self.server.receiver = Receiver::Runs;
+        self.server.sync_from = None;
+        self.server.proof = SyncState::Off;
+        self.server.switching = None;
+    }
+}
 
 impl World {
     pub(super) fn facts(&self, i: InstanceId) -> PgFacts {
