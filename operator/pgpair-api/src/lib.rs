@@ -1,6 +1,7 @@
 //! The `PgReplicaPair` resource: what a user writes, what the status tells, and the names of everything that belongs
 //! to a pair. Pure: no client, no clock.
 
+pub mod convert;
 pub mod crd;
 pub mod names;
 pub mod order;

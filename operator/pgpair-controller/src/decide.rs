@@ -23,114 +23,19 @@ mod slices;
 use std::time::Duration;
 
 use pgpair_core::authority::Refusal;
-use pgpair_core::authority::messages::Evidence;
-use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier, Term};
+use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::record::{Mode, Record};
 use pgpair_core::report::Need;
 
 use crate::evidence::{evidence, receivers};
 use crate::observed::{LeaseView, Observed, SeedJob, SeedState, SetView};
-pub use orders::{OrderPlan, Stage, Told as OrderTold, replied};
-pub use roll::{Pending, RollPlan, RollStep, Waits};
-pub use slices::{AnyPlan, RoPlan, RwPlan};
+use crate::plan::{Blocked, InstancePlan, Notice, Plan, Problem, RollPlan, RwPlan};
+pub use orders::replied;
 
 /// Delay before a failed seeding Job is followed by the next: doubled with each failure in a row.
 const SEED_RETRY_FIRST: Duration = Duration::from_secs(30);
 /// Longest such delay. A base backup that fails for hours should still be tried when the cause is gone.
 const SEED_RETRY_LONGEST: Duration = Duration::from_secs(600);
-
-/// Steps and reasons.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
-    /// Create the record of term 0.
-    pub create_lease: bool,
-    /// Instance a; `None`: leave it as it is.
-    pub a: Option<InstancePlan>,
-    /// Instance b; `None`: leave it as it is.
-    pub b: Option<InstancePlan>,
-    /// The seeding Job to create.
-    pub create_job: Option<(InstanceId, u32)>,
-    /// Seeding Jobs to delete.
-    pub delete_jobs: Vec<(InstanceId, u32)>,
-    /// The read-write slice.
-    pub rw: RwPlan,
-    /// The read-only slice.
-    pub ro: RoPlan,
-    /// The slice of all instances that answer.
-    pub any: AnyPlan,
-    /// Proofs of death to send: to whom (instance and agent process), and what.
-    pub evidence: Vec<(InstanceId, Incarnation, Evidence)>,
-    /// Agents that follow older settings than the spec's.
-    pub configure: Vec<InstanceId>,
-    /// The order of a person.
-    pub order: OrderPlan,
-    /// Changes that need a restart.
-    pub roll: RollPlan,
-    /// What is worth an Event once the steps are done.
-    pub notices: Vec<Notice>,
-    /// What stands in the way, most important first.
-    pub problems: Vec<Problem>,
-    /// Nothing is under way: the next look may wait.
-    pub settled: bool,
-}
-
-/// What the StatefulSet of an instance is to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InstancePlan {
-    /// 0 or 1.
-    pub replicas: i32,
-    /// Number of the seeding Job that it waits for or last had.
-    pub seed: u32,
-    /// Seeding Jobs that failed in a row.
-    pub seed_failures: u32,
-}
-
-/// A step that people want to know of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// The record of term 0 is created.
-    Bootstrapping,
-    /// An instance goes down to be copied anew; why.
-    RebuildStarted(InstanceId, String),
-    /// A Job begins.
-    SeedingStarted(InstanceId, u32),
-    /// A Job is complete, and its instance starts.
-    SeedingFinished(InstanceId, u32),
-    /// The read-write Service led elsewhere and is put right.
-    EndpointRepaired(InstanceId),
-    /// A proof of death was taken by the agent of an instance.
-    EvidenceSent(InstanceId, Evidence),
-    /// A step of a rolling change; for what.
-    Rolling(RollStep, Pending),
-}
-
-/// What stands in the way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Problem {
-    /// The spec cannot be carried out; why.
-    InvalidSpec(String),
-    /// The Lease is gone, and the pair has data.
-    RecordMissing,
-    /// The Lease is no record; why.
-    RecordUnreadable(String),
-    /// The last Job of an instance failed; what its pod said, or else Kubernetes.
-    SeedFailed(InstanceId, u32, String),
-    /// An instance asks for a base backup and cannot get it yet; why not.
-    RebuildBlocked(InstanceId, Blocked),
-    /// The volume of an instance holds data of an earlier pair of this name: nothing is done with it.
-    ForeignData(InstanceId, Option<SystemIdentifier>),
-}
-
-/// Why an instance that asks for a base backup does not get it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blocked {
-    /// The record names it as primary.
-    IsPrimary,
-    /// The record is still `Paired`: the primary has to go on alone first.
-    StillPaired,
-    /// No primary says that it takes writes, so there is nothing to copy from.
-    NoServingPrimary,
-}
 
 /// Decides.
 #[must_use]
@@ -352,19 +257,6 @@ fn is_settled(observed: &Observed, plan: &Plan) -> bool {
         && observed.record().is_some_and(|r| r.mode == Mode::Paired)
         && observed.serving_primary().is_some()
         && InstanceId::ALL.into_iter().all(steady)
-}
-
-impl Plan {
-    /// Whether there is nothing to carry out or to look at again: it may rest on a record that is some seconds old.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.settled
-            && self.order == OrderPlan::None
-            && (self.roll.pending.is_empty() || self.roll.waits == Some(Waits::Held))
-            && self.rw == RwPlan::Keep
-            && self.ro == RoPlan::Keep
-            && self.any == AnyPlan::Keep
-    }
 }
 
 #[cfg(test)]

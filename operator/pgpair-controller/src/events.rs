@@ -4,8 +4,8 @@ use kube::runtime::events::{Event, EventType};
 use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, OrderState, PgReplicaPairStatus};
 
-use crate::decide::{Notice, Pending, RollStep};
 use crate::evidence::word;
+use crate::plan::{Notice, Pending, RollStep};
 use crate::status::condition;
 
 /// Why an Event is told.

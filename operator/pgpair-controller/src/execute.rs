@@ -15,13 +15,13 @@ use pgpair_core::ids::InstanceId;
 use sha2::{Digest, Sha256};
 
 use crate::api::{Created, Object, Requests};
-use crate::build::services::{Target, build_services, build_slice};
+use crate::build::services::{build_services, build_slice};
 use crate::build::stateful_set::build_stateful_set;
 use crate::build::{budget, claims, config, rbac, record, seed_job};
 use crate::cache::Caches;
-use crate::decide::{AnyPlan, Notice, Plan, RoPlan, RwPlan};
 use crate::error::Error;
 use crate::observe::Memory;
+use crate::plan::{AnyPlan, Notice, Plan, RoPlan, RwPlan, Target};
 use crate::secrets::{self, Extent};
 
 /// What was applied and what the API server made of it. While both stand, applying again would change nothing, so an

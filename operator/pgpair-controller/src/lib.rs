@@ -21,6 +21,7 @@ pub mod metrics;
 mod mock_api;
 pub mod observe;
 pub mod observed;
+pub mod plan;
 pub mod reconcile;
 pub mod run;
 pub mod secrets;

@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::decide::{Notice, RollStep};
+use crate::plan::{Notice, RollStep};
 pub use pair::PairMetrics;
 
 /// A write to the API server.

@@ -18,7 +18,7 @@ use rand::RngExt;
 
 use crate::api::Requests;
 use crate::cache::Caches;
-use crate::decide::{Notice, OrderTold, Plan, decide};
+use crate::decide::decide;
 use crate::desired::Desired;
 use crate::error::Error;
 use crate::events::{Told, of_change, of_notice};
@@ -26,6 +26,7 @@ use crate::execute::{agents, execute, upkeep};
 use crate::metrics::{Metrics, OrderLabels};
 use crate::observe::{Memory, observe};
 use crate::observed::Observed;
+use crate::plan::{Notice, OrderTold, Plan};
 use crate::status::{compute, degraded, is_worth_a_write, merge};
 
 /// Next look. Mostly reads of agents over open connections; the record of a pair that is as it should be is read less often

@@ -5,21 +5,20 @@ mod estimate;
 mod failover;
 mod worth;
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use pgpair_api::convert::{bytes, lag_value, number};
 use pgpair_api::names::PairName;
 use pgpair_api::status::{
-    ArchiveStatus, CertificateStatus, ConditionType, InstanceStatus, LagStatus, LagValue, OrderStatus,
-    PairMode, PgReplicaPairStatus, SeedingStatus, StorageStatus,
+    ArchiveStatus, CertificateStatus, ConditionType, InstanceStatus, LagStatus, OrderStatus, PairMode,
+    PgReplicaPairStatus, SeedingStatus, StorageStatus,
 };
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Mode;
 use pgpair_core::report::{InstanceReport, Lag, PostgresState, Role};
 
-use crate::decide::{OrderTold, Plan, Stage};
 use crate::observed::{Observed, ReportView, SeedState};
+use crate::plan::{OrderTold, Plan, Stage};
 pub use conditions::{degraded, merge};
 pub use worth::is_worth_a_write;
 
@@ -166,17 +165,6 @@ fn lag(standby: &pgpair_core::report::StandbyLag) -> LagStatus {
     }
 }
 
-fn lag_value(lag: Lag) -> LagValue {
-    LagValue { bytes: number(lag.bytes), seconds: Duration::from_millis(lag.millis).as_secs_f64() }
-}
-
-/// The distance that [`lag_value`] tells, to the millisecond.
-#[must_use]
-pub fn lag_of(value: LagValue) -> Option<Lag> {
-    let millis = Duration::try_from_secs_f64(value.seconds).ok()?.as_millis();
-    Some(Lag { bytes: value.bytes.unsigned_abs(), millis: u64::try_from(millis).ok()? })
-}
-
 fn archive(
     name: &PairName,
     i: InstanceId,
@@ -267,19 +255,6 @@ fn order_status(name: &PairName, told: &OrderTold, now: Timestamp, old: Option<&
         estimated_loss: told.estimated_loss.map(lag_value),
         last_sent: announced.or_else(|| old.and_then(|o| o.last_sent.clone())),
     }
-}
-
-/// Counts of the wire are unsigned, those of the API signed.
-fn number(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-/// Bytes for the eye, such as `48 MiB`.
-#[must_use]
-pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let unit = (0..UNITS.len()).rev().find(|u| n >> (10 * u) > 0).unwrap_or(0);
-    format!("{} {}", n >> (10 * unit), UNITS[unit])
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ fn every_event_is_explained() {
 fn every_order_and_every_refusal_is_explained() {
     all_explained("operator/pgpair-core/src/order.rs", "OrderRefusal", "kubectl-pgpair.md", 10);
     all_explained("operator/pgpair-api/src/order.rs", "InvalidOrder", "kubectl-pgpair.md", 8);
-    all_explained("operator/pgpair-controller/src/decide/orders.rs", "Stage", "kubectl-pgpair.md", 8);
+    all_explained("operator/pgpair-controller/src/plan/order.rs", "Stage", "kubectl-pgpair.md", 8);
 }
 
 /// Names of the operator's metrics, without the suffixes that the format adds.

@@ -13,19 +13,7 @@ use pgpair_api::validate::ValidatedPair;
 use pgpair_core::report::wire::PEER_PORT;
 
 use super::owned;
-
-/// A pod that a Service leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// Name of the pod.
-    pub pod: String,
-    /// Its uid.
-    pub uid: String,
-    /// Its address.
-    pub ip: String,
-    /// Its node.
-    pub node: Option<String>,
-}
+use crate::plan::Target;
 
 /// All Services of a pair.
 #[must_use]

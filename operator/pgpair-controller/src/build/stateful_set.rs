@@ -11,7 +11,7 @@ use pgpair_core::ids::InstanceId;
 
 use super::owned;
 use super::pod::build_instance_pod;
-use crate::decide::InstancePlan;
+use crate::plan::InstancePlan;
 
 /// The StatefulSet of instance `i`, as decided.
 #[must_use]

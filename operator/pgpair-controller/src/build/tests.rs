@@ -5,9 +5,8 @@ use pgpair_core::ids::InstanceId::{A, B};
 use serde_json::json;
 
 use super::*;
-use crate::decide::InstancePlan;
 use crate::fixtures::valid;
-use services::Target;
+use crate::plan::{InstancePlan, Target};
 
 mod restricted;
 

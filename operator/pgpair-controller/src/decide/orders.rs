@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use pgpair_api::convert::lag_of;
 use pgpair_api::order::{InvalidOrder, UserOrder, UserOrderKind, time_of};
 use pgpair_api::status::{OrderState, OrderStatus};
 use pgpair_core::ids::InstanceId;
@@ -14,7 +15,7 @@ use pgpair_core::report::{Lag, PostgresState};
 
 use super::loss;
 use crate::observed::Observed;
-use crate::status::lag_of;
+use crate::plan::{OrderPlan, OrderTold as Told, Stage};
 
 /// An agent that does not take an announced order for so long will not get it.
 const SEND_FOR: Duration = Duration::from_secs(60);
@@ -22,107 +23,6 @@ const SEND_FOR: Duration = Duration::from_secs(60);
 const FOLLOW_FOR: Duration = Duration::from_secs(900);
 /// The report after a reply may be older than the reply.
 const REPORT_LAG: Duration = Duration::from_secs(5);
-
-/// What to do about the order of a person.
-#[derive(Debug, Clone, PartialEq)]
-pub enum OrderPlan {
-    /// Nothing new.
-    None,
-    /// Tell this.
-    Tell(Told),
-    /// Send it, and tell what the agent replies.
-    Send {
-        /// To whom.
-        to: InstanceId,
-        /// The order.
-        order: Order,
-    },
-}
-
-/// What is to be told of an order.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Told {
-    /// Its id.
-    pub id: String,
-    /// What was ordered; empty if that could not be read.
-    pub kind: &'static str,
-    /// Who carries it out.
-    pub instance: Option<InstanceId>,
-    /// How it stands.
-    pub state: OrderState,
-    /// Why.
-    pub reason: Stage,
-    /// For people.
-    pub message: String,
-    /// What a promotion may lose.
-    pub estimated_loss: Option<Lag>,
-}
-
-impl Told {
-    /// The known word for the kind of an order; empty for another one.
-    #[must_use]
-    pub fn kind_word(word: &str) -> &'static str {
-        use UserOrderKind::{Fence, Promote, Rebuild, Restart, Switchover, Unfence};
-        let kinds = [Switchover, Promote, Restart, Fence, Unfence, Rebuild];
-        kinds.into_iter().map(UserOrderKind::as_str).find(|known| *known == word).unwrap_or_default()
-    }
-}
-
-/// Why an order stands as it does: a stable word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// It will be sent next.
-    Announced,
-    /// The agent works on it.
-    Accepted,
-    /// A base backup for it runs.
-    Copying,
-    /// The agent has carried it out.
-    CarriedOut,
-    /// The agent refused it.
-    Refused(OrderRefusal),
-    /// It is no order.
-    Invalid(&'static str),
-    /// It was sent before, or is older than one that was.
-    Repeated,
-    /// The annotation was changed or removed before it was sent.
-    Withdrawn,
-    /// The pair is paused.
-    Paused,
-    /// It needs a spec that can be carried out.
-    InvalidSpec,
-    /// The term of the order has not begun.
-    TermUnknown,
-    /// The agent that has to carry it out does not answer.
-    AgentUnreachable,
-    /// The agent was restarted and does not know of it any more.
-    Forgotten,
-    /// Its end was not seen in time.
-    TimedOut,
-}
-
-impl Stage {
-    /// The word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Stage::Announced => "Announced",
-            Stage::Accepted => "Accepted",
-            Stage::Copying => "Copying",
-            Stage::CarriedOut => "CarriedOut",
-            Stage::Refused(why) => why.as_str(),
-            Stage::Invalid(word) => word,
-            Stage::Repeated => "Repeated",
-            Stage::Withdrawn => "Withdrawn",
-            Stage::Paused => "Paused",
-            Stage::InvalidSpec => "InvalidSpec",
-            Stage::TermUnknown => "TermUnknown",
-            Stage::AgentUnreachable => "AgentUnreachable",
-            Stage::Forgotten => "Forgotten",
-            Stage::TimedOut => "TimedOut",
-        }
-    }
-}
 
 /// Decides about the order of a person.
 #[must_use]

@@ -7,8 +7,8 @@ use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Mode;
 use pgpair_core::report::{FailoverStep, PostgresState};
 
-use crate::build::services::Target;
 use crate::observed::{InstanceObserved, Observed, SliceView};
+use crate::plan::{AnyPlan, RoPlan, RwPlan, Target};
 
 /// A standby that left the read-only Service for its lag comes back at this part of the limit, so that it does not flap.
 const RO_ENTER_DIVISOR: u64 = 4;
@@ -18,37 +18,6 @@ const REPAIR_AFTER_TIMES: u32 = 3;
 const REPAIR_TOLD: Duration = Duration::from_secs(2);
 /// or for so long without that word: an agent that was started again has none.
 const REPAIR_UNTOLD: Duration = Duration::from_secs(15);
-
-/// The read-write slice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RwPlan {
-    /// It is right, or nobody knows better.
-    Keep,
-    /// It does not exist: create it empty; the promoting agent fills it.
-    Create,
-    /// It leads elsewhere; the promoting agent may be about to write it, so look again first.
-    Suspect,
-    /// It has led elsewhere for long enough: put it right.
-    Repair(InstanceId, Target),
-}
-
-/// The read-only slice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RoPlan {
-    /// It is right, or nobody knows better.
-    Keep,
-    /// Lead it there, or nowhere.
-    Set(Option<Target>),
-}
-
-/// The slice of `NAME-r`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AnyPlan {
-    /// It is right.
-    Keep,
-    /// Lead it to these.
-    Set(Vec<Target>),
-}
 
 pub(super) fn decide_rw(observed: &Observed) -> RwPlan {
     let SliceView::Present(addresses) = &observed.rw else { return RwPlan::Create };

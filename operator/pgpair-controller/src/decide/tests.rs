@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::*;
 use crate::fixtures::{empty, ip, lag, now, pod, record, report, steady};
 use crate::observed::{InstanceObserved, LeaseView, Mismatch, Observed, ReportView, SliceView};
+use crate::plan::{AnyPlan, RoPlan};
+use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::report::PostgresState;
 
 fn plan_of(replicas: i32, seed: u32) -> Option<InstancePlan> {

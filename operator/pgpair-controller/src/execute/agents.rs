@@ -10,11 +10,12 @@ use pgpair_core::report::wire;
 
 use crate::agent_client::AgentError;
 use crate::api::Requests;
-use crate::decide::{Notice, OrderPlan, OrderTold, Plan, RollStep, replied};
+use crate::decide::replied;
 use crate::error::Error;
 use crate::evidence::word;
 use crate::observe::Memory;
 use crate::observed::{Observed, Taken};
+use crate::plan::{Notice, OrderPlan, OrderTold, Plan, RollStep};
 
 /// Sends proofs of death; gives those that were taken. One that is not taken is sent again by the next reconcile.
 pub async fn send_evidence(memory: &mut Memory, plan: &Plan) -> Vec<Notice> {

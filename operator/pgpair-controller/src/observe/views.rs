@@ -6,6 +6,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerState, Node, Pod};
 use kube::ResourceExt;
+use pgpair_api::convert::lag_of;
 use pgpair_api::names::{ANNOTATION_SEED, ANNOTATION_SEED_FAILURES, LABEL_INSTANCE, LABEL_PAIR, PairName};
 use pgpair_api::status::{PairMode, PgReplicaPairStatus};
 use pgpair_core::config::{CONFIG_KEY, PairConfig};
@@ -15,7 +16,6 @@ use pgpair_core::record::{Mode, Record};
 use pgpair_core::timeline::TimelineId;
 
 use crate::observed::{Ended, LeaseView, LogTold, PodView, SeedJob, SeedState, SetView};
-use crate::status::lag_of;
 
 /// The container of a pod that runs the agent, or the seeding program.
 const CONTAINER: &str = "postgres";

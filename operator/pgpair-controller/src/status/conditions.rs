@@ -11,8 +11,8 @@ use pgpair_api::status::{ConditionType, PgReplicaPairStatus, Reason};
 use pgpair_core::authority::Refusal;
 use pgpair_core::ids::{InstanceId, Term};
 
-use crate::decide::{Blocked, Plan, Problem};
 use crate::observed::{Observed, ReportView, SeedState};
+use crate::plan::{Blocked, Plan, Problem};
 
 /// Segments that may wait for the archiver before the archive counts as unhealthy: 512 MiB of WAL.
 const BACKLOG_LIMIT: u64 = 32;

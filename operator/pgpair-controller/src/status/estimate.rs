@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use pgpair_api::convert::lag_value;
 use pgpair_api::status::{PgReplicaPairStatus, RpoBasis, RpoStatus, RtoEstimate, RtoStatus};
 use pgpair_core::config::{Durability, OnPostgresCrash};
 use pgpair_core::record::Mode;
 use pgpair_core::report::StandbyLag;
 
-use super::lag_value;
 use crate::observed::Observed;
 
 /// From the moment at which the way is open to the first commit on the other side: compare-and-set, promotion, endpoint

@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use pgpair_api::convert::number;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{FailoverStatus, FailoverStepStatus, PgReplicaPairStatus};
 use pgpair_core::authority::messages::EvidenceKind;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::report::{FailoverCause, FailoverReport, FailoverSignal, FailoverStep, RejoinKind};
 
-use super::number;
 use crate::observed::Observed;
 
 /// The newest failover that is known; `None` if it is the one that was told before.

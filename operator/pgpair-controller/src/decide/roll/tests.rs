@@ -4,9 +4,10 @@ use pgpair_core::report::Need;
 use proptest::prelude::*;
 
 use super::*;
-use crate::decide::{Plan, decide};
+use crate::decide::decide;
 use crate::fixtures::{record, report, steady};
 use crate::observed::{LeaseView, PodView, ReportView, SeedState};
+use crate::plan::Plan;
 
 fn pod(observed: &mut Observed, i: InstanceId) -> &mut PodView {
     let instance = if i == A { &mut observed.a } else { &mut observed.b };

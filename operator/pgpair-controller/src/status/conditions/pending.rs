@@ -4,8 +4,8 @@ use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, Reason};
 
 use super::{Draft, draft};
-use crate::decide::{Pending, Plan, Waits};
 use crate::observed::Observed;
+use crate::plan::{Pending, Plan, Waits};
 
 pub(super) fn update_pending(name: &PairName, plan: &Plan, observed: &Observed) -> Draft {
     let type_ = ConditionType::UpdatePending;

@@ -1,5 +1,6 @@
 //! Whether the standby may take over, and if not, what it lacks.
 
+use pgpair_api::convert::bytes;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, PairMode, PgReplicaPairStatus, Reason};
 use pgpair_core::authority::Refusal;
@@ -8,7 +9,6 @@ use pgpair_core::report::PostgresState;
 
 use super::{Draft, draft};
 use crate::observed::Observed;
-use crate::status::bytes;
 
 pub(super) fn failover_ready(name: &PairName, observed: &Observed, status: &PgReplicaPairStatus) -> Draft {
     let type_ = ConditionType::FailoverReady;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use pgpair_api::convert::bytes;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, Reason};
 use pgpair_core::ids::InstanceId;
@@ -10,7 +11,6 @@ use pgpair_core::report::SpaceReport;
 
 use super::{Draft, draft};
 use crate::observed::Observed;
-use crate::status::bytes;
 
 /// A volume with less than one part in so many is nearly full,
 const LOW: u64 = 10;
