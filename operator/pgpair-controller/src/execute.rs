@@ -20,38 +20,9 @@ use crate::build::stateful_set::build_stateful_set;
 use crate::build::{budget, claims, config, rbac, record, seed_job};
 use crate::cache::Caches;
 use crate::error::Error;
-use crate::observe::Memory;
+use crate::memory::{Applied, AppliedMark, Memory};
 use crate::plan::{AnyPlan, Notice, Plan, RoPlan, RwPlan, Target};
 use crate::secrets::{self, Extent};
-
-/// What was applied and what the API server made of it. While both stand, applying again would change nothing, so an
-/// idle pair causes no writes; an object that somebody changed or deleted has another mark and is applied again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    hash: [u8; 32],
-    mark: Mark,
-}
-
-impl Applied {
-    /// Whether a cached object is older than what this process wrote.
-    #[must_use]
-    pub fn outdates(&self, cached: Option<&ObjectMeta>) -> bool {
-        match (&self.mark, cached) {
-            (_, None) => true,
-            (Mark::Generation(written), Some(meta)) => meta.generation.unwrap_or(0) < *written,
-            (Mark::Version(_) | Mark::Exists, Some(_)) => false,
-        }
-    }
-}
-
-/// What tells that an object's desired part may have changed: the generation where there is one, else the version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Mark {
-    Generation(i64),
-    Version(String),
-    /// Its status shares the version with its spec: only existence is checked.
-    Exists,
-}
 
 /// Carries `plan` out; returns the notices of what was really done.
 ///
@@ -149,7 +120,7 @@ async fn apply_base(
     let [data_a, archive_a] = claims::build_claims(pair, InstanceId::A);
     let [data_b, archive_b] = claims::build_claims(pair, InstanceId::B);
     for claim in [data_a, archive_a, data_b, archive_b] {
-        let exists = mark_of(&caches.claims, pair, &claim).map(|_| Mark::Exists);
+        let exists = mark_of(&caches.claims, pair, &claim).map(|_| AppliedMark::Exists);
         apply(requests, memory, &claim, exists).await?;
     }
     Ok(())
@@ -206,7 +177,7 @@ async fn replace_slice(
     Ok(())
 }
 
-fn mark_of<K, D>(store: &Store<K>, pair: &ValidatedPair, desired: &D) -> Option<Mark>
+fn mark_of<K, D>(store: &Store<K>, pair: &ValidatedPair, desired: &D) -> Option<AppliedMark>
 where
     K: kube::Resource + Clone,
     K::DynamicType: Default + Eq + std::hash::Hash + Clone,
@@ -217,10 +188,10 @@ where
         .map(|found| mark(found.meta()))
 }
 
-fn mark(meta: &ObjectMeta) -> Mark {
+fn mark(meta: &ObjectMeta) -> AppliedMark {
     match meta.generation {
-        Some(generation) => Mark::Generation(generation),
-        None => Mark::Version(meta.resource_version.clone().unwrap_or_default()),
+        Some(generation) => AppliedMark::Generation(generation),
+        None => AppliedMark::Version(meta.resource_version.clone().unwrap_or_default()),
     }
 }
 
@@ -229,7 +200,7 @@ async fn apply<K: Object>(
     requests: &Requests,
     memory: &mut Memory,
     object: &K,
-    found: Option<Mark>,
+    found: Option<AppliedMark>,
 ) -> Result<(), Error> {
     let key = format!("{}/{}", K::kind(&()), object.name_any());
     let hash = Sha256::digest(serde_json::to_vec(object).unwrap_or_default()).into();
@@ -240,8 +211,8 @@ async fn apply<K: Object>(
         return Ok(());
     }
     let stored = requests.apply(object).await?;
-    let mark = if found == Some(Mark::Exists) || K::kind(&()) == "PersistentVolumeClaim" {
-        Mark::Exists
+    let mark = if found == Some(AppliedMark::Exists) || K::kind(&()) == "PersistentVolumeClaim" {
+        AppliedMark::Exists
     } else {
         mark(stored.meta())
     };

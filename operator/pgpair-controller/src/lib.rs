@@ -16,6 +16,7 @@ pub mod execute;
 mod fixtures;
 pub mod http;
 pub mod leader;
+pub mod memory;
 pub mod metrics;
 #[cfg(test)]
 mod mock_api;

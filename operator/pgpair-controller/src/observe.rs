@@ -2,7 +2,6 @@
 
 mod views;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,9 +24,9 @@ use crate::api::Requests;
 use crate::cache::Caches;
 use crate::desired::Desired;
 use crate::error::Error;
+use crate::memory::{Lines, Memory};
 use crate::observed::{
-    InstanceObserved, Known, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState, SetView,
-    SliceView, Taken,
+    InstanceObserved, Known, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState, SetView, SliceView,
 };
 use crate::secrets;
 
@@ -35,64 +34,6 @@ use crate::secrets;
 const STALE_FOR: Duration = Duration::from_secs(10);
 /// The record of a settled pair is read again when it is as old as this; in between, only agents are asked.
 const RECENT: Duration = Duration::from_secs(5);
-
-/// What this process remembers of a pair between two observations. Losing it costs some reads and no-op writes.
-#[derive(Debug, Default)]
-pub struct Memory {
-    /// Last report of each instance, and when it came.
-    reports: BTreeMap<InstanceId, (InstanceReport, Instant)>,
-    /// Lines to the agents.
-    pub lines: Lines,
-    /// Certificates, and the resource version of the Secret that they come from.
-    tls: Option<(String, Arc<ClientConfig>)>,
-    /// The record of a settled pair, and when it was read.
-    lease: Option<(LeaseView, Instant)>,
-    /// Observations in a row that found `NAME-rw` leading elsewhere, and the time of the first.
-    pub rw_mismatch: Option<(u32, Instant)>,
-    /// What was applied last: see [`crate::execute`].
-    pub applied: BTreeMap<String, crate::execute::Applied>,
-    /// When the status was written last.
-    pub status_written: Option<Instant>,
-    /// Evidence that was taken: by which agent process, about which, of which kind.
-    pub evidence: BTreeSet<Taken>,
-    /// When a step of a rolling change was taken.
-    pub rolled: Option<Instant>,
-}
-
-/// The lines to both agents, and where these are.
-#[derive(Debug, Default)]
-pub struct Lines {
-    a: (Line, Option<Target>),
-    b: (Line, Option<Target>),
-}
-
-impl Lines {
-    /// With the agent of b there.
-    #[cfg(test)]
-    pub fn with_b(target: Target) -> Lines {
-        Lines { b: (Line::default(), Some(target)), ..Lines::default() }
-    }
-
-    /// The line to the agent of `i`; `None` while it is not known where that is.
-    pub fn to(&mut self, i: InstanceId) -> Option<(&mut Line, &Target)> {
-        let (line, target) = match i {
-            InstanceId::A => &mut self.a,
-            InstanceId::B => &mut self.b,
-        };
-        Some((line, target.as_ref()?))
-    }
-}
-
-impl Memory {
-    /// Notes whether the pair was found as it should be: its record need not be read again for some seconds.
-    pub fn settled(&mut self, observed: &Observed, settled: bool) {
-        if !settled {
-            self.lease = None;
-        } else if !observed.lease_is_recent {
-            self.lease = Some((observed.lease.clone(), Instant::now()));
-        }
-    }
-}
 
 /// Observes one pair. With `may_be_recent`, the record of a settled pair may be some seconds old.
 ///

@@ -23,8 +23,9 @@ use crate::desired::Desired;
 use crate::error::Error;
 use crate::events::{Told, of_change, of_notice};
 use crate::execute::{agents, execute, upkeep};
+use crate::memory::{Memory, PairMemory};
 use crate::metrics::{Metrics, OrderLabels};
-use crate::observe::{Memory, observe};
+use crate::observe::observe;
 use crate::observed::Observed;
 use crate::plan::{Notice, OrderTold, Plan};
 use crate::status::{compute, degraded, is_worth_a_write, merge};
@@ -55,14 +56,7 @@ pub struct Context {
     /// Sender of Events; one per process, because it holds the series.
     pub recorder: Recorder,
     /// Memory and errors in a row of each pair.
-    pub pairs: Arc<Mutex<HashMap<PairName, Known>>>,
-}
-
-/// What is kept of one pair.
-#[derive(Debug, Clone, Default)]
-pub struct Known {
-    memory: Arc<tokio::sync::Mutex<Memory>>,
-    errors: u32,
+    pub pairs: Arc<Mutex<HashMap<PairName, PairMemory>>>,
 }
 
 impl std::fmt::Debug for Context {
@@ -72,7 +66,7 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    fn with_known<T>(&self, name: &PairName, f: impl FnOnce(&mut Known) -> T) -> T {
+    fn with_known<T>(&self, name: &PairName, f: impl FnOnce(&mut PairMemory) -> T) -> T {
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         f(pairs.entry(name.clone()).or_default())
     }

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::cache::Caches;
 use crate::leader::Elector;
+use crate::memory::PairMemory;
 use crate::metrics::Metrics;
 use crate::reconcile::{Context, error_policy, reconcile};
 
@@ -222,7 +223,7 @@ fn context(
         }),
         metrics: metrics.clone(),
         recorder: Recorder::new(client.clone(), reporter),
-        pairs: Arc::new(Mutex::new(HashMap::<PairName, crate::reconcile::Known>::new())),
+        pairs: Arc::new(Mutex::new(HashMap::<PairName, PairMemory>::new())),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::api::Requests;
 use crate::decide::replied;
 use crate::error::Error;
 use crate::evidence::word;
-use crate::observe::Memory;
+use crate::memory::Memory;
 use crate::observed::{Observed, Taken};
 use crate::plan::{Notice, OrderPlan, OrderTold, Plan, RollStep};
 

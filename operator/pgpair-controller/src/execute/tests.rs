@@ -102,10 +102,10 @@ async fn an_object_is_applied_again_only_when_it_was_changed_or_is_to_change() {
     let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
     let mut memory = Memory::default();
     let [service, ..] = build_services(&valid(json!({})));
-    let as_written = || Some(Mark::Version("5".into()));
+    let as_written = || Some(AppliedMark::Version("5".into()));
     apply(&requests, &mut memory, &service, None).await.unwrap();
     apply(&requests, &mut memory, &service, as_written()).await.unwrap(); // nothing to do
-    apply(&requests, &mut memory, &service, Some(Mark::Version("6".into()))).await.unwrap(); // somebody changed it
+    apply(&requests, &mut memory, &service, Some(AppliedMark::Version("6".into()))).await.unwrap(); // somebody changed it
     apply(&requests, &mut memory, &service, None).await.unwrap(); // somebody deleted it
     let mut other = service.clone();
     other.metadata.annotations = Some([("a".to_owned(), "b".to_owned())].into());
