@@ -76,7 +76,7 @@ pub fn client_config(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Arc<Cl
 
 /// Where the agent of an instance is, and by which certificates it is talked to.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct AgentAddress {
     /// Certificates of the pair.
     pub config: Arc<ClientConfig>,
     /// Address of the pod.
@@ -87,8 +87,8 @@ pub struct Target {
     pub dns: String,
 }
 
-impl Target {
-    fn is(&self, other: &Target) -> bool {
+impl AgentAddress {
+    fn is(&self, other: &AgentAddress) -> bool {
         Arc::ptr_eq(&self.config, &other.config)
             && self.ip == other.ip
             && self.port == other.port
@@ -99,16 +99,16 @@ impl Target {
 /// The line to one agent. A connection is made when it is needed, used again while it works, and dropped when an answer
 /// did not come in time.
 #[derive(Debug, Default)]
-pub struct Line {
-    open: Option<(Target, Connection)>,
+pub struct AgentLine {
+    open: Option<(AgentAddress, Connection)>,
 }
 
-impl Line {
+impl AgentLine {
     /// `GET`.
     ///
     /// # Errors
     /// It did not answer in time, or not as expected.
-    pub async fn get<T: DeserializeOwned>(&mut self, to: &Target, path: &str) -> Result<T, AgentError> {
+    pub async fn get<T: DeserializeOwned>(&mut self, to: &AgentAddress, path: &str) -> Result<T, AgentError> {
         Ok(serde_json::from_slice(&self.call(to, Method::GET, path, Bytes::new()).await?)?)
     }
 
@@ -118,7 +118,7 @@ impl Line {
     /// It did not answer in time, or not as expected. It may have been carried out all the same.
     pub async fn post<T: DeserializeOwned>(
         &mut self,
-        to: &Target,
+        to: &AgentAddress,
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, AgentError> {
@@ -132,7 +132,7 @@ impl Line {
     /// It was not taken in time. It may have been taken all the same.
     pub async fn send(
         &mut self,
-        to: &Target,
+        to: &AgentAddress,
         method: Method,
         path: &str,
         body: &impl Serialize,
@@ -143,7 +143,7 @@ impl Line {
 
     async fn call(
         &mut self,
-        to: &Target,
+        to: &AgentAddress,
         method: Method,
         path: &str,
         body: Bytes,
@@ -171,7 +171,7 @@ impl Line {
     }
 }
 
-async fn connect(to: &Target) -> Result<Connection, AgentError> {
+async fn connect(to: &AgentAddress) -> Result<Connection, AgentError> {
     let tcp = TcpStream::connect((to.ip.as_str(), to.port)).await?;
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from(to.dns.clone())?;

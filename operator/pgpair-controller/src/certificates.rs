@@ -11,7 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
 };
-use rotation::Mark;
+use rotation::AuthorityId;
 use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem as Block;
@@ -96,7 +96,7 @@ fn params(
 
 /// Each certificate of a PEM text: its mark, and the end of its validity. What is no certificate is left out.
 #[must_use]
-pub fn certificates(pem: &str) -> Vec<(Mark, Timestamp)> {
+pub fn certificates(pem: &str) -> Vec<(AuthorityId, Timestamp)> {
     let read = |block: Block| {
         let end = block.parse_x509().ok()?.validity().not_after.timestamp();
         Some((digest(&block.contents), Timestamp::from_second(end).ok()?))

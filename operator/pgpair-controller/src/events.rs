@@ -87,7 +87,7 @@ impl EventReason {
 
 /// One Event about a pair, before it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct EventDraft {
     /// Why.
     pub reason: EventReason,
     /// Whether a person should look.
@@ -98,9 +98,9 @@ pub struct Told {
     pub note: String,
 }
 
-impl Told {
-    fn new(reason: EventReason, warning: bool, note: String) -> Told {
-        Told { reason, warning, shown: reason.as_str().to_owned(), note }
+impl EventDraft {
+    fn new(reason: EventReason, warning: bool, note: String) -> EventDraft {
+        EventDraft { reason, warning, shown: reason.as_str().to_owned(), note }
     }
 
     /// As the API wants it: a note has at most 1 kB.
@@ -118,9 +118,9 @@ impl Told {
 
 /// Events for steps that were done.
 #[must_use]
-pub fn of_notice(name: &PairName, notice: &Notice) -> Told {
+pub fn of_notice(name: &PairName, notice: &Notice) -> EventDraft {
     match notice {
-        Notice::Bootstrapping => Told::new(
+        Notice::Bootstrapping => EventDraft::new(
             EventReason::Bootstrapping,
             false,
             format!(
@@ -128,12 +128,12 @@ pub fn of_notice(name: &PairName, notice: &Notice) -> Told {
                 name.instance(pgpair_core::ids::InstanceId::A)
             ),
         ),
-        Notice::SeedingStarted(i, n) => Told::new(
+        Notice::SeedingStarted(i, n) => EventDraft::new(
             EventReason::SeedingStarted,
             false,
             format!("job {} copies the primary to {}", name.seed_job(*i, *n), name.instance(*i)),
         ),
-        Notice::SeedingFinished(i, n) => Told::new(
+        Notice::SeedingFinished(i, n) => EventDraft::new(
             EventReason::SeedingFinished,
             false,
             format!(
@@ -142,17 +142,17 @@ pub fn of_notice(name: &PairName, notice: &Notice) -> Told {
                 name.instance(*i)
             ),
         ),
-        Notice::RebuildStarted(i, why) => Told::new(
+        Notice::RebuildStarted(i, why) => EventDraft::new(
             EventReason::RebuildStarted,
             true,
             format!("{} is stopped and copied anew: {why}", name.instance(*i)),
         ),
-        Notice::EndpointRepaired(i) => Told::new(
+        Notice::EndpointRepaired(i) => EventDraft::new(
             EventReason::EndpointRepaired,
             true,
             format!("service {} did not lead to the primary {}, now it does", name.rw(), name.instance(*i)),
         ),
-        Notice::EvidenceSent(to, evidence) => Told::new(
+        Notice::EvidenceSent(to, evidence) => EventDraft::new(
             EventReason::EvidenceSent,
             true,
             format!(
@@ -163,7 +163,7 @@ pub fn of_notice(name: &PairName, notice: &Notice) -> Told {
             ),
         ),
         Notice::Rolling(step, what) => {
-            Told::new(EventReason::UpdateStarted, false, of_roll(name, step, what))
+            EventDraft::new(EventReason::UpdateStarted, false, of_roll(name, step, what))
         }
     }
 }
@@ -185,12 +185,12 @@ fn of_roll(name: &PairName, step: &RollStep, what: &Pending) -> String {
 
 /// Events for what changed between two written states.
 #[must_use]
-pub fn of_change(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Vec<Told> {
+pub fn of_change(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Vec<EventDraft> {
     let mut told = Vec::new();
     let rose = |t: ConditionType| !holds(old, t) && holds(new, t);
     if rose(ConditionType::FailoverReady) {
         let primary = new.primary.clone().unwrap_or_default();
-        told.push(Told::new(
+        told.push(EventDraft::new(
             EventReason::PairReady,
             false,
             format!("{primary} is primary, and its standby may take over"),
@@ -198,7 +198,7 @@ pub fn of_change(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Vec<To
     }
     if holds(old, ConditionType::FailoverReady) && !holds(new, ConditionType::FailoverReady) {
         let why = condition(new, ConditionType::FailoverReady).map(|c| c.message.clone()).unwrap_or_default();
-        told.push(Told::new(EventReason::FailoverNotReady, true, why));
+        told.push(EventDraft::new(EventReason::FailoverNotReady, true, why));
     }
     told.extend(of_failover(old, new));
     told.extend(of_rejoin(old, new));
@@ -213,12 +213,12 @@ pub fn of_change(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Vec<To
     {
         let reason =
             if now.reason == "SeedFailed" { EventReason::SeedingFailed } else { EventReason::Degraded };
-        told.push(Told { reason, warning: true, shown: now.reason.clone(), note: now.message.clone() });
+        told.push(EventDraft { reason, warning: true, shown: now.reason.clone(), note: now.message.clone() });
     }
     told
 }
 
-fn of_failover(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Told> {
+fn of_failover(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<EventDraft> {
     let failover = new.last_failover.as_ref()?;
     if old.last_failover.as_ref().is_some_and(|f| f.term >= failover.term) {
         return None;
@@ -226,7 +226,7 @@ fn of_failover(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<T
     let steps: Vec<String> =
         failover.steps.iter().map(|s| format!("{} +{} ms", s.step, s.offset_ms)).collect();
     let gap = failover.gap_estimate_seconds.map(|s| format!(", gap about {s:.1} s")).unwrap_or_default();
-    Some(Told::new(
+    Some(EventDraft::new(
         EventReason::FailoverObserved,
         failover.cause != "Switchover", // that one was ordered
         format!(
@@ -241,14 +241,14 @@ fn of_failover(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<T
 }
 
 /// The instance that lost the primary's place in the last failover now runs as standby.
-fn of_rejoin(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Told> {
+fn of_rejoin(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<EventDraft> {
     let former = &new.last_failover.as_ref()?.from;
     let state = |status: &PgReplicaPairStatus| {
         status.instances.iter().find(|i| i.name == *former).map(|i| i.state.clone()).unwrap_or_default()
     };
     let rejoined = state(old) != "Standby" && state(new) == "Standby" && new.primary.as_ref() != Some(former);
     rejoined.then(|| {
-        Told::new(
+        EventDraft::new(
             EventReason::RejoinedAsStandby,
             false,
             format!("{former} follows {}", new.primary.clone().unwrap_or_default()),
@@ -257,7 +257,7 @@ fn of_rejoin(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Tol
 }
 
 /// What the last failover lost, as soon as its old primary has told.
-fn of_loss(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Told> {
+fn of_loss(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<EventDraft> {
     let failover = new.last_failover.as_ref()?;
     let lost = failover.bytes_lost?;
     let before = old.last_failover.as_ref().filter(|f| f.term == failover.term);
@@ -266,7 +266,7 @@ fn of_loss(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Told>
     }
     let range = failover.lost_from.as_ref().zip(failover.lost_to.as_ref());
     let range = range.map(|(from, to)| format!(", {from} to {to}, kept in lost/ on its archive volume"));
-    Some(Told::new(
+    Some(EventDraft::new(
         EventReason::LossMeasured,
         lost > 0,
         format!(
@@ -278,7 +278,7 @@ fn of_loss(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Told>
     ))
 }
 
-fn of_order(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Told> {
+fn of_order(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<EventDraft> {
     let order = new.order.as_ref()?;
     let before = old.order.as_ref().filter(|o| o.id == order.id).map(|o| o.state);
     if before == Some(order.state) {
@@ -293,16 +293,16 @@ fn of_order(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Told
     let to = order.instance.as_ref().map(|i| format!(" to {i}")).unwrap_or_default();
     let why = order.reason.as_deref().unwrap_or_default();
     let message = order.message.as_deref().unwrap_or_default();
-    Some(Told::new(reason, warning, format!("order {} {}{to}: {why}: {message}", order.kind, order.id)))
+    Some(EventDraft::new(reason, warning, format!("order {} {}{to}: {why}: {message}", order.kind, order.id)))
 }
 
 /// Each quarter of a base backup. Its beginning and its end are told by the steps themselves.
-fn of_seeding(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Told> {
+fn of_seeding(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<EventDraft> {
     let seeding = new.seeding.as_ref()?;
     let before = old.seeding.as_ref().filter(|s| s.job == seeding.job).and_then(|s| s.percent).unwrap_or(0);
     let percent = seeding.percent.filter(|p| p / 25 > before / 25 && *p < 100)?;
     let done = seeding.done_bytes.map(|n| format!(", {n} bytes")).unwrap_or_default();
-    Some(Told::new(
+    Some(EventDraft::new(
         EventReason::SeedingProgress,
         false,
         format!("job {} has copied {percent} %{done} to {}", seeding.job, seeding.instance),
@@ -315,13 +315,13 @@ fn of_health(
     new: &PgReplicaPairStatus,
     type_: ConditionType,
     reason: EventReason,
-) -> Option<Told> {
+) -> Option<EventDraft> {
     let now = condition(new, type_).filter(|c| c.status == "False")?;
     let before = condition(old, type_);
     if before.is_some_and(|c| c.status == "False" && c.reason == now.reason) {
         return None;
     }
-    Some(Told { reason, warning: true, shown: now.reason.clone(), note: now.message.clone() })
+    Some(EventDraft { reason, warning: true, shown: now.reason.clone(), note: now.message.clone() })
 }
 
 fn holds(status: &PgReplicaPairStatus, type_: ConditionType) -> bool {

@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
     use crate::fixtures::{record, report, steady};
-    use crate::observed::{Known, LeaseView, ReportView};
+    use crate::observed::{AgentProcess, LeaseView, ReportView};
 
     const DEAD: &str = "0000000000000007";
 
@@ -164,7 +164,7 @@ mod tests {
         let tainted = |node: &str, ran_on: &str| {
             let mut observed = steady().a_silent();
             observed.out_of_service = Some(node.into());
-            observed.a.known = Some(Known { incarnation: Incarnation(7), node: ran_on.into() });
+            observed.a.known = Some(AgentProcess { incarnation: Incarnation(7), node: ran_on.into() });
             words(&observed)
         };
         assert_eq!(tainted("node-a", "node-a"), [(7, "OutOfServiceTaint")]);

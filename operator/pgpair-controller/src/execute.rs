@@ -21,7 +21,7 @@ use crate::build::{budget, claims, config, rbac, record, seed_job};
 use crate::cache::Caches;
 use crate::error::Error;
 use crate::memory::{Applied, AppliedMark, Memory};
-use crate::plan::{AnyPlan, Notice, Plan, RoPlan, RwPlan, Target};
+use crate::plan::{AnyPlan, EndpointTarget, Notice, Plan, RoPlan, RwPlan};
 use crate::secrets::{self, Extent};
 
 /// Carries `plan` out; returns the notices of what was really done.
@@ -161,7 +161,7 @@ async fn replace_slice(
     requests: &Requests,
     pair: &ValidatedPair,
     name: &str,
-    targets: &[Target],
+    targets: &[EndpointTarget],
 ) -> Result<(), Error> {
     let mut slice = build_slice(pair, name, targets);
     match requests.get::<EndpointSlice>(name).await? {

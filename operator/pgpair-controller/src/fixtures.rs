@@ -19,8 +19,8 @@ use pgpair_core::timeline::TimelineId;
 use serde_json::json;
 
 use crate::observed::{
-    InstanceObserved, Known, LeaseView, LogTold, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState,
-    SetView, SliceView,
+    AgentProcess, InstanceObserved, LeaseView, LogTold, Mismatch, Observed, PodView, ReportView, SeedJob,
+    SeedState, SetView, SliceView,
 };
 
 pub fn now() -> Timestamp {
@@ -147,7 +147,7 @@ fn running(i: InstanceId, state: PostgresState) -> InstanceObserved {
         jobs: Vec::new(),
         update_revision: Some("r1".into()),
         last_report: Some((Box::new(report(i, state)), Duration::ZERO)),
-        known: Some(Known { incarnation: report(i, state).incarnation, node: format!("node-{i}") }),
+        known: Some(AgentProcess { incarnation: report(i, state).incarnation, node: format!("node-{i}") }),
     }
 }
 

@@ -10,7 +10,7 @@ use pgpair_core::ids::InstanceId;
 use pgpair_core::report::InstanceReport;
 use rustls::ClientConfig;
 
-use crate::agent_client::{Line, Target};
+use crate::agent_client::{AgentAddress, AgentLine};
 use crate::observed::{LeaseView, Observed, Taken};
 
 /// What is kept of one pair: its memory, which one reconcile at a time may use, and the errors in a row.
@@ -27,8 +27,8 @@ pub struct PairMemory {
 pub struct Memory {
     /// Last report of each instance, and when it came.
     pub reports: BTreeMap<InstanceId, (InstanceReport, Instant)>,
-    /// Lines to the agents.
-    pub lines: Lines,
+    /// AgentLines to the agents.
+    pub lines: AgentLines,
     /// Certificates, and the resource version of the Secret that they come from.
     pub tls: Option<(String, Arc<ClientConfig>)>,
     /// The record of a settled pair, and when it was read.
@@ -58,22 +58,22 @@ impl Memory {
 
 /// The lines to both agents, and where these are.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub struct AgentLines {
     /// To the agent of a.
-    pub a: (Line, Option<Target>),
+    pub a: (AgentLine, Option<AgentAddress>),
     /// To the agent of b.
-    pub b: (Line, Option<Target>),
+    pub b: (AgentLine, Option<AgentAddress>),
 }
 
-impl Lines {
+impl AgentLines {
     /// With the agent of b there.
     #[cfg(test)]
-    pub fn with_b(target: Target) -> Lines {
-        Lines { b: (Line::default(), Some(target)), ..Lines::default() }
+    pub fn with_b(target: AgentAddress) -> AgentLines {
+        AgentLines { b: (AgentLine::default(), Some(target)), ..AgentLines::default() }
     }
 
     /// The line to the agent of `i`; `None` while it is not known where that is.
-    pub fn to(&mut self, i: InstanceId) -> Option<(&mut Line, &Target)> {
+    pub fn to(&mut self, i: InstanceId) -> Option<(&mut AgentLine, &AgentAddress)> {
         let (line, target) = match i {
             InstanceId::A => &mut self.a,
             InstanceId::B => &mut self.b,

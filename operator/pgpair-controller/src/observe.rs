@@ -19,14 +19,15 @@ use pgpair_core::ids::InstanceId;
 use pgpair_core::report::{InstanceReport, wire};
 use rustls::ClientConfig;
 
-use crate::agent_client::{Line, Target, client_config, fetch_seed_progress};
+use crate::agent_client::{AgentAddress, AgentLine, client_config, fetch_seed_progress};
 use crate::api::Requests;
 use crate::cache::Caches;
 use crate::desired::Desired;
 use crate::error::Error;
-use crate::memory::{Lines, Memory};
+use crate::memory::{AgentLines, Memory};
 use crate::observed::{
-    InstanceObserved, Known, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState, SetView, SliceView,
+    AgentProcess, InstanceObserved, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState, SetView,
+    SliceView,
 };
 use crate::secrets;
 
@@ -60,7 +61,7 @@ pub async fn observe(
     let mut b = from_caches(caches, name, InstanceId::B);
     (a.set, a.update_revision) = observe_set(requests, caches, memory, name, InstanceId::A).await?;
     (b.set, b.update_revision) = observe_set(requests, caches, memory, name, InstanceId::B).await?;
-    let Lines { a: line_a, b: line_b } = &mut memory.lines;
+    let AgentLines { a: line_a, b: line_b } = &mut memory.lines;
     line_a.1 = target(tls.as_ref(), name, InstanceId::A, a.pod.as_ref());
     line_b.1 = target(tls.as_ref(), name, InstanceId::B, b.pod.as_ref());
     let (report_a, report_b, (), ()) = tokio::join!(
@@ -202,12 +203,15 @@ fn target(
     name: &PairName,
     i: InstanceId,
     pod: Option<&PodView>,
-) -> Option<Target> {
+) -> Option<AgentAddress> {
     let ip = pod.filter(|p| p.running).and_then(|p| p.ip.clone())?;
-    Some(Target { config: tls?.clone(), ip, port: wire::PEER_PORT, dns: name.pod_dns(i) })
+    Some(AgentAddress { config: tls?.clone(), ip, port: wire::PEER_PORT, dns: name.pod_dns(i) })
 }
 
-async fn ask((line, target): &mut (Line, Option<Target>), i: InstanceId) -> Option<InstanceReport> {
+async fn ask(
+    (line, target): &mut (AgentLine, Option<AgentAddress>),
+    i: InstanceId,
+) -> Option<InstanceReport> {
     match line.get::<InstanceReport>(target.as_ref()?, wire::REPORT).await {
         Ok(report) if report.instance == i => Some(report),
         Ok(report) => {
@@ -256,7 +260,7 @@ fn remember(
 ) {
     let told = status.instances.iter().find(|s| s.name == name.instance(i)).and_then(known);
     instance.known = match (&report, instance.pod.as_ref().and_then(|p| p.node.clone())) {
-        (Some(report), Some(node)) => Some(Known { incarnation: report.incarnation, node }),
+        (Some(report), Some(node)) => Some(AgentProcess { incarnation: report.incarnation, node }),
         _ => told,
     };
     if let Some(report) = report {
@@ -274,9 +278,9 @@ fn remember(
     instance.last_report = last;
 }
 
-fn known(status: &InstanceStatus) -> Option<Known> {
+fn known(status: &InstanceStatus) -> Option<AgentProcess> {
     let incarnation = status.incarnation.as_ref()?.parse().ok()?;
-    Some(Known { incarnation, node: status.incarnation_node.clone()? })
+    Some(AgentProcess { incarnation, node: status.incarnation_node.clone()? })
 }
 
 #[cfg(test)]

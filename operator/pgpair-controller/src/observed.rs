@@ -127,12 +127,12 @@ pub struct InstanceObserved {
     /// The last report that this process had, however old, and its age.
     pub last_report: Option<(Box<InstanceReport>, Duration)>,
     /// The agent process that reported last, and the node on which it ran; also from an earlier operator process.
-    pub known: Option<Known>,
+    pub known: Option<AgentProcess>,
 }
 
 /// An agent process and where it ran, by its own report.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct AgentProcess {
     /// The process.
     pub incarnation: Incarnation,
     /// The node.

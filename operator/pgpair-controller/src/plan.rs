@@ -7,9 +7,9 @@ mod slices;
 use pgpair_core::authority::messages::Evidence;
 use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier};
 
-pub use order::{OrderPlan, Stage, Told as OrderTold};
+pub use order::{OrderPlan, OrderProgress, Stage};
 pub use roll::{Pending, RollPlan, RollStep, Waits};
-pub use slices::{AnyPlan, RoPlan, RwPlan, Target};
+pub use slices::{AnyPlan, EndpointTarget, RoPlan, RwPlan};
 
 /// Steps and reasons.
 #[derive(Debug, Clone, PartialEq)]

@@ -21,13 +21,13 @@ use crate::cache::Caches;
 use crate::decide::decide;
 use crate::desired::Desired;
 use crate::error::Error;
-use crate::events::{Told, of_change, of_notice};
+use crate::events::{EventDraft, of_change, of_notice};
 use crate::execute::{agents, execute, upkeep};
 use crate::memory::{Memory, PairMemory};
 use crate::metrics::{Metrics, OrderLabels};
 use crate::observe::observe;
 use crate::observed::Observed;
-use crate::plan::{Notice, OrderTold, Plan};
+use crate::plan::{Notice, OrderProgress, Plan};
 use crate::status::{compute, degraded, is_worth_a_write, merge};
 
 /// Next look. Mostly reads of agents over open connections; the record of a pair that is as it should be is read less often
@@ -161,7 +161,7 @@ async fn look(
     Ok((observed, plan))
 }
 
-fn next_look(observed: &Observed, order: Option<&OrderTold>) -> Duration {
+fn next_look(observed: &Observed, order: Option<&OrderProgress>) -> Duration {
     let running = match order {
         Some(told) => told.state == OrderState::Running,
         None => observed.last_order.as_ref().is_some_and(|o| o.state == OrderState::Running),
@@ -207,7 +207,7 @@ fn count_order(metrics: &Metrics, old: &PgReplicaPairStatus, new: &PgReplicaPair
         OrderState::Failed => "Failed",
     };
     if before != Some(order.state) {
-        let kind = OrderTold::kind_word(&order.kind);
+        let kind = OrderProgress::kind_word(&order.kind);
         metrics.orders.get_or_create(&OrderLabels { kind, state }).inc();
     }
 }
@@ -234,13 +234,13 @@ pub async fn replace_status(
     }
 }
 
-fn logged(name: &PairName, notice: &Notice) -> Told {
+fn logged(name: &PairName, notice: &Notice) -> EventDraft {
     let told = of_notice(name, notice);
     tracing::info!(reason = told.shown, "{}", told.note);
     told
 }
 
-async fn tell(pair: &PgReplicaPair, ctx: &Context, events: Vec<Told>) {
+async fn tell(pair: &PgReplicaPair, ctx: &Context, events: Vec<EventDraft>) {
     for told in events {
         ctx.metrics.wrote("Event", "event");
         let sent =

@@ -35,9 +35,9 @@ const FIRST_LIST: Duration = Duration::from_secs(60);
 /// Longest wait for reconciles that run when the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(15);
 
-/// Settings of the operator.
+/// Flags of the operator.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Settings {
+pub struct OperatorFlags {
     /// Image of PostgreSQL where a pair names none; `{version}` stands for the major version
     #[arg(long, env = "PGPAIR_POSTGRES_IMAGE_TEMPLATE", default_value = "postgres:{version}")]
     pub postgres_image_template: String,
@@ -84,7 +84,7 @@ pub enum RunError {
 ///
 /// # Errors
 /// The operator could not start, or lost something that it cannot do without.
-pub async fn run(settings: Settings) -> Result<(), RunError> {
+pub async fn run(flags: OperatorFlags) -> Result<(), RunError> {
     let client = Client::try_default().await?;
     let (stop, stopped) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
@@ -96,15 +96,15 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     });
     let metrics = Arc::new(Metrics::default());
     let (ready, is_ready) = watch::channel(false);
-    let http = crate::http::serve(settings.listen, metrics.clone(), is_ready, stopped.clone());
-    let work = work(&settings, client, metrics, ready, stopped);
-    let listen = settings.listen;
+    let http = crate::http::serve(flags.listen, metrics.clone(), is_ready, stopped.clone());
+    let work = work(&flags, client, metrics, ready, stopped);
+    let listen = flags.listen;
     tokio::try_join!(async { http.await.map_err(|e| RunError::Http(listen, e)) }, work)?;
     Ok(())
 }
 
 async fn work(
-    settings: &Settings,
+    flags: &OperatorFlags,
     client: Client,
     metrics: Arc<Metrics>,
     ready: watch::Sender<bool>,
@@ -112,9 +112,8 @@ async fn work(
 ) -> Result<(), RunError> {
     let pairs = Api::<PgReplicaPair>::all(client.clone());
     pairs.list(&ListParams::default().limit(1)).await.map_err(RunError::NoDefinition)?;
-    let identity = settings.identity.clone().unwrap_or_else(host_name);
-    let election =
-        Elector::new(Api::<Lease>::namespaced(client.clone(), &settings.namespace), identity.clone());
+    let identity = flags.identity.clone().unwrap_or_else(host_name);
+    let election = Elector::new(Api::<Lease>::namespaced(client.clone(), &flags.namespace), identity.clone());
     let (leads, mut leading) = watch::channel(false);
     let election = tokio::spawn(election.run(leads, stopped.clone()));
     // A replica that waits is ready: it would take over at once.
@@ -125,7 +124,7 @@ async fn work(
             _ = stopped.wait_for(|stop| *stop) => break,
         }
         metrics.leader.set(1);
-        let result = lead(settings, &client, &metrics, &identity, leading.clone()).await;
+        let result = lead(flags, &client, &metrics, &identity, leading.clone()).await;
         metrics.leader.set(0);
         result?;
     }
@@ -135,7 +134,7 @@ async fn work(
 
 /// Works until leadership ends.
 async fn lead(
-    settings: &Settings,
+    flags: &OperatorFlags,
     client: &Client,
     metrics: &Arc<Metrics>,
     identity: &str,
@@ -155,7 +154,7 @@ async fn lead(
         () = ended => Ok(false),
     };
     if let Ok(true) = result {
-        let ctx = context(settings, client, metrics, identity, caches);
+        let ctx = context(flags, client, metrics, identity, caches);
         control(client, ctx, triggered, leading).await;
     }
     for feeder in feeders {
@@ -206,7 +205,7 @@ async fn control(
 }
 
 fn context(
-    settings: &Settings,
+    flags: &OperatorFlags,
     client: &Client,
     metrics: &Arc<Metrics>,
     identity: &str,
@@ -217,9 +216,9 @@ fn context(
         client: client.clone(),
         caches,
         defaults: Arc::new(Defaults {
-            postgres_image_template: settings.postgres_image_template.clone(),
-            agent_image: settings.agent_image.clone(),
-            image_pull_policy: settings.image_pull_policy.clone(),
+            postgres_image_template: flags.postgres_image_template.clone(),
+            agent_image: flags.agent_image.clone(),
+            image_pull_policy: flags.image_pull_policy.clone(),
         }),
         metrics: metrics.clone(),
         recorder: Recorder::new(client.clone(), reporter),

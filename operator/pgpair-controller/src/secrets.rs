@@ -20,8 +20,8 @@ use crate::certificates::rotation::{
 };
 use crate::certificates::{digest, names_of, new_leaf};
 use crate::error::Error;
-use authority::Authority;
-use clients::Role;
+use authority::CertificateAuthority;
+use clients::ClientRole;
 
 /// Annotations of a Secret.
 pub type Annotations = BTreeMap<String, String>;
@@ -47,7 +47,7 @@ impl Extent {
 enum Party {
     Instance(InstanceId),
     Operator,
-    Clients(Role),
+    Clients(ClientRole),
 }
 
 impl Party {
@@ -55,16 +55,16 @@ impl Party {
         Party::Instance(InstanceId::A),
         Party::Instance(InstanceId::B),
         Party::Operator,
-        Party::Clients(Role::Application),
-        Party::Clients(Role::Superuser),
+        Party::Clients(ClientRole::Application),
+        Party::Clients(ClientRole::Superuser),
     ];
 
     fn secret(self, name: &PairName) -> String {
         match self {
             Party::Instance(i) => name.tls_secret(i),
             Party::Operator => name.operator_tls_secret(),
-            Party::Clients(Role::Application) => name.app_secret(),
-            Party::Clients(Role::Superuser) => name.superuser_secret(),
+            Party::Clients(ClientRole::Application) => name.app_secret(),
+            Party::Clients(ClientRole::Superuser) => name.superuser_secret(),
         }
     }
 
@@ -154,7 +154,7 @@ struct Writer<'a> {
     requests: &'a Requests,
     pair: &'a ValidatedPair,
     extent: Extent,
-    authority: &'a Authority,
+    authority: &'a CertificateAuthority,
     policy: Policy,
     now: Timestamp,
 }
@@ -223,7 +223,7 @@ impl Writer<'_> {
     }
 
     /// A password and addresses, unless there are some already.
-    async fn make_clients(&self, party: Party, role: Role) -> Result<(), Error> {
+    async fn make_clients(&self, party: Party, role: ClientRole) -> Result<(), Error> {
         if self.spread(party).await? {
             return Ok(()); // it was there, without a word about its bundle
         }

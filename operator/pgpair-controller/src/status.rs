@@ -18,7 +18,7 @@ use pgpair_core::record::Mode;
 use pgpair_core::report::{InstanceReport, Lag, PostgresState, Role};
 
 use crate::observed::{Observed, ReportView, SeedState};
-use crate::plan::{OrderTold, Plan, Stage};
+use crate::plan::{OrderProgress, Plan, Stage};
 pub use conditions::{degraded, merge};
 pub use worth::is_worth_a_write;
 
@@ -36,7 +36,7 @@ pub fn compute(
     generation: Option<i64>,
     observed: &Observed,
     plan: &Plan,
-    order: Option<&OrderTold>,
+    order: Option<&OrderProgress>,
     old: &PgReplicaPairStatus,
 ) -> PgReplicaPairStatus {
     let mut status = PgReplicaPairStatus { observed_generation: generation, ..old.clone() };
@@ -241,7 +241,12 @@ fn certificates(observed: &Observed) -> Vec<CertificateStatus> {
     observed.certificates.iter().map(status).collect()
 }
 
-fn order_status(name: &PairName, told: &OrderTold, now: Timestamp, old: Option<&OrderStatus>) -> OrderStatus {
+fn order_status(
+    name: &PairName,
+    told: &OrderProgress,
+    now: Timestamp,
+    old: Option<&OrderStatus>,
+) -> OrderStatus {
     // What was announced may be sent any time from then on.
     let announced = (told.reason == Stage::Announced).then(|| told.id.clone());
     OrderStatus {

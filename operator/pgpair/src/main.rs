@@ -25,7 +25,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Watch PgReplicaPairs and build what they ask for
-    Operator(pgpair_controller::run::Settings),
+    Operator(pgpair_controller::run::OperatorFlags),
     /// Own the postgres of one instance: PID 1 of its container
     Agent,
     /// archive_command: publish a WAL file in the archive, never overwriting
@@ -123,9 +123,9 @@ fn start_log(json: bool) {
     }
 }
 
-fn operator(settings: pgpair_controller::run::Settings) -> anyhow::Result<()> {
+fn operator(flags: pgpair_controller::run::OperatorFlags) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    Ok(runtime.block_on(pgpair_controller::run::run(settings))?)
+    Ok(runtime.block_on(pgpair_controller::run::run(flags))?)
 }
 
 fn crd() -> anyhow::Result<()> {

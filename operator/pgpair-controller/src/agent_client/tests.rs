@@ -45,7 +45,7 @@ impl axum::serve::Listener for Counting {
 }
 
 /// An agent with a certificate for [`DNS`], and how many connections it has had.
-async fn agent() -> (Target, Arc<AtomicU32>) {
+async fn agent() -> (AgentAddress, Arc<AtomicU32>) {
     serve(
         Router::new()
             .route("/number", get(async || "7"))
@@ -57,7 +57,7 @@ async fn agent() -> (Target, Arc<AtomicU32>) {
 }
 
 /// The same with other answers.
-pub(crate) async fn serve(app: Router) -> (Target, Arc<AtomicU32>) {
+pub(crate) async fn serve(app: Router) -> (AgentAddress, Arc<AtomicU32>) {
     let _ = rustls::crypto::ring::default_provider().install_default(); // fails if another test was first
     let (now, day) = (jiff::Timestamp::now(), SignedDuration::from_hours(24));
     let ca = new_authority("orders", now, day).unwrap();
@@ -81,14 +81,14 @@ pub(crate) async fn serve(app: Router) -> (Target, Arc<AtomicU32>) {
     tokio::spawn(async { axum::serve(listener, app).await });
     let config =
         client_config(ca.certificate.as_bytes(), client.certificate.as_bytes(), client.key.as_bytes());
-    let target = Target { config: config.unwrap(), ip: "127.0.0.1".into(), port, dns: DNS.to_owned() };
+    let target = AgentAddress { config: config.unwrap(), ip: "127.0.0.1".into(), port, dns: DNS.to_owned() };
     (target, connections)
 }
 
 #[tokio::test]
 async fn one_connection_serves_many_requests_and_a_refusal_does_not_end_it() {
     let (target, connections) = agent().await;
-    let mut line = Line::default();
+    let mut line = AgentLine::default();
     assert_eq!(line.get::<u32>(&target, "/number").await.unwrap(), 7);
     let refused = line.get::<u32>(&target, "/refuses").await.unwrap_err();
     assert!(matches!(refused, AgentError::Status(StatusCode::SERVICE_UNAVAILABLE)), "{refused}");
@@ -100,7 +100,7 @@ async fn one_connection_serves_many_requests_and_a_refusal_does_not_end_it() {
 #[tokio::test]
 async fn a_connection_that_the_agent_closed_is_made_anew() {
     let (target, connections) = agent().await;
-    let mut line = Line::default();
+    let mut line = AgentLine::default();
     for _ in 0..3 {
         assert_eq!(line.get::<u32>(&target, "/last").await.unwrap(), 8);
     }
@@ -110,7 +110,7 @@ async fn a_connection_that_the_agent_closed_is_made_anew() {
 #[tokio::test]
 async fn an_agent_with_another_name_is_not_talked_to() {
     let (target, _) = agent().await;
-    let other = Target { dns: "orders-b-0.orders-pods.shop.svc".into(), ..target };
-    let error = Line::default().get::<u32>(&other, "/number").await.unwrap_err();
+    let other = AgentAddress { dns: "orders-b-0.orders-pods.shop.svc".into(), ..target };
+    let error = AgentLine::default().get::<u32>(&other, "/number").await.unwrap_err();
     assert!(matches!(error, AgentError::Connect(_)), "{error}");
 }

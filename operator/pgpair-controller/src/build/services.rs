@@ -13,7 +13,7 @@ use pgpair_api::validate::ValidatedPair;
 use pgpair_core::report::wire::PEER_PORT;
 
 use super::owned;
-use crate::plan::Target;
+use crate::plan::EndpointTarget;
 
 /// All Services of a pair.
 #[must_use]
@@ -73,7 +73,7 @@ fn port(name: &str, port: i32) -> ServicePort {
 pub fn build_slice<'a>(
     pair: &ValidatedPair,
     name: &str,
-    targets: impl IntoIterator<Item = &'a Target>,
+    targets: impl IntoIterator<Item = &'a EndpointTarget>,
 ) -> EndpointSlice {
     let mut labels = pair.name.labels();
     labels.insert("kubernetes.io/service-name".into(), name.into());
@@ -91,7 +91,7 @@ pub fn build_slice<'a>(
     }
 }
 
-fn endpoint(pair: &ValidatedPair, target: &Target) -> Endpoint {
+fn endpoint(pair: &ValidatedPair, target: &EndpointTarget) -> Endpoint {
     Endpoint {
         addresses: vec![target.ip.clone()],
         conditions: Some(EndpointConditions { ready: Some(true), ..EndpointConditions::default() }),

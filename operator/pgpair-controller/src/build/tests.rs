@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::fixtures::valid;
-use crate::plan::{InstancePlan, Target};
+use crate::plan::{EndpointTarget, InstancePlan};
 
 mod restricted;
 
@@ -56,9 +56,14 @@ fn services_of_a_full_pair() {
 #[test]
 fn slices() {
     let pair = valid(json!({}));
-    let target =
-        Target { pod: "orders-b-0".into(), uid: "u".into(), ip: "10.0.0.2".into(), node: Some("n2".into()) };
-    let other = Target { pod: "orders-a-0".into(), ip: "10.0.0.1".into(), node: None, ..target.clone() };
+    let target = EndpointTarget {
+        pod: "orders-b-0".into(),
+        uid: "u".into(),
+        ip: "10.0.0.2".into(),
+        node: Some("n2".into()),
+    };
+    let other =
+        EndpointTarget { pod: "orders-a-0".into(), ip: "10.0.0.1".into(), node: None, ..target.clone() };
     assert_yaml_snapshot!([
         services::build_slice(&pair, "orders-rw", None),
         services::build_slice(&pair, "orders-ro", Some(&target)),

@@ -34,7 +34,7 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(3650 * 24);
 
 /// Names an authority: a digest of its certificate.
-pub type Mark = String;
+pub type AuthorityId = String;
 
 /// The times that the user chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,11 +63,11 @@ impl Policy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorityView {
     /// The one that signs; `None`: its key is lost.
-    pub signing: Option<Mark>,
+    pub signing: Option<AuthorityId>,
     /// The one that will sign next, while it is being introduced.
-    pub next: Option<Mark>,
+    pub next: Option<AuthorityId>,
     /// Those that sign no more and are still trusted.
-    pub old: BTreeSet<Mark>,
+    pub old: BTreeSet<AuthorityId>,
     /// End of the one that signs, else of the next one.
     pub not_after: Timestamp,
 }
@@ -76,7 +76,7 @@ pub struct AuthorityView {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartyView {
     /// The authorities in its bundle.
-    pub trusts: BTreeSet<Mark>,
+    pub trusts: BTreeSet<AuthorityId>,
     /// Its certificate.
     pub certificate: Option<CertificateView>,
     /// When its content was last changed.
@@ -87,7 +87,7 @@ pub struct PartyView {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateView {
     /// Who signed it.
-    pub signed_by: Mark,
+    pub signed_by: AuthorityId,
     /// End of its validity.
     pub not_after: Timestamp,
     /// Digest of the names in it.
@@ -128,26 +128,30 @@ pub enum Wants<'a> {
 impl AuthorityView {
     /// Everything that a bundle holds.
     #[must_use]
-    pub fn trusted(&self) -> BTreeSet<Mark> {
+    pub fn trusted(&self) -> BTreeSet<AuthorityId> {
         self.old.iter().chain(&self.signing).chain(&self.next).cloned().collect()
     }
 
     /// The one that signs now. Without a key for the signing one, what must be signed is signed by the next one.
     #[must_use]
-    pub fn signer(&self) -> Option<&Mark> {
+    pub fn signer(&self) -> Option<&AuthorityId> {
         self.signing.as_ref().or(self.next.as_ref())
     }
 
     /// The first authority of a pair, or the one that follows a lost one: `trusted` are those that the parties still use.
     #[must_use]
-    pub fn established(new: Mark, trusted: BTreeSet<Mark>, not_after: Timestamp) -> AuthorityView {
+    pub fn established(
+        new: AuthorityId,
+        trusted: BTreeSet<AuthorityId>,
+        not_after: Timestamp,
+    ) -> AuthorityView {
         let (signing, next) = if trusted.is_empty() { (Some(new), None) } else { (None, Some(new)) };
         AuthorityView { signing, next, old: trusted, not_after }
     }
 
     /// After [`AuthorityStep::Introduce`].
     #[must_use]
-    pub fn introduced(self, next: Mark) -> AuthorityView {
+    pub fn introduced(self, next: AuthorityId) -> AuthorityView {
         AuthorityView { next: Some(next), ..self }
     }
 
@@ -288,11 +292,11 @@ fn is_good(
     }
 }
 
-fn join(marks: &BTreeSet<Mark>) -> String {
+fn join(marks: &BTreeSet<AuthorityId>) -> String {
     marks.iter().cloned().collect::<Vec<_>>().join(",")
 }
 
-fn split(text: &str) -> BTreeSet<Mark> {
+fn split(text: &str) -> BTreeSet<AuthorityId> {
     text.split(',').filter(|m| !m.is_empty()).map(str::to_owned).collect()
 }
 

@@ -15,7 +15,7 @@ use pgpair_core::report::{Lag, PostgresState};
 
 use super::loss;
 use crate::observed::Observed;
-use crate::plan::{OrderPlan, OrderTold as Told, Stage};
+use crate::plan::{OrderPlan, OrderProgress, Stage};
 
 /// An agent that does not take an announced order for so long will not get it.
 const SEND_FOR: Duration = Duration::from_secs(60);
@@ -75,7 +75,7 @@ fn take_up(observed: &Observed, last: Option<&OrderStatus>, annotation: &str) ->
     match route(observed, &user, &order) {
         Ok(to) => {
             let (message, estimated_loss) = announcement(observed, to, order.kind);
-            OrderPlan::Tell(Told {
+            OrderPlan::Tell(OrderProgress {
                 id,
                 kind,
                 instance: Some(to),
@@ -212,7 +212,7 @@ fn follow_rebuild(observed: &Observed, last: &OrderStatus, i: InstanceId, since:
     let down = instance.set.is_some_and(|s| s.replicas == 0) || instance.is_seeding();
     let runs = instance.report.fresh().is_some_and(|r| r.postgres.state == PostgresState::Standby);
     match (copying, down) {
-        (false, true) => OrderPlan::Tell(Told {
+        (false, true) => OrderPlan::Tell(OrderProgress {
             state: OrderState::Running,
             reason: Stage::Copying,
             message: "the instance is down and copied anew; condition Seeding shows how far".into(),
@@ -231,7 +231,12 @@ fn follow_rebuild(observed: &Observed, last: &OrderStatus, i: InstanceId, since:
 
 /// What the agent's reply means.
 #[must_use]
-pub fn replied(order: &Order, to: InstanceId, last: Option<&OrderStatus>, reply: OrderReply) -> Told {
+pub fn replied(
+    order: &Order,
+    to: InstanceId,
+    last: Option<&OrderStatus>,
+    reply: OrderReply,
+) -> OrderProgress {
     let (state, reason, message) = match reply {
         OrderReply::Accepted => (OrderState::Running, Stage::Accepted, "the agent carries it out"),
         // A rebuild is done when the copy runs.
@@ -243,7 +248,7 @@ pub fn replied(order: &Order, to: InstanceId, last: Option<&OrderStatus>, reply:
     };
     let estimated_loss = last.and_then(|l| l.estimated_loss).and_then(lag_of);
     let (id, kind) = (order.id.clone(), order.kind.as_str());
-    Told { id, kind, instance: Some(to), state, reason, message: message.into(), estimated_loss }
+    OrderProgress { id, kind, instance: Some(to), state, reason, message: message.into(), estimated_loss }
 }
 
 fn refuse(
@@ -253,7 +258,7 @@ fn refuse(
     reason: Stage,
     message: String,
 ) -> OrderPlan {
-    OrderPlan::Tell(Told {
+    OrderPlan::Tell(OrderProgress {
         id,
         kind,
         instance,
@@ -271,14 +276,14 @@ fn end(
     reason: Stage,
     message: &str,
 ) -> OrderPlan {
-    OrderPlan::Tell(Told { state, reason, message: message.into(), ..told(last, instance) })
+    OrderPlan::Tell(OrderProgress { state, reason, message: message.into(), ..told(last, instance) })
 }
 
 /// The same order in another state.
-fn told(last: &OrderStatus, instance: Option<InstanceId>) -> Told {
-    Told {
+fn told(last: &OrderStatus, instance: Option<InstanceId>) -> OrderProgress {
+    OrderProgress {
         id: last.id.clone(),
-        kind: Told::kind_word(&last.kind),
+        kind: OrderProgress::kind_word(&last.kind),
         instance,
         state: last.state,
         reason: Stage::Announced,

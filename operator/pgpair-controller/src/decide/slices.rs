@@ -8,7 +8,7 @@ use pgpair_core::record::Mode;
 use pgpair_core::report::{FailoverStep, PostgresState};
 
 use crate::observed::{InstanceObserved, Observed, SliceView};
-use crate::plan::{AnyPlan, RoPlan, RwPlan, Target};
+use crate::plan::{AnyPlan, EndpointTarget, RoPlan, RwPlan};
 
 /// A standby that left the read-only Service for its lag comes back at this part of the limit, so that it does not flap.
 const RO_ENTER_DIVISOR: u64 = 4;
@@ -81,7 +81,7 @@ pub(super) fn decide_any(observed: &Observed, rw: &RwPlan) -> AnyPlan {
         PostgresState::Primary => target(observed.instance(i)).filter(|t| now.contains(&t.ip)),
         PostgresState::Down | PostgresState::Starting | PostgresState::Promoting => None,
     };
-    let targets: Vec<Target> = InstanceId::ALL.into_iter().filter_map(serves).collect();
+    let targets: Vec<EndpointTarget> = InstanceId::ALL.into_iter().filter_map(serves).collect();
     let right =
         matches!(&observed.any, SliceView::Present(_)) && now.iter().eq(targets.iter().map(|t| &t.ip));
     if right { AnyPlan::Keep } else { AnyPlan::Set(targets) }
@@ -97,7 +97,7 @@ fn is_changing(observed: &Observed, rw: &RwPlan) -> bool {
 }
 
 /// The standby while it is close enough, else the primary, else a standby whose primary is gone.
-fn read_target(observed: &Observed, now: &[String]) -> Option<Target> {
+fn read_target(observed: &Observed, now: &[String]) -> Option<EndpointTarget> {
     let record = observed.record()?;
     let standby = observed.instance(record.primary.instance.peer());
     let reads = standby.lately().is_some_and(|r| r.postgres.state == PostgresState::Standby);
@@ -112,12 +112,17 @@ fn read_target(observed: &Observed, now: &[String]) -> Option<Target> {
     enters.cloned().or_else(|| target(observed.instance(primary)))
 }
 
-fn target(instance: &InstanceObserved) -> Option<Target> {
+fn target(instance: &InstanceObserved) -> Option<EndpointTarget> {
     let pod = instance.pod.as_ref().filter(|p| !p.deleting)?;
-    Some(Target { pod: pod.name.clone(), uid: pod.uid.clone(), ip: pod.ip.clone()?, node: pod.node.clone() })
+    Some(EndpointTarget {
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        ip: pod.ip.clone()?,
+        node: pod.node.clone(),
+    })
 }
 
-fn leads_to(addresses: &[String], target: &Target) -> bool {
+fn leads_to(addresses: &[String], target: &EndpointTarget) -> bool {
     addresses == [target.ip.as_str()]
 }
 

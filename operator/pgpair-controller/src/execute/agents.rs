@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::evidence::word;
 use crate::memory::Memory;
 use crate::observed::{Observed, Taken};
-use crate::plan::{Notice, OrderPlan, OrderTold, Plan, RollStep};
+use crate::plan::{Notice, OrderPlan, OrderProgress, Plan, RollStep};
 
 /// Sends proofs of death; gives those that were taken. One that is not taken is sent again by the next reconcile.
 pub async fn send_evidence(memory: &mut Memory, plan: &Plan) -> Vec<Notice> {
@@ -51,7 +51,7 @@ pub async fn configure(memory: &mut Memory, plan: &Plan, config: &PairConfig) {
 }
 
 /// Sends the order of a person, if that is its turn; gives what is to be told of it.
-pub async fn send_order(memory: &mut Memory, plan: &Plan, observed: &Observed) -> Option<OrderTold> {
+pub async fn send_order(memory: &mut Memory, plan: &Plan, observed: &Observed) -> Option<OrderProgress> {
     match &plan.order {
         OrderPlan::None => None,
         OrderPlan::Tell(told) => Some(told.clone()),

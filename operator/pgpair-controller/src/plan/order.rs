@@ -12,7 +12,7 @@ pub enum OrderPlan {
     /// Nothing new.
     None,
     /// Tell this.
-    Tell(Told),
+    Tell(OrderProgress),
     /// Send it, and tell what the agent replies.
     Send {
         /// To whom.
@@ -24,7 +24,7 @@ pub enum OrderPlan {
 
 /// What is to be told of an order.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Told {
+pub struct OrderProgress {
     /// Its id.
     pub id: String,
     /// What was ordered; empty if that could not be read.
@@ -41,7 +41,7 @@ pub struct Told {
     pub estimated_loss: Option<Lag>,
 }
 
-impl Told {
+impl OrderProgress {
     /// The known word for the kind of an order; empty for another one.
     #[must_use]
     pub fn kind_word(word: &str) -> &'static str {

@@ -4,7 +4,7 @@ use pgpair_core::ids::InstanceId;
 
 /// A pod that a Service leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct EndpointTarget {
     /// Name of the pod.
     pub pod: String,
     /// Its uid.
@@ -25,7 +25,7 @@ pub enum RwPlan {
     /// It leads elsewhere; the promoting agent may be about to write it, so look again first.
     Suspect,
     /// It has led elsewhere for long enough: put it right.
-    Repair(InstanceId, Target),
+    Repair(InstanceId, EndpointTarget),
 }
 
 /// The read-only slice.
@@ -34,7 +34,7 @@ pub enum RoPlan {
     /// It is right, or nobody knows better.
     Keep,
     /// Lead it there, or nowhere.
-    Set(Option<Target>),
+    Set(Option<EndpointTarget>),
 }
 
 /// The slice of `NAME-r`.
@@ -43,5 +43,5 @@ pub enum AnyPlan {
     /// It is right.
     Keep,
     /// Lead it to these.
-    Set(Vec<Target>),
+    Set(Vec<EndpointTarget>),
 }

@@ -9,13 +9,13 @@ use pgpair_api::validate::ValidatedPair;
 
 use super::{Party, build_secret, failed, text};
 use crate::api::{Created, Requests};
-use crate::certificates::rotation::{AuthorityStep, AuthorityView, Mark, Policy};
+use crate::certificates::rotation::{AuthorityId, AuthorityStep, AuthorityView, Policy};
 use crate::certificates::{Pem, certificates, new_authority};
 use crate::error::Error;
 
 /// The content of `NAME-ca`.
 #[derive(Debug, Clone)]
-pub struct Authority {
+pub struct CertificateAuthority {
     /// As its annotations tell it.
     pub view: AuthorityView,
     current: Pem,
@@ -24,7 +24,7 @@ pub struct Authority {
     version: Option<String>,
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// The one that signs now.
     #[must_use]
     pub fn signer(&self) -> &Pem {
@@ -38,7 +38,7 @@ impl Authority {
     }
 
     /// From the Secret. What is empty is not there.
-    fn from_secret(secret: &Secret, name: &str) -> Result<Authority, Error> {
+    fn from_secret(secret: &Secret, name: &str) -> Result<CertificateAuthority, Error> {
         let or_empty = |key| text(secret, name, key).unwrap_or_default();
         let pem = |certificate, key| Pem { certificate: or_empty(certificate), key: or_empty(key) };
         let (current, next, old) =
@@ -53,7 +53,7 @@ impl Authority {
             old: marks(&old),
             not_after: end.ok_or_else(|| Error::Secret { name: name.to_owned(), key: "ca.key" })?,
         };
-        Ok(Authority { view, current, next, old, version: secret.resource_version() })
+        Ok(CertificateAuthority { view, current, next, old, version: secret.resource_version() })
     }
 
     /// All keys are always written, so that none is left from an earlier state.
@@ -71,17 +71,22 @@ impl Authority {
     }
 
     /// After a step that needs no other authority to be there already.
-    fn stepped(self, step: AuthorityStep, pair: &ValidatedPair, now: Timestamp) -> Result<Authority, Error> {
+    fn stepped(
+        self,
+        step: AuthorityStep,
+        pair: &ValidatedPair,
+        now: Timestamp,
+    ) -> Result<CertificateAuthority, Error> {
         match step {
             AuthorityStep::Establish => Ok(self), // it was there, without its annotations
             AuthorityStep::Introduce => {
                 let (next, mark, _) = make(pair, now)?;
-                Ok(Authority { view: self.view.introduced(mark), next, ..self })
+                Ok(CertificateAuthority { view: self.view.introduced(mark), next, ..self })
             }
             AuthorityStep::Switch => {
                 let end = certificates(&self.next.certificate).first().map_or(now, |(_, end)| *end);
                 let old = format!("{}{}", self.current.certificate, self.old);
-                Ok(Authority {
+                Ok(CertificateAuthority {
                     view: self.view.switched(end),
                     current: self.next,
                     next: Pem::none(),
@@ -89,12 +94,14 @@ impl Authority {
                     ..self
                 })
             }
-            AuthorityStep::Retire => Ok(Authority { view: self.view.retired(), old: String::new(), ..self }),
+            AuthorityStep::Retire => {
+                Ok(CertificateAuthority { view: self.view.retired(), old: String::new(), ..self })
+            }
         }
     }
 }
 
-fn make(pair: &ValidatedPair, now: Timestamp) -> Result<(Pem, Mark, Timestamp), Error> {
+fn make(pair: &ValidatedPair, now: Timestamp) -> Result<(Pem, AuthorityId, Timestamp), Error> {
     // A name of its own, so that two authorities in one bundle are told apart by it.
     let name = format!("pgpair {} {}", pair.name.name, now.as_second());
     let life = Policy::new(&pair.tls).authority_life();
@@ -103,7 +110,7 @@ fn make(pair: &ValidatedPair, now: Timestamp) -> Result<(Pem, Mark, Timestamp), 
     Ok((pem, mark, end))
 }
 
-fn marks(pem: &str) -> BTreeSet<Mark> {
+fn marks(pem: &str) -> BTreeSet<AuthorityId> {
     certificates(pem).into_iter().map(|(mark, _)| mark).collect()
 }
 
@@ -111,10 +118,10 @@ fn marks(pem: &str) -> BTreeSet<Mark> {
 ///
 /// # Errors
 /// There is none, or it cannot be read.
-pub async fn read(requests: &Requests, pair: &ValidatedPair) -> Result<Authority, Error> {
+pub async fn read(requests: &Requests, pair: &ValidatedPair) -> Result<CertificateAuthority, Error> {
     let name = pair.name.ca_secret();
     let secret = requests.get::<Secret>(&name).await?.unwrap_or_default();
-    Authority::from_secret(&secret, &name)
+    CertificateAuthority::from_secret(&secret, &name)
 }
 
 /// Takes a step that was decided on what was `seen`, and gives what is stored then.
@@ -127,12 +134,12 @@ pub async fn change(
     step: AuthorityStep,
     seen: Option<&AuthorityView>,
     now: Timestamp,
-) -> Result<Authority, Error> {
+) -> Result<CertificateAuthority, Error> {
     let name = pair.name.ca_secret();
     let Some(secret) = requests.get::<Secret>(&name).await? else {
         return establish(requests, pair, now).await;
     };
-    let stored = Authority::from_secret(&secret, &name)?;
+    let stored = CertificateAuthority::from_secret(&secret, &name)?;
     if seen.is_some_and(|seen| *seen != stored.view) {
         return Ok(stored); // the cache is behind: this step may have been taken already
     }
@@ -142,7 +149,11 @@ pub async fn change(
 }
 
 /// The first authority; or, if parties are left of one that was lost, the one that follows it.
-async fn establish(requests: &Requests, pair: &ValidatedPair, now: Timestamp) -> Result<Authority, Error> {
+async fn establish(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    now: Timestamp,
+) -> Result<CertificateAuthority, Error> {
     let mut old = String::new();
     for party in Party::ALL {
         let name = party.secret(&pair.name);
@@ -156,7 +167,7 @@ async fn establish(requests: &Requests, pair: &ValidatedPair, now: Timestamp) ->
     let (made, mark, end) = make(pair, now)?;
     let view = AuthorityView::established(mark, marks(&old), end);
     let (current, next) = if view.signing.is_some() { (made, Pem::none()) } else { (Pem::none(), made) };
-    let authority = Authority { view, current, next, old, version: None };
+    let authority = CertificateAuthority { view, current, next, old, version: None };
     match requests.create(&authority.to_secret(pair)).await? {
         Created::Yes => Ok(authority),
         Created::AlreadyExists => read(requests, pair).await,

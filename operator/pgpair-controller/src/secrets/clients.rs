@@ -16,7 +16,7 @@ const PASSWORD_LENGTH: usize = 32;
 
 /// Who logs in with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum ClientRole {
     /// The owner of the application's database.
     Application,
     /// `postgres`.
@@ -27,10 +27,10 @@ pub enum Role {
 ///
 /// # Errors
 /// That Secret is not there or has no password; a request failed.
-pub async fn password(requests: &Requests, pair: &ValidatedPair, role: Role) -> Result<String, Error> {
+pub async fn password(requests: &Requests, pair: &ValidatedPair, role: ClientRole) -> Result<String, Error> {
     let (secret, field) = match role {
-        Role::Application => (&pair.owner_secret, "ownerSecret"),
-        Role::Superuser => (&pair.superuser_secret, "superuserSecret"),
+        ClientRole::Application => (&pair.owner_secret, "ownerSecret"),
+        ClientRole::Superuser => (&pair.superuser_secret, "superuserSecret"),
     };
     let Some(secret) = secret else {
         return Ok(Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH));
@@ -46,11 +46,16 @@ pub async fn password(requests: &Requests, pair: &ValidatedPair, role: Role) -> 
 
 /// User, password and address, as single words and as connection strings.
 #[must_use]
-pub fn content(pair: &ValidatedPair, role: Role, password: &str, ca: String) -> Vec<(&'static str, String)> {
+pub fn content(
+    pair: &ValidatedPair,
+    role: ClientRole,
+    password: &str,
+    ca: String,
+) -> Vec<(&'static str, String)> {
     let host = format!("{}.{}.svc", pair.name.rw(), pair.name.namespace);
     let (user, database) = match role {
-        Role::Application => (pair.database_owner.as_str(), pair.database.as_str()),
-        Role::Superuser => ("postgres", "postgres"),
+        ClientRole::Application => (pair.database_owner.as_str(), pair.database.as_str()),
+        ClientRole::Superuser => ("postgres", "postgres"),
     };
     let encoded = percent_encoded(password);
     let address = format!("{host}:{POSTGRES_PORT}/{database}");
@@ -95,12 +100,12 @@ mod tests {
             content.into_iter().filter(|(key, _)| key.ends_with("uri")).map(|(_, v)| v).collect::<Vec<_>>()
         };
         assert_eq!(
-            of(Role::Application),
+            of(ClientRole::Application),
             [
                 "postgresql://clerk:p%40ss@orders-rw.shop.svc:5432/shop?sslmode=require",
                 "jdbc:postgresql://orders-rw.shop.svc:5432/shop?user=clerk&password=p%40ss&sslmode=require",
             ]
         );
-        assert!(of(Role::Superuser)[0].starts_with("postgresql://postgres:p%40ss@"));
+        assert!(of(ClientRole::Superuser)[0].starts_with("postgresql://postgres:p%40ss@"));
     }
 }

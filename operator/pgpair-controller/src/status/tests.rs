@@ -451,7 +451,7 @@ fn the_words_of_a_failed_copy_are_shown() {
 
 #[test]
 fn an_order_is_told_step_by_step_and_counts_as_sent_when_it_is_announced() {
-    let told = |reason, state| crate::plan::OrderTold {
+    let told = |reason, state| crate::plan::OrderProgress {
         id: "x-1777636795".into(),
         kind: "Switchover",
         instance: Some(A),

@@ -43,7 +43,7 @@ impl World {
         world
     }
 
-    fn new_mark(&mut self) -> Mark {
+    fn new_mark(&mut self) -> AuthorityId {
         self.made += 1;
         format!("ca{}", self.made)
     }

@@ -11,7 +11,7 @@ use super::*;
 use crate::agent_client::tests::serve;
 use crate::decide::decide;
 use crate::fixtures::{now, steady};
-use crate::memory::Lines;
+use crate::memory::AgentLines;
 use crate::observed::Ended;
 
 type Requests = Arc<Mutex<Vec<(String, Value)>>>;
@@ -27,7 +27,7 @@ async fn agent_of_b(code: StatusCode, answer: &'static str) -> (Memory, Requests
         (code, answer)
     });
     let (target, _) = serve(app).await;
-    (Memory { lines: Lines::with_b(target), ..Memory::default() }, requests)
+    (Memory { lines: AgentLines::with_b(target), ..Memory::default() }, requests)
 }
 
 /// The container of the primary was killed; its agent does not answer.
