@@ -2,7 +2,6 @@
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::hash::Hash;
 use std::pin::Pin;
 
 use futures::StreamExt;
@@ -14,6 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -23,6 +23,8 @@ use serde::de::DeserializeOwned;
 
 /// The task that feeds one cache.
 pub type Feeder = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Ends when a cache has its first list; an error: its feeder ended.
+pub type FirstList = Pin<Box<dyn Future<Output = Result<(), WriterDropped>> + Send>>;
 /// Where changes are announced.
 pub type Triggers = mpsc::UnboundedSender<ObjectRef<PgReplicaPair>>;
 
@@ -62,70 +64,82 @@ impl Debug for Caches {
     }
 }
 
-impl Caches {
-    /// The caches, and the tasks that feed them and announce changes to `triggers`.
-    #[must_use]
-    pub fn new(client: &Client, triggers: &Triggers) -> (Caches, Vec<Feeder>) {
-        let mut feeders = Vec::new();
-        let caches = Caches {
-            stateful_sets: feed(client, triggers, &mut feeders),
-            pods: feed(client, triggers, &mut feeders),
-            jobs: feed(client, triggers, &mut feeders),
-            slices: feed(client, triggers, &mut feeders),
-            claims: feed(client, triggers, &mut feeders),
-            config_maps: feed(client, triggers, &mut feeders),
-            budgets: feed(client, triggers, &mut feeders),
-            services: feed(client, triggers, &mut feeders),
-            secrets: feed(client, triggers, &mut feeders),
-            accounts: feed(client, triggers, &mut feeders),
-            roles: feed(client, triggers, &mut feeders),
-            bindings: feed(client, triggers, &mut feeders),
-        };
-        (caches, feeders)
-    }
+/// An object, or the metadata of one, that is kept in a cache.
+pub trait Cached:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
 
-    /// Waits until every cache has its first list. Has no end of its own: the caller bounds it.
-    ///
-    /// # Errors
-    /// A feeder ended.
-    pub async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
-        self.stateful_sets.wait_until_ready().await?;
-        self.pods.wait_until_ready().await?;
-        self.jobs.wait_until_ready().await?;
-        self.slices.wait_until_ready().await?;
-        self.claims.wait_until_ready().await?;
-        self.config_maps.wait_until_ready().await?;
-        self.budgets.wait_until_ready().await?;
-        self.services.wait_until_ready().await?;
-        self.secrets.wait_until_ready().await?;
-        self.accounts.wait_until_ready().await?;
-        self.roles.wait_until_ready().await?;
-        self.bindings.wait_until_ready().await
+impl<K> Cached for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+/// Makes the cache of one kind after the other.
+pub trait MakeCache {
+    /// The cache of kind `K`.
+    fn make<K: Cached>(&mut self) -> Store<K>;
+}
+
+impl Caches {
+    /// All of them, by `maker`.
+    #[must_use]
+    pub fn made_by(maker: &mut impl MakeCache) -> Caches {
+        Caches {
+            stateful_sets: maker.make(),
+            pods: maker.make(),
+            jobs: maker.make(),
+            slices: maker.make(),
+            claims: maker.make(),
+            config_maps: maker.make(),
+            budgets: maker.make(),
+            services: maker.make(),
+            secrets: maker.make(),
+            accounts: maker.make(),
+            roles: maker.make(),
+            bindings: maker.make(),
+        }
     }
 }
 
-fn feed<K>(client: &Client, triggers: &Triggers, feeders: &mut Vec<Feeder>) -> Store<K>
-where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
-{
-    let (store, writer) = reflector::store::<K>();
-    let config = watcher::Config::default().labels(LABEL_PAIR);
-    let triggers = triggers.clone();
-    let stream = watcher(Api::<K>::all(client.clone()), config)
-        .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer)
-        .touched_objects()
-        .for_each(move |event| {
-            match event {
-                Ok(object) => announce(&triggers, &object),
-                Err(error) => tracing::warn!(%error, "a watch broke and starts again"),
-            }
-            futures::future::ready(())
-        });
-    feeders.push(Box::pin(stream));
-    store
+/// Caches of all namespaces, the tasks that feed them and then announce changes to `triggers`, and what waits for their first
+/// lists. That wait has no end of its own: the caller bounds it.
+#[must_use]
+pub fn watch_all(client: &Client, triggers: &Triggers) -> (Caches, Vec<Feeder>, Vec<FirstList>) {
+    let mut watcher = Watcher { client, triggers, feeders: Vec::new(), first_lists: Vec::new() };
+    let caches = Caches::made_by(&mut watcher);
+    (caches, watcher.feeders, watcher.first_lists)
+}
+
+struct Watcher<'a> {
+    client: &'a Client,
+    triggers: &'a Triggers,
+    feeders: Vec<Feeder>,
+    first_lists: Vec<FirstList>,
+}
+
+impl MakeCache for Watcher<'_> {
+    fn make<K: Cached>(&mut self) -> Store<K> {
+        let (store, writer) = reflector::store::<K>();
+        let config = watcher::Config::default().labels(LABEL_PAIR);
+        let triggers = self.triggers.clone();
+        let stream = watcher(Api::<K>::all(self.client.clone()), config)
+            .default_backoff()
+            .modify(|object| object.managed_fields_mut().clear())
+            .reflect(writer)
+            .touched_objects()
+            .for_each(move |event| {
+                match event {
+                    Ok(object) => announce(&triggers, &object),
+                    Err(error) => tracing::warn!(%error, "a watch broke and starts again"),
+                }
+                futures::future::ready(())
+            });
+        self.feeders.push(Box::pin(stream));
+        let filled = store.clone();
+        self.first_lists.push(Box::pin(async move { filled.wait_until_ready().await }));
+        store
+    }
 }
 
 fn announce<K: Resource>(triggers: &Triggers, object: &K) {

@@ -2,21 +2,19 @@
 //! those do is shown by the end-to-end tests.
 
 use std::collections::BTreeMap;
-use std::hash::Hash;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use kube::Client;
 use kube::client::Body;
 use kube::runtime::{reflector, watcher};
-use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::cache::Caches;
+use crate::cache::{Cached, Caches, MakeCache};
 
 /// A request that came in.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,29 +84,15 @@ impl Store {
 
     /// Caches that have seen what it keeps.
     pub fn caches(&self) -> Caches {
-        Caches {
-            stateful_sets: self.cached("statefulsets"),
-            slices: self.cached("endpointslices"),
-            claims: self.cached("persistentvolumeclaims"),
-            config_maps: self.cached("configmaps"),
-            budgets: self.cached("poddisruptionbudgets"),
-            services: self.cached("services"),
-            secrets: self.cached("secrets"),
-            accounts: self.cached("serviceaccounts"),
-            roles: self.cached("roles"),
-            bindings: self.cached("rolebindings"),
-            ..empty_caches()
-        }
+        Caches::made_by(&mut self.clone())
     }
+}
 
-    fn cached<K>(&self, plural: &str) -> reflector::Store<K>
-    where
-        K: Resource + Clone + DeserializeOwned + 'static,
-        K::DynamicType: Default + Eq + Hash + Clone,
-    {
+impl MakeCache for Store {
+    fn make<K: Cached>(&mut self) -> reflector::Store<K> {
         let (reader, mut writer) = reflector::store();
         for (path, object) in self.objects().iter() {
-            if path.rsplit('/').nth(1) == Some(plural) {
+            if path.rsplit('/').nth(1) == Some(&*K::plural(&())) {
                 let object = serde_json::from_value(object.clone()).unwrap();
                 writer.apply_watcher_event(&watcher::Event::Apply(object));
             }
@@ -180,18 +164,5 @@ pub async fn seen(server: JoinHandle<Vec<Seen>>) -> Vec<Seen> {
 
 /// Caches of an empty cluster.
 pub fn empty_caches() -> Caches {
-    Caches {
-        stateful_sets: reflector::store().0,
-        pods: reflector::store().0,
-        jobs: reflector::store().0,
-        slices: reflector::store().0,
-        claims: reflector::store().0,
-        config_maps: reflector::store().0,
-        budgets: reflector::store().0,
-        services: reflector::store().0,
-        secrets: reflector::store().0,
-        accounts: reflector::store().0,
-        roles: reflector::store().0,
-        bindings: reflector::store().0,
-    }
+    Store::default().caches()
 }

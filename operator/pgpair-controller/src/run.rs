@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
+use futures::future::try_join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
 use kube::runtime::controller::Config;
@@ -20,7 +21,7 @@ use pgpair_api::validate::Defaults;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cache::Caches;
+use crate::cache::{Caches, watch_all};
 use crate::leader::Elector;
 use crate::memory::PairMemory;
 use crate::metrics::Metrics;
@@ -141,15 +142,15 @@ async fn lead(
     mut leading: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
     let (triggers, triggered) = mpsc::unbounded::<ObjectRef<PgReplicaPair>>();
-    let (caches, feeders) = Caches::new(client, &triggers);
+    let (caches, feeders, first_lists) = watch_all(client, &triggers);
     let feeders: Vec<_> = feeders.into_iter().map(tokio::spawn).collect();
     let ended = async {
         // An error means that the election has ended, and leadership with it.
         let _ = leading.wait_for(|leads| !*leads).await;
     };
     let result = tokio::select! {
-        filled = tokio::time::timeout(FIRST_LIST, caches.ready()) => {
-            if matches!(filled, Ok(Ok(()))) { Ok(true) } else { Err(RunError::Caches) }
+        filled = tokio::time::timeout(FIRST_LIST, try_join_all(first_lists)) => {
+            if matches!(filled, Ok(Ok(_))) { Ok(true) } else { Err(RunError::Caches) }
         }
         () = ended => Ok(false),
     };
