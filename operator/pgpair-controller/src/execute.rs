@@ -8,19 +8,19 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
-use kube::core::ObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
-use sha2::{Digest, Sha256};
 
-use crate::api::{Created, Object, Requests};
-use crate::build::services::{build_services, build_slice};
+use crate::api::{Created, Requests};
+use crate::apply::apply;
+use crate::build::services::build_slice;
 use crate::build::stateful_set::build_stateful_set;
-use crate::build::{budget, claims, config, rbac, record, seed_job};
+use crate::build::{record, seed_job};
 use crate::cache::Caches;
+use crate::children::{apply_children, build_children};
 use crate::error::Error;
-use crate::memory::{Applied, AppliedMark, Memory};
+use crate::memory::Memory;
 use crate::plan::{AnyPlan, EndpointTarget, Notice, Plan, RoPlan, RwPlan};
 use crate::secrets::{self, Extent};
 
@@ -36,7 +36,7 @@ pub async fn execute(
     plan: &Plan,
 ) -> Result<Vec<Notice>, Error> {
     let mut done = plan.notices.clone();
-    apply_base(requests, caches, memory, pair).await?;
+    apply_children(requests, caches, memory, &build_children(pair)?).await?;
     ensure_secrets(requests, caches, pair, Extent::Spec).await?;
     if plan.create_lease
         && requests.create::<Lease>(&record::build_lease(pair)).await? == Created::AlreadyExists
@@ -51,7 +51,7 @@ pub async fn execute(
     for (i, instance) in [(InstanceId::A, &plan.a), (InstanceId::B, &plan.b)] {
         if let Some(instance) = instance {
             let set = build_stateful_set(pair, i, instance);
-            apply(requests, memory, &set, mark_of(&caches.stateful_sets, pair, &set)).await?;
+            apply(requests, memory, &caches.stateful_sets, &set).await?;
         }
     }
     if let Some((i, number)) = plan.create_job
@@ -96,34 +96,6 @@ async fn ensure_secrets(
         Some(secret.annotations().clone())
     };
     secrets::ensure(requests, pair, extent, known, jiff::Timestamp::now()).await
-}
-
-async fn apply_base(
-    requests: &Requests,
-    caches: &Caches,
-    memory: &mut Memory,
-    pair: &ValidatedPair,
-) -> Result<(), Error> {
-    let account = rbac::build_service_account(pair);
-    apply(requests, memory, &account, mark_of(&caches.accounts, pair, &account)).await?;
-    let role = rbac::build_role(pair);
-    apply(requests, memory, &role, mark_of(&caches.roles, pair, &role)).await?;
-    let binding = rbac::build_role_binding(pair);
-    apply(requests, memory, &binding, mark_of(&caches.bindings, pair, &binding)).await?;
-    let budget = budget::build_budget(pair);
-    apply(requests, memory, &budget, mark_of(&caches.budgets, pair, &budget)).await?;
-    let settings = config::build_config(pair).map_err(|source| Error::Config { source })?;
-    apply(requests, memory, &settings, mark_of(&caches.config_maps, pair, &settings)).await?;
-    for service in build_services(pair) {
-        apply(requests, memory, &service, mark_of(&caches.services, pair, &service)).await?;
-    }
-    let [data_a, archive_a] = claims::build_claims(pair, InstanceId::A);
-    let [data_b, archive_b] = claims::build_claims(pair, InstanceId::B);
-    for claim in [data_a, archive_a, data_b, archive_b] {
-        let exists = mark_of(&caches.claims, pair, &claim).map(|_| AppliedMark::Exists);
-        apply(requests, memory, &claim, exists).await?;
-    }
-    Ok(())
 }
 
 async fn execute_slices(
@@ -174,49 +146,6 @@ async fn replace_slice(
             requests.replace(&slice).await?;
         }
     }
-    Ok(())
-}
-
-fn mark_of<K, D>(store: &Store<K>, pair: &ValidatedPair, desired: &D) -> Option<AppliedMark>
-where
-    K: kube::Resource + Clone,
-    K::DynamicType: Default + Eq + std::hash::Hash + Clone,
-    D: ResourceExt,
-{
-    store
-        .get(&ObjectRef::new(&desired.name_any()).within(&pair.name.namespace))
-        .map(|found| mark(found.meta()))
-}
-
-fn mark(meta: &ObjectMeta) -> AppliedMark {
-    match meta.generation {
-        Some(generation) => AppliedMark::Generation(generation),
-        None => AppliedMark::Version(meta.resource_version.clone().unwrap_or_default()),
-    }
-}
-
-/// Applies `object` unless exactly this was applied before and `found` says that it still stands.
-async fn apply<K: Object>(
-    requests: &Requests,
-    memory: &mut Memory,
-    object: &K,
-    found: Option<AppliedMark>,
-) -> Result<(), Error> {
-    let key = format!("{}/{}", K::kind(&()), object.name_any());
-    let hash = Sha256::digest(serde_json::to_vec(object).unwrap_or_default()).into();
-    if let (Some(applied), Some(found)) = (memory.applied.get(&key), &found)
-        && applied.hash == hash
-        && applied.mark == *found
-    {
-        return Ok(());
-    }
-    let stored = requests.apply(object).await?;
-    let mark = if found == Some(AppliedMark::Exists) || K::kind(&()) == "PersistentVolumeClaim" {
-        AppliedMark::Exists
-    } else {
-        mark(stored.meta())
-    };
-    memory.applied.insert(key, Applied { hash, mark });
     Ok(())
 }
 

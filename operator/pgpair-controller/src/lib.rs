@@ -3,9 +3,11 @@
 
 pub mod agent_client;
 pub mod api;
+pub mod apply;
 pub mod build;
 pub mod cache;
 pub mod certificates;
+pub mod children;
 pub mod decide;
 pub mod desired;
 pub mod error;

@@ -21,6 +21,7 @@ use rustls::ClientConfig;
 
 use crate::agent_client::{AgentAddress, AgentLine, client_config, fetch_seed_progress};
 use crate::api::Requests;
+use crate::apply::is_outdated;
 use crate::cache::Caches;
 use crate::desired::Desired;
 use crate::error::Error;
@@ -175,9 +176,8 @@ async fn observe_set(
 ) -> Result<(Option<SetView>, Option<String>), Error> {
     let set = name.instance(i);
     let cached = caches.stateful_sets.get(&ObjectRef::new(&set).within(&name.namespace));
-    let written = memory.applied.get(&format!("StatefulSet/{set}"));
     let view = |set: &StatefulSet| (Some(views::set_view(set)), views::update_revision(set));
-    if written.is_some_and(|w| w.outdates(cached.as_ref().map(|s| &s.metadata))) {
+    if is_outdated::<StatefulSet>(memory, &set, cached.as_ref().map(|s| &s.metadata)) {
         return Ok(requests.get::<StatefulSet>(&set).await?.as_ref().map(view).unwrap_or_default());
     }
     Ok(cached.map(|s| view(&s)).unwrap_or_default())

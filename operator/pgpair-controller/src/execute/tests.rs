@@ -97,24 +97,6 @@ async fn upkeep_leads_the_services_where_they_belong_and_builds_nothing() {
 }
 
 #[tokio::test]
-async fn an_object_is_applied_again_only_when_it_was_changed_or_is_to_change() {
-    let (client, server) = mock_api(Answers::Empty);
-    let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
-    let mut memory = Memory::default();
-    let [service, ..] = build_services(&valid(json!({})));
-    let as_written = || Some(AppliedMark::Version("5".into()));
-    apply(&requests, &mut memory, &service, None).await.unwrap();
-    apply(&requests, &mut memory, &service, as_written()).await.unwrap(); // nothing to do
-    apply(&requests, &mut memory, &service, Some(AppliedMark::Version("6".into()))).await.unwrap(); // somebody changed it
-    apply(&requests, &mut memory, &service, None).await.unwrap(); // somebody deleted it
-    let mut other = service.clone();
-    other.metadata.annotations = Some([("a".to_owned(), "b".to_owned())].into());
-    apply(&requests, &mut memory, &other, as_written()).await.unwrap(); // it is to change
-    drop(requests);
-    assert_eq!(seen(server).await.len(), 4);
-}
-
-#[tokio::test]
 async fn what_existed_already_is_not_told_as_done() {
     let (client, server) = mock_api(Answers::Conflict);
     let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));

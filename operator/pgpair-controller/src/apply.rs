@@ -1,0 +1,108 @@
+//! Where an object meets the API server: what is built is compared with what is there and with what was applied before.
+
+use kube::ResourceExt;
+use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::runtime::reflector::{ObjectRef, Store};
+use sha2::{Digest, Sha256};
+
+use crate::api::{Object, Requests};
+use crate::cache::Cached;
+use crate::error::Error;
+use crate::memory::{Applied, AppliedMark, Memory};
+
+/// A cache in which objects of kind `K` are found: of the objects, or of their metadata.
+pub trait CacheOf<K>: Cached {}
+
+impl<K: Cached> CacheOf<K> for K {}
+impl<K: Object> CacheOf<K> for PartialObjectMeta<K> where PartialObjectMeta<K>: Cached {}
+
+/// Applies `object` unless exactly this was applied before and the cache says that it still stands.
+///
+/// # Errors
+/// The request failed.
+pub async fn apply<K: Object, C: CacheOf<K>>(
+    requests: &Requests,
+    memory: &mut Memory,
+    cache: &Store<C>,
+    object: &K,
+) -> Result<(), Error> {
+    let namespace = object.namespace().unwrap_or_default();
+    let found = cache.get(&ObjectRef::new(&object.name_any()).within(&namespace));
+    apply_over(requests, memory, found.as_ref().map(|found| found.meta()), object).await
+}
+
+/// The same over what was found there.
+async fn apply_over<K: Object>(
+    requests: &Requests,
+    memory: &mut Memory,
+    found: Option<&ObjectMeta>,
+    object: &K,
+) -> Result<(), Error> {
+    let key = key::<K>(&object.name_any());
+    let hash = Sha256::digest(serde_json::to_vec(object).unwrap_or_default()).into();
+    if let (Some(applied), Some(found)) = (memory.applied.get(&key), found)
+        && applied.hash == hash
+        && applied.mark == mark::<K>(found)
+    {
+        return Ok(());
+    }
+    let stored = requests.apply(object).await?;
+    memory.applied.insert(key, Applied { hash, mark: mark::<K>(stored.meta()) });
+    Ok(())
+}
+
+/// Whether what a cache holds of an object is older than what this process wrote.
+#[must_use]
+pub fn is_outdated<K: Object>(memory: &Memory, name: &str, cached: Option<&ObjectMeta>) -> bool {
+    memory.applied.get(&key::<K>(name)).is_some_and(|applied| applied.outdates(cached))
+}
+
+fn key<K: Object>(name: &str) -> String {
+    format!("{}/{name}", K::kind(&()))
+}
+
+fn mark<K: Object>(meta: &ObjectMeta) -> AppliedMark {
+    match meta.generation {
+        _ if K::kind(&()) == "PersistentVolumeClaim" => AppliedMark::Exists,
+        Some(generation) => AppliedMark::Generation(generation),
+        None => AppliedMark::Version(meta.resource_version.clone().unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::build::services::build_services;
+    use crate::fixtures::valid;
+    use crate::metrics::Metrics;
+    use crate::mock_api::{Answers, mock_api, seen};
+
+    #[tokio::test]
+    async fn an_object_is_applied_again_only_when_it_was_changed_or_is_to_change() {
+        let (client, server) = mock_api(Answers::Empty);
+        let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
+        let mut memory = Memory::default();
+        let [service, ..] = build_services(&valid(json!({})));
+        let found =
+            |version: &str| ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() };
+        let (as_written, changed) = (found("5"), found("6"));
+        let mut other = service.clone();
+        other.metadata.annotations = Some([("a".to_owned(), "b".to_owned())].into());
+        let cases = [
+            (None, &service),
+            (Some(&as_written), &service), // nothing to do
+            (Some(&changed), &service),    // somebody changed it
+            (None, &service),              // somebody deleted it
+            (Some(&as_written), &other),   // it is to change
+        ];
+        for (found, object) in cases {
+            apply_over(&requests, &mut memory, found, object).await.unwrap();
+        }
+        drop(requests);
+        assert_eq!(seen(server).await.len(), 4);
+    }
+}
