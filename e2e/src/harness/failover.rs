@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use pgpair_api::status::{FailoverStatus, PgReplicaPairStatus};
-use pgpair_core::config::Durability;
+use pgpair_core::authority::Durability;
 use pgpair_core::ids::InstanceId;
 
 use crate::harness::faults::{Broken, Fault, inject};

@@ -12,6 +12,7 @@ use kube::core::WatchEvent;
 use kube::{Api, ResourceExt as _};
 use pgpair_api::spec::Durability;
 use pgpair_core::record::{Mode, Record};
+use pgpair_wire::lease;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -104,7 +105,7 @@ fn leases(pair: &Pair) -> Api<Lease> {
 fn parse(lease: &Lease) -> anyhow::Result<Record> {
     let spec = lease.spec.clone().unwrap_or_default();
     let annotations = lease.metadata.annotations.clone().unwrap_or_default();
-    Record::from_lease(spec.holder_identity.as_deref(), spec.lease_transitions, &annotations)
+    lease::read(spec.holder_identity.as_deref(), spec.lease_transitions, &annotations)
         .context("reading the record")
 }
 

@@ -11,6 +11,7 @@ use kube::{Api, Client, Config};
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::ANNOTATION_ORDER;
 use pgpair_core::record::Record;
+use pgpair_wire::lease;
 use serde_json::json;
 
 use crate::args::Access;
@@ -75,8 +76,7 @@ impl Cluster {
         let lease = within(&what, self.leases.get(name)).await?;
         let spec = lease.spec.unwrap_or_default();
         let annotations = lease.metadata.annotations.unwrap_or_default();
-        Record::from_lease(spec.holder_identity.as_deref(), spec.lease_transitions, &annotations)
-            .context(what)
+        lease::read(spec.holder_identity.as_deref(), spec.lease_transitions, &annotations).context(what)
     }
 
     /// Gives an order: the annotation that the operator looks for.

@@ -8,9 +8,9 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::lsn::Lsn;
-use pgpair_core::report::ArchiveReport;
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_core::wal::{Segment, WalFile};
+use pgpair_wire::report::ArchiveReport;
 use sha2::{Digest, Sha256};
 
 use crate::fsx::{self, Context, FileError};

@@ -6,8 +6,8 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::{Json, Router, routing::get};
-use pgpair_core::config::PairConfig;
 use pgpair_core::ids::{SystemIdentifier, VolumeId};
+use pgpair_wire::config::PairConfig;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpListener;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgpair_core::authority::timing::{Timing, TtlError};
-use pgpair_core::config::PairConfig;
+use pgpair_wire::config::PairConfig;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::fsx::{self, FileError};

@@ -10,9 +10,11 @@ use pgpair_core::authority::view::{CasId, CasOutcome, ReadOutcome};
 use pgpair_core::authority::{
     Authority, Command, Desired, Durable, Event, Note, PgFacts, ReplyId, Settings as Rules, Want,
 };
-use pgpair_core::config::PairConfig;
-use pgpair_core::order::{Order as Instruction, OrderKind, OrderReply, OrderReport};
-use pgpair_core::report::{InstanceReport, Role};
+use pgpair_core::instance::Role;
+use pgpair_core::order::{OrderKind, OrderReply};
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::order::{Order as Instruction, OrderReport};
+use pgpair_wire::report::InstanceReport;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::archive::LogEnd;

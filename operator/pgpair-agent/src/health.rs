@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pgpair_core::authority::timing::Ms;
-use pgpair_core::config::PairConfig;
 use pgpair_core::lsn::Lsn;
+use pgpair_wire::config::PairConfig;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;

@@ -129,13 +129,13 @@ impl Layout {
     /// The configuration as the operator has mounted it.
     #[must_use]
     pub fn mounted_config(&self) -> PathBuf {
-        self.config.join(pgpair_core::config::CONFIG_KEY)
+        self.config.join(pgpair_wire::config::CONFIG_KEY)
     }
 
     /// The configuration as it was pushed last.
     #[must_use]
     pub fn stored_config(&self) -> PathBuf {
-        self.run.join(pgpair_core::config::CONFIG_KEY)
+        self.run.join(pgpair_wire::config::CONFIG_KEY)
     }
 
     /// The peer's address as it was last known, for `wal-restore`: a name may not be found when it is needed most.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, PostParams};
 use pgpair_core::authority::view::{CasId, CasOutcome, ReadOutcome};
-use pgpair_core::record::{Holder, LeaseUid, Record, Version, Versioned, WRITE};
+use pgpair_core::record::{Holder, Record, RecordUid, Version, Versioned};
+use pgpair_wire::lease::{self, WRITE};
 
 /// The Lease of one pair.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ impl RecordStore {
     pub async fn write(
         &self,
         id: CasId,
-        uid: LeaseUid,
+        uid: RecordUid,
         expected: Version,
         record: &Record,
         limit: Duration,
@@ -112,7 +113,7 @@ fn never_left(e: &kube::Error) -> bool {
 fn versioned(lease: &Lease) -> Option<Versioned> {
     let spec = lease.spec.as_ref()?;
     let annotations = lease.metadata.annotations.clone().unwrap_or_default();
-    let record = Record::from_lease(spec.holder_identity.as_deref(), spec.lease_transitions, &annotations)
+    let record = lease::read(spec.holder_identity.as_deref(), spec.lease_transitions, &annotations)
         .inspect_err(|e| tracing::error!(error = %e, "the lease holds no record that can be read; nothing is done by it"))
         .ok()?;
     let version = lease.metadata.resource_version.as_deref()?.parse().ok()?;
@@ -120,27 +121,27 @@ fn versioned(lease: &Lease) -> Option<Versioned> {
 }
 
 /// A UUID as a number.
-fn uid_of(text: &str) -> Option<LeaseUid> {
+fn uid_of(text: &str) -> Option<RecordUid> {
     let hex: String = text.chars().filter(|c| *c != '-').collect();
-    u128::from_str_radix(&hex, 16).ok().map(LeaseUid)
+    u128::from_str_radix(&hex, 16).ok().map(RecordUid)
 }
 
-fn uid_text(uid: LeaseUid) -> String {
+fn uid_text(uid: RecordUid) -> String {
     let h = format!("{:032x}", uid.0);
     format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
 }
 
-fn lease(seen: Lease, name: &str, uid: LeaseUid, expected: Version, record: &Record) -> Lease {
+fn lease(seen: Lease, name: &str, uid: RecordUid, expected: Version, record: &Record) -> Lease {
     let mut lease = seen;
     lease.metadata.managed_fields = None;
     lease.metadata.name = Some(name.to_owned());
     lease.metadata.uid = Some(uid_text(uid));
     lease.metadata.resource_version = Some(expected.0.to_string());
     let annotations = lease.metadata.annotations.get_or_insert_default();
-    annotations.retain(|key, _| !Record::ANNOTATIONS.contains(&key.as_str()));
-    annotations.extend(record.annotations());
+    annotations.retain(|key, _| !lease::ANNOTATIONS.contains(&key.as_str()));
+    annotations.extend(lease::annotations(record));
     let spec = lease.spec.get_or_insert_default();
-    spec.holder_identity = Some(record.holder_identity());
+    spec.holder_identity = Some(lease::holder_identity(record));
     spec.lease_transitions = i32::try_from(record.term.0).ok();
     lease
 }
@@ -151,10 +152,10 @@ mod tests {
 
     #[test]
     fn a_record_goes_through_the_lease_unchanged() {
-        let uid = LeaseUid(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        let uid = RecordUid(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
         let mut seen = Lease::default();
         let foreign = ("team".to_owned(), "blue".to_owned());
-        let stale = (pgpair_core::record::STANDBY_VOLUME.to_owned(), "0000000000000001".to_owned());
+        let stale = (lease::STANDBY_VOLUME.to_owned(), "0000000000000001".to_owned());
         seen.metadata.annotations = Some([foreign.clone(), stale].into());
         let made = lease(seen, "shop", uid, Version(7), &Record::initial());
         assert_eq!(made.metadata.annotations.as_ref().and_then(|a| a.get("team")), Some(&foreign.1));

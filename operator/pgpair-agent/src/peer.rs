@@ -15,8 +15,10 @@ use pgpair_core::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
 };
 use pgpair_core::lsn::Lsn;
-use pgpair_core::order::{Order, OrderReply};
-use pgpair_core::report::{InstanceReport, wire};
+use pgpair_core::order::OrderReply;
+use pgpair_wire::order::Order;
+use pgpair_wire::paths;
+use pgpair_wire::report::InstanceReport;
 use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -150,7 +152,7 @@ impl Peer {
     /// # Errors
     /// No usable answer within `limit`.
     pub async fn report(&self, limit: Duration) -> Result<InstanceReport, PeerError> {
-        self.send(Method::GET, wire::REPORT, Bytes::new(), limit).await
+        self.send(Method::GET, paths::REPORT, Bytes::new(), limit).await
     }
 
     /// Tells it where we are, as soon as it answers: a standby has nothing else to ask its primary, which learns of a new pod
@@ -174,7 +176,7 @@ impl Peer {
     /// # Errors
     /// No usable answer within `limit`.
     pub async fn heartbeat(&self, hb: &Heartbeat, limit: Duration) -> Result<Answer, PeerError> {
-        self.post(wire::HEARTBEAT, hb, limit).await
+        self.post(paths::HEARTBEAT, hb, limit).await
     }
 
     /// Asks whether it can take over.
@@ -182,7 +184,7 @@ impl Peer {
     /// # Errors
     /// No usable answer within `limit`.
     pub async fn can_take(&self, q: &CanTake, limit: Duration) -> Result<CanTakeReply, PeerError> {
-        self.post(wire::CAN_TAKE, q, limit).await
+        self.post(paths::CAN_TAKE, q, limit).await
     }
 
     /// Tells it that we resign.
@@ -190,7 +192,7 @@ impl Peer {
     /// # Errors
     /// No usable answer within `limit`.
     pub async fn resign(&self, r: &Resignation, limit: Duration) -> Result<ResignReply, PeerError> {
-        self.post(wire::RESIGN, r, limit).await
+        self.post(paths::RESIGN, r, limit).await
     }
 
     /// Passes a person's order on to it.
@@ -198,7 +200,7 @@ impl Peer {
     /// # Errors
     /// No usable answer within `limit`.
     pub async fn order(&self, order: &Order, limit: Duration) -> Result<OrderReply, PeerError> {
-        self.post(wire::ORDER, order, limit).await
+        self.post(paths::ORDER, order, limit).await
     }
 
     /// Tells it of a proven death.
@@ -206,7 +208,7 @@ impl Peer {
     /// # Errors
     /// No usable answer within `limit`.
     pub async fn evidence(&self, e: &Evidence, limit: Duration) -> Result<(), PeerError> {
-        self.post(wire::EVIDENCE, e, limit).await
+        self.post(paths::EVIDENCE, e, limit).await
     }
 
     /// Its timeline, if it is a primary with a confirmed promotion. `needs`: the beginning of a segment, to be told whether it
@@ -216,7 +218,7 @@ impl Peer {
     /// No usable answer within `limit`.
     pub async fn timeline(&self, needs: Option<Lsn>, limit: Duration) -> Result<PrimaryTimeline, PeerError> {
         let query = needs.map(|lsn| format!("?needs={lsn}")).unwrap_or_default();
-        self.send(Method::GET, &format!("{}{query}", wire::TIMELINE), Bytes::new(), limit).await
+        self.send(Method::GET, &format!("{}{query}", paths::TIMELINE), Bytes::new(), limit).await
     }
 
     /// What of the log it needs.
@@ -224,7 +226,7 @@ impl Peer {
     /// # Errors
     /// No usable answer within `limit`.
     pub async fn needs(&self, limit: Duration) -> Result<WalNeeds, PeerError> {
-        self.send(Method::GET, wire::NEEDS, Bytes::new(), limit).await
+        self.send(Method::GET, paths::NEEDS, Bytes::new(), limit).await
     }
 
     /// The files of its archive.
@@ -232,7 +234,7 @@ impl Peer {
     /// # Errors
     /// No usable answer within `limit`.
     pub async fn archive(&self, limit: Duration) -> Result<Vec<ArchivedFile>, PeerError> {
-        self.send(Method::GET, wire::WAL, Bytes::new(), limit).await
+        self.send(Method::GET, paths::WAL, Bytes::new(), limit).await
     }
 
     /// Writes a file of its archive to `to`, synced. A slow link may take its time, a dead one may not.
@@ -242,7 +244,7 @@ impl Peer {
     pub async fn fetch_wal(&self, name: &str, to: &Path) -> Result<(), PeerError> {
         let begun = async {
             let mut sender = self.connect().await?;
-            let path = format!("{}/{name}", wire::WAL);
+            let path = format!("{}/{name}", paths::WAL);
             request(&mut sender, &self.inner, &Method::GET, &path, Bytes::new()).await
         };
         let response = tokio::time::timeout(PIECE, begun).await.unwrap_or(Err(PeerError::Late(PIECE)))?;
@@ -353,7 +355,7 @@ async fn request(
         .header(hyper::header::HOST, &to.host)
         .header(hyper::header::CONTENT_TYPE, "application/json");
     if let Some(here) = &to.here {
-        request = request.header(wire::HERE, here);
+        request = request.header(paths::HERE, here);
     }
     let request = request.body(Full::new(body)).map_err(|e| PeerError::Connect(std::io::Error::other(e)))?;
     sender.send_request(request).await.map_err(PeerError::Broken)

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgpair_core::config::PairConfig;
 use pgpair_core::ids::InstanceId;
+use pgpair_wire::config::PairConfig;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
 

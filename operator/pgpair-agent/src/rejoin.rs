@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pgpair_core::config::PairConfig;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_core::wal::{Segment, WalFile};
+use pgpair_wire::config::PairConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::copy_synced;

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::Path;
 
-use pgpair_core::config::{PairConfig, StandbyProfile};
 use pgpair_core::ids::InstanceId;
+use pgpair_wire::config::{PairConfig, StandbyProfile};
 
 use crate::settings::Settings;
 

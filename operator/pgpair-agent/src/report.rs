@@ -3,11 +3,12 @@
 use pgpair_core::authority::timing::Ms;
 use pgpair_core::authority::{Authority, Note, PgFacts, SyncState};
 use pgpair_core::ids::Term;
+use pgpair_core::instance::{PostgresState, Role};
+use pgpair_core::lag::Lag;
 use pgpair_core::lag::LagClock;
 use pgpair_core::lsn::Lsn;
-use pgpair_core::report::{
-    AuthorityReport, FailoverReport, FailoverStep, InstanceReport, Lag, Need, PostgresReport, PostgresState,
-    Role, StandbyLag,
+use pgpair_wire::report::{
+    AuthorityReport, FailoverReport, FailoverStep, InstanceReport, Need, PostgresReport, StandbyLag,
 };
 
 use crate::clock;

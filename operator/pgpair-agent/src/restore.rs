@@ -10,8 +10,8 @@ use http_body_util::Empty;
 use hyper::body::{Body, Bytes};
 use hyper_util::rt::TokioIo;
 use pgpair_core::ids::SystemIdentifier;
-use pgpair_core::report::wire;
 use pgpair_core::wal::WalFile;
+use pgpair_wire::paths;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -180,7 +180,7 @@ async fn answer_of_peer(settings: &Settings, name: &str) -> Result<Option<Answer
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| io(&e))?;
         tokio::spawn(connection);
-        let request = hyper::Request::get(format!("{}/{name}", wire::WAL))
+        let request = hyper::Request::get(format!("{}/{name}", paths::WAL))
             .header(hyper::header::HOST, &host)
             .body(Empty::<Bytes>::new())
             .map_err(|e| io(&e))?;

@@ -15,10 +15,13 @@ use axum::{Json, Router};
 use pgpair_core::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
 };
-use pgpair_core::config::PairConfig;
+use pgpair_core::instance::PostgresState;
 use pgpair_core::lsn::Lsn;
-use pgpair_core::order::{Order, OrderReply};
-use pgpair_core::report::{InstanceReport, PostgresState, wire};
+use pgpair_core::order::OrderReply;
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::order::Order;
+use pgpair_wire::paths;
+use pgpair_wire::report::InstanceReport;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -91,17 +94,17 @@ pub async fn serve_peer(shared: Shared, identity: Identity) -> std::io::Result<(
     let address = SocketAddr::new(shared.settings.listen, shared.settings.peer_port);
     let listener = MutualTls::bind(address, identity, &shared.settings.pair).await?;
     let app = Router::new()
-        .route(wire::REPORT, get(report))
-        .route(wire::HEARTBEAT, post(heartbeat))
-        .route(wire::CAN_TAKE, post(can_take))
-        .route(wire::RESIGN, post(resignation))
-        .route(wire::EVIDENCE, post(evidence))
-        .route(wire::ORDER, post(order))
-        .route(wire::CONFIG, put(configure))
-        .route(wire::TIMELINE, get(timeline))
-        .route(wire::NEEDS, get(needs))
-        .route(wire::WAL, get(archived))
-        .route(&format!("{}/{{file}}", wire::WAL), get(wal))
+        .route(paths::REPORT, get(report))
+        .route(paths::HEARTBEAT, post(heartbeat))
+        .route(paths::CAN_TAKE, post(can_take))
+        .route(paths::RESIGN, post(resignation))
+        .route(paths::EVIDENCE, post(evidence))
+        .route(paths::ORDER, post(order))
+        .route(paths::CONFIG, put(configure))
+        .route(paths::TIMELINE, get(timeline))
+        .route(paths::NEEDS, get(needs))
+        .route(paths::WAL, get(archived))
+        .route(&format!("{}/{{file}}", paths::WAL), get(wal))
         .layer(from_fn_with_state(shared.peer.clone(), meet))
         .with_state(shared);
     axum::serve(listener, app).await
@@ -123,7 +126,7 @@ pub async fn serve_probes(shared: Shared) -> std::io::Result<()> {
 
 /// Only the peer's agent says where it is.
 async fn meet(State(peer): State<Peer>, request: Request, next: Next) -> Response {
-    let here = request.headers().get(wire::HERE).and_then(|h| h.to_str().ok()?.parse().ok());
+    let here = request.headers().get(paths::HERE).and_then(|h| h.to_str().ok()?.parse().ok());
     if let Some(here) = here {
         peer.meet(here);
     }

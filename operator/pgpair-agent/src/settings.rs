@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use pgpair_core::ids::InstanceId;
-use pgpair_core::report::wire;
+use pgpair_wire::paths;
 
 use crate::layout::Layout;
 
@@ -99,9 +99,9 @@ impl Settings {
             listen: env.parsed("PGPAIR_LISTEN", "an IP address", IpAddr::from([0, 0, 0, 0]))?,
             pg_port: env.port("PGPAIR_PG_PORT", 5432)?,
             peer_pg_port: env.port("PGPAIR_PEER_PG_PORT", 5432)?,
-            peer_port: env.port("PGPAIR_PEER_PORT", wire::PEER_PORT)?,
-            peer_peer_port: env.port("PGPAIR_PEER_PEER_PORT", wire::PEER_PORT)?,
-            probe_port: env.port("PGPAIR_PROBE_PORT", wire::PROBE_PORT)?,
+            peer_port: env.port("PGPAIR_PEER_PORT", paths::PEER_PORT)?,
+            peer_peer_port: env.port("PGPAIR_PEER_PEER_PORT", paths::PEER_PORT)?,
+            probe_port: env.port("PGPAIR_PROBE_PORT", paths::PROBE_PORT)?,
             program: env.program(),
         })
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pgpair_core::report::SpaceReport;
+use pgpair_wire::report::SpaceReport;
 
 use crate::layout::Layout;
 

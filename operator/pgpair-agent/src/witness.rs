@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use pgpair_core::authority::messages::{Evidence, EvidenceKind};
 use pgpair_core::ids::Incarnation;
-use pgpair_core::report::PostgresState;
+use pgpair_core::instance::PostgresState;
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 

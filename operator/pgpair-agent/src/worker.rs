@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use pgpair_core::authority::timing::Ms;
 use pgpair_core::authority::{Desired, PgFacts, SyncState, Want};
-use pgpair_core::config::PairConfig;
 use pgpair_core::ids::{Term, VolumeId};
+use pgpair_core::instance::{PostgresState, Role};
 use pgpair_core::lsn::Lsn;
-use pgpair_core::report::{ArchiveReport, Need, PostgresState, RejoinReport, Role, SpaceReport};
 use pgpair_core::timeline::TimelineId;
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::report::{ArchiveReport, Need, RejoinReport, SpaceReport};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;

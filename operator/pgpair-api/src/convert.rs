@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgpair_core::report::Lag;
+use pgpair_core::lag::Lag;
 
 use crate::status::LagValue;
 

@@ -3,7 +3,8 @@
 //! The operator takes an order at most once, tells what becomes of it in `status.order`, and leaves the annotation alone.
 
 use pgpair_core::ids::{Incarnation, InstanceId, Term};
-use pgpair_core::order::{Order, OrderKind};
+use pgpair_core::order::OrderKind;
+use pgpair_wire::order::Order;
 use serde::{Deserialize, Serialize};
 
 /// An order that is older than this is never carried out: it was meant for another situation. Seconds.

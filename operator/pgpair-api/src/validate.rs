@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
-use pgpair_core::config::{self, PairConfig};
+use pgpair_core::authority;
+use pgpair_wire::config::{self, PairConfig};
 
 use crate::names::PairName;
 use crate::spec::{
@@ -200,16 +201,16 @@ fn config(spec: &PgReplicaPairSpec, generation: i64) -> Result<PairConfig, Inval
     Ok(PairConfig {
         generation,
         durability: match spec.durability {
-            Durability::Sync => config::Durability::Sync,
-            Durability::SyncStrict => config::Durability::SyncStrict,
-            Durability::Async => config::Durability::Async,
+            Durability::Sync => authority::Durability::Sync,
+            Durability::SyncStrict => authority::Durability::SyncStrict,
+            Durability::Async => authority::Durability::Async,
         },
         ttl_ms: ttl_seconds.unsigned_abs() * 1000,
         max_lag_bytes: lag("spec.failover.maxLag", max_lag)?,
         automatic: *automatic,
         on_postgres_crash: match on_postgres_crash {
-            OnPostgresCrash::Failover => config::OnPostgresCrash::Failover,
-            OnPostgresCrash::Restart => config::OnPostgresCrash::Restart,
+            OnPostgresCrash::Failover => authority::OnPostgresCrash::Failover,
+            OnPostgresCrash::Restart => authority::OnPostgresCrash::Restart,
         },
         hang_timeout_ms: hang_timeout_seconds.unsigned_abs() * 1000,
         archive_timeout_s: spec.archive_timeout_seconds.unsigned_abs(),
@@ -358,11 +359,11 @@ mod tests {
         );
         let expected = PairConfig {
             generation: 0,
-            durability: config::Durability::SyncStrict,
+            durability: authority::Durability::SyncStrict,
             ttl_ms: 3000,
             max_lag_bytes: 3 << 19,
             automatic: false,
-            on_postgres_crash: config::OnPostgresCrash::Restart,
+            on_postgres_crash: authority::OnPostgresCrash::Restart,
             hang_timeout_ms: 7000,
             archive_timeout_s: 20,
             standby_profile: config::StandbyProfile::Reporting,

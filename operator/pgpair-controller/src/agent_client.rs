@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use pgpair_core::report::wire;
+use pgpair_wire::paths;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -185,7 +185,7 @@ async fn connect(to: &AgentAddress) -> Result<Connection, AgentError> {
 /// It did not answer in time, or not as expected.
 pub async fn fetch_seed_progress(ip: &str) -> Result<SeedProgress, AgentError> {
     let fetch = async {
-        let mut connection = Connection::over(TcpStream::connect((ip, wire::PROBE_PORT)).await?).await?;
+        let mut connection = Connection::over(TcpStream::connect((ip, paths::PROBE_PORT)).await?).await?;
         connection.exchange(ip, &Method::GET, "/v1/seed", Bytes::new()).await
     };
     let body = tokio::time::timeout(TIMEOUT, fetch).await.map_err(|_| AgentError::Timeout)??;

@@ -25,7 +25,7 @@ use std::time::Duration;
 use pgpair_core::authority::Refusal;
 use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::record::{Mode, Record};
-use pgpair_core::report::Need;
+use pgpair_wire::report::Need;
 
 use crate::evidence::{evidence, receivers};
 use crate::observed::{LeaseView, Observed, SeedJob, SeedState, SetView};

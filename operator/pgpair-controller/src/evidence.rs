@@ -73,8 +73,8 @@ pub fn word(kind: EvidenceKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use pgpair_core::ids::InstanceId::{A, B};
+    use pgpair_core::instance::PostgresState;
     use pgpair_core::record::Mode;
-    use pgpair_core::report::PostgresState;
 
     use super::*;
     use crate::fixtures::{record, report, steady};

@@ -7,15 +7,17 @@ use jiff::Timestamp;
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::PairName;
 use pgpair_api::validate::{Defaults, ValidatedPair, validate};
-use pgpair_core::config::{Durability, PairConfig};
+use pgpair_core::authority::Durability;
 use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
+use pgpair_core::instance::{PostgresState, Role};
+use pgpair_core::lag::Lag;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::record::{Holder, Mode, Record};
-use pgpair_core::report::{
-    ArchiveReport, AuthorityReport, InstanceReport, Lag, Need, PostgresReport, PostgresState, Role,
-    SpaceReport, StandbyLag,
-};
 use pgpair_core::timeline::TimelineId;
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::report::{
+    ArchiveReport, AuthorityReport, InstanceReport, Need, PostgresReport, SpaceReport, StandbyLag,
+};
 use serde_json::json;
 
 use crate::observed::{

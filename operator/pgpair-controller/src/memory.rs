@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use kube::core::ObjectMeta;
 use pgpair_core::ids::InstanceId;
-use pgpair_core::report::InstanceReport;
+use pgpair_wire::report::InstanceReport;
 use rustls::ClientConfig;
 
 use crate::agent_client::{AgentAddress, AgentLine};

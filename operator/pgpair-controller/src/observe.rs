@@ -14,9 +14,10 @@ use kube::runtime::reflector::ObjectRef;
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::{ANNOTATION_ORDER, COMPONENT_SEED, LABEL_COMPONENT, PairName};
 use pgpair_api::status::{InstanceStatus, PgReplicaPairStatus};
-use pgpair_core::config::PairConfig;
 use pgpair_core::ids::InstanceId;
-use pgpair_core::report::{InstanceReport, wire};
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::paths;
+use pgpair_wire::report::InstanceReport;
 use rustls::ClientConfig;
 
 use crate::agent_client::{AgentAddress, AgentLine, client_config, fetch_seed_progress};
@@ -205,14 +206,14 @@ fn target(
     pod: Option<&PodView>,
 ) -> Option<AgentAddress> {
     let ip = pod.filter(|p| p.running).and_then(|p| p.ip.clone())?;
-    Some(AgentAddress { config: tls?.clone(), ip, port: wire::PEER_PORT, dns: name.pod_dns(i) })
+    Some(AgentAddress { config: tls?.clone(), ip, port: paths::PEER_PORT, dns: name.pod_dns(i) })
 }
 
 async fn ask(
     (line, target): &mut (AgentLine, Option<AgentAddress>),
     i: InstanceId,
 ) -> Option<InstanceReport> {
-    match line.get::<InstanceReport>(target.as_ref()?, wire::REPORT).await {
+    match line.get::<InstanceReport>(target.as_ref()?, paths::REPORT).await {
         Ok(report) if report.instance == i => Some(report),
         Ok(report) => {
             tracing::warn!(instance = %i, answered = %report.instance, "another instance answered");

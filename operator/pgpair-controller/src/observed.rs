@@ -6,12 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pgpair_api::status::OrderStatus;
 use pgpair_core::authority::messages::EvidenceKind;
-use pgpair_core::config::PairConfig;
 use pgpair_core::ids::{Incarnation, InstanceId, Term};
+use pgpair_core::instance::PostgresState;
+use pgpair_core::lag::Lag;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::record::{Mode, Record};
-use pgpair_core::report::{InstanceReport, Lag, PostgresState};
 use pgpair_core::timeline::TimelineId;
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::report::InstanceReport;
 use serde::Deserialize;
 
 /// Everything that is known about a pair.

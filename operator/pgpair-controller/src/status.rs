@@ -14,8 +14,10 @@ use pgpair_api::status::{
     PgReplicaPairStatus, SeedingStatus, StorageStatus,
 };
 use pgpair_core::ids::InstanceId;
+use pgpair_core::instance::{PostgresState, Role};
+use pgpair_core::lag::Lag;
 use pgpair_core::record::Mode;
-use pgpair_core::report::{InstanceReport, Lag, PostgresState, Role};
+use pgpair_wire::report::InstanceReport;
 
 use crate::observed::{Observed, ReportView, SeedState};
 use crate::plan::{OrderProgress, Plan, Stage};
@@ -149,7 +151,7 @@ fn fill_instance(status: &mut InstanceStatus, report: &InstanceReport) {
     status.pending_restart.clone_from(&report.pending_restart);
 }
 
-fn lag(standby: &pgpair_core::report::StandbyLag) -> LagStatus {
+fn lag(standby: &pgpair_wire::report::StandbyLag) -> LagStatus {
     let value = |lag: Option<Lag>| lag.map(lag_value);
     let summary = match (standby.streaming, standby.total) {
         (_, Some(total)) if total.millis < 1000 => bytes(total.bytes),

@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 pub use types::*;
 
 use crate::ids::{Incarnation, InstanceId, Term};
+use crate::instance::{PostgresState, Role};
 use crate::record::{Holder, Mode, Record, Versioned};
-use crate::report::{PostgresState, Role};
 use orders::Orders;
 use primary::Pairing;
 use promises::{Given, Held, HeldPromise};
@@ -109,7 +109,7 @@ impl Authority {
                 self.persisted = durable;
                 self.persisting = false;
             }
-            Event::Read { asked, outcome } => self.view.on_read(asked, outcome, self.durable.lease_uid),
+            Event::Read { asked, outcome } => self.view.on_read(asked, outcome, self.durable.record_uid),
             Event::Cas { id, outcome } => self.view.on_cas(now, id, outcome),
             Event::Heartbeat(reply, hb) => self.on_heartbeat(now, reply, &hb),
             Event::Answer(answer) => self.on_answer(now, &answer),
@@ -311,8 +311,8 @@ impl Authority {
 
     fn learn_term(&mut self) {
         let Some(v) = self.view.last().copied() else { return };
-        if self.durable.lease_uid.is_none() && !self.view.foreign() {
-            self.durable.lease_uid = Some(v.uid);
+        if self.durable.record_uid.is_none() && !self.view.foreign() {
+            self.durable.record_uid = Some(v.uid);
         }
         let primary = v.record.primary.instance == self.me.instance;
         if v.record.term > self.durable.term {

@@ -15,7 +15,7 @@ pub struct ParseIdError {
     pub text: String,
 }
 
-/// One of the two instances of a pair. The name of an instance's objects is `PAIR-a` or `PAIR-b`.
+/// One of the two instances of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InstanceId {
@@ -119,7 +119,7 @@ hex_id!(
     "volume id (16 hexadecimal digits)"
 );
 
-/// Number of the reign of one primary: the `leaseTransitions` of the record. Grows by one with each change of primary.
+/// Number of the reign of one primary. Grows by one with each change of primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Term(pub u32);

@@ -3,12 +3,23 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::authority::timing::Ms;
 use crate::lsn::Lsn;
-use crate::report::Lag;
 
 /// Positions kept; at two samples a second this is the last half hour, and the oldest ones are thinned out beyond it.
 const KEPT: usize = 3600;
+
+/// A distance in the write-ahead log.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lag {
+    /// Bytes of WAL.
+    pub bytes: u64,
+    /// Age of the oldest byte of it in milliseconds; 0 when there is none.
+    pub millis: u64,
+}
 
 /// When the primary was first seen at which position.
 #[derive(Debug, Clone, Default)]

@@ -1,23 +1,8 @@
-//! Orders: what a person (or the operator for one) asks of an instance. `POST` [`crate::report::wire::ORDER`].
-//!
-//! An order names the term that its sender knew. An agent refuses one of an earlier term: it was meant for another
-//! situation. What comes of an order is told in the reply and, while it is carried out, in the instance's report.
+//! What a person, or the operator on behalf of one, can ask of an instance, and what it answers.
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Incarnation, Term};
-
-/// One order to one instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Order {
-    /// Chosen by the sender; the same order sent again has the same id and is not carried out twice.
-    pub id: String,
-    /// The term that the sender knew.
-    pub term: Term,
-    /// What is to be done.
-    pub kind: OrderKind,
-}
+use crate::ids::Incarnation;
 
 /// What can be ordered, and to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -140,16 +125,4 @@ impl OrderRefusal {
             OrderRefusal::NoData => "the instance has no usable data directory",
         }
     }
-}
-
-/// How far the last order of an instance has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OrderReport {
-    /// The order.
-    pub id: String,
-    /// What was ordered.
-    pub kind: OrderKind,
-    /// How far it has come.
-    pub reply: OrderReply,
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use pgpair_core::authority::Directory;
 use pgpair_core::ids::{Incarnation, InstanceId};
+use pgpair_core::instance::PostgresState;
 use pgpair_core::order::OrderKind;
-use pgpair_core::report::PostgresState;
 
 use crate::bounds::{Bounds, Part};
 use crate::world::{Kind, World};

@@ -1,8 +1,8 @@
 //! The end of all faults: everything that is due happens, and both clocks run alike. A pair must find together then.
 
 use pgpair_core::ids::InstanceId;
+use pgpair_core::instance::PostgresState;
 use pgpair_core::record::Mode;
-use pgpair_core::report::PostgresState;
 
 use crate::action::Action;
 use crate::bounds::Bounds;

@@ -4,7 +4,7 @@ use pgpair_core::authority::messages::{Evidence, EvidenceKind};
 use pgpair_core::authority::{Authority, Durable, Event, NodeId};
 use pgpair_core::ids::{Incarnation, InstanceId, Term, VolumeId};
 use pgpair_core::order::OrderKind;
-use pgpair_core::record::{Holder, LeaseUid, Mode, Record, Version};
+use pgpair_core::record::{Holder, Mode, Record, RecordUid, Version};
 
 use crate::action::{Action, Anew};
 use crate::bounds::Bounds;
@@ -97,7 +97,7 @@ impl World {
 
     /// Somebody makes a Lease of the same name: a copy of the old one, or one that suits the other instance.
     fn make_anew(&mut self, anew: Anew) {
-        self.uid = Some(LeaseUid(1 + u128::from(self.spent.foreign)));
+        self.uid = Some(RecordUid(1 + u128::from(self.spent.foreign)));
         self.version = Version(self.version.0 + 1);
         let other = self.record.primary.instance.peer();
         if anew == Anew::OfTheOther {

@@ -132,7 +132,7 @@ pub const MUTATIONS: [Mutation; 29] = [
         ],
         ..breaks("S1", &[Clause::NamedDead], Bounds { crashes: 1, orders: 1, ..ALONE })
     },
-    breaks("S5", &[Clause::OwnLease], Bounds { foreign: 1, ..ALONE }),
+    breaks("S5", &[Clause::OwnRecord], Bounds { foreign: 1, ..ALONE }),
     without("S4", Part::Rewind, Bounds { commits: 2, ..PAIRED }),
     without("S1", Part::Deadman, Bounds { stalls: true, ..PAIRED }),
     without("S1", Part::Clocks, PAIRED),

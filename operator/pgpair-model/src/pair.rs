@@ -83,7 +83,7 @@ fn born(bounds: &Bounds) -> World {
         Node {
             agent: None,
             disk: Durable {
-                lease_uid: Some(UID),
+                record_uid: Some(UID),
                 term: Term(1),
                 primary,
                 volume: primary.then_some(volume(i)),

@@ -2,8 +2,8 @@
 
 use pgpair_core::authority::{Authority, Directory, PgFacts, SyncState, Want};
 use pgpair_core::ids::{InstanceId, SystemIdentifier, Term};
+use pgpair_core::instance::PostgresState;
 use pgpair_core::lsn::Lsn;
-use pgpair_core::report::PostgresState;
 use pgpair_core::timeline::TimelineId;
 
 use crate::action::Action;

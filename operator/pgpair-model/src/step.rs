@@ -1,12 +1,12 @@
 //! What each [`Action`] does.
 
+use pgpair_core::authority::FailoverCause;
+use pgpair_core::authority::OnPostgresCrash;
 use pgpair_core::authority::messages::Verdict;
 use pgpair_core::authority::view::{CasOutcome, ReadOutcome};
 use pgpair_core::authority::{Authority, Command, Durability, Event, Note, ReplyId, Settings, Want};
-use pgpair_core::config::OnPostgresCrash;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Version;
-use pgpair_core::report::FailoverCause;
 
 use crate::action::Action;
 use crate::bounds::{Bounds, Part, TTL_MS};
@@ -203,7 +203,7 @@ impl World {
         let (record, awaited) = (write.record, write.awaited);
         if wins && uid.is_some() {
             (self.version, self.record) = (next, record);
-            self.wrote_foreign |= uid != Some(UID) && self.node(i).disk.lease_uid == Some(UID);
+            self.wrote_foreign |= uid != Some(UID) && self.node(i).disk.record_uid == Some(UID);
         }
         if !awaited {
             self.node_mut(i).writes.remove(n);

@@ -5,13 +5,13 @@ use pgpair_core::authority::timing::{Ms, Timing};
 use pgpair_core::authority::view::{CasId, CasOutcome, ReadOutcome};
 use pgpair_core::authority::{Authority, Directory, Durable, SyncState};
 use pgpair_core::ids::{Incarnation, InstanceId, Term, VolumeId};
-use pgpair_core::record::{LeaseUid, Record, Version, Versioned};
-use pgpair_core::report::PostgresState;
+use pgpair_core::instance::PostgresState;
+use pgpair_core::record::{Record, RecordUid, Version, Versioned};
 
 /// Each clock shows this at all times; the past is what moves.
 pub const NOW: Ms = Ms(100_000_000);
 /// The one Lease.
-pub const UID: LeaseUid = LeaseUid(1);
+pub const UID: RecordUid = RecordUid(1);
 
 /// Everything.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,7 +19,7 @@ pub struct World {
     /// A and B.
     pub nodes: [Node; 2],
     /// The Lease at the API server; `None`: deleted.
-    pub uid: Option<LeaseUid>,
+    pub uid: Option<RecordUid>,
     /// Its version.
     pub version: Version,
     /// Its content.
@@ -128,7 +128,7 @@ pub struct Write {
     /// Its number.
     pub id: CasId,
     /// Precondition.
-    pub uid: LeaseUid,
+    pub uid: RecordUid,
     /// Precondition.
     pub expected: Version,
     /// New content.

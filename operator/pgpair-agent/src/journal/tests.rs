@@ -1,14 +1,14 @@
 use std::fs;
 use std::time::Duration;
 
+use pgpair_core::authority::OnPostgresCrash;
 use pgpair_core::authority::messages::Heartbeat;
 use pgpair_core::authority::timing::Timing;
 use pgpair_core::authority::{Directory, Durability, Durable, NodeId, PgFacts, ReplyId, Settings};
-use pgpair_core::config::OnPostgresCrash;
 use pgpair_core::ids::{Incarnation, InstanceId, Term};
+use pgpair_core::instance::PostgresState;
 use pgpair_core::journal::replay::Replay;
 use pgpair_core::record::Holder;
-use pgpair_core::report::PostgresState;
 use tempfile::TempDir;
 
 use super::*;

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use pgpair_core::config::PairConfig;
 use pgpair_core::ids::InstanceId;
+use pgpair_wire::config::PairConfig;
 use sha2::{Digest, Sha256};
 
 use crate::fsx::{self, Context, FileError};

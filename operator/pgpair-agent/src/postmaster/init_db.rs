@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pgpair_core::config::Bootstrap;
 use pgpair_core::ids::{SystemIdentifier, VolumeId};
+use pgpair_wire::config::Bootstrap;
 
 use crate::fsx;
 use crate::lock::VolumeLock;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use pgpair_core::config::ClientTls;
+use pgpair_wire::config::ClientTls;
 
 use super::{REPLICATION_ROLE, RenderError};
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use pgpair_core::ids::Term;
 use pgpair_core::lsn::Lsn;
-use pgpair_core::report::{Need, RejoinKind, RejoinReport};
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
+use pgpair_wire::report::{Need, RejoinKind, RejoinReport};
 
 use super::{Server, Worker};
 use crate::archive;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgpair_core::authority::{Directory, PgFacts};
-use pgpair_core::report::PostgresState;
+use pgpair_core::instance::PostgresState;
 
 use super::{Kind, STALE, Server, Worker};
 use crate::archive;

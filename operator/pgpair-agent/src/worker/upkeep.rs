@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgpair_core::config::PairConfig;
 use pgpair_core::lsn::Lsn;
-use pgpair_core::report::SpaceReport;
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::report::SpaceReport;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

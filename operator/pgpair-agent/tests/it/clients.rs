@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use pgpair_agent::postmaster::{ClientAccess, bootstrap, set_clients};
-use pgpair_core::config::ClientTls;
+use pgpair_wire::config::ClientTls;
 use tokio_postgres::NoTls;
 
 use crate::fixture::{Instance, eventually, run};

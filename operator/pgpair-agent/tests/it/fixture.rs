@@ -21,8 +21,8 @@ use pgpair_agent::postmaster::{
 use pgpair_agent::render::Upstream;
 use pgpair_agent::settings::Settings;
 use pgpair_agent::sql::{PgFacts, Sql};
-use pgpair_core::config::PairConfig;
 use pgpair_core::ids::{InstanceId, VolumeId};
+use pgpair_wire::config::PairConfig;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use pgpair_api::validate::ValidatedPair;
-use pgpair_core::config::CONFIG_KEY;
+use pgpair_wire::config::CONFIG_KEY;
 
 use super::owned;
 

@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use pgpair_api::names::{COMPONENT_INSTANCE, COMPONENT_SEED, LABEL_COMPONENT, POSTGRES_PORT};
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
-use pgpair_core::report::wire::{PEER_PORT, PROBE_PORT};
+use pgpair_wire::paths::{PEER_PORT, PROBE_PORT};
 
 const BINARY: &str = "/pgpair/bin/pgpair";
 const CONFIG_DIR: &str = "/pgpair/config";

@@ -3,6 +3,7 @@
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::record::Record;
+use pgpair_wire::lease;
 
 use super::owned;
 
@@ -12,11 +13,11 @@ use super::owned;
 pub fn build_lease(pair: &ValidatedPair) -> Lease {
     let record = Record { durability: pair.config().durability, ..Record::initial() };
     let mut metadata = owned(pair, pair.name.lease(), pair.name.labels());
-    metadata.annotations = Some(record.annotations());
+    metadata.annotations = Some(lease::annotations(&record));
     Lease {
         metadata,
         spec: Some(LeaseSpec {
-            holder_identity: Some(record.holder_identity()),
+            holder_identity: Some(lease::holder_identity(&record)),
             lease_transitions: i32::try_from(record.term.0).ok(),
             ..LeaseSpec::default()
         }),

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use pgpair_api::names::{COMPONENT_INSTANCE, LABEL_COMPONENT, LABEL_PAIR, POSTGRES_PORT};
 use pgpair_api::spec::ServiceType;
 use pgpair_api::validate::ValidatedPair;
-use pgpair_core::report::wire::PEER_PORT;
+use pgpair_wire::paths::PEER_PORT;
 
 use super::owned;
 use crate::plan::EndpointTarget;

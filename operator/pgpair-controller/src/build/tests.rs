@@ -1,7 +1,7 @@
 use insta::assert_yaml_snapshot;
 use k8s_openapi::api::core::v1::PodSpec;
-use pgpair_core::config::{CONFIG_KEY, PairConfig};
 use pgpair_core::ids::InstanceId::{A, B};
+use pgpair_wire::config::{CONFIG_KEY, PairConfig};
 use serde_json::json;
 
 use super::*;

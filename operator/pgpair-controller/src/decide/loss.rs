@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pgpair_core::config::Durability;
+use pgpair_core::authority::Durability;
 use pgpair_core::ids::InstanceId;
+use pgpair_core::lag::Lag;
 use pgpair_core::record::{Mode, Record};
-use pgpair_core::report::Lag;
 
 use crate::observed::Observed;
 
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::fixtures::{lag, record, report, steady};
     use crate::observed::LogTold;
-    use pgpair_core::report::PostgresState;
+    use pgpair_core::instance::PostgresState;
 
     /// The primary a is lost, and this process has never heard of it.
     fn unheard() -> Observed {

@@ -10,8 +10,10 @@ use pgpair_api::convert::lag_of;
 use pgpair_api::order::{InvalidOrder, UserOrder, UserOrderKind, time_of};
 use pgpair_api::status::{OrderState, OrderStatus};
 use pgpair_core::ids::InstanceId;
-use pgpair_core::order::{Order, OrderKind, OrderRefusal, OrderReply};
-use pgpair_core::report::{Lag, PostgresState};
+use pgpair_core::instance::PostgresState;
+use pgpair_core::lag::Lag;
+use pgpair_core::order::{OrderKind, OrderRefusal, OrderReply};
+use pgpair_wire::order::Order;
 
 use super::loss;
 use crate::observed::Observed;

@@ -12,9 +12,10 @@
 use std::time::Duration;
 
 use pgpair_core::ids::InstanceId;
-use pgpair_core::order::{Order, OrderKind, OrderReply};
+use pgpair_core::instance::PostgresState;
+use pgpair_core::order::{OrderKind, OrderReply};
 use pgpair_core::record::{Mode, Record};
-use pgpair_core::report::PostgresState;
+use pgpair_wire::order::Order;
 
 use crate::observed::{InstanceObserved, Observed};
 use crate::plan::{Pending, RollPlan, RollStep, Waits};

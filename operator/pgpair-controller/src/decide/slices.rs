@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use pgpair_core::config::Durability;
+use pgpair_core::authority::Durability;
 use pgpair_core::ids::InstanceId;
+use pgpair_core::instance::PostgresState;
 use pgpair_core::record::Mode;
-use pgpair_core::report::{FailoverStep, PostgresState};
+use pgpair_wire::report::FailoverStep;
 
 use crate::observed::{InstanceObserved, Observed, SliceView};
 use crate::plan::{AnyPlan, EndpointTarget, RoPlan, RwPlan};

@@ -7,7 +7,7 @@ use crate::fixtures::{empty, ip, lag, now, pod, record, report, steady};
 use crate::observed::{InstanceObserved, LeaseView, Mismatch, Observed, ReportView, SliceView};
 use crate::plan::{AnyPlan, RoPlan};
 use pgpair_core::ids::SystemIdentifier;
-use pgpair_core::report::PostgresState;
+use pgpair_core::instance::PostgresState;
 
 fn plan_of(replicas: i32, seed: u32) -> Option<InstancePlan> {
     Some(InstancePlan { replicas, seed, seed_failures: 0 })
@@ -217,12 +217,12 @@ fn an_agent_that_says_that_it_has_written_the_write_service_is_given_less_time()
     observed.rw_mismatch = mismatch(2, 2);
     assert_eq!(decide(&observed).rw, RwPlan::Suspect);
     let mut report = report(A, PostgresState::Primary);
-    report.last_failover = Some(pgpair_core::report::FailoverReport {
+    report.last_failover = Some(pgpair_wire::report::FailoverReport {
         term: Term(3),
-        cause: pgpair_core::report::FailoverCause::Resigned,
+        cause: pgpair_core::authority::FailoverCause::Resigned,
         evidence: None,
         signals: Vec::new(),
-        steps: vec![(pgpair_core::report::FailoverStep::Endpoint, 1)],
+        steps: vec![(pgpair_wire::report::FailoverStep::Endpoint, 1)],
     });
     observed.a.report = ReportView::Fresh(Box::new(report));
     assert!(matches!(decide(&observed).rw, RwPlan::Repair(A, _)));
@@ -248,7 +248,7 @@ fn the_write_service_is_never_led_to_an_instance_that_does_not_say_that_it_serve
     observed.rw = SliceView::Present(vec![ip(B)]);
     observed.rw_mismatch = mismatch(9, 60);
     assert_eq!(decide(&observed.clone().a_silent()).rw, RwPlan::Keep);
-    let told = |observed: &Observed, change: fn(&mut pgpair_core::report::InstanceReport)| {
+    let told = |observed: &Observed, change: fn(&mut pgpair_wire::report::InstanceReport)| {
         let mut observed = observed.clone();
         let mut report = report(A, PostgresState::Primary);
         change(&mut report);
@@ -258,7 +258,7 @@ fn the_write_service_is_never_led_to_an_instance_that_does_not_say_that_it_serve
     let with = |change| told(&observed, change);
     assert_eq!(with(|r| r.authority.gate_open = false), RwPlan::Keep);
     assert_eq!(with(|r| r.authority.term = pgpair_core::ids::Term(2)), RwPlan::Keep);
-    let another: fn(&mut pgpair_core::report::InstanceReport) =
+    let another: fn(&mut pgpair_wire::report::InstanceReport) =
         |r| r.incarnation = pgpair_core::ids::Incarnation(1);
     assert_eq!(told(&observed.clone().solo(), another), RwPlan::Keep);
     assert!(matches!(with(another), RwPlan::Repair(A, _)), "restarted, it goes on by its standby's promise");

@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use http::Method;
-use pgpair_core::config::PairConfig;
 use pgpair_core::ids::InstanceId;
-use pgpair_core::order::{Order, OrderReply};
-use pgpair_core::report::wire;
+use pgpair_core::order::OrderReply;
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::order::Order;
+use pgpair_wire::paths;
 
 use crate::agent_client::AgentError;
 use crate::api::Requests;
@@ -22,7 +23,7 @@ pub async fn send_evidence(memory: &mut Memory, plan: &Plan) -> Vec<Notice> {
     let mut done = Vec::new();
     for (to, by, evidence) in &plan.evidence {
         let Some((line, target)) = memory.lines.to(*to) else { continue };
-        match line.send(target, Method::POST, wire::EVIDENCE, evidence).await {
+        match line.send(target, Method::POST, paths::EVIDENCE, evidence).await {
             Ok(()) => {
                 memory.evidence.retain(|t| t.by == *by || t.dead == evidence.incarnation);
                 memory.evidence.insert(Taken::new(*by, evidence.incarnation, evidence.kind));
@@ -41,7 +42,7 @@ pub async fn send_evidence(memory: &mut Memory, plan: &Plan) -> Vec<Notice> {
 pub async fn configure(memory: &mut Memory, plan: &Plan, config: &PairConfig) {
     for to in &plan.configure {
         let Some((line, target)) = memory.lines.to(*to) else { continue };
-        match line.send(target, Method::PUT, wire::CONFIG, config).await {
+        match line.send(target, Method::PUT, paths::CONFIG, config).await {
             Ok(()) => tracing::info!(instance = %to, generation = config.generation, "settings given"),
             Err(error) => {
                 tracing::warn!(instance = %to, generation = config.generation, error = &error as &dyn std::error::Error, "settings were not taken");
@@ -65,7 +66,7 @@ pub async fn send_order(memory: &mut Memory, plan: &Plan, observed: &Observed) -
 /// `None`: it is not known whether it was taken; the same order is sent again.
 async fn send(memory: &mut Memory, to: InstanceId, order: &Order) -> Option<OrderReply> {
     let (line, target) = memory.lines.to(to)?;
-    let reply: Result<OrderReply, AgentError> = line.post(target, wire::ORDER, order).await;
+    let reply: Result<OrderReply, AgentError> = line.post(target, paths::ORDER, order).await;
     let (id, kind) = (&order.id, order.kind.as_str());
     match &reply {
         Ok(reply) => tracing::info!(instance = %to, id, kind, ?reply, "order sent"),

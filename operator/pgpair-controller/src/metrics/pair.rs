@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, PairMode, PgReplicaPairStatus};
 use pgpair_core::ids::InstanceId;
-use pgpair_core::report::Lag;
+use pgpair_core::lag::Lag;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;

@@ -1,7 +1,7 @@
 use pgpair_core::ids::Term;
+use pgpair_core::lag::Lag;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::record::Mode;
-use pgpair_core::report::Lag;
 use pgpair_core::timeline::TimelineId;
 use serde_json::json;
 

@@ -9,11 +9,12 @@ use kube::ResourceExt;
 use pgpair_api::convert::lag_of;
 use pgpair_api::names::{ANNOTATION_SEED, ANNOTATION_SEED_FAILURES, LABEL_INSTANCE, LABEL_PAIR, PairName};
 use pgpair_api::status::{PairMode, PgReplicaPairStatus};
-use pgpair_core::config::{CONFIG_KEY, PairConfig};
 use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::lsn::Lsn;
-use pgpair_core::record::{Mode, Record};
+use pgpair_core::record::Mode;
 use pgpair_core::timeline::TimelineId;
+use pgpair_wire::config::{CONFIG_KEY, PairConfig};
+use pgpair_wire::lease;
 
 use crate::observed::{Ended, LeaseView, LogTold, PodView, SeedJob, SeedState, SetView};
 
@@ -28,7 +29,7 @@ pub(super) fn lease_view(lease: Option<&Lease>) -> LeaseView {
     let Some(lease) = lease else { return LeaseView::Missing };
     let spec = lease.spec.as_ref();
     let holder = spec.and_then(|s| s.holder_identity.as_deref());
-    match Record::from_lease(holder, spec.and_then(|s| s.lease_transitions), lease.annotations()) {
+    match lease::read(holder, spec.and_then(|s| s.lease_transitions), lease.annotations()) {
         Ok(record) => LeaseView::Present(record),
         Err(why) => LeaseView::Unreadable(why.to_string()),
     }

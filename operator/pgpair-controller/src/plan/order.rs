@@ -3,8 +3,9 @@
 use pgpair_api::order::UserOrderKind;
 use pgpair_api::status::OrderState;
 use pgpair_core::ids::InstanceId;
-use pgpair_core::order::{Order, OrderRefusal};
-use pgpair_core::report::Lag;
+use pgpair_core::lag::Lag;
+use pgpair_core::order::OrderRefusal;
+use pgpair_wire::order::Order;
 
 /// What to do about the order of a person.
 #[derive(Debug, Clone, PartialEq)]

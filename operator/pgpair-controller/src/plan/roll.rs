@@ -1,7 +1,7 @@
 //! What is decided about changes that need a restart.
 
 use pgpair_core::ids::InstanceId;
-use pgpair_core::order::Order;
+use pgpair_wire::order::Order;
 
 /// What of the spec is not yet in effect, and the next step towards it.
 #[derive(Debug, Clone, Default, PartialEq)]

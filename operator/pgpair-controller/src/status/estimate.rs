@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use pgpair_api::convert::lag_value;
 use pgpair_api::status::{PgReplicaPairStatus, RpoBasis, RpoStatus, RtoEstimate, RtoStatus};
-use pgpair_core::config::{Durability, OnPostgresCrash};
+use pgpair_core::authority::{Durability, OnPostgresCrash};
 use pgpair_core::record::Mode;
-use pgpair_core::report::StandbyLag;
+use pgpair_wire::report::StandbyLag;
 
 use crate::observed::Observed;
 
@@ -26,7 +26,7 @@ pub(super) fn rpo(observed: &Observed, status: &PgReplicaPairStatus) -> Option<R
     let (basis, lag) = match (standby(observed), record.mode, record.durability) {
         (None, ..) => (RpoBasis::Unknown, None),
         (Some(_), Mode::Paired, Durability::Sync | Durability::SyncStrict) => {
-            (RpoBasis::Synchronous, Some(pgpair_core::report::Lag { bytes: 0, millis: 0 }))
+            (RpoBasis::Synchronous, Some(pgpair_core::lag::Lag { bytes: 0, millis: 0 }))
         }
         (Some(standby), Mode::Paired, Durability::Async) => (RpoBasis::Lag, standby.receive),
         (Some(standby), Mode::Solo, _) => (RpoBasis::NotProtected, standby.receive),

@@ -6,8 +6,9 @@ use pgpair_api::convert::number;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{FailoverStatus, FailoverStepStatus, PgReplicaPairStatus};
 use pgpair_core::authority::messages::EvidenceKind;
+use pgpair_core::authority::{FailoverCause, FailoverSignal};
 use pgpair_core::ids::InstanceId;
-use pgpair_core::report::{FailoverCause, FailoverReport, FailoverSignal, FailoverStep, RejoinKind};
+use pgpair_wire::report::{FailoverReport, FailoverStep, RejoinKind};
 
 use crate::observed::Observed;
 

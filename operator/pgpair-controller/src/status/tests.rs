@@ -11,7 +11,8 @@ use crate::decide::decide;
 use crate::events::of_change;
 use crate::fixtures::{empty, lag as lag_of, name, now, report, steady};
 use crate::observed::{SeedJob, SeedProgress};
-use pgpair_core::report::{FailoverCause, FailoverReport, FailoverSignal, FailoverStep, Need};
+use pgpair_core::authority::{FailoverCause, FailoverSignal};
+use pgpair_wire::report::{FailoverReport, FailoverStep, Need};
 
 fn status_of(observed: &Observed) -> PgReplicaPairStatus {
     over(&PgReplicaPairStatus::default(), observed)
@@ -269,7 +270,7 @@ fn what_a_loss_would_cost_is_told_honestly() {
     let behind = with_primary(|r| r.standby = Some(lag_of(4096)));
     let mut asynchronous = behind.clone();
     if let crate::observed::LeaseView::Present(record) = &mut asynchronous.lease {
-        record.durability = pgpair_core::config::Durability::Async;
+        record.durability = pgpair_core::authority::Durability::Async;
     }
     assert_eq!(rpo(&asynchronous), (Lag, Some(4096)));
     assert_eq!(rpo(&behind.clone().solo()), (NotProtected, Some(4096)));
@@ -304,9 +305,9 @@ fn the_lag_outlives_its_primarys_silence_and_nothing_else() {
 
 fn rejoined(mut observed: Observed, term: u32, bytes: u64) -> Observed {
     let mut standby = report(B, PostgresState::Standby);
-    standby.rejoin = Some(pgpair_core::report::RejoinReport {
+    standby.rejoin = Some(pgpair_wire::report::RejoinReport {
         term: Term(term),
-        how: pgpair_core::report::RejoinKind::Rewound,
+        how: pgpair_wire::report::RejoinKind::Rewound,
         branch_bytes: bytes,
         branch: Some((Lsn(0x500_0000), Lsn(0x500_0000 + bytes))),
     });

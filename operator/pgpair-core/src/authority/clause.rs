@@ -82,8 +82,8 @@ clauses! {
     Streams,
     /// Rule 10: forced is the way past the incarnation that the order names, and past no other.
     NamedDead,
-    /// A Lease with another uid is no record.
-    OwnLease,
+    /// A record with another uid is not the pair's.
+    OwnRecord,
 }
 
 #[cfg(feature = "mutations")]

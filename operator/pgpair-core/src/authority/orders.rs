@@ -7,9 +7,9 @@ use crate::authority::resign::Resign;
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Directory, ReplyId};
 use crate::ids::{Incarnation, Term};
+use crate::instance::{PostgresState, Role};
 use crate::order::{OrderKind, OrderRefusal, OrderReply};
 use crate::record::{Mode, Record};
-use crate::report::{PostgresState, Role};
 
 /// Longest time for an order that waits for the other instance.
 pub(super) const ORDER_BUDGET_MS: u64 = 60_000;

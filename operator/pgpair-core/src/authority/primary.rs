@@ -7,9 +7,9 @@ use crate::authority::messages::{Answer, Heartbeat, StandbyInfo, Verdict};
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::{Authority, Command, Directory, Durability, Gate, Note, SoloReason, SyncState, Want};
 use crate::ids::Term;
+use crate::instance::PostgresState;
 use crate::lsn::Lsn;
 use crate::record::{Mode, Record, Versioned};
-use crate::report::PostgresState;
 
 /// The way between `Solo` and `Paired`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::OnPostgresCrash;
 use crate::authority::clause::{Clause, keeps};
 use crate::authority::messages::{CanTake, CanTakeReply, ResignReply, Resignation};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Directory, Note};
-use crate::config::OnPostgresCrash;
 use crate::ids::{Incarnation, Term};
+use crate::instance::{PostgresState, Role};
 use crate::order::{OrderRefusal, OrderReply};
 use crate::record::{Mode, Record};
-use crate::report::{PostgresState, Role};
 
 /// How far a resignation has come. One of an earlier term is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -9,9 +9,10 @@ use crate::authority::messages::{
 };
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::{Authority, Command, Directory, Durability, Note, ReplyId, Want};
+use crate::authority::{FailoverCause, FailoverSignal};
 use crate::ids::Incarnation;
+use crate::instance::{PostgresState, Role};
 use crate::record::{Mode, Record};
-use crate::report::{FailoverCause, FailoverSignal, PostgresState, Role};
 
 /// What speaks for taking over from the primary of the present term.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

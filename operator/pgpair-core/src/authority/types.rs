@@ -7,12 +7,11 @@ use crate::authority::messages::{
 };
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::{CasId, CasOutcome, ReadOutcome};
-use crate::config::OnPostgresCrash;
 use crate::ids::{SystemIdentifier, Term, VolumeId};
+use crate::instance::PostgresState;
 use crate::lsn::Lsn;
 use crate::order::{OrderKind, OrderReply};
-use crate::record::{LeaseUid, Record, Version};
-use crate::report::{FailoverCause, FailoverSignal, PostgresState};
+use crate::record::{Record, RecordUid, Version};
 use crate::timeline::TimelineId;
 
 /// Identity of the node (a hash of its name): on another node than the one it last held, a lock proves nothing.
@@ -42,6 +41,15 @@ impl Durability {
     }
 }
 
+/// What follows the death of a postmaster whose agent lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OnPostgresCrash {
+    /// The standby takes over, if it can.
+    Failover,
+    /// It is started again; the standby takes over only when that fails.
+    Restart,
+}
+
 /// What a person or the operator has set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settings {
@@ -60,8 +68,9 @@ pub struct Settings {
 /// Remembered on the data volume, beside the data directory; survives the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Durable {
-    /// The Lease that this volume belongs to.
-    pub lease_uid: Option<LeaseUid>,
+    /// The record that this volume belongs to; under its first name on the volumes.
+    #[serde(rename = "lease_uid")]
+    pub record_uid: Option<RecordUid>,
     /// Highest term seen.
     pub term: Term,
     /// Whether this instance was primary in that term.
@@ -226,7 +235,7 @@ pub enum Command {
         /// To be returned with the outcome.
         id: CasId,
         /// Precondition.
-        uid: LeaseUid,
+        uid: RecordUid,
         /// Precondition.
         expected: Version,
         /// New content.
@@ -368,7 +377,7 @@ impl Gate {
 /// Why postgres may not be writable. The word is the reason in status, log and metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Refusal {
-    /// The Lease is missing or not the one that this volume knows.
+    /// The record is missing or not the one that this volume knows.
     ForeignRecord,
     /// This incarnation gave the term up.
     Resigned,
@@ -404,4 +413,32 @@ impl Refusal {
             Refusal::Fenced => "Fenced",
         }
     }
+}
+
+/// What allowed the standby to take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FailoverCause {
+    /// Every promise to the old primary lapsed.
+    PromiseLapsed,
+    /// The old primary resigned: its postgres is proven dead and its last position known.
+    Resigned,
+    /// The old primary's agent process was proven dead.
+    Evidence,
+    /// A person ordered the old primary to hand over.
+    Switchover,
+    /// A person said that the old primary is dead, and ordered the promotion.
+    Forced,
+}
+
+/// What a standby knows of its primary when it takes over. The cause decides; these show whether all pointed the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FailoverSignal {
+    /// No heartbeat for two intervals or longer.
+    Silent,
+    /// The replication stream has ended.
+    StreamEnded,
+    /// It said that it gives its term up, and that its postgres is dead.
+    Resigned,
+    /// Its agent was proven dead.
+    ProvenDead,
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::clause::{Clause, keeps};
 use crate::authority::timing::Ms;
-use crate::record::{LeaseUid, Record, Version, Versioned};
+use crate::record::{Record, RecordUid, Version, Versioned};
 
 /// Number of a compare-and-set of this agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub enum CasOutcome {
     NotSent,
     /// No reply, or an error that does not tell: it may have landed, or may land later.
     Unknown,
-    /// The Lease does not exist.
+    /// The record does not exist.
     Missing,
 }
 
@@ -45,9 +45,9 @@ pub enum CasOutcome {
 pub enum ReadOutcome {
     /// The record.
     Got(Versioned),
-    /// No such Lease.
+    /// No such record.
     Missing,
-    /// It holds no record, or contradicts itself.
+    /// What is there is no record, or contradicts itself.
     Malformed,
     /// No answer.
     Failed,
@@ -62,7 +62,7 @@ pub struct View {
     pub(super) open: Vec<OpenCas>,
     /// A conflict was seen with this version: whatever is not newer is outdated.
     pub(super) outdated: Option<Version>,
-    /// The Lease is missing or has another uid than the one on disk.
+    /// The record is missing or has another uid than the one on disk.
     pub(super) foreign: bool,
     pub(super) reading: Option<Ms>,
     pub(super) read_tried: Option<Ms>,
@@ -100,7 +100,7 @@ impl View {
         &self.open
     }
 
-    /// Whether the Lease found is missing or another than the one that this volume knows.
+    /// Whether the record is missing or another than the one that this volume knows.
     #[must_use]
     pub fn foreign(&self) -> bool {
         self.foreign
@@ -119,10 +119,10 @@ impl View {
     }
 
     /// The answer to the read that was asked at `asked`. `known` is the uid on disk, if any.
-    pub fn on_read(&mut self, asked: Ms, outcome: ReadOutcome, known: Option<LeaseUid>) {
+    pub fn on_read(&mut self, asked: Ms, outcome: ReadOutcome, known: Option<RecordUid>) {
         self.reading = None;
         match outcome {
-            ReadOutcome::Got(v) if known.is_none_or(|uid| uid == v.uid || !keeps(Clause::OwnLease)) => {
+            ReadOutcome::Got(v) if known.is_none_or(|uid| uid == v.uid || !keeps(Clause::OwnRecord)) => {
                 self.saw(asked, v);
             }
             ReadOutcome::Got(_) | ReadOutcome::Missing => self.foreign = true,
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     fn at(version: u64) -> Versioned {
-        Versioned { uid: LeaseUid(1), version: Version(version), record: Record::initial() }
+        Versioned { uid: RecordUid(1), version: Version(version), record: Record::initial() }
     }
 
     fn view_with_open() -> View {
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn another_uid_is_foreign() {
         let mut v = View::default();
-        v.on_read(Ms(1), ReadOutcome::Got(at(5)), Some(LeaseUid(2)));
+        v.on_read(Ms(1), ReadOutcome::Got(at(5)), Some(RecordUid(2)));
         assert!(v.foreign() && v.settled().is_none());
     }
 

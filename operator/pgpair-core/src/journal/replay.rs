@@ -5,9 +5,9 @@ use crate::authority::timing::Ms;
 use crate::authority::view::ReadOutcome;
 use crate::authority::{Authority, Command, Desired, Event, Gate};
 use crate::ids::{InstanceId, Term};
+use crate::instance::Role;
 use crate::journal::shorthand::{Shorthand, Unreferenced};
 use crate::journal::{Line, Snapshot, words};
-use crate::report::Role;
 
 /// What one event was, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,16 +1,16 @@
 use super::replay::{Diverged, PlayError, Replay};
 use super::shorthand::{Shorthand, Unreferenced};
 use super::{FORMAT, FirstLine, Line, Snapshot, VERSION};
+use crate::authority::OnPostgresCrash;
 use crate::authority::messages::{CanTake, Heartbeat};
 use crate::authority::promises::Given;
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::ReadOutcome;
 use crate::authority::{Authority, Durability, Durable, Event, NodeId, PgFacts, ReplyId, Settings};
-use crate::config::OnPostgresCrash;
 use crate::ids::{Incarnation, InstanceId, Term};
+use crate::instance::PostgresState;
 use crate::lsn::Lsn;
 use crate::record::Holder;
-use crate::report::PostgresState;
 
 fn begin() -> Snapshot {
     let settings = Settings {

@@ -1,15 +1,16 @@
 //! Events, commands and changes in the words of `docs/authority.md`.
 
+use crate::authority::FailoverCause;
 use crate::authority::messages::{Answer, CanTakeReply, ResignReply, Resignation, Verdict};
 use crate::authority::timing::Ms;
 use crate::authority::view::{CasOutcome, ReadOutcome};
 use crate::authority::{
     Authority, Command, Durable, Event, Gate, Note, PgFacts, Refusal, SoloReason, SyncState, Want,
 };
+use crate::instance::Role;
 use crate::journal::replay::{Look, Part, Told};
 use crate::order::OrderReply;
 use crate::record::{Holder, Record};
-use crate::report::{FailoverCause, Role};
 
 /// What came in. What is said over and over matters only when it differs from the last time.
 pub(super) fn came_in(
@@ -134,7 +135,7 @@ fn read(before: &Authority, outcome: &ReadOutcome, told: &Told) -> Part {
                 matters: before.record() != Some(&v.record),
             };
         }
-        ReadOutcome::Missing => "the record is read: there is no such Lease",
+        ReadOutcome::Missing => "the record is read: it does not exist",
         ReadOutcome::Malformed => "the record is read: it contradicts itself",
         ReadOutcome::Failed => "the record is read: no answer of the API server",
     };
@@ -150,7 +151,7 @@ fn cas_outcome(after: &Authority, id: u64, outcome: CasOutcome) -> String {
         CasOutcome::Conflict => "was refused, for the record has changed meanwhile",
         CasOutcome::NotSent => "never left: no connection to the API server",
         CasOutcome::Unknown => "got no reply: it may have landed, or may land later",
-        CasOutcome::Missing => "was refused: there is no such Lease",
+        CasOutcome::Missing => "was refused: the record does not exist",
     };
     format!("write {id} {came}")
 }

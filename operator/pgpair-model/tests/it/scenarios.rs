@@ -4,8 +4,8 @@
 use pgpair_core::authority::{Directory, Durability, Refusal, Want};
 use pgpair_core::ids::InstanceId::{A, B};
 use pgpair_core::ids::Term;
+use pgpair_core::instance::{PostgresState, Role};
 use pgpair_core::record::Mode;
-use pgpair_core::report::{PostgresState, Role};
 use pgpair_model::action::Action::{
     Answers, Arrives, ArrivesLate, Clock, Commit, Crash, Delayed, Deleted, GivenUp, Landed, Leave, Log,
     MadeAnew, NoReply, NotSent, PostgresCrash, Proof, ReadDone, Replace, Seeded, Start, Wipe, Works, Written,

@@ -6,7 +6,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use pgpair_core::record::{MODE, Mode, Record};
+use pgpair_core::record::{Mode, Record};
+use pgpair_wire::lease::{self, MODE};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -28,9 +29,9 @@ impl Api {
             "metadata": {
                 "name": pair, "namespace": "test", "resourceVersion": "1",
                 "uid": "11111111-2222-3333-4444-555555555555",
-                "annotations": Record::initial().annotations(),
+                "annotations": lease::annotations(&Record::initial()),
             },
-            "spec": { "holderIdentity": Record::initial().holder_identity(), "leaseTransitions": 0 },
+            "spec": { "holderIdentity": lease::holder_identity(&Record::initial()), "leaseTransitions": 0 },
         });
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
@@ -86,7 +87,7 @@ impl Api {
         let lease = &objects[0].1;
         let annotations = serde_json::from_value(lease["metadata"]["annotations"].clone()).unwrap();
         let transitions = lease["spec"]["leaseTransitions"].as_i64().and_then(|n| i32::try_from(n).ok());
-        Record::from_lease(lease["spec"]["holderIdentity"].as_str(), transitions, &annotations).unwrap()
+        lease::read(lease["spec"]["holderIdentity"].as_str(), transitions, &annotations).unwrap()
     }
 
     pub fn mode(&self) -> Mode {

@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use pgpair_core::config::{PairConfig, StandbyProfile};
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Mode;
-use pgpair_core::report::{Need, RejoinKind, wire};
+use pgpair_wire::config::{PairConfig, StandbyProfile};
+use pgpair_wire::paths;
+use pgpair_wire::report::{Need, RejoinKind};
 
 use crate::pair::{LIMIT, Pair, eventually};
 
@@ -17,7 +18,7 @@ fn config(generation: i64) -> PairConfig {
 }
 
 async fn push(pair: &Pair, to: InstanceId, config: &PairConfig) -> (u16, String) {
-    pair.ask(to, "PUT", wire::CONFIG, &serde_json::to_string(config).unwrap()).await.unwrap()
+    pair.ask(to, "PUT", paths::CONFIG, &serde_json::to_string(config).unwrap()).await.unwrap()
 }
 
 async fn followed(pair: &Pair, who: InstanceId, generation: i64) -> Vec<String> {

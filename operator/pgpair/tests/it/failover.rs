@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use pgpair_core::config::PairConfig;
+use pgpair_core::authority::FailoverCause;
 use pgpair_core::ids::{InstanceId, Term};
-use pgpair_core::order::{Order, OrderKind, OrderReply};
+use pgpair_core::order::{OrderKind, OrderReply};
 use pgpair_core::record::Mode;
-use pgpair_core::report::{FailoverCause, wire};
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::order::Order;
+use pgpair_wire::paths;
 use rustix::process::{Pid, Signal};
 
 use crate::pair::{LIMIT, Pair, eventually};
@@ -212,7 +214,7 @@ async fn a_primary_that_is_told_to_stop_hands_over_first() {
 async fn order(pair: &Pair, to: InstanceId, id: &str, kind: OrderKind) -> OrderReply {
     let term = pair.api.record().term;
     let order = serde_json::to_string(&Order { id: id.to_owned(), term, kind }).unwrap();
-    let (status, body) = pair.ask(to, "POST", wire::ORDER, &order).await.unwrap();
+    let (status, body) = pair.ask(to, "POST", paths::ORDER, &order).await.unwrap();
     assert_eq!(status, 200, "{body}");
     serde_json::from_str(&body).unwrap()
 }

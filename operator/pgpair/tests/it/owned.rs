@@ -2,7 +2,7 @@
 
 use pgpair_agent::render::{Floors, main_conf};
 use pgpair_agent::settings::Settings;
-use pgpair_core::config::PairConfig;
+use pgpair_wire::config::PairConfig;
 
 #[test]
 fn every_parameter_that_an_agent_would_refuse_is_refused_at_admission() {

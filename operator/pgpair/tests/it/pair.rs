@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use pgpair_agent::tls::Identity;
-use pgpair_core::config::PairConfig;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Mode;
-use pgpair_core::report::InstanceReport;
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::report::InstanceReport;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

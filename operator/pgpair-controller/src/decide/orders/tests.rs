@@ -1,7 +1,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pgpair_core::ids::InstanceId::{A, B};
 use pgpair_core::ids::Term;
-use pgpair_core::order::OrderReport;
+use pgpair_wire::order::OrderReport;
 use rstest::rstest;
 
 use super::*;

@@ -1,6 +1,7 @@
 use pgpair_core::ids::InstanceId::{A, B};
-use pgpair_core::order::{OrderRefusal, OrderReport};
-use pgpair_core::report::Need;
+use pgpair_core::order::OrderRefusal;
+use pgpair_wire::order::OrderReport;
+use pgpair_wire::report::Need;
 use proptest::prelude::*;
 
 use super::*;

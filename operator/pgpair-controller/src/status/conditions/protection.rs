@@ -5,7 +5,7 @@ use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, PairMode, PgReplicaPairStatus, Reason};
 use pgpair_core::authority::Refusal;
 use pgpair_core::ids::{InstanceId, Term};
-use pgpair_core::report::PostgresState;
+use pgpair_core::instance::PostgresState;
 
 use super::{Draft, draft};
 use crate::observed::Observed;

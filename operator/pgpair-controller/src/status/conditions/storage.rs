@@ -7,7 +7,7 @@ use pgpair_api::convert::bytes;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, Reason};
 use pgpair_core::ids::InstanceId;
-use pgpair_core::report::SpaceReport;
+use pgpair_wire::report::SpaceReport;
 
 use super::{Draft, draft};
 use crate::observed::Observed;

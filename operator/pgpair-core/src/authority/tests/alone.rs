@@ -1,5 +1,6 @@
 //! One agent, told by hand what happens.
 
+use crate::authority::OnPostgresCrash;
 use crate::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, EvidenceKind, Heartbeat, NoPromise, Resignation, StandbyInfo,
     Verdict,
@@ -10,11 +11,10 @@ use crate::authority::view::ReadOutcome;
 use crate::authority::{
     Authority, Command, Directory, Durability, Durable, Event, NodeId, PgFacts, ReplyId, Settings,
 };
-use crate::config::OnPostgresCrash;
 use crate::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
+use crate::instance::PostgresState;
 use crate::lsn::Lsn;
-use crate::record::{Holder, LeaseUid, Mode, Record, Version, Versioned};
-use crate::report::PostgresState;
+use crate::record::{Holder, Mode, Record, RecordUid, Version, Versioned};
 use crate::timeline::TimelineId;
 
 const PRIMARY: Holder = Holder { instance: InstanceId::A, incarnation: Incarnation(1) };
@@ -50,8 +50,12 @@ fn standby_at(mode: Mode, now: Ms) -> (Authority, Ms) {
         automatic: true,
         on_crash: OnPostgresCrash::Failover,
     };
-    let disk =
-        Durable { lease_uid: Some(LeaseUid(1)), term: Term(1), longest_ttl_ms: 5_000, ..Durable::default() };
+    let disk = Durable {
+        record_uid: Some(RecordUid(1)),
+        term: Term(1),
+        longest_ttl_ms: 5_000,
+        ..Durable::default()
+    };
     let mut b = Authority::new(me, NodeId(2), settings, disk, Ms(0));
     let facts = PgFacts {
         state: PostgresState::Standby,
@@ -85,7 +89,7 @@ fn commands(b: &mut Authority, now: Ms, mode: Mode, event: Event) -> Vec<Command
     while let Some(command) = commands.pop() {
         match command {
             Command::Read { asked } => {
-                let outcome = ReadOutcome::Got(Versioned { uid: LeaseUid(1), version: Version(7), record });
+                let outcome = ReadOutcome::Got(Versioned { uid: RecordUid(1), version: Version(7), record });
                 commands.extend(b.handle(now, Event::Read { asked, outcome }));
             }
             other => others.push(other),
@@ -179,8 +183,12 @@ fn a_take_over_is_urgent_while_it_is_open_and_not_for_as_long_as_its_primary_is_
 #[test]
 fn a_late_answer_does_not_tell_how_the_standby_is_now() {
     let settings = standby(Mode::Paired).0.settings;
-    let disk =
-        Durable { lease_uid: Some(LeaseUid(1)), term: Term(1), longest_ttl_ms: 5_000, ..Durable::default() };
+    let disk = Durable {
+        record_uid: Some(RecordUid(1)),
+        term: Term(1),
+        longest_ttl_ms: 5_000,
+        ..Durable::default()
+    };
     let mut a = Authority::new(PRIMARY, NodeId(1), settings, disk, Ms(0));
     let facts = PgFacts {
         state: PostgresState::Primary,

@@ -7,17 +7,17 @@ mod postgres;
 mod twin;
 
 use super::rng::Rng;
+use crate::authority::OnPostgresCrash;
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::CasId;
 use crate::authority::{
     Authority, Command, Directory, Durability, Durable, Event, NodeId, ReplyId, Settings, SyncState,
 };
-use crate::config::OnPostgresCrash;
 use crate::ids::{Incarnation, InstanceId, VolumeId};
+use crate::instance::PostgresState;
 use crate::lsn::Lsn;
 use crate::order::{OrderKind, OrderReply};
 use crate::record::{Holder, Mode, Record, Version};
-use crate::report::PostgresState;
 
 const STEP: u64 = 10;
 const TIMEOUT: u64 = 1_000;

@@ -5,7 +5,7 @@ use crate::authority::messages::{CanTakeReply, ResignReply};
 use crate::authority::view::{CasOutcome, ReadOutcome};
 use crate::authority::{Command, Event, ReplyId};
 use crate::ids::{Incarnation, InstanceId};
-use crate::record::{LeaseUid, Version, Versioned};
+use crate::record::{RecordUid, Version, Versioned};
 
 impl World {
     pub(super) fn send(&mut self, i: InstanceId, command: Command) {
@@ -69,7 +69,7 @@ impl World {
                 Flight::ToPeer(from, command) => self.deliver_to(from.peer(), command),
                 Flight::ApiRead(i, me, asked) => {
                     let (version, record) = self.record;
-                    let got = ReadOutcome::Got(Versioned { uid: LeaseUid(1), version, record });
+                    let got = ReadOutcome::Got(Versioned { uid: RecordUid(1), version, record });
                     self.api_reply(i, me, Event::Read { asked, outcome: got });
                 }
                 Flight::ApiCas(i, me, id, expected, record) => {

@@ -6,8 +6,8 @@ use super::{Node, Receiver, World, index};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Directory, Durability, PgFacts, SyncState, Want};
 use crate::ids::{InstanceId, SystemIdentifier, VolumeId};
+use crate::instance::PostgresState;
 use crate::lsn::Lsn;
-use crate::report::PostgresState;
 use crate::timeline::TimelineId;
 
 impl Node {

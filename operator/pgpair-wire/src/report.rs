@@ -1,14 +1,17 @@
-//! What an agent tells about its instance: the wire type between agent and operator (`GET /v1/report`).
+//! What an agent reports about its instance: `GET` [`crate::paths::REPORT`].
 //! What is not known is `None`; it is never zero.
 
+use pgpair_core::authority::messages::EvidenceKind;
+use pgpair_core::authority::{FailoverCause, FailoverSignal};
+use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
+use pgpair_core::instance::{PostgresState, Role};
+use pgpair_core::lag::Lag;
+use pgpair_core::lsn::Lsn;
+use pgpair_core::record::Mode;
+use pgpair_core::timeline::TimelineId;
 use serde::{Deserialize, Serialize};
 
-use crate::authority::messages::EvidenceKind;
-use crate::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
-use crate::lsn::Lsn;
 use crate::order::OrderReport;
-use crate::record::Mode;
-use crate::timeline::TimelineId;
 
 /// Everything that an agent knows about its own instance at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,32 +112,6 @@ pub struct AuthorityReport {
     pub refusal: Option<String>,
 }
 
-/// Role of an instance in a term.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Role {
-    /// Named by the record.
-    Primary,
-    /// The other one.
-    Standby,
-    /// The record has not been seen yet.
-    Unknown,
-}
-
-/// State of the postmaster of one instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum PostgresState {
-    /// No process holds the volume's lock.
-    Down,
-    /// Started, not yet accepting connections.
-    Starting,
-    /// In recovery, accepting connections.
-    Standby,
-    /// In recovery, told to leave it.
-    Promoting,
-    /// Out of recovery: a write was flushed.
-    Primary,
-}
-
 /// Positions and state of one postgres.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -167,16 +144,6 @@ pub struct StandbyLag {
     pub replay: Option<Lag>,
     /// Not yet replayed: the sum of the two.
     pub total: Option<Lag>,
-}
-
-/// A distance in the write-ahead log.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Lag {
-    /// Bytes of WAL.
-    pub bytes: u64,
-    /// Age of the oldest byte of it in milliseconds; 0 when there is none.
-    pub millis: u64,
 }
 
 /// One instance's archive.
@@ -225,34 +192,6 @@ pub struct FailoverReport {
     pub steps: Vec<(FailoverStep, i64)>,
 }
 
-/// What allowed the standby to take over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum FailoverCause {
-    /// Every promise to the old primary lapsed.
-    PromiseLapsed,
-    /// The old primary resigned: its postgres is proven dead and its last position known.
-    Resigned,
-    /// The old primary's agent process was proven dead.
-    Evidence,
-    /// A person ordered the old primary to hand over.
-    Switchover,
-    /// A person said that the old primary is dead, and ordered the promotion.
-    Forced,
-}
-
-/// What a standby knows of its primary when it takes over. The cause decides; these show whether all pointed the same way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum FailoverSignal {
-    /// No heartbeat for two intervals or longer.
-    Silent,
-    /// The replication stream has ended.
-    StreamEnded,
-    /// It said that it gives its term up, and that its postgres is dead.
-    Resigned,
-    /// Its agent was proven dead.
-    ProvenDead,
-}
-
 /// Steps of a take-over, in the order in which they happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FailoverStep {
@@ -270,34 +209,4 @@ pub enum FailoverStep {
     Promoted,
     /// The read-write endpoint names this instance.
     Endpoint,
-}
-
-/// Path prefix and ports on which the agents and the operator meet.
-pub mod wire {
-    /// mTLS: agents and operator.
-    pub const PEER_PORT: u16 = 8443;
-    /// Plain HTTP: probes and metrics, nothing secret.
-    pub const PROBE_PORT: u16 = 8080;
-    /// Header of an agent's requests to its peer: the address of its pod.
-    pub const HERE: &str = "x-pgpair-here";
-    /// `GET`: [`super::InstanceReport`] as JSON.
-    pub const REPORT: &str = "/v1/report";
-    /// `POST` heartbeat -> answer.
-    pub const HEARTBEAT: &str = "/v1/heartbeat";
-    /// `POST` "can you take it?".
-    pub const CAN_TAKE: &str = "/v1/can-take";
-    /// `POST` resignation.
-    pub const RESIGN: &str = "/v1/resign";
-    /// `POST` evidence of death.
-    pub const EVIDENCE: &str = "/v1/evidence";
-    /// `GET`: names and sizes of the archive's files. `GET /v1/wal/FILE`: one of them, or, after a resignation, of `pg_wal`.
-    pub const WAL: &str = "/v1/wal";
-    /// `POST` [`crate::order::Order`] -> [`crate::order::OrderReply`].
-    pub const ORDER: &str = "/v1/order";
-    /// `PUT` [`crate::config::PairConfig`].
-    pub const CONFIG: &str = "/v1/config";
-    /// `GET`: state that a rejoining instance compares itself with.
-    pub const TIMELINE: &str = "/v1/timeline";
-    /// `GET`: what of the log an instance needs to start again; older log may be removed from the peer's archive.
-    pub const NEEDS: &str = "/v1/needs";
 }

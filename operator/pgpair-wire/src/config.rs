@@ -1,13 +1,12 @@
 //! What a person has set for a pair, as the operator gives it to the agents. It changes while they run.
 //!
 //! Way: ConfigMap `NAME-config`, key [`CONFIG_KEY`], mounted in the pod; and, so that a change does not wait for the
-//! kubelet, `PUT` [`crate::report::wire::CONFIG`]. The higher `generation` wins.
+//! kubelet, `PUT` [`crate::paths::CONFIG`]. The higher `generation` wins.
 
 use std::collections::BTreeMap;
 
+use pgpair_core::authority::{Durability, OnPostgresCrash};
 use serde::{Deserialize, Serialize};
-
-pub use crate::authority::Durability;
 
 /// Key of the ConfigMap, and name of the file that it becomes.
 pub const CONFIG_KEY: &str = "pair.json";
@@ -53,7 +52,7 @@ impl Default for PairConfig {
         PairConfig {
             generation: 0,
             durability: Durability::Sync,
-            ttl_ms: crate::authority::timing::DEFAULT_TTL_MS,
+            ttl_ms: pgpair_core::authority::timing::DEFAULT_TTL_MS,
             max_lag_bytes: 16 << 20,
             automatic: true,
             on_postgres_crash: OnPostgresCrash::Failover,
@@ -68,15 +67,6 @@ impl Default for PairConfig {
             bootstrap: Bootstrap::default(),
         }
     }
-}
-
-/// What follows the death of a postmaster whose agent lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum OnPostgresCrash {
-    /// The standby takes over, if it can.
-    Failover,
-    /// It is started again; the standby takes over only when that fails.
-    Restart,
 }
 
 /// What the standby is for besides taking over.

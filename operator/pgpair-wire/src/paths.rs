@@ -1,0 +1,28 @@
+//! Ports and paths on which the agents and the operator meet.
+
+/// mTLS: agents and operator.
+pub const PEER_PORT: u16 = 8443;
+/// Plain HTTP: probes and metrics, nothing secret.
+pub const PROBE_PORT: u16 = 8080;
+/// Header of an agent's requests to its peer: the address of its pod.
+pub const HERE: &str = "x-pgpair-here";
+/// `GET`: [`crate::report::InstanceReport`] as JSON.
+pub const REPORT: &str = "/v1/report";
+/// `POST` heartbeat -> answer.
+pub const HEARTBEAT: &str = "/v1/heartbeat";
+/// `POST` "can you take it?".
+pub const CAN_TAKE: &str = "/v1/can-take";
+/// `POST` resignation.
+pub const RESIGN: &str = "/v1/resign";
+/// `POST` evidence of death.
+pub const EVIDENCE: &str = "/v1/evidence";
+/// `GET`: names and sizes of the archive's files. `GET /v1/wal/FILE`: one of them, or, after a resignation, of `pg_wal`.
+pub const WAL: &str = "/v1/wal";
+/// `POST` [`crate::order::Order`] -> [`pgpair_core::order::OrderReply`].
+pub const ORDER: &str = "/v1/order";
+/// `PUT` [`crate::config::PairConfig`].
+pub const CONFIG: &str = "/v1/config";
+/// `GET`: state that a rejoining instance compares itself with.
+pub const TIMELINE: &str = "/v1/timeline";
+/// `GET`: what of the log an instance needs to start again; older log may be removed from the peer's archive.
+pub const NEEDS: &str = "/v1/needs";
