@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, Serv
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use pgpair_api::validate::ValidatedPair;
-use pgpair_core::ids::InstanceId;
+use pgpair_core::ids::InstanceId::{A, B};
 
 use crate::api::Requests;
 use crate::apply::apply;
@@ -13,6 +13,7 @@ use crate::build::{budget, claims, config, rbac, services};
 use crate::cache::Caches;
 use crate::error::Error;
 use crate::memory::Memory;
+use crate::outcome::Child;
 
 /// The objects. Not among them: what depends on the state of the pair (StatefulSets, Jobs, EndpointSlices), what is made once
 /// (the Lease), and Secrets, whose contents are random.
@@ -39,8 +40,8 @@ pub struct Children {
 /// # Errors
 /// The settings cannot be written as JSON.
 pub fn build_children(pair: &ValidatedPair) -> Result<Children, Error> {
-    let [data_a, archive_a] = claims::build_claims(pair, InstanceId::A);
-    let [data_b, archive_b] = claims::build_claims(pair, InstanceId::B);
+    let [data_a, archive_a] = claims::build_claims(pair, A);
+    let [data_b, archive_b] = claims::build_claims(pair, B);
     Ok(Children {
         account: rbac::build_service_account(pair),
         role: rbac::build_role(pair),
@@ -52,28 +53,34 @@ pub fn build_children(pair: &ValidatedPair) -> Result<Children, Error> {
     })
 }
 
-/// Applies what is not as it should be.
+/// Applies one of them if it is not as it should be.
 ///
 /// # Errors
-/// The first request that failed. What was applied before stands.
-pub async fn apply_children(
+/// The request failed.
+pub async fn apply_child(
     requests: &Requests,
     caches: &Caches,
     memory: &mut Memory,
     children: &Children,
+    child: Child,
 ) -> Result<(), Error> {
     // Without `..`: a row that is not applied does not compile.
     let Children { account, role, binding, budget, config, services, claims } = children;
-    apply(requests, memory, &caches.accounts, account).await?;
-    apply(requests, memory, &caches.roles, role).await?;
-    apply(requests, memory, &caches.bindings, binding).await?;
-    apply(requests, memory, &caches.budgets, budget).await?;
-    apply(requests, memory, &caches.config_maps, config).await?;
-    for service in services {
-        apply(requests, memory, &caches.services, service).await?;
+    let [pods, rw, ro, any] = services;
+    let [data_a, archive_a, data_b, archive_b] = claims;
+    match child {
+        Child::Account => apply(requests, memory, &caches.accounts, account).await,
+        Child::Role => apply(requests, memory, &caches.roles, role).await,
+        Child::Binding => apply(requests, memory, &caches.bindings, binding).await,
+        Child::Budget => apply(requests, memory, &caches.budgets, budget).await,
+        Child::Config => apply(requests, memory, &caches.config_maps, config).await,
+        Child::PodsService => apply(requests, memory, &caches.services, pods).await,
+        Child::RwService => apply(requests, memory, &caches.services, rw).await,
+        Child::RoService => apply(requests, memory, &caches.services, ro).await,
+        Child::AnyService => apply(requests, memory, &caches.services, any).await,
+        Child::DataClaim(A) => apply(requests, memory, &caches.claims, data_a).await,
+        Child::ArchiveClaim(A) => apply(requests, memory, &caches.claims, archive_a).await,
+        Child::DataClaim(B) => apply(requests, memory, &caches.claims, data_b).await,
+        Child::ArchiveClaim(B) => apply(requests, memory, &caches.claims, archive_b).await,
     }
-    for claim in claims {
-        apply(requests, memory, &caches.claims, claim).await?;
-    }
-    Ok(())
 }

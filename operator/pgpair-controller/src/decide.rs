@@ -29,7 +29,7 @@ use pgpair_wire::report::Need;
 
 use crate::evidence::{evidence, receivers};
 use crate::observed::{LeaseView, Observed, SeedJob, SeedState, SetView};
-use crate::plan::{Blocked, InstancePlan, Notice, Plan, Problem, RollPlan, RwPlan};
+use crate::plan::{Blocked, InstancePlan, Notice, Plan, Problem, RollPlan, RwPlan, Scope};
 pub use orders::replied;
 
 /// Delay before a failed seeding Job is followed by the next: doubled with each failure in a row.
@@ -82,6 +82,18 @@ pub fn decide(observed: &Observed) -> Plan {
     plan.roll = roll::decide_roll(observed, busy);
     plan.settled = is_settled(observed, &plan);
     plan
+}
+
+/// Decides how much of a plan is carried out. `exists`: something of the pair runs, or was made to run.
+#[must_use]
+pub fn decide_scope(observed: &Observed, exists: bool) -> Scope {
+    match (observed.lease_is_recent, observed.is_held()) {
+        // Nothing but the status may rest on a record of some seconds ago.
+        (true, _) => Scope::Report,
+        (false, false) => Scope::Everything,
+        (false, true) if exists => Scope::Upkeep,
+        (false, true) => Scope::Report,
+    }
 }
 
 /// Volumes that remember another record than the pair's: of an earlier pair of this name, whose claims were kept. Whether

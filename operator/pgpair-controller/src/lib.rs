@@ -1,6 +1,7 @@
 //! The operator: watches pairs, builds their objects, seeds and rebuilds instances, and tells their state. It is never
 //! needed for a failover.
 
+pub mod act;
 pub mod agent_client;
 pub mod api;
 pub mod apply;
@@ -8,12 +9,12 @@ pub mod build;
 pub mod cache;
 pub mod certificates;
 pub mod children;
+pub mod context;
 pub mod decide;
 pub mod desired;
 pub mod error;
 pub mod events;
 pub mod evidence;
-pub mod execute;
 #[cfg(test)]
 mod fixtures;
 pub mod http;
@@ -24,8 +25,10 @@ pub mod metrics;
 mod mock_api;
 pub mod observe;
 pub mod observed;
+pub mod outcome;
 pub mod plan;
 pub mod reconcile;
+pub mod report;
 pub mod run;
 pub mod secrets;
 pub mod status;

@@ -10,11 +10,15 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
+use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::{reflector, watcher};
+use pgpair_api::validate::Defaults;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::cache::{Cached, Caches, MakeCache};
+use crate::context::Context;
+use crate::metrics::Metrics;
 
 /// A request that came in.
 #[derive(Debug, Clone, PartialEq)]
@@ -165,4 +169,20 @@ pub async fn seen(server: JoinHandle<Vec<Seen>>) -> Vec<Seen> {
 /// Caches of an empty cluster.
 pub fn empty_caches() -> Caches {
     Store::default().caches()
+}
+
+/// What reconciles share, with these caches.
+pub fn context(client: Client, caches: Caches) -> Context {
+    Context {
+        client: client.clone(),
+        caches,
+        defaults: Arc::new(Defaults {
+            postgres_image_template: "pg:{version}".into(),
+            agent_image: "pgpair:1".into(),
+            image_pull_policy: "IfNotPresent".into(),
+        }),
+        metrics: Arc::new(Metrics::default()),
+        recorder: Recorder::new(client, Reporter { controller: "test".into(), instance: None }),
+        pairs: Arc::default(),
+    }
 }

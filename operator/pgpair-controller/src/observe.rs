@@ -38,7 +38,16 @@ const STALE_FOR: Duration = Duration::from_secs(10);
 /// The record of a settled pair is read again when it is as old as this; in between, only agents are asked.
 const RECENT: Duration = Duration::from_secs(5);
 
-/// Observes one pair. With `may_be_recent`, the record of a settled pair may be some seconds old.
+/// How old the record of an observation may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// It is read now.
+    Now,
+    /// That of a settled pair may be some seconds old.
+    SomeSeconds,
+}
+
+/// Observes one pair.
 ///
 /// # Errors
 /// The record could not be read. That an agent does not answer is part of the observation.
@@ -48,11 +57,12 @@ pub async fn observe(
     memory: &mut Memory,
     pair: &PgReplicaPair,
     desired: &Desired,
-    may_be_recent: bool,
+    freshness: Freshness,
 ) -> Result<Observed, Error> {
     let name = &desired.pair.name;
     let status = pair.status.clone().unwrap_or_default();
-    let recent = memory.lease.clone().filter(|(_, at)| may_be_recent && at.elapsed() < RECENT);
+    let recent =
+        memory.lease.clone().filter(|(_, at)| freshness == Freshness::SomeSeconds && at.elapsed() < RECENT);
     let lease_is_recent = recent.is_some();
     let lease = match recent {
         Some((lease, _)) => lease,

@@ -70,6 +70,18 @@ pub struct InstancePlan {
     pub seed_failures: u32,
 }
 
+/// How much of a plan is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Nothing: it rests on a record of some seconds ago and has nothing to do, or nothing exists that a pair that is held could
+    /// need. Only the state is told.
+    Report,
+    /// What keeps a pair that is held going as it is.
+    Upkeep,
+    /// Everything.
+    Everything,
+}
+
 /// A step that people want to know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {

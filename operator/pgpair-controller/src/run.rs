@@ -22,10 +22,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cache::{Caches, watch_all};
+use crate::context::Context;
 use crate::leader::Elector;
 use crate::memory::PairMemory;
 use crate::metrics::Metrics;
-use crate::reconcile::{Context, error_policy, reconcile};
+use crate::reconcile::{error_policy, reconcile};
 
 /// Pairs that are reconciled at once.
 const CONCURRENCY: u16 = 8;

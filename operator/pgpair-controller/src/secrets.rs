@@ -96,7 +96,7 @@ impl Party {
 ///
 /// # Errors
 /// A request failed, the authority cannot sign, or a Secret that the user named has no password.
-pub async fn ensure(
+pub async fn apply_secrets(
     requests: &Requests,
     pair: &ValidatedPair,
     extent: Extent,

@@ -386,3 +386,20 @@ fn the_same_observation_gives_the_same_plan() {
         assert_eq!(decide(&observed), decide(&observed));
     }
 }
+
+#[test]
+fn a_record_of_some_seconds_ago_or_a_pair_that_is_held_narrows_what_is_carried_out() {
+    let scope = |recent: bool, paused: bool, invalid: bool, exists: bool| {
+        let invalid = invalid.then(|| "fsync".to_owned());
+        decide_scope(&Observed { lease_is_recent: recent, paused, invalid, ..steady() }, exists)
+    };
+    for exists in [false, true] {
+        assert_eq!(scope(false, false, false, exists), Scope::Everything);
+        assert_eq!(scope(true, false, false, exists), Scope::Report);
+        assert_eq!(scope(true, true, true, exists), Scope::Report);
+    }
+    for (paused, invalid) in [(true, false), (false, true), (true, true)] {
+        assert_eq!(scope(false, paused, invalid, true), Scope::Upkeep);
+        assert_eq!(scope(false, paused, invalid, false), Scope::Report, "nothing is there to be kept going");
+    }
+}

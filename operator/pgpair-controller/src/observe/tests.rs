@@ -5,6 +5,7 @@ use pgpair_core::record::Mode;
 use pgpair_core::timeline::TimelineId;
 use serde_json::json;
 
+use super::Freshness::{Now, SomeSeconds};
 use super::*;
 use crate::build::config::build_config;
 use crate::fixtures::{defaults, pair, steady, valid};
@@ -13,16 +14,16 @@ use crate::mock_api::{Answers, empty_caches, mock_api, seen, store_api};
 use crate::observed::LogTold;
 
 /// Paths that two observations ask the API server for, after an earlier one found the pair like this.
-async fn asked(settled: bool, may_be_recent: [bool; 2]) -> Vec<String> {
+async fn asked(settled: bool, freshness: [Freshness; 2]) -> Vec<String> {
     let (client, server) = mock_api(Answers::Empty);
     let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
     let mut memory = Memory::default();
     memory.settled(&steady(), settled);
-    for recent in may_be_recent {
+    for freshness in freshness {
         let (pair, desired) = (pair(json!({})), Desired { pair: valid(json!({})), invalid: None });
         let observed =
-            observe(&requests, &empty_caches(), &mut memory, &pair, &desired, recent).await.unwrap();
-        assert_eq!(observed.lease_is_recent, settled && recent);
+            observe(&requests, &empty_caches(), &mut memory, &pair, &desired, freshness).await.unwrap();
+        assert_eq!(observed.lease_is_recent, settled && freshness == SomeSeconds);
     }
     drop(requests);
     seen(server).await.into_iter().map(|s| s.path).collect()
@@ -31,9 +32,9 @@ async fn asked(settled: bool, may_be_recent: [bool; 2]) -> Vec<String> {
 #[tokio::test]
 async fn the_record_of_a_settled_pair_is_not_read_again_for_some_seconds() {
     let lease = "/apis/coordination.k8s.io/v1/namespaces/shop/leases/orders";
-    assert_eq!(asked(true, [true, true]).await, Vec::<String>::new(), "radio silence");
-    assert_eq!(asked(true, [false, false]).await, [lease, lease], "unless it is to be acted upon");
-    assert_eq!(asked(false, [true, true]).await, [lease, lease], "nor of a pair that is not settled");
+    assert_eq!(asked(true, [SomeSeconds; 2]).await, Vec::<String>::new(), "radio silence");
+    assert_eq!(asked(true, [Now; 2]).await, [lease, lease], "unless it is to be acted upon");
+    assert_eq!(asked(false, [SomeSeconds; 2]).await, [lease, lease], "nor of a pair that is not settled");
 }
 
 /// The settings that an observation goes by: the agents were given those of `given`, and the spec says `spec` now.
@@ -45,7 +46,8 @@ async fn settings_of(given: serde_json::Value, spec: serde_json::Value) -> PairC
     changed.metadata.generation = Some(4);
     let desired = Desired::of(&changed, &defaults()).unwrap();
     let mut memory = Memory::default();
-    let observed = observe(&requests, &store.caches(), &mut memory, &changed, &desired, true).await.unwrap();
+    let observed =
+        observe(&requests, &store.caches(), &mut memory, &changed, &desired, SomeSeconds).await.unwrap();
     observed.config
 }
 

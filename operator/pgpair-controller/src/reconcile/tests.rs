@@ -1,78 +1,18 @@
 use std::collections::BTreeMap;
 
-use http::Method;
 use k8s_openapi::api::core::v1::Secret;
-use kube::runtime::events::Reporter;
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::certificates::names_of;
-use crate::fixtures::{name, pair, steady};
-use crate::mock_api::{Answers, Seen, empty_caches, mock_api, seen, store_api};
-
-fn context(client: Client) -> Context {
-    with_caches(client, empty_caches())
-}
-
-fn with_caches(client: Client, caches: Caches) -> Context {
-    Context {
-        client: client.clone(),
-        caches,
-        defaults: Arc::new(Defaults {
-            postgres_image_template: "pg:{version}".into(),
-            agent_image: "pgpair:1".into(),
-            image_pull_policy: "IfNotPresent".into(),
-        }),
-        metrics: Arc::new(Metrics::default()),
-        recorder: Recorder::new(client, Reporter { controller: "test".into(), instance: None }),
-        pairs: Arc::default(),
-    }
-}
-
-/// Writes the status of `observed` over `old`; gives what was sent.
-async fn writes(answers: Answers, old: &PgReplicaPairStatus, observed: &Observed) -> Vec<Seen> {
-    let (client, server) = mock_api(answers);
-    let ctx = context(client);
-    let requests = Requests::new(ctx.client.clone(), "shop", ctx.metrics.clone());
-    let new = compute(&name(), Some(3), observed, &decide(observed), None, old);
-    write(&pair(json!({})), &requests, &mut Memory::default(), &ctx, old, new).await.unwrap();
-    drop((ctx, requests));
-    seen(server).await
-}
-
-fn status_of(observed: &Observed) -> PgReplicaPairStatus {
-    compute(&name(), Some(3), observed, &decide(observed), None, &PgReplicaPairStatus::default())
-}
-
-#[tokio::test]
-async fn an_unchanged_status_causes_radio_silence() {
-    assert_eq!(writes(Answers::Empty, &status_of(&steady()), &steady()).await, []);
-}
-
-#[tokio::test]
-async fn a_changed_status_is_one_write_on_the_version_that_was_read_and_then_its_events() {
-    let sent = writes(Answers::Empty, &status_of(&steady().solo()), &steady()).await;
-    assert_eq!(
-        (&sent[0].method, sent[0].path.as_str()),
-        (&Method::PUT, "/apis/pgpair.dev/v1alpha1/namespaces/shop/pgreplicapairs/orders/status")
-    );
-    assert_eq!(sent[0].body["metadata"]["resourceVersion"], "41");
-    assert_eq!(sent[0].body["status"]["mode"], "Paired");
-    let reasons: Vec<_> = sent[1..].iter().map(|s| s.body["reason"].as_str().unwrap_or_default()).collect();
-    assert_eq!(reasons, ["PairReady"]);
-}
-
-#[tokio::test]
-async fn a_status_write_that_meets_a_newer_version_gives_way_and_tells_nothing() {
-    let sent = writes(Answers::Conflict, &status_of(&steady().solo()), &steady()).await;
-    assert_eq!(sent.len(), 1);
-}
+use crate::fixtures::pair;
+use crate::mock_api::{Answers, context, empty_caches, mock_api, seen, store_api};
 
 #[tokio::test]
 async fn an_invalid_pair_gets_a_condition_and_no_objects() {
     let (client, server) = mock_api(Answers::Empty);
-    let ctx = Arc::new(context(client));
+    let ctx = Arc::new(context(client, empty_caches()));
     let invalid = Arc::new(pair(json!({"postgres": {"parameters": {"fsync": "off"}}})));
     let error = reconcile(invalid.clone(), ctx.clone()).await.unwrap_err();
     assert_eq!(error_policy(invalid, &error, ctx.clone()), Action::await_change());
@@ -90,7 +30,7 @@ async fn an_invalid_pair_gets_a_condition_and_no_objects() {
 #[tokio::test]
 async fn a_paused_pair_gets_its_status_and_nothing_else() {
     let (client, server) = mock_api(Answers::Empty);
-    let ctx = Arc::new(context(client));
+    let ctx = Arc::new(context(client, empty_caches()));
     reconcile(Arc::new(pair(json!({"paused": true}))), ctx.clone()).await.unwrap();
     drop(ctx);
     let sent = seen(server).await;
@@ -107,14 +47,14 @@ type Objects = BTreeMap<String, Value>;
 async fn held(spec: Value) -> (Objects, Objects) {
     let (client, store) = store_api();
     let first = pair(json!({"tls": {"dnsNames": ["db.example.com"]}}));
-    reconcile(Arc::new(first), Arc::new(context(client.clone()))).await.unwrap();
+    reconcile(Arc::new(first), Arc::new(context(client.clone(), empty_caches()))).await.unwrap();
     let ends = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24)).to_string();
     store.objects().get_mut(TLS).unwrap()["metadata"]["annotations"]["pgpair.dev/not-after"] = json!(ends);
     let kept =
         |path: &str| !path.contains("/endpointslices/") && !path.contains("/events/") && path != STATUS;
     store.objects().retain(|path, _| kept(path));
     let before = store.objects().clone();
-    let ctx = Arc::new(with_caches(client, store.caches()));
+    let ctx = Arc::new(context(client, store.caches()));
     let action = reconcile(Arc::new(pair(spec)), ctx).await.unwrap();
     assert_ne!(action, Action::await_change());
     (before, store.objects().clone())
@@ -150,7 +90,7 @@ async fn a_pair_that_is_held_is_kept_going_as_it_is(#[case] mut spec: Value, #[c
 #[tokio::test]
 async fn a_pair_that_is_being_deleted_is_left_to_the_garbage_collector() {
     let (client, server) = mock_api(Answers::Empty);
-    let ctx = Arc::new(context(client));
+    let ctx = Arc::new(context(client, empty_caches()));
     let mut gone = pair(json!({}));
     gone.metadata.deletion_timestamp =
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(crate::fixtures::now()));

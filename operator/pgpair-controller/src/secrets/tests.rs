@@ -57,7 +57,7 @@ impl Shop {
 
     async fn ensure(&self, now: Timestamp) -> Result<(), Error> {
         let known = |name: &str| self.secret(name).map(|s| s.annotations().clone());
-        ensure(&self.requests, &self.pair, self.extent, known, now).await
+        apply_secrets(&self.requests, &self.pair, self.extent, known, now).await
     }
 
     /// Every party accepts the certificate of every other one, as the agents' TLS judges it.

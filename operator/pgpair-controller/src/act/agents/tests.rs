@@ -67,10 +67,10 @@ async fn a_proof_that_was_not_taken_is_sent_again() {
 async fn newer_settings_are_put_and_nothing_else() {
     let (mut memory, requests) = agent_of_b(StatusCode::OK, "null").await;
     let mut observed = steady();
-    configure(&mut memory, &decide(&observed), &observed.config).await;
+    send_settings(&mut memory, &decide(&observed), &observed.config).await;
     assert!(requests.lock().unwrap().is_empty(), "they have them");
     observed.config.generation = 4;
-    configure(&mut memory, &decide(&observed), &observed.config).await;
+    send_settings(&mut memory, &decide(&observed), &observed.config).await;
     let requests = requests.lock().unwrap();
     assert_eq!(requests.len(), 1, "a has no line here");
     assert_eq!((requests[0].0.as_str(), &requests[0].1["generation"]), ("PUT /v1/config", &json!(4)));

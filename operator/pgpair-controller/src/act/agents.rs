@@ -39,7 +39,7 @@ pub async fn send_evidence(memory: &mut Memory, plan: &Plan) -> Vec<Notice> {
 }
 
 /// Gives newer settings to the agents that lack them. The ConfigMap brings them too, some time later.
-pub async fn configure(memory: &mut Memory, plan: &Plan, config: &PairConfig) {
+pub async fn send_settings(memory: &mut Memory, plan: &Plan, config: &PairConfig) {
     for to in &plan.configure {
         let Some((line, target)) = memory.lines.to(*to) else { continue };
         match line.send(target, Method::PUT, paths::CONFIG, config).await {
@@ -81,7 +81,7 @@ async fn send(memory: &mut Memory, to: InstanceId, order: &Order) -> Option<Orde
 ///
 /// # Errors
 /// The pod could not be deleted.
-pub async fn roll(requests: &Requests, memory: &mut Memory, step: &RollStep) -> Result<bool, Error> {
+pub async fn apply_roll(requests: &Requests, memory: &mut Memory, step: &RollStep) -> Result<bool, Error> {
     // Counted also if its outcome is not known: the next one waits in any case.
     memory.rolled = Some(Instant::now());
     match step {

@@ -11,13 +11,15 @@ use crate::metrics::Metrics;
 use crate::mock_api::{Answers, Seen, empty_caches, mock_api, seen};
 use crate::observed::{Mismatch, Observed, SliceView};
 
-async fn run(answers: Answers, observed: &Observed) -> (Result<Vec<Notice>, Error>, Vec<Seen>) {
-    let (client, server) = mock_api(answers);
+/// What is done in `scope`, and the requests that it takes.
+async fn run(observed: &Observed, scope: Scope) -> (Vec<Notice>, Vec<Seen>) {
+    let (client, server) = mock_api(Answers::Empty);
     let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
-    let pair = valid(json!({}));
-    let done = execute(&requests, &empty_caches(), &mut Memory::default(), &pair, &decide(observed)).await;
+    let (pair, mut memory, plan) = (valid(json!({})), Memory::default(), decide(observed));
+    let outcome = act(&requests, &empty_caches(), &mut memory, &pair, observed, &plan, scope).await;
+    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     drop(requests);
-    (done, seen(server).await)
+    (outcome.done, seen(server).await)
 }
 
 fn of_leases(seen: &[Seen]) -> Vec<&Seen> {
@@ -26,8 +28,8 @@ fn of_leases(seen: &[Seen]) -> Vec<&Seen> {
 
 #[tokio::test]
 async fn the_record_of_a_new_pair_is_created_and_of_an_old_one_never_touched() {
-    let (done, requests) = run(Answers::Empty, &empty()).await;
-    assert_eq!(done.unwrap(), [Notice::Bootstrapping]);
+    let (done, requests) = run(&empty(), Scope::Everything).await;
+    assert_eq!(done, [Notice::Bootstrapping]);
     let leases = of_leases(&requests);
     assert_eq!(leases.len(), 1);
     assert_eq!(leases[0].method, Method::POST);
@@ -38,15 +40,14 @@ async fn the_record_of_a_new_pair_is_created_and_of_an_old_one_never_touched() {
 
     let lost = Observed { lease: crate::observed::LeaseView::Missing, ..steady() };
     for observed in [steady(), steady().solo(), steady().a_silent(), lost] {
-        let (done, requests) = run(Answers::Empty, &observed).await;
-        done.unwrap();
+        let (_, requests) = run(&observed, Scope::Everything).await;
         assert_eq!(of_leases(&requests), Vec::<&Seen>::new());
     }
 }
 
 #[tokio::test]
 async fn a_new_pair_gets_all_its_objects_and_the_stateful_sets_last() {
-    let (_, requests) = run(Answers::Empty, &empty()).await;
+    let (_, requests) = run(&empty(), Scope::Everything).await;
     let kinds: Vec<String> = requests
         .iter()
         .filter(|r| r.is_write())
@@ -80,13 +81,9 @@ async fn upkeep_leads_the_services_where_they_belong_and_builds_nothing() {
     astray.b.set = None;
     let plan = decide(&astray);
     assert_eq!(plan.notices, [Notice::EndpointRepaired(InstanceId::A)]);
-    let (client, server) = mock_api(Answers::Empty);
-    let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
-    let (pair, mut memory) = (valid(json!({})), Memory::default());
-    let done = upkeep(&requests, &empty_caches(), &mut memory, &pair, &plan).await.unwrap();
-    drop(requests);
+    let (done, requests) = run(&astray, Scope::Upkeep).await;
     assert_eq!(done, plan.notices);
-    let writes: Vec<Seen> = seen(server).await.into_iter().filter(Seen::is_write).collect();
+    let writes: Vec<Seen> = requests.into_iter().filter(Seen::is_write).collect();
     let address = |name: &str| {
         let slice = writes.iter().find(|w| w.body["metadata"]["name"] == name).unwrap();
         slice.body["endpoints"][0]["addresses"][0].clone()

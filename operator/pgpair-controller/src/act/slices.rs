@@ -1,0 +1,68 @@
+//! The EndpointSlices of the Services without selector.
+
+use std::time::Instant;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use pgpair_api::validate::ValidatedPair;
+
+use crate::api::Requests;
+use crate::build::services::build_slice;
+use crate::error::Error;
+use crate::memory::Memory;
+use crate::plan::{AnyPlan, EndpointTarget, Plan, RoPlan, RwPlan};
+
+/// Leads the Services where they belong.
+///
+/// # Errors
+/// The first request that failed. What was written before stands.
+pub(super) async fn apply_slices(
+    requests: &Requests,
+    memory: &mut Memory,
+    pair: &ValidatedPair,
+    plan: &Plan,
+) -> Result<(), Error> {
+    memory.rw_mismatch = match &plan.rw {
+        RwPlan::Suspect => {
+            Some(memory.rw_mismatch.map_or((1, Instant::now()), |(times, since)| (times + 1, since)))
+        }
+        RwPlan::Keep | RwPlan::Create | RwPlan::Repair(..) => None,
+    };
+    match &plan.rw {
+        RwPlan::Keep | RwPlan::Suspect => {}
+        RwPlan::Create => {
+            requests.create(&build_slice(pair, &pair.name.rw(), [])).await?;
+        }
+        RwPlan::Repair(_, target) => {
+            replace_slice(requests, pair, &pair.name.rw(), std::slice::from_ref(target)).await?;
+        }
+    }
+    if let RoPlan::Set(target) = &plan.ro {
+        replace_slice(requests, pair, &pair.name.ro(), target.as_slice()).await?;
+    }
+    if let AnyPlan::Set(targets) = &plan.any {
+        replace_slice(requests, pair, &pair.name.any(), targets).await?;
+    }
+    Ok(())
+}
+
+/// Writes a slice on the version that was just read, so that an agent's newer write is never undone unseen.
+async fn replace_slice(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    name: &str,
+    targets: &[EndpointTarget],
+) -> Result<(), Error> {
+    let mut slice = build_slice(pair, name, targets);
+    match requests.get::<EndpointSlice>(name).await? {
+        None => {
+            requests.create(&slice).await?;
+        }
+        Some(current) if current.endpoints == slice.endpoints => {}
+        Some(current) => {
+            slice.metadata.resource_version = current.resource_version();
+            requests.replace(&slice).await?;
+        }
+    }
+    Ok(())
+}

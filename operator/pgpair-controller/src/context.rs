@@ -1,0 +1,87 @@
+//! What all reconciles share, and what one of them is about.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kube::runtime::events::Recorder;
+use kube::{Client, ResourceExt};
+use pgpair_api::PgReplicaPair;
+use pgpair_api::names::PairName;
+use pgpair_api::validate::Defaults;
+
+use crate::api::Requests;
+use crate::cache::Caches;
+use crate::memory::PairMemory;
+use crate::metrics::Metrics;
+
+/// What all reconciles share.
+#[derive(Clone)]
+pub struct Context {
+    /// Client of the API server.
+    pub client: Client,
+    /// Watch caches.
+    pub caches: Caches,
+    /// What the operator gives where the spec is silent.
+    pub defaults: Arc<Defaults>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Sender of Events; one per process, because it holds the series.
+    pub recorder: Recorder,
+    /// Memory and errors in a row of each pair.
+    pub pairs: Arc<Mutex<HashMap<PairName, PairMemory>>>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("defaults", &self.defaults).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Works on what is kept of a pair.
+    pub fn with_memory<T>(&self, name: &PairName, f: impl FnOnce(&mut PairMemory) -> T) -> T {
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        f(pairs.entry(name.clone()).or_default())
+    }
+
+    /// Forgets pairs that are no longer there, and their metrics.
+    pub fn retain(&self, exists: impl Fn(&PairName) -> bool) {
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        pairs.retain(|name, _| {
+            let keep = exists(name);
+            if !keep {
+                self.metrics.forget(name);
+            }
+            keep
+        });
+    }
+}
+
+/// One reconcile of one pair: what it is about, and what it works with.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    /// What all reconciles share.
+    pub ctx: &'a Context,
+    /// The pair as it was read.
+    pub pair: &'a PgReplicaPair,
+    /// Its name.
+    pub name: PairName,
+    /// Requests in its namespace.
+    pub requests: Requests,
+}
+
+impl<'a> Pass<'a> {
+    /// Over `pair`.
+    #[must_use]
+    pub fn new(ctx: &'a Context, pair: &'a PgReplicaPair) -> Pass<'a> {
+        let name = pair_name(pair);
+        let requests = Requests::new(ctx.client.clone(), &name.namespace, ctx.metrics.clone());
+        Pass { ctx, pair, name, requests }
+    }
+}
+
+/// The name of a pair.
+#[must_use]
+pub fn pair_name(pair: &PgReplicaPair) -> PairName {
+    PairName { namespace: pair.namespace().unwrap_or_default(), name: pair.name_any() }
+}

@@ -1,0 +1,158 @@
+//! Tells what was observed, decided and done: Events, metrics, the status.
+
+use std::time::{Duration, Instant};
+
+use kube::Resource;
+use pgpair_api::status::{OrderState, PgReplicaPairStatus, Reason};
+
+use crate::api::is_status;
+use crate::context::Pass;
+use crate::error::Error;
+use crate::events::{EventDraft, of_change, of_notice};
+use crate::memory::Memory;
+use crate::metrics::{ErrorLabels, Metrics, OrderLabels};
+use crate::observed::Observed;
+use crate::outcome::Outcome;
+use crate::plan::{Notice, OrderProgress, Plan};
+use crate::status::{compute, degraded, is_worth_a_write, merge};
+
+/// Longest wait for an Event to be taken; Events are for people and never hold up work.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A request that failed so often in a row is told in the status: a single refusal may be gone a second later.
+const ERRORS_TOLD: u32 = 3;
+
+/// Tells what was done, and the state of the pair.
+///
+/// # Errors
+/// The first step that failed, in whose place nothing is told but the error; or the status could not be written.
+pub async fn report(
+    pass: &Pass<'_>,
+    memory: &mut Memory,
+    observed: &Observed,
+    plan: &Plan,
+    outcome: Outcome,
+) -> Result<(), Error> {
+    let Outcome { done, order, failed } = outcome;
+    report_done(pass, &done).await;
+    if let Some(failed) = failed.into_iter().next() {
+        tracing::warn!(step = %failed.step, "a step failed");
+        return Err(failed.error);
+    }
+    memory.settled(observed, plan.is_idle());
+    let old = pass.pair.status.clone().unwrap_or_default();
+    let new = compute(&pass.name, pass.pair.metadata.generation, observed, plan, order.as_ref(), &old);
+    pass.ctx.metrics.pairs.measure(&pass.name, observed, &new);
+    report_status(pass, memory, &old, new).await
+}
+
+async fn report_done(pass: &Pass<'_>, notices: &[Notice]) {
+    for notice in notices {
+        pass.ctx.metrics.decided(notice);
+    }
+    let drafts = notices.iter().map(|notice| of_notice(&pass.name, notice)).collect::<Vec<_>>();
+    for draft in &drafts {
+        tracing::info!(reason = draft.shown, "{}", draft.note);
+    }
+    publish_events(pass, drafts).await;
+}
+
+/// Writes the status if it is worth it; the Events of the change follow the write, so that they are told once.
+async fn report_status(
+    pass: &Pass<'_>,
+    memory: &mut Memory,
+    old: &PgReplicaPairStatus,
+    new: PgReplicaPairStatus,
+) -> Result<(), Error> {
+    if !is_worth_a_write(old, &new, memory.status_written.map(|at| at.elapsed())) {
+        return Ok(());
+    }
+    if !replace_status(pass, new.clone()).await? {
+        return Ok(()); // somebody wrote meanwhile: their change triggers the next reconcile, which sees it
+    }
+    memory.status_written = Some(Instant::now());
+    count_order(&pass.ctx.metrics, old, &new);
+    publish_events(pass, of_change(old, &new)).await;
+    Ok(())
+}
+
+/// `false`: the pair has changed since it was read, or is gone.
+async fn replace_status(pass: &Pass<'_>, new: PgReplicaPairStatus) -> Result<bool, Error> {
+    let mut body = pass.pair.clone();
+    body.status = Some(new);
+    match pass.requests.replace_status(&body).await {
+        Ok(_) => Ok(true),
+        Err(Error::Request { source, .. }) if is_status(&source, 409) || is_status(&source, 404) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn count_order(metrics: &Metrics, old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) {
+    let Some(order) = &new.order else { return };
+    let before = old.order.as_ref().filter(|o| o.id == order.id).map(|o| o.state);
+    let state = match order.state {
+        OrderState::Running => return,
+        OrderState::Done => "Done",
+        OrderState::Refused => "Refused",
+        OrderState::Failed => "Failed",
+    };
+    if before != Some(order.state) {
+        let kind = OrderProgress::kind_word(&order.kind);
+        metrics.orders.get_or_create(&OrderLabels { kind, state }).inc();
+    }
+}
+
+async fn publish_events(pass: &Pass<'_>, drafts: Vec<EventDraft>) {
+    let about = pass.pair.object_ref(&());
+    for draft in drafts {
+        pass.ctx.metrics.wrote("Event", "event");
+        let sent =
+            tokio::time::timeout(EVENT_TIMEOUT, pass.ctx.recorder.publish(&draft.event(), &about)).await;
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, reason = draft.shown, "an event was refused"),
+            Err(_) => tracing::warn!(reason = draft.shown, "an event was not taken in time"),
+        }
+    }
+}
+
+/// Tells an error that ended a reconcile early: it is counted, logged, and shown in the status.
+pub async fn report_error(pass: &Pass<'_>, memory: &mut Memory, error: &Error) {
+    let Pass { ctx, pair, name, .. } = pass;
+    ctx.metrics.errors.get_or_create(&ErrorLabels { error: error.label() }).inc();
+    let errors = ctx.with_memory(name, |known| {
+        known.errors = known.errors.saturating_add(1);
+        known.errors
+    });
+    tracing::warn!(error = chain(error), "reconcile failed");
+    let reason = match error {
+        Error::Invalid(_) => Reason::InvalidSpec,
+        Error::Certificates { .. } | Error::Secret { .. } | Error::Password { .. } | Error::Config { .. } => {
+            Reason::ApplyFailed
+        }
+        // An API server that is away cannot take a status either; one refusal may be gone a second later.
+        Error::Request { .. } | Error::Timeout { .. } if errors < ERRORS_TOLD => return,
+        Error::Request { .. } | Error::Timeout { .. } => Reason::ApplyFailed,
+    };
+    let old = pair.status.clone().unwrap_or_default();
+    let mut new = PgReplicaPairStatus { observed_generation: pair.metadata.generation, ..old.clone() };
+    let draft = degraded(reason, chain(error));
+    new.conditions = merge(&old.conditions, vec![draft], pair.metadata.generation, jiff::Timestamp::now());
+    if let Err(error) = report_status(pass, memory, &old, new).await {
+        tracing::warn!(error = chain(&error), "the error could not be told in the status");
+    }
+}
+
+/// An error with its causes, as one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut cause = error.source();
+    while let Some(c) = cause {
+        out = format!("{out}: {c}");
+        cause = c.source();
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;
