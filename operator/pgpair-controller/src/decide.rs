@@ -27,7 +27,7 @@ use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::record::{Mode, Record};
 use pgpair_wire::report::Need;
 
-use crate::evidence::{evidence, receivers};
+use crate::evidence::{decide_evidence, decide_receivers};
 use crate::observed::{LeaseView, Observed, SeedJob, SeedState, SetView};
 use crate::plan::{Blocked, InstancePlan, Notice, Plan, Problem, RollPlan, RwPlan, Scope};
 pub use orders::replied;
@@ -51,7 +51,7 @@ pub fn decide(observed: &Observed) -> Plan {
         rw,
         ro: slices::decide_ro(observed),
         evidence: Vec::new(),
-        configure: behind(observed),
+        configure: find_behind(observed),
         order: orders::decide_order(observed),
         roll: RollPlan::default(),
         notices: Vec::new(),
@@ -68,9 +68,9 @@ pub fn decide(observed: &Observed) -> Plan {
         }
         LeaseView::Present(record) => decide_instances(observed, record, &mut plan),
     }
-    plan.problems.extend(foreign_data(observed));
-    for proof in evidence(observed) {
-        plan.evidence.extend(receivers(observed, &proof).into_iter().map(|(i, by)| (i, by, proof)));
+    plan.problems.extend(find_foreign_data(observed));
+    for proof in decide_evidence(observed) {
+        plan.evidence.extend(decide_receivers(observed, &proof).into_iter().map(|(i, by)| (i, by, proof)));
     }
     if let RwPlan::Repair(instance, _) = &plan.rw {
         plan.notices.push(Notice::EndpointRepaired(*instance));
@@ -99,7 +99,7 @@ pub fn decide_scope(observed: &Observed, exists: bool) -> Scope {
 /// Volumes that remember another record than the pair's: of an earlier pair of this name, whose claims were kept. Whether
 /// they may go on under a new record cannot be proven from here (which of two volumes was primary last, and whether the
 /// other one lacks anything, stood in the record that is gone), so nothing is done with them.
-fn foreign_data(observed: &Observed) -> Vec<Problem> {
+fn find_foreign_data(observed: &Observed) -> Vec<Problem> {
     if observed.record().is_none() {
         return Vec::new(); // a record that is gone is a problem of its own
     }
@@ -112,7 +112,7 @@ fn foreign_data(observed: &Observed) -> Vec<Problem> {
 }
 
 /// Agents whose settings are older than the spec.
-fn behind(observed: &Observed) -> Vec<InstanceId> {
+fn find_behind(observed: &Observed) -> Vec<InstanceId> {
     let is_behind = |i: &InstanceId| {
         let report = observed.instance(*i).report.fresh();
         report.is_some_and(|r| r.config_generation < observed.generation())

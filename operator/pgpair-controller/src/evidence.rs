@@ -14,7 +14,7 @@ const UNKNOWN: &str = "ContainerStatusUnknown";
 
 /// What is proven dead, of the instance that the record names as primary.
 #[must_use]
-pub fn evidence(observed: &Observed) -> Vec<Evidence> {
+pub fn decide_evidence(observed: &Observed) -> Vec<Evidence> {
     let Some(record) = observed.record() else { return Vec::new() };
     let primary = observed.instance(record.primary.instance);
     let mut out: Vec<Evidence> = Vec::new();
@@ -41,7 +41,7 @@ pub fn evidence(observed: &Observed) -> Vec<Evidence> {
 /// To whom a proof is sent: the standby, and a new agent of the same instance, which may wait for it (`OtherNode`). Not to
 /// an agent process that has taken it already.
 #[must_use]
-pub fn receivers(observed: &Observed, evidence: &Evidence) -> Vec<(InstanceId, Incarnation)> {
+pub fn decide_receivers(observed: &Observed, evidence: &Evidence) -> Vec<(InstanceId, Incarnation)> {
     let other = |i: InstanceId| {
         let report = observed.instance(i).report.fresh()?;
         let taken = Taken::new(report.incarnation, evidence.incarnation, evidence.kind);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     fn words(observed: &Observed) -> Vec<(u64, &'static str)> {
-        evidence(observed).iter().map(|e| (e.incarnation.0, word(e.kind))).collect()
+        decide_evidence(observed).iter().map(|e| (e.incarnation.0, word(e.kind))).collect()
     }
 
     #[test]
@@ -179,14 +179,14 @@ mod tests {
     #[test]
     fn a_proof_goes_to_every_agent_but_the_dead_one() {
         let observed = after(vec![ended("Error", DEAD)]);
-        let proof = evidence(&observed)[0];
-        assert_eq!(receivers(&observed, &proof), [(B, Incarnation(8))]);
+        let proof = decide_evidence(&observed)[0];
+        assert_eq!(decide_receivers(&observed, &proof), [(B, Incarnation(8))]);
         let mut back = observed;
         let mut successor = report(A, PostgresState::Down);
         successor.incarnation = Incarnation(9);
         back.a.report = ReportView::Fresh(Box::new(successor));
-        assert_eq!(receivers(&back, &proof), [(A, Incarnation(9)), (B, Incarnation(8))]);
+        assert_eq!(decide_receivers(&back, &proof), [(A, Incarnation(9)), (B, Incarnation(8))]);
         back.taken.insert(Taken::new(Incarnation(9), proof.incarnation, proof.kind));
-        assert_eq!(receivers(&back, &proof), [(B, Incarnation(8))], "once to each agent process");
+        assert_eq!(decide_receivers(&back, &proof), [(B, Incarnation(8))], "once to each agent process");
     }
 }

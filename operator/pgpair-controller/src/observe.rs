@@ -68,25 +68,25 @@ pub async fn observe(
         Some((lease, _)) => lease,
         None => views::lease_view(requests.get::<Lease>(name.lease()).await?.as_ref()),
     };
-    let tls = agent_tls(requests, caches, memory, name).await?;
-    let mut a = from_caches(caches, name, InstanceId::A);
-    let mut b = from_caches(caches, name, InstanceId::B);
+    let tls = fetch_tls(requests, caches, memory, name).await?;
+    let mut a = observe_instance(caches, name, InstanceId::A);
+    let mut b = observe_instance(caches, name, InstanceId::B);
     (a.set, a.update_revision) = observe_set(requests, caches, memory, name, InstanceId::A).await?;
     (b.set, b.update_revision) = observe_set(requests, caches, memory, name, InstanceId::B).await?;
     let AgentLines { a: line_a, b: line_b } = &mut memory.lines;
-    line_a.1 = target(tls.as_ref(), name, InstanceId::A, a.pod.as_ref());
-    line_b.1 = target(tls.as_ref(), name, InstanceId::B, b.pod.as_ref());
+    line_a.1 = build_address(tls.as_ref(), name, InstanceId::A, a.pod.as_ref());
+    line_b.1 = build_address(tls.as_ref(), name, InstanceId::B, b.pod.as_ref());
     let (report_a, report_b, (), ()) = tokio::join!(
-        ask(line_a, InstanceId::A),
-        ask(line_b, InstanceId::B),
-        ask_seed(caches, name, InstanceId::A, &mut a.jobs),
-        ask_seed(caches, name, InstanceId::B, &mut b.jobs),
+        fetch_report(line_a, InstanceId::A),
+        fetch_report(line_b, InstanceId::B),
+        observe_seed(caches, name, InstanceId::A, &mut a.jobs),
+        observe_seed(caches, name, InstanceId::B, &mut b.jobs),
     );
-    remember(memory, InstanceId::A, report_a, name, &status, &mut a);
-    remember(memory, InstanceId::B, report_b, name, &status, &mut b);
+    note_report(memory, InstanceId::A, report_a, name, &status, &mut a);
+    note_report(memory, InstanceId::B, report_b, name, &status, &mut b);
     let mut observed = Observed {
         now: Timestamp::now(),
-        config: settings(caches, desired),
+        config: observe_settings(caches, desired),
         paused: desired.pair.paused,
         invalid: desired.invalid.as_ref().map(ToString::to_string),
         order: pair.annotations().get(ANNOTATION_ORDER).cloned(),
@@ -97,23 +97,23 @@ pub async fn observe(
         lease_is_recent,
         a,
         b,
-        rw: slice(caches, name, &name.rw()),
-        ro: slice(caches, name, &name.ro()),
-        any: slice(caches, name, &name.any()),
+        rw: observe_slice(caches, name, &name.rw()),
+        ro: observe_slice(caches, name, &name.ro()),
+        any: observe_slice(caches, name, &name.any()),
         rw_mismatch: memory
             .rw_mismatch
             .map_or_else(Mismatch::default, |(times, since)| Mismatch { times, lasting: since.elapsed() }),
         out_of_service: None,
         taken: memory.evidence.clone(),
-        certificates: certificates(caches, name),
+        certificates: observe_certificates(caches, name),
         rolled_ago: memory.rolled.map(|at| at.elapsed()),
     };
-    observed.out_of_service = out_of_service(requests, &observed).await;
+    observed.out_of_service = observe_out_of_service(requests, &observed).await;
     Ok(observed)
 }
 
 /// What the agents are to follow. Of a pair that is held, what they were given last: what the spec says since then is not in effect.
-fn settings(caches: &Caches, desired: &Desired) -> PairConfig {
+fn observe_settings(caches: &Caches, desired: &Desired) -> PairConfig {
     let (name, of_spec) = (&desired.pair.name, desired.pair.config());
     let given = caches.config_maps.get(&ObjectRef::new(&name.config()).within(&name.namespace));
     match given.filter(|_| desired.is_held()).and_then(|map| views::settings(&map)) {
@@ -124,7 +124,7 @@ fn settings(caches: &Caches, desired: &Desired) -> PairConfig {
 
 /// The node on which the primary's agent ran, if it carries the taint. Asked only while no primary serves: that costs a
 /// healthy pair nothing, and needs no watch of all nodes.
-async fn out_of_service(requests: &Requests, observed: &Observed) -> Option<String> {
+async fn observe_out_of_service(requests: &Requests, observed: &Observed) -> Option<String> {
     let primary = observed.instance(observed.record()?.primary.instance);
     let known = primary.known.as_ref().filter(|_| primary.report.fresh().is_none())?;
     match requests.get_node(&known.node).await {
@@ -141,7 +141,7 @@ async fn out_of_service(requests: &Requests, observed: &Observed) -> Option<Stri
     }
 }
 
-async fn agent_tls(
+async fn fetch_tls(
     requests: &Requests,
     caches: &Caches,
     memory: &mut Memory,
@@ -164,7 +164,7 @@ async fn agent_tls(
     Ok(Some(config))
 }
 
-fn from_caches(caches: &Caches, name: &PairName, i: InstanceId) -> InstanceObserved {
+fn observe_instance(caches: &Caches, name: &PairName, i: InstanceId) -> InstanceObserved {
     let pod_key = ObjectRef::new(&name.pod(i)).within(&name.namespace);
     let pod = caches.pods.get(&pod_key).map(|p| views::pod_view(&p));
     let mut jobs: Vec<SeedJob> = caches
@@ -194,7 +194,7 @@ async fn observe_set(
     Ok(cached.map(|s| view(&s)).unwrap_or_default())
 }
 
-fn slice(caches: &Caches, name: &PairName, slice: &str) -> SliceView {
+fn observe_slice(caches: &Caches, name: &PairName, slice: &str) -> SliceView {
     match caches.slices.get(&ObjectRef::new(slice).within(&name.namespace)) {
         None => SliceView::Missing,
         Some(slice) => SliceView::Present(slice.endpoints.iter().flat_map(|e| e.addresses.clone()).collect()),
@@ -202,14 +202,14 @@ fn slice(caches: &Caches, name: &PairName, slice: &str) -> SliceView {
 }
 
 /// The pair's certificates and their ends, by the annotations of their Secrets.
-fn certificates(caches: &Caches, name: &PairName) -> Vec<(String, Timestamp)> {
-    secrets::ends(name, |secret| {
+fn observe_certificates(caches: &Caches, name: &PairName) -> Vec<(String, Timestamp)> {
+    secrets::read_ends(name, |secret| {
         let found = caches.secrets.get(&ObjectRef::new(secret).within(&name.namespace))?;
         Some(found.annotations().clone())
     })
 }
 
-fn target(
+fn build_address(
     tls: Option<&Arc<ClientConfig>>,
     name: &PairName,
     i: InstanceId,
@@ -219,7 +219,7 @@ fn target(
     Some(AgentAddress { config: tls?.clone(), ip, port: paths::PEER_PORT, dns: name.pod_dns(i) })
 }
 
-async fn ask(
+async fn fetch_report(
     (line, target): &mut (AgentLine, Option<AgentAddress>),
     i: InstanceId,
 ) -> Option<InstanceReport> {
@@ -237,7 +237,7 @@ async fn ask(
 }
 
 /// What the pods of the newest seeding Job say: how far they are, or why they failed.
-async fn ask_seed(caches: &Caches, name: &PairName, i: InstanceId, jobs: &mut [SeedJob]) {
+async fn observe_seed(caches: &Caches, name: &PairName, i: InstanceId, jobs: &mut [SeedJob]) {
     let Some(job) = jobs.last_mut().filter(|j| j.state != SeedState::Complete) else { return };
     let job_name = name.seed_job(i, job.number);
     let pods: Vec<PodView> = caches
@@ -261,7 +261,7 @@ async fn ask_seed(caches: &Caches, name: &PairName, i: InstanceId, jobs: &mut [S
     }
 }
 
-fn remember(
+fn note_report(
     memory: &mut Memory,
     i: InstanceId,
     report: Option<InstanceReport>,
@@ -269,7 +269,7 @@ fn remember(
     status: &PgReplicaPairStatus,
     instance: &mut InstanceObserved,
 ) {
-    let told = status.instances.iter().find(|s| s.name == name.instance(i)).and_then(known);
+    let told = status.instances.iter().find(|s| s.name == name.instance(i)).and_then(parse_process);
     instance.known = match (&report, instance.pod.as_ref().and_then(|p| p.node.clone())) {
         (Some(report), Some(node)) => Some(AgentProcess { incarnation: report.incarnation, node }),
         _ => told,
@@ -289,7 +289,7 @@ fn remember(
     instance.last_report = last;
 }
 
-fn known(status: &InstanceStatus) -> Option<AgentProcess> {
+fn parse_process(status: &InstanceStatus) -> Option<AgentProcess> {
     let incarnation = status.incarnation.as_ref()?.parse().ok()?;
     Some(AgentProcess { incarnation, node: status.incarnation_node.clone()? })
 }

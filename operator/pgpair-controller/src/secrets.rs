@@ -108,7 +108,7 @@ pub async fn apply_secrets(
     let views = Party::ALL.map(|p| known(&p.secret(&pair.name)).as_ref().and_then(PartyView::read));
     let mut authority = None;
     if let Some(step) = decide_authority(seen.as_ref(), &views, policy, now) {
-        authority = Some(authority::change(requests, pair, step, seen.as_ref(), now).await?);
+        authority = Some(authority::apply_step(requests, pair, step, seen.as_ref(), now).await?);
     }
     let Some(view) = authority.as_ref().map(|a| &a.view).or(seen.as_ref()) else { return Ok(()) };
     let mut steps = Vec::new();
@@ -123,15 +123,17 @@ pub async fn apply_secrets(
     }
     let authority = match authority {
         Some(authority) => authority,
-        None => authority::read(requests, pair).await?,
+        None => authority::fetch(requests, pair).await?,
     };
     let writer = Writer { requests, pair, extent, authority: &authority, policy, now };
     for (party, step) in steps {
         match (step, party) {
-            (PartyStep::Issue, Party::Clients(role)) => writer.make_clients(party, role).await?,
-            (PartyStep::Issue, Party::Instance(_) | Party::Operator) => writer.issue(party).await?,
+            (PartyStep::Issue, Party::Clients(role)) => writer.create_clients(party, role).await?,
+            (PartyStep::Issue, Party::Instance(_) | Party::Operator) => {
+                writer.apply_certificate(party).await?
+            }
             (PartyStep::Spread, _) => {
-                writer.spread(party).await?;
+                writer.apply_bundle(party).await?;
             }
         }
     }
@@ -140,7 +142,7 @@ pub async fn apply_secrets(
 
 /// The end of each certificate of a pair, by the name of its Secret; what is not known is left out. `known` as in [`ensure`].
 #[must_use]
-pub fn ends(name: &PairName, known: impl Fn(&str) -> Option<Annotations>) -> Vec<(String, Timestamp)> {
+pub fn read_ends(name: &PairName, known: impl Fn(&str) -> Option<Annotations>) -> Vec<(String, Timestamp)> {
     let certified = Party::ALL.into_iter().filter(|p| !matches!(p, Party::Clients(_)));
     let names = certified.map(|p| p.secret(name)).chain([name.ca_secret()]);
     let end = |secret: String| {
@@ -161,10 +163,10 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// A new certificate; all of the Secret is written.
-    async fn issue(&self, party: Party) -> Result<(), Error> {
+    async fn apply_certificate(&self, party: Party) -> Result<(), Error> {
         let names = match self.extent {
             Extent::Spec => None,
-            Extent::Upkeep => self.names_in_use(party).await?,
+            Extent::Upkeep => self.fetch_names(party).await?,
         };
         let names = names.or_else(|| party.dns_names(self.pair)).unwrap_or_default();
         let secret = self.build_tls(party, names).map_err(|e| failed(self.pair, e))?;
@@ -173,7 +175,7 @@ impl Writer<'_> {
     }
 
     /// The names in the certificate that is there; `None` if there is none.
-    async fn names_in_use(&self, party: Party) -> Result<Option<Vec<String>>, Error> {
+    async fn fetch_names(&self, party: Party) -> Result<Option<Vec<String>>, Error> {
         let name = party.secret(&self.pair.name);
         let Some(secret) = self.requests.get::<Secret>(&name).await? else { return Ok(None) };
         Ok(text(&secret, &name, "tls.crt").ok().and_then(|pem| names_of(&pem)))
@@ -206,7 +208,7 @@ impl Writer<'_> {
     }
 
     /// The bundle only; the rest stays as it is. `false`: there is no such Secret.
-    async fn spread(&self, party: Party) -> Result<bool, Error> {
+    async fn apply_bundle(&self, party: Party) -> Result<bool, Error> {
         let name = party.secret(&self.pair.name);
         let Some(current) = self.requests.get::<Secret>(&name).await? else { return Ok(false) };
         let certificate = PartyView::read(current.annotations()).and_then(|view| view.certificate);
@@ -223,14 +225,14 @@ impl Writer<'_> {
     }
 
     /// A password and addresses, unless there are some already.
-    async fn make_clients(&self, party: Party, role: ClientRole) -> Result<(), Error> {
-        if self.spread(party).await? {
+    async fn create_clients(&self, party: Party, role: ClientRole) -> Result<(), Error> {
+        if self.apply_bundle(party).await? {
             return Ok(()); // it was there, without a word about its bundle
         }
-        let password = clients::password(self.requests, self.pair, role).await?;
+        let password = clients::fetch_password(self.requests, self.pair, role).await?;
         let view =
             PartyView { trusts: self.authority.view.trusted(), certificate: None, changed_at: self.now };
-        let data = clients::content(self.pair, role, &password, self.authority.bundle());
+        let data = clients::build_content(self.pair, role, &password, self.authority.bundle());
         let secret = build_secret(self.pair, &party.secret(&self.pair.name), data, view.annotations());
         self.requests.create(&secret).await?;
         Ok(())

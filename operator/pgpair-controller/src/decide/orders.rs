@@ -31,9 +31,9 @@ const REPORT_LAG: Duration = Duration::from_secs(5);
 pub fn decide_order(observed: &Observed) -> OrderPlan {
     match &observed.last_order {
         // A new annotation waits until the order before it has come to its end.
-        Some(last) if last.state == OrderState::Running => follow(observed, last),
+        Some(last) if last.state == OrderState::Running => decide_running(observed, last),
         last => match observed.order.as_deref() {
-            Some(annotation) => take_up(observed, last.as_ref(), annotation),
+            Some(annotation) => decide_new(observed, last.as_ref(), annotation),
             None => OrderPlan::None,
         },
     }
@@ -54,8 +54,8 @@ pub fn is_under_way(observed: &Observed, plan: &OrderPlan) -> bool {
     running || InstanceId::ALL.iter().any(accepted)
 }
 
-fn take_up(observed: &Observed, last: Option<&OrderStatus>, annotation: &str) -> OrderPlan {
-    let (order, user) = match checked(observed, annotation) {
+fn decide_new(observed: &Observed, last: Option<&OrderStatus>, annotation: &str) -> OrderPlan {
+    let (order, user) = match parse_order(observed, annotation) {
         Ok(checked) => checked,
         Err((id, kind, why)) => {
             if last.is_some_and(|l| l.id == id) {
@@ -74,9 +74,9 @@ fn take_up(observed: &Observed, last: Option<&OrderStatus>, annotation: &str) ->
         let message = "it was carried out before, or is older than an order that was: order again";
         return refuse(id, kind, None, Stage::Repeated, message.into());
     }
-    match route(observed, &user, &order) {
+    match decide_receiver(observed, &user, &order) {
         Ok(to) => {
-            let (message, estimated_loss) = announcement(observed, to, order.kind);
+            let (message, estimated_loss) = build_announcement(observed, to, order.kind);
             OrderPlan::Tell(OrderProgress {
                 id,
                 kind,
@@ -93,7 +93,7 @@ fn take_up(observed: &Observed, last: Option<&OrderStatus>, annotation: &str) ->
 
 type Unchecked = (String, &'static str, InvalidOrder);
 
-fn checked(observed: &Observed, annotation: &str) -> Result<(Order, UserOrder), Unchecked> {
+fn parse_order(observed: &Observed, annotation: &str) -> Result<(Order, UserOrder), Unchecked> {
     let user = UserOrder::parse(annotation).map_err(|why| match &why {
         InvalidOrder::Id(id) => (id.clone(), "", why),
         _ => (format!("unread-{:016x}", fingerprint(annotation)), "", why),
@@ -105,9 +105,13 @@ fn checked(observed: &Observed, annotation: &str) -> Result<(Order, UserOrder), 
 }
 
 /// Who has to carry it out; or why nobody can.
-fn route(observed: &Observed, user: &UserOrder, order: &Order) -> Result<InstanceId, (Stage, &'static str)> {
+fn decide_receiver(
+    observed: &Observed,
+    user: &UserOrder,
+    order: &Order,
+) -> Result<InstanceId, (Stage, &'static str)> {
     let refused = |why: OrderRefusal| (Stage::Refused(why), why.message());
-    if let Some(why) = held_back(observed, order.kind) {
+    if let Some(why) = find_hold(observed, order.kind) {
         return Err(why);
     }
     let record = observed.record().ok_or(refused(OrderRefusal::RecordUnknown))?;
@@ -137,7 +141,7 @@ fn route(observed: &Observed, user: &UserOrder, order: &Order) -> Result<Instanc
 }
 
 /// Why nothing is ordered now. Of an invalid spec only what is built of the spec: the rest is between the agents.
-fn held_back(observed: &Observed, kind: OrderKind) -> Option<(Stage, &'static str)> {
+fn find_hold(observed: &Observed, kind: OrderKind) -> Option<(Stage, &'static str)> {
     if observed.paused {
         return Some((Stage::Paused, "the pair is paused: set spec.paused to false and order again"));
     }
@@ -147,14 +151,14 @@ fn held_back(observed: &Observed, kind: OrderKind) -> Option<(Stage, &'static st
 }
 
 /// What is told before an order is sent; of a promotion, what it may lose.
-fn announcement(observed: &Observed, to: InstanceId, kind: OrderKind) -> (String, Option<Lag>) {
+fn build_announcement(observed: &Observed, to: InstanceId, kind: OrderKind) -> (String, Option<Lag>) {
     match (kind, observed.record()) {
         (OrderKind::Promote { .. }, Some(record)) => loss::estimate(observed, record, to),
         _ => ("it is sent to the agent next".into(), None),
     }
 }
 
-fn follow(observed: &Observed, last: &OrderStatus) -> OrderPlan {
+fn decide_running(observed: &Observed, last: &OrderStatus) -> OrderPlan {
     let since =
         last.time.as_ref().map_or(Duration::ZERO, |t| observed.now.duration_since(t.0).unsigned_abs());
     let instance = last.instance.as_deref().and_then(instance_of);
@@ -162,12 +166,12 @@ fn follow(observed: &Observed, last: &OrderStatus) -> OrderPlan {
         return end(last, None, OrderState::Failed, Stage::Forgotten, "who was to carry it out is not known");
     };
     if last.reason.as_deref() == Some(Stage::Announced.as_str()) {
-        return send(observed, last, i, since);
+        return decide_send(observed, last, i, since);
     }
     let reported = observed.instance(i).report.fresh();
     let reply = reported.and_then(|r| r.order.as_ref()).filter(|o| o.id == last.id).map(|o| o.reply);
     if last.kind == UserOrderKind::Rebuild.as_str() && !matches!(reply, Some(OrderReply::Refused(_))) {
-        return follow_rebuild(observed, last, i, since);
+        return decide_rebuild(observed, last, i, since);
     }
     match reply {
         Some(OrderReply::Done) => {
@@ -189,14 +193,14 @@ fn follow(observed: &Observed, last: &OrderStatus) -> OrderPlan {
     }
 }
 
-fn send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: Duration) -> OrderPlan {
-    let order = observed.order.as_deref().and_then(|annotation| checked(observed, annotation).ok());
+fn decide_send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: Duration) -> OrderPlan {
+    let order = observed.order.as_deref().and_then(|annotation| parse_order(observed, annotation).ok());
     match order.filter(|(order, _)| order.id == last.id) {
         None => {
             let message = "the annotation was changed before the order was sent";
             end(last, Some(to), OrderState::Refused, Stage::Withdrawn, message)
         }
-        Some((order, _)) => match held_back(observed, order.kind) {
+        Some((order, _)) => match find_hold(observed, order.kind) {
             Some((why, message)) => end(last, Some(to), OrderState::Refused, why, message),
             None if since > SEND_FOR => {
                 let message = "the agent did not answer for a minute; whether it took the order is not known: look at the pair";
@@ -208,7 +212,7 @@ fn send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: Duration
 }
 
 /// The instance goes down, is copied, and comes back as another agent process: its report alone cannot tell.
-fn follow_rebuild(observed: &Observed, last: &OrderStatus, i: InstanceId, since: Duration) -> OrderPlan {
+fn decide_rebuild(observed: &Observed, last: &OrderStatus, i: InstanceId, since: Duration) -> OrderPlan {
     let instance = observed.instance(i);
     let copying = last.reason.as_deref() == Some(Stage::Copying.as_str());
     let down = instance.set.is_some_and(|s| s.replicas == 0) || instance.is_seeding();

@@ -33,17 +33,21 @@ pub fn decide_roll(observed: &Observed, busy: bool) -> RollPlan {
     let Some(record) = observed.record() else { return RollPlan::default() };
     let primary = record.primary.instance;
     let order = [primary.peer(), primary];
-    let pending: Vec<_> = order.iter().filter_map(|i| Some((*i, pending(observed.instance(*i))?))).collect();
+    let pending: Vec<_> =
+        order.iter().filter_map(|i| Some((*i, find_pending(observed.instance(*i))?))).collect();
     let Some((instance, what)) = pending.first().cloned() else { return RollPlan::default() };
-    let step =
-        if observed.is_held() { Err(Waits::Held) } else { step(observed, record, instance, &what, busy) };
+    let step = if observed.is_held() {
+        Err(Waits::Held)
+    } else {
+        decide_step(observed, record, instance, &what, busy)
+    };
     match step {
         Ok(step) => RollPlan { pending, step: Some(step), waits: None },
         Err(waits) => RollPlan { pending, step: None, waits: Some(waits) },
     }
 }
 
-fn pending(instance: &InstanceObserved) -> Option<Pending> {
+fn find_pending(instance: &InstanceObserved) -> Option<Pending> {
     if instance.is_outdated() {
         return Some(Pending::Pod);
     }
@@ -51,7 +55,7 @@ fn pending(instance: &InstanceObserved) -> Option<Pending> {
     (!parameters.is_empty()).then(|| Pending::Restart(parameters.clone()))
 }
 
-fn step(
+fn decide_step(
     observed: &Observed,
     record: &Record,
     instance: InstanceId,

@@ -80,7 +80,7 @@ impl CertificateAuthority {
         match step {
             AuthorityStep::Establish => Ok(self), // it was there, without its annotations
             AuthorityStep::Introduce => {
-                let (next, mark, _) = make(pair, now)?;
+                let (next, mark, _) = build(pair, now)?;
                 Ok(CertificateAuthority { view: self.view.introduced(mark), next, ..self })
             }
             AuthorityStep::Switch => {
@@ -101,7 +101,7 @@ impl CertificateAuthority {
     }
 }
 
-fn make(pair: &ValidatedPair, now: Timestamp) -> Result<(Pem, AuthorityId, Timestamp), Error> {
+fn build(pair: &ValidatedPair, now: Timestamp) -> Result<(Pem, AuthorityId, Timestamp), Error> {
     // A name of its own, so that two authorities in one bundle are told apart by it.
     let name = format!("pgpair {} {}", pair.name.name, now.as_second());
     let life = Policy::new(&pair.tls).authority_life();
@@ -118,7 +118,7 @@ fn marks(pem: &str) -> BTreeSet<AuthorityId> {
 ///
 /// # Errors
 /// There is none, or it cannot be read.
-pub async fn read(requests: &Requests, pair: &ValidatedPair) -> Result<CertificateAuthority, Error> {
+pub async fn fetch(requests: &Requests, pair: &ValidatedPair) -> Result<CertificateAuthority, Error> {
     let name = pair.name.ca_secret();
     let secret = requests.get::<Secret>(&name).await?.unwrap_or_default();
     CertificateAuthority::from_secret(&secret, &name)
@@ -128,7 +128,7 @@ pub async fn read(requests: &Requests, pair: &ValidatedPair) -> Result<Certifica
 ///
 /// # Errors
 /// A request failed (409: somebody changed it meanwhile), or what is stored cannot be read.
-pub async fn change(
+pub async fn apply_step(
     requests: &Requests,
     pair: &ValidatedPair,
     step: AuthorityStep,
@@ -137,7 +137,7 @@ pub async fn change(
 ) -> Result<CertificateAuthority, Error> {
     let name = pair.name.ca_secret();
     let Some(secret) = requests.get::<Secret>(&name).await? else {
-        return establish(requests, pair, now).await;
+        return create(requests, pair, now).await;
     };
     let stored = CertificateAuthority::from_secret(&secret, &name)?;
     if seen.is_some_and(|seen| *seen != stored.view) {
@@ -149,7 +149,7 @@ pub async fn change(
 }
 
 /// The first authority; or, if parties are left of one that was lost, the one that follows it.
-async fn establish(
+async fn create(
     requests: &Requests,
     pair: &ValidatedPair,
     now: Timestamp,
@@ -164,12 +164,12 @@ async fn establish(
             break;
         }
     }
-    let (made, mark, end) = make(pair, now)?;
+    let (made, mark, end) = build(pair, now)?;
     let view = AuthorityView::established(mark, marks(&old), end);
     let (current, next) = if view.signing.is_some() { (made, Pem::none()) } else { (Pem::none(), made) };
     let authority = CertificateAuthority { view, current, next, old, version: None };
     match requests.create(&authority.to_secret(pair)).await? {
         Created::Yes => Ok(authority),
-        Created::AlreadyExists => read(requests, pair).await,
+        Created::AlreadyExists => fetch(requests, pair).await,
     }
 }

@@ -27,7 +27,11 @@ pub enum ClientRole {
 ///
 /// # Errors
 /// That Secret is not there or has no password; a request failed.
-pub async fn password(requests: &Requests, pair: &ValidatedPair, role: ClientRole) -> Result<String, Error> {
+pub async fn fetch_password(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    role: ClientRole,
+) -> Result<String, Error> {
     let (secret, field) = match role {
         ClientRole::Application => (&pair.owner_secret, "ownerSecret"),
         ClientRole::Superuser => (&pair.superuser_secret, "superuserSecret"),
@@ -46,7 +50,7 @@ pub async fn password(requests: &Requests, pair: &ValidatedPair, role: ClientRol
 
 /// User, password and address, as single words and as connection strings.
 #[must_use]
-pub fn content(
+pub fn build_content(
     pair: &ValidatedPair,
     role: ClientRole,
     password: &str,
@@ -96,7 +100,7 @@ mod tests {
         assert_eq!(percent_encoded("a/b@c:ü%"), "a%2Fb%40c%3A%C3%BC%25");
         let pair = valid(json!({"bootstrap": {"database": "shop", "owner": "clerk"}}));
         let of = |role| {
-            let content = content(&pair, role, "p@ss", String::new());
+            let content = build_content(&pair, role, "p@ss", String::new());
             content.into_iter().filter(|(key, _)| key.ends_with("uri")).map(|(_, v)| v).collect::<Vec<_>>()
         };
         assert_eq!(

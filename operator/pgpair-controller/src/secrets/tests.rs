@@ -90,7 +90,7 @@ async fn a_new_pair_gets_its_secrets_at_once_and_then_nothing_is_asked_or_writte
     shop.ensure(later).await.unwrap();
     assert_eq!(shop.store.requests(), before);
     let known = |name: &str| shop.secret(name).map(|s| s.annotations().clone());
-    let ends = ends(&shop.pair.name, known);
+    let ends = read_ends(&shop.pair.name, known);
     assert_eq!(ends.len(), 4);
     assert_eq!(ends[0], ("orders-a-tls".into(), now() + SignedDuration::from_hours(90 * 24)));
 }
