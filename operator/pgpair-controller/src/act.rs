@@ -51,17 +51,15 @@ pub async fn act(
         failed: Vec::new(),
     };
     let mut act = Act { requests, caches, memory, pair, plan, scope, children: None };
-    let mut done = Vec::new();
     for step in Step::of(scope) {
         match act.carry_out(*step).await {
-            Ok(notices) => done.extend(notices),
+            Ok(notices) => outcome.done.extend(notices),
             Err(error) => {
                 outcome.failed.push(StepError { step: *step, error });
-                return outcome;
+                break;
             }
         }
     }
-    outcome.done.extend(done);
     outcome
 }
 

@@ -43,6 +43,8 @@ pub enum Answers {
     Conflict,
     /// There is one object: what was written last.
     Stored,
+    /// As `Empty`, but every write of this plural is forbidden.
+    Forbids(&'static str),
 }
 
 /// A client of such a server, and the requests it will have seen when the client is gone.
@@ -56,7 +58,7 @@ pub fn mock_api(answers: Answers) -> (Client, JoinHandle<Vec<Seen>>) {
             let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
             let (code, answer) = match (answers, &stored, &parts.method) {
                 (Answers::Stored, Some(object), &Method::GET) => (StatusCode::OK, Value::clone(object)),
-                _ => answer(answers, &parts.method, &body),
+                _ => answer(answers, &parts.method, parts.uri.path(), &body),
             };
             if parts.method != Method::GET {
                 stored = Some(answer.clone());
@@ -145,11 +147,14 @@ fn kept_answer(
     }
 }
 
-fn answer(answers: Answers, method: &Method, body: &Value) -> (StatusCode, Value) {
+fn answer(answers: Answers, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
     match (answers, method) {
         (_, &Method::GET) => (StatusCode::NOT_FOUND, status(404, "NotFound")),
         (Answers::Conflict, _) => (StatusCode::CONFLICT, status(409, "Conflict")),
-        (Answers::Empty | Answers::Stored, _) => {
+        (Answers::Forbids(plural), _) if path.split('/').any(|part| part == plural) => {
+            (StatusCode::FORBIDDEN, status(403, "Forbidden"))
+        }
+        (Answers::Empty | Answers::Stored | Answers::Forbids(_), _) => {
             let mut stored = body.clone();
             stored["metadata"]["resourceVersion"] = json!("5");
             (StatusCode::OK, stored)

@@ -24,7 +24,7 @@ const ERRORS_TOLD: u32 = 3;
 /// Tells what was done, and the state of the pair.
 ///
 /// # Errors
-/// The first step that failed, in whose place nothing is told but the error; or the status could not be written.
+/// The first step that failed: then the status is left to its error; or the status could not be written.
 pub async fn report(
     pass: &Pass<'_>,
     memory: &mut Memory,

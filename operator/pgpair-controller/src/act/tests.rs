@@ -11,15 +11,29 @@ use crate::metrics::Metrics;
 use crate::mock_api::{Answers, Seen, empty_caches, mock_api, seen};
 use crate::observed::{Mismatch, Observed, SliceView};
 
-/// What is done in `scope`, and the requests that it takes.
-async fn run(observed: &Observed, scope: Scope) -> (Vec<Notice>, Vec<Seen>) {
-    let (client, server) = mock_api(Answers::Empty);
+/// What becomes of `observed` in `scope`, and the requests that it takes.
+async fn outcome(answers: Answers, observed: &Observed, scope: Scope) -> (Outcome, Vec<Seen>) {
+    let (client, server) = mock_api(answers);
     let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
     let (pair, mut memory, plan) = (valid(json!({})), Memory::default(), decide(observed));
     let outcome = act(&requests, &empty_caches(), &mut memory, &pair, observed, &plan, scope).await;
-    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
     drop(requests);
-    (outcome.done, seen(server).await)
+    (outcome, seen(server).await)
+}
+
+/// What is done where nothing fails.
+async fn run(observed: &Observed, scope: Scope) -> (Vec<Notice>, Vec<Seen>) {
+    let (outcome, requests) = outcome(Answers::Empty, observed, scope).await;
+    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+    (outcome.done, requests)
+}
+
+#[tokio::test]
+async fn what_was_done_before_a_step_failed_is_told_and_the_failure_names_its_step() {
+    let (outcome, _) = outcome(Answers::Forbids("statefulsets"), &empty(), Scope::Everything).await;
+    assert_eq!(outcome.done, [Notice::Bootstrapping], "the record is there, and is not created again");
+    let failed: Vec<String> = outcome.failed.iter().map(|failed| failed.step.to_string()).collect();
+    assert_eq!(failed, ["apply the stateful set of a"]);
 }
 
 fn of_leases(seen: &[Seen]) -> Vec<&Seen> {
