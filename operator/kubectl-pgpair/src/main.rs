@@ -4,7 +4,6 @@ mod args;
 mod certs;
 mod cluster;
 mod follow;
-mod loss;
 #[cfg(test)]
 mod mock;
 mod order;

@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal};
 use anyhow::bail;
 use jiff::Timestamp;
 use pgpair_api::PgReplicaPair;
+use pgpair_api::loss::{self, KnownWal};
+use pgpair_api::names::PairName;
 use pgpair_api::order::{UserOrder, UserOrderKind, order_id};
 use pgpair_api::status::{OrderState, OrderStatus};
 use pgpair_core::record::Record;
@@ -12,7 +14,6 @@ use pgpair_core::record::Record;
 use crate::args::{self, Confirm, Follow, OneInstance, Output};
 use crate::cluster::Cluster;
 use crate::follow::{self, Outcome};
-use crate::loss;
 use crate::order;
 
 /// Hand over.
@@ -106,6 +107,8 @@ fn before_promotion(pair: &PgReplicaPair, record: &Record, now: Timestamp) -> St
     let name = pair.metadata.name.as_deref().unwrap_or("-");
     let namespace = pair.metadata.namespace.as_deref().unwrap_or("-");
     let (old, new) = (record.primary.instance, record.primary.instance.peer());
+    let full = PairName { namespace: namespace.to_owned(), name: name.to_owned() };
+    let known = pair.status.as_ref().map(|status| KnownWal::of_status(&full, status)).unwrap_or_default();
     format!(
         "PROMOTE {namespace}/{name}: {name}-{new} becomes the primary in place of {name}-{old}.
   dead by your word  {name}-{old}, incarnation {}, term {}, mode {}
@@ -115,7 +118,7 @@ fn before_promotion(pair: &PgReplicaPair, record: &Record, now: Timestamp) -> St
         record.primary.incarnation,
         record.term,
         record.mode,
-        loss::estimate(pair, record, now),
+        loss::estimate(record, new, &known).sentence(now),
     )
 }
 
@@ -306,8 +309,9 @@ mod tests {
 
     #[test]
     fn before_a_promotion_a_person_reads_who_is_said_to_be_dead_and_what_is_lost() {
-        let status = json!({"conditions": [{"type": "FailoverReady", "status": "False", "reason": "Solo",
-            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+        let status = json!({"term": 3, "mode": "Solo", "lag": {"summary": "", "receive": {"bytes": 2048, "seconds": 1.5}},
+            "conditions": [{"type": "FailoverReady", "status": "False", "reason": "Solo", "message": "",
+                            "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
         let pair = serde_json::from_value(mock::pair(status)).unwrap();
         let record = Record {
             term: pgpair_core::ids::Term(3),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use pgpair_api::PgReplicaPair;
+use pgpair_api::convert::{self, ago, span};
 use pgpair_api::status::{
     ArchiveStatus, CertificateStatus, FailoverStatus, InstanceStatus, LagStatus, LagValue, OrderStatus,
     PgReplicaPairStatus, RpoBasis, RpoStatus, RtoStatus, SeedingStatus, StorageStatus,
@@ -258,29 +259,13 @@ fn range(failover: &FailoverStatus) -> String {
     format!("{} to {}", dash(&failover.lost_from), dash(&failover.lost_to))
 }
 
-pub(crate) fn bytes(bytes: i64) -> String {
-    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
-    let unit = (0..3).take_while(|u| bytes >> (10 * (u + 1)) > 0).count();
-    format!("{} {}", bytes >> (10 * unit), UNITS[unit])
-}
-
-pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
-    let seconds = now.as_second() - then.as_second();
-    if seconds < 0 { "by a clock ahead of this one".into() } else { format!("{} ago", span(seconds)) }
+fn bytes(n: i64) -> String {
+    convert::bytes(n.unsigned_abs())
 }
 
 /// A time that is still to come, by its distance in seconds.
 pub(crate) fn until(seconds: i64) -> String {
     if seconds < 0 { format!("{} ago", span(-seconds)) } else { format!("in {}", span(seconds)) }
-}
-
-fn span(seconds: i64) -> String {
-    match seconds {
-        ..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86400),
-    }
 }
 
 #[cfg(test)]

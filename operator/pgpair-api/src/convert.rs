@@ -1,8 +1,9 @@
 //! Numbers of the wire as numbers of the API, and back: counts of the wire are unsigned and times are milliseconds; the API has
-//! signed counts and seconds.
+//! signed counts and seconds. And both as people read them.
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use pgpair_core::lag::Lag;
 
 use crate::status::LagValue;
@@ -32,6 +33,24 @@ pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let unit = (0..UNITS.len()).rev().find(|u| n >> (10 * u) > 0).unwrap_or(0);
     format!("{} {}", n >> (10 * unit), UNITS[unit])
+}
+
+/// How long ago a time is, such as `5 min ago`.
+#[must_use]
+pub fn ago(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.as_second() - then.as_second();
+    if seconds < 0 { "by a clock ahead of this one".into() } else { format!("{} ago", span(seconds)) }
+}
+
+/// A length of time in seconds for the eye, such as `5 min`.
+#[must_use]
+pub fn span(seconds: i64) -> String {
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
+    }
 }
 
 #[cfg(test)]

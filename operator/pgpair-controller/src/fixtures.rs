@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pgpair_api::PgReplicaPair;
+use pgpair_api::loss::KnownWal;
 use pgpair_api::names::PairName;
 use pgpair_api::validate::{Defaults, ValidatedPair, validate};
 use pgpair_core::authority::Durability;
@@ -21,8 +22,8 @@ use pgpair_wire::report::{
 use serde_json::json;
 
 use crate::observed::{
-    AgentProcess, InstanceObserved, LeaseView, LogTold, Mismatch, Observed, PodView, ReportView, SeedJob,
-    SeedState, SetView, SliceView,
+    AgentProcess, InstanceObserved, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState,
+    SetView, SliceView,
 };
 
 pub fn now() -> Timestamp {
@@ -160,7 +161,7 @@ pub fn steady() -> Observed {
         config: PairConfig { generation: 3, ..PairConfig::default() },
         paused: false,
         invalid: None,
-        log_told: LogTold::default(),
+        known_wal: KnownWal::default(),
         order: None,
         last_order: None,
         lease_is_recent: false,

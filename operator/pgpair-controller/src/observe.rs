@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::PgReplicaPair;
+use pgpair_api::loss::KnownWal;
 use pgpair_api::names::{ANNOTATION_ORDER, COMPONENT_SEED, LABEL_COMPONENT, PairName};
 use pgpair_api::status::{InstanceStatus, PgReplicaPairStatus};
 use pgpair_core::ids::InstanceId;
@@ -91,7 +92,7 @@ pub async fn observe(
         invalid: desired.invalid.as_ref().map(ToString::to_string),
         order: pair.annotations().get(ANNOTATION_ORDER).cloned(),
         last_order: status.order.clone(),
-        log_told: views::log_told(name, &status),
+        known_wal: KnownWal::of_status(name, &status),
         system_identifier: status.system_identifier.clone(),
         lease,
         lease_is_recent,

@@ -1,17 +1,15 @@
 //! What is known about a pair at one moment, and how sure it is. Plain data: the decisions read nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pgpair_api::loss::KnownWal;
 use pgpair_api::status::OrderStatus;
 use pgpair_core::authority::messages::EvidenceKind;
-use pgpair_core::ids::{Incarnation, InstanceId, Term};
+use pgpair_core::ids::{Incarnation, InstanceId};
 use pgpair_core::instance::PostgresState;
-use pgpair_core::lag::Lag;
-use pgpair_core::lsn::Lsn;
 use pgpair_core::record::{Mode, Record};
-use pgpair_core::timeline::TimelineId;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::InstanceReport;
 use serde::Deserialize;
@@ -31,8 +29,8 @@ pub struct Observed {
     pub order: Option<String>,
     /// `status.order`: the last order and what was told of it.
     pub last_order: Option<OrderStatus>,
-    /// What the status tells of the log.
-    pub log_told: LogTold,
+    /// What the status tells of the WAL.
+    pub known_wal: KnownWal,
     /// `status.systemIdentifier`: present once the pair has data.
     pub system_identifier: Option<String>,
     /// The record, read from the API server itself: for this observation, or at most some seconds ago if
@@ -60,18 +58,6 @@ pub struct Observed {
     pub taken: BTreeSet<Taken>,
     /// How long ago this process took a step of a rolling change; `None`: never.
     pub rolled_ago: Option<Duration>,
-}
-
-/// What the status tells of the log, as last written, by this operator process or an earlier one. Numbers that move are written when
-/// they have moved far, so this is that coarse.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct LogTold {
-    /// The term and the mode that it is about.
-    pub reign: Option<(Term, Mode)>,
-    /// What the standby had not received, as the primary of that term said in that mode.
-    pub lacking: Option<Lag>,
-    /// Timeline and end of the log of each instance.
-    pub ends: BTreeMap<InstanceId, (TimelineId, Lsn)>,
 }
 
 /// One proof of death that an agent has taken.

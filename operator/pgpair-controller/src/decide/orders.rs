@@ -153,7 +153,10 @@ fn find_hold(observed: &Observed, kind: OrderKind) -> Option<(Stage, &'static st
 /// What is told before an order is sent; of a promotion, what it may lose.
 fn build_announcement(observed: &Observed, to: InstanceId, kind: OrderKind) -> (String, Option<Lag>) {
     match (kind, observed.record()) {
-        (OrderKind::Promote { .. }, Some(record)) => loss::estimate(observed, record, to),
+        (OrderKind::Promote { .. }, Some(record)) => {
+            let loss = loss::estimate(observed, record, to);
+            (format!("estimated loss: {}", loss.sentence(observed.now)), loss.amount())
+        }
         _ => ("it is sent to the agent next".into(), None),
     }
 }

@@ -1,8 +1,3 @@
-use pgpair_core::ids::Term;
-use pgpair_core::lag::Lag;
-use pgpair_core::lsn::Lsn;
-use pgpair_core::record::Mode;
-use pgpair_core::timeline::TimelineId;
 use serde_json::json;
 
 use super::Freshness::{Now, SomeSeconds};
@@ -11,7 +6,6 @@ use crate::build::config::build_config;
 use crate::fixtures::{defaults, pair, steady, valid};
 use crate::metrics::Metrics;
 use crate::mock_api::{Answers, empty_caches, mock_api, seen, store_api};
-use crate::observed::LogTold;
 
 /// Paths that two observations ask the API server for, after an earlier one found the pair like this.
 async fn asked(settled: bool, freshness: [Freshness; 2]) -> Vec<String> {
@@ -61,19 +55,4 @@ async fn a_pair_that_is_held_goes_by_what_its_agents_were_given_last() {
         assert_eq!(config.generation, 4, "so that they are told to be behind");
     }
     assert_eq!(settings_of(given(), json!({"readLag": "1Gi"})).await.read_lag_bytes, 1 << 30);
-}
-
-#[tokio::test]
-async fn what_an_earlier_operator_told_of_the_log_is_read_from_the_status() {
-    let status = serde_json::from_value(json!({
-        "term": 3, "mode": "Solo", "lag": {"summary": "", "receive": {"bytes": 2048, "seconds": 1.5}},
-        "instances": [{"name": "orders-b", "role": "Standby", "ready": true, "state": "Standby", "timeline": 2,
-                       "flushLsn": "0/5000000"}],
-    }))
-    .unwrap();
-    let told = views::log_told(&valid(json!({})).name, &status);
-    assert_eq!(told.reign, Some((Term(3), Mode::Solo)));
-    assert_eq!(told.lacking, Some(Lag { bytes: 2048, millis: 1500 }));
-    assert_eq!(told.ends, [(InstanceId::B, (TimelineId(2), Lsn(0x0500_0000)))].into());
-    assert_eq!(views::log_told(&valid(json!({})).name, &PgReplicaPairStatus::default()), LogTold::default());
 }

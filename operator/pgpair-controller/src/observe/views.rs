@@ -6,17 +6,12 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerState, Node, Pod};
 use kube::ResourceExt;
-use pgpair_api::convert::lag_of;
 use pgpair_api::names::{ANNOTATION_SEED, ANNOTATION_SEED_FAILURES, LABEL_INSTANCE, LABEL_PAIR, PairName};
-use pgpair_api::status::{PairMode, PgReplicaPairStatus};
-use pgpair_core::ids::{InstanceId, Term};
-use pgpair_core::lsn::Lsn;
-use pgpair_core::record::Mode;
-use pgpair_core::timeline::TimelineId;
+use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::{CONFIG_KEY, PairConfig};
 use pgpair_wire::lease;
 
-use crate::observed::{Ended, LeaseView, LogTold, PodView, SeedJob, SeedState, SetView};
+use crate::observed::{Ended, LeaseView, PodView, SeedJob, SeedState, SetView};
 
 /// The container of a pod that runs the agent, or the seeding program.
 const CONTAINER: &str = "postgres";
@@ -124,24 +119,6 @@ pub(super) fn seed_failure(pod: &PodView) -> Option<String> {
 /// The settings in ConfigMap `NAME-config`; `None` if it is not readable.
 pub(super) fn settings(map: &ConfigMap) -> Option<PairConfig> {
     serde_json::from_str(map.data.as_ref()?.get(CONFIG_KEY)?).ok()
-}
-
-pub(super) fn log_told(name: &PairName, status: &PgReplicaPairStatus) -> LogTold {
-    let mode = status.mode.map(|mode| match mode {
-        PairMode::Paired => Mode::Paired,
-        PairMode::Solo => Mode::Solo,
-    });
-    let term = status.term.and_then(|term| u32::try_from(term).ok()).map(Term);
-    let end = |i: InstanceId| {
-        let instance = status.instances.iter().find(|s| s.name == name.instance(i))?;
-        let timeline = TimelineId(u32::try_from(instance.timeline?).ok()?);
-        Some((i, (timeline, instance.flush_lsn.as_deref()?.parse::<Lsn>().ok()?)))
-    };
-    LogTold {
-        reign: term.zip(mode),
-        lacking: status.lag.as_ref().and_then(|lag| lag_of(lag.receive?)),
-        ends: InstanceId::ALL.into_iter().filter_map(end).collect(),
-    }
 }
 
 pub(super) fn is_out_of_service(node: &Node) -> bool {

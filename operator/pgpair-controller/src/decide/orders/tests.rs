@@ -216,7 +216,7 @@ fn a_promotion_first_tells_what_it_may_lose() {
     solo.a.last_report = Some((Box::new(primary), Duration::from_secs(12)));
     let (loss, message) = promote(solo.clone());
     assert_eq!(loss, Some(Lag { bytes: 48 << 20, millis: 12_000 }));
-    assert!(message.contains("50331648 bytes") && message.contains("12 s ago"), "{message}");
+    assert!(message.contains("48 MiB of WAL") && message.contains("12 s ago"), "{message}");
     solo.a.last_report = None;
     assert_eq!(promote(solo).0, None, "what is not known is not zero");
 }
