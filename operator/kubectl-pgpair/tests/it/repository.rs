@@ -21,12 +21,18 @@ pub fn page(name: &str) -> String {
     text(&format!("docs/guide/{name}"))
 }
 
-/// Every page of the guide, and the README, by its path from the top.
+/// The pages of a folder, by their path from the top.
+pub fn pages_in(folder: &str) -> Vec<String> {
+    let names = fs::read_dir(root().join(folder)).unwrap();
+    let names = names.map(|e| e.unwrap().file_name().into_string().unwrap());
+    names.filter(|n| n.ends_with(".md")).map(|n| format!("{folder}/{n}")).collect()
+}
+
+/// Every page of the guide and about the code, and the README, by its path from the top.
 pub fn pages() -> Vec<String> {
-    let dir = root().join("docs/guide");
-    let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    let guide = names.filter(|n| n.ends_with(".md")).map(|n| format!("docs/guide/{n}"));
-    guide.chain(["README.md".to_owned()]).collect()
+    let folders = ["docs/guide", "docs/architecture"];
+    let top = ["README.md".to_owned(), "ARCHITECTURE.md".to_owned()];
+    folders.into_iter().flat_map(pages_in).chain(top).collect()
 }
 
 /// `spec` or `status` of the committed definition.
