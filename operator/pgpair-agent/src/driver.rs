@@ -13,7 +13,7 @@ use pgpair_core::authority::{
 use pgpair_core::instance::Role;
 use pgpair_core::order::{OrderKind, OrderReply};
 use pgpair_wire::config::PairConfig;
-use pgpair_wire::order::{Order as Instruction, OrderReport};
+use pgpair_wire::order::{Order, OrderReport};
 use pgpair_wire::report::InstanceReport;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -28,7 +28,7 @@ use crate::server::Call;
 use crate::settings::Settings;
 use crate::sql::Sql;
 use crate::state;
-use crate::worker::{Observed, Order, Writable};
+use crate::worker::{Observed, Wish, Writable};
 
 /// A SIGKILL of everything takes milliseconds; the state machine's kill budget is 250 ms at most.
 const KILL: Duration = Duration::from_millis(200);
@@ -66,7 +66,7 @@ pub enum Input {
     /// The peer's answer to our resignation.
     ResignReply(Option<ResignReply>),
     /// An order for which everything is prepared.
-    Ordered(Instruction, oneshot::Sender<OrderReply>),
+    Ordered(Order, oneshot::Sender<OrderReply>),
     /// A person has created the trigger file.
     TriggerFile,
     /// The running primary hangs, or no longer does.
@@ -81,7 +81,7 @@ enum Waiting {
     Heartbeat(oneshot::Sender<Answer>),
     CanTake(oneshot::Sender<CanTakeReply>),
     Resignation(oneshot::Sender<ResignReply>),
-    Order(Instruction, oneshot::Sender<OrderReply>),
+    Order(Order, oneshot::Sender<OrderReply>),
 }
 
 /// What the loop talks to.
@@ -96,7 +96,7 @@ pub struct Surroundings {
     /// Inputs of tasks that the loop starts.
     pub tx: mpsc::Sender<Input>,
     /// To the worker.
-    pub order: watch::Sender<Order>,
+    pub wish: watch::Sender<Wish>,
     /// To the servers.
     pub report: watch::Sender<InstanceReport>,
     /// To the server: whether the log of the dead postgres may be handed out.
@@ -176,7 +176,7 @@ impl Driver {
         let desired = self.authority.desired(now);
         self.say_refusal(&desired);
         self.fence(now, &desired);
-        let order = Order {
+        let wish = Wish {
             desired,
             term: self.authority.term(),
             role: self.authority.role(),
@@ -185,7 +185,7 @@ impl Driver {
             seen: self.authority.postgres().state,
             last: false,
         };
-        self.around.order.send_if_modified(|o| std::mem::replace(o, order) != order);
+        self.around.wish.send_if_modified(|last| std::mem::replace(last, wish) != wish);
         let hand_over = self.authority.hands_over_log().then(|| LogEnd(self.authority.postgres().end));
         self.around.hand_over.send_if_modified(|h| std::mem::replace(h, hand_over) != hand_over);
         let mut report = self.reporter.report(now, &self.authority);
@@ -296,7 +296,7 @@ impl Driver {
     }
 
     /// The same order again is answered, not carried out again. What can be done before is: a checkpoint makes the stop short.
-    fn take_order(&mut self, order: Instruction, tx: oneshot::Sender<OrderReply>) {
+    fn take_order(&mut self, order: Order, tx: oneshot::Sender<OrderReply>) {
         let known = self.order.as_ref().filter(|o| o.id == order.id).map(|o| o.reply);
         let unjudged = self.unjudged.contains(&order.id).then_some(OrderReply::Accepted);
         if let Some(reply) = known.or(unjudged) {
@@ -317,7 +317,7 @@ impl Driver {
     }
 
     /// An order that is refused because of another one does not take the place of that in the report.
-    fn order_judged(&mut self, order: Instruction, reply: OrderReply) {
+    fn order_judged(&mut self, order: Order, reply: OrderReply) {
         tracing::warn!(id = order.id, kind = order.kind.as_str(), ?reply, "order");
         self.unjudged.retain(|id| *id != order.id);
         let under_way = self.order.as_ref().is_some_and(|o| o.reply == OrderReply::Accepted);
@@ -338,7 +338,7 @@ impl Driver {
     fn obey_trigger_file(&mut self) {
         let (term, id) = (self.authority.term(), format!("trigger-file-{}", clock::unix_ms()));
         tracing::warn!(term = term.0, "a person has created the trigger file");
-        let switchover = Instruction { id: id.clone(), term, kind: OrderKind::Switchover };
+        let switchover = Order { id: id.clone(), term, kind: OrderKind::Switchover };
         let (peer, limit, tx) = (self.around.peer.clone(), self.limit(), self.around.tx.clone());
         spawn_input(tx, async move {
             match peer.order(&switchover, CHECKPOINT + limit).await {
@@ -349,7 +349,7 @@ impl Driver {
                         "the primary does not hand over; taking over when the rules allow it"
                     );
                     let (reply, _) = oneshot::channel();
-                    Some(Input::Call(Call::Order(Instruction { id, term, kind: OrderKind::TakeOver }, reply)))
+                    Some(Input::Call(Call::Order(Order { id, term, kind: OrderKind::TakeOver }, reply)))
                 }
             }
         });

@@ -28,7 +28,7 @@ use crate::settings::Settings;
 use crate::sql::Sql;
 use crate::tls::Identity;
 use crate::witness::AgentLock;
-use crate::worker::{Order, Parts, Worker, Writable};
+use crate::worker::{Parts, Wish, Worker, Writable};
 use crate::{clock, fsx, state};
 
 /// The kubelet reads it when the container has ended: evidence of death names the incarnation.
@@ -83,7 +83,7 @@ async fn agent() -> Result<(), Failure> {
     let (config, configs) = watch::channel(config);
 
     let (tx, inputs) = mpsc::channel(256);
-    let (order, orders) = watch::channel(Order::none());
+    let (wish, wishes) = watch::channel(Wish::none());
     let (report, reports) = watch::channel(Reporter::default().report(clock::now(), &authority));
     let (hand_over, serve_pg_wal) = watch::channel(None);
     let (timeline, timelines) = watch::channel(None);
@@ -112,7 +112,7 @@ async fn agent() -> Result<(), Failure> {
         endpoint: ReadWriteEndpoint::new(client, &settings),
         tree: Tree::of_agent(),
         writable: writable.clone(),
-        order: orders,
+        wish: wishes,
         inputs: tx.clone(),
         timeline,
         lock,
@@ -133,14 +133,14 @@ async fn agent() -> Result<(), Failure> {
         .run(),
     );
     on_sigterm(tx.clone(), sql.clone())?;
-    let last_word = order.clone();
+    let last_word = wish.clone();
     let left_settings = settings.clone();
     let around = Surroundings {
         settings,
         store,
         peer,
         tx: tx.clone(),
-        order,
+        wish,
         report,
         hand_over,
         writable,
@@ -218,12 +218,12 @@ fn on_sigterm(tx: mpsc::Sender<Input>, sql: Sql) -> Result<(), Failure> {
 }
 
 /// What still runs is stopped politely; what does not stop is killed by the init process. Says whether all is down.
-async fn leave(order: &watch::Sender<Order>, worker: tokio::task::JoinHandle<()>) -> bool {
-    let mut last = Order::none();
+async fn leave(wish: &watch::Sender<Wish>, worker: tokio::task::JoinHandle<()>) -> bool {
+    let mut last = Wish::none();
     // The wish counts whatever state postgres is in: there is nobody left to make another.
     last.desired.postgres = Want::Stopped;
     last.last = true;
-    order.send_replace(last);
+    wish.send_replace(last);
     matches!(tokio::time::timeout(LEAVE, worker).await, Ok(Ok(())))
 }
 

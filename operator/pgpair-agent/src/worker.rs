@@ -1,7 +1,7 @@
 //! The worker: keeps postgres as the state machine wishes it, one action at a time, and reports what it sees.
 //!
 //! Flow of a round: look at postgres, report the facts, take at most one action towards the wish, wait for a change.
-//! Guarantees: nothing is made writable unless the latest order allows it right before and right after the start;
+//! Guarantees: nothing is made writable unless the latest wish allows it right before and right after the start;
 //! every action ends by itself or is bounded in time; "down" is reported only with the volume's lock in hand.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -101,7 +101,7 @@ const DEATH: Duration = Duration::from_secs(10);
 
 /// The wish, with what the worker must know besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
+pub struct Wish {
     /// What postgres should be.
     pub desired: Desired,
     /// Term of the wish.
@@ -118,10 +118,10 @@ pub struct Order {
     pub last: bool,
 }
 
-impl Order {
+impl Wish {
     /// Before the first one: nothing is to run.
     #[must_use]
-    pub fn none() -> Order {
+    pub fn none() -> Wish {
         let desired = Desired {
             postgres: Want::Down,
             synchronous: true,
@@ -130,7 +130,7 @@ impl Order {
             fence_at: None,
             refusal: None,
         };
-        Order {
+        Wish {
             desired,
             term: Term(0),
             role: Role::Unknown,
@@ -198,7 +198,7 @@ pub struct Worker {
     endpoint: ReadWriteEndpoint,
     tree: Tree,
     writable: Writable,
-    order: watch::Receiver<Order>,
+    wish: watch::Receiver<Wish>,
     inputs: mpsc::Sender<Input>,
     timeline: watch::Sender<Option<PrimaryTimeline>>,
     server: Server,
@@ -254,7 +254,7 @@ pub struct Parts {
     /// Shared with the driver.
     pub writable: Writable,
     /// From the driver.
-    pub order: watch::Receiver<Order>,
+    pub wish: watch::Receiver<Wish>,
     /// To the driver.
     pub inputs: mpsc::Sender<Input>,
     /// To the server.
@@ -281,7 +281,7 @@ impl Worker {
             endpoint: parts.endpoint,
             tree: parts.tree,
             writable: parts.writable,
-            order: parts.order,
+            wish: parts.wish,
             inputs: parts.inputs,
             timeline: parts.timeline,
             server: Server::Down { lock: Some(parts.lock) },
@@ -314,10 +314,10 @@ impl Worker {
     /// Runs until the driver is gone and postgres is down.
     pub async fn run(mut self) {
         loop {
-            let order = *self.order.borrow_and_update();
+            let wish = *self.wish.borrow_and_update();
             self.disk.take();
             self.look().await;
-            self.keep_up(&order).await;
+            self.keep_up(&wish).await;
             if self.end.is_none()
                 && matches!(self.server, Server::Down { .. })
                 && self.end_tried.is_none_or(|t| t.elapsed() >= END_AGAIN)
@@ -326,11 +326,11 @@ impl Worker {
                 self.end_tried = Some(Instant::now());
                 self.find_end().await;
             }
-            self.note_need(order.role == Role::Standby && matches!(self.server, Server::Down { .. }));
+            self.note_need(wish.role == Role::Standby && matches!(self.server, Server::Down { .. }));
             self.report().await;
             self.look_for_trigger_file().await;
-            let order = *self.order.borrow_and_update();
-            let acted = (order.last || order.seen == self.facts().state) && self.act(&order).await;
+            let wish = *self.wish.borrow_and_update();
+            let acted = (wish.last || wish.seen == self.facts().state) && self.act(&wish).await;
             if acted {
                 self.disk.take();
                 self.look().await;
@@ -339,8 +339,8 @@ impl Worker {
             if self.driver_ended && matches!(self.server, Server::Down { .. }) {
                 return;
             }
-            self.hurry_recovery(order.awaits_log && !acted);
-            let pause = match (order.urgent, self.is_settled(&order)) {
+            self.hurry_recovery(wish.awaits_log && !acted);
+            let pause = match (wish.urgent, self.is_settled(&wish)) {
                 (true, _) => URGENT,
                 (false, true) => CALM,
                 (false, false) => BUSY,
@@ -350,17 +350,17 @@ impl Worker {
                 Server::Down { .. } => None,
             };
             tokio::select! {
-                changed = self.order.changed() => if changed.is_err() { return },
+                changed = self.wish.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(pause) => {}
                 how = exit_of(exited) => self.buried(&how).await,
             }
         }
     }
 
-    fn is_settled(&self, order: &Order) -> bool {
-        match (&self.server, order.desired.postgres) {
+    fn is_settled(&self, wish: &Wish) -> bool {
+        match (&self.server, wish.desired.postgres) {
             (Server::Up { kind: Kind::Primary, ready: true, .. }, Want::Primary | Want::Promoted) => {
-                self.access == ClientAccess::Open && self.prepared == Some(order.term)
+                self.access == ClientAccess::Open && self.prepared == Some(wish.term)
             }
             (Server::Up { kind: Kind::Standby, ready, .. }, Want::Following(_)) => *ready,
             (Server::Up { .. }, Want::Unchanged) => true,

@@ -8,7 +8,7 @@ use pgpair_core::ids::Term;
 use pgpair_core::timeline::TimelineHistory;
 use tokio::sync::watch;
 
-use super::{Kind, Order, Server, Worker};
+use super::{Kind, Server, Wish, Worker};
 use crate::clock;
 use crate::peer::PrimaryTimeline;
 use crate::pgdata::{self, DataDir};
@@ -28,21 +28,19 @@ const SYNC: Duration = Duration::from_secs(60);
 
 impl Worker {
     /// Takes at most one action; says whether it took one.
-    pub(super) async fn act(&mut self, order: &Order) -> bool {
-        match (&self.server, order.desired.postgres) {
+    pub(super) async fn act(&mut self, wish: &Wish) -> bool {
+        match (&self.server, wish.desired.postgres) {
             (Server::Down { .. }, Want::Initialise) => self.initialise().await,
-            (Server::Down { .. }, Want::Primary) => self.start_primary(order).await,
+            (Server::Down { .. }, Want::Primary) => self.start_primary(wish).await,
             (Server::Down { .. }, Want::Promoted) => self.start_standby().await,
             (Server::Down { .. }, Want::Following(term)) => self.follow(term).await,
             (Server::Down { .. }, _) => false,
             (Server::Up { .. }, Want::Stopped) => self.stop().await,
             (Server::Up { kind: Kind::Standby, .. }, Want::Down) => self.stop().await,
             (Server::Up { kind: Kind::Primary, ready: true, .. }, Want::Primary | Want::Promoted) => {
-                self.tend_primary(order).await
+                self.tend_primary(wish).await
             }
-            (Server::Up { kind: Kind::Standby, ready: true, .. }, Want::Promoted) => {
-                self.promote(order).await
-            }
+            (Server::Up { kind: Kind::Standby, ready: true, .. }, Want::Promoted) => self.promote(wish).await,
             (Server::Up { kind: Kind::Standby, ready: true, .. }, Want::Following(term)) => {
                 self.tend_standby(term).await
             }
@@ -78,20 +76,20 @@ impl Worker {
         true
     }
 
-    /// Whether the latest order (not the one that this round began with) allows a writable postgres.
+    /// Whether the latest wish (not the one that this round began with) allows a writable postgres.
     fn allowed(&self) -> bool {
-        self.order.borrow().allows_writes()
+        self.wish.borrow().allows_writes()
     }
 
-    async fn start_primary(&mut self, order: &Order) -> bool {
+    async fn start_primary(&mut self, wish: &Wish) -> bool {
         if Instant::now() < self.not_before {
             return false;
         }
-        let sync_with = order.desired.synchronous.then_some(self.settings.instance.peer());
+        let sync_with = wish.desired.synchronous.then_some(self.settings.instance.peer());
         let options =
             StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with, log: None };
         // Told to the driver before, so that from here on it kills whatever it finds when the gate closes.
-        self.writable.raise(self.order.borrow().desired.fence_at);
+        self.writable.raise(self.wish.borrow().desired.fence_at);
         if !self.allowed() {
             self.writable.lower();
             return false;
@@ -178,19 +176,19 @@ impl Worker {
     }
 
     /// A running primary: prepared once a term, synchronous commit as wished, clients when admitted, the endpoint here.
-    async fn tend_primary(&mut self, order: &Order) -> bool {
-        if self.prepared != Some(order.term) {
-            return self.prepare(order.term).await;
+    async fn tend_primary(&mut self, wish: &Wish) -> bool {
+        if self.prepared != Some(wish.term) {
+            return self.prepare(wish.term).await;
         }
         let proven = match self.sync {
-            SyncState::On { epoch, .. } => order.desired.synchronous && epoch == order.desired.sync_epoch,
-            SyncState::Off => !order.desired.synchronous,
+            SyncState::On { epoch, .. } => wish.desired.synchronous && epoch == wish.desired.sync_epoch,
+            SyncState::Off => !wish.desired.synchronous,
             SyncState::Unknown => false,
         };
         if !proven {
-            return self.switch_sync(order).await;
+            return self.switch_sync(wish).await;
         }
-        if order.desired.admit_clients && self.access == ClientAccess::Closed {
+        if wish.desired.admit_clients && self.access == ClientAccess::Closed {
             let Server::Up { postmaster, .. } = &self.server else { return false };
             match postmaster::set_clients(&self.settings, &self.config(), postmaster, ClientAccess::Open) {
                 Ok(()) => self.access = ClientAccess::Open,
@@ -198,8 +196,8 @@ impl Worker {
             }
             return true;
         }
-        if self.access == ClientAccess::Open && self.pointed.is_none_or(|(term, _)| term != order.term) {
-            return self.point_here(order.term).await;
+        if self.access == ClientAccess::Open && self.pointed.is_none_or(|(term, _)| term != wish.term) {
+            return self.point_here(wish.term).await;
         }
         false
     }
@@ -257,8 +255,8 @@ impl Worker {
 
     /// Given up when something else is wanted: the proof needs a checkpoint, which may take a minute, and a stop or a switchover is
     /// not to wait for it.
-    async fn switch_sync(&mut self, order: &Order) -> bool {
-        let (on, epoch) = (order.desired.synchronous, order.desired.sync_epoch);
+    async fn switch_sync(&mut self, wish: &Wish) -> bool {
+        let (on, epoch) = (wish.desired.synchronous, wish.desired.sync_epoch);
         // Told before it begins: in between, nothing is proven.
         self.sync = SyncState::Unknown;
         self.report().await;
@@ -266,7 +264,7 @@ impl Worker {
         let standby = on.then_some(self.settings.instance.peer());
         let switched = tokio::select! {
             switched = sync::set_sync(&self.settings, postmaster, &self.sql, standby, SYNC) => switched,
-            () = something_else(self.order.clone(), order.desired) => return true,
+            () = something_else(self.wish.clone(), wish.desired) => return true,
         };
         match switched {
             Ok(Some(from)) => {
@@ -300,8 +298,8 @@ impl Worker {
         }
     }
 
-    async fn promote(&mut self, order: &Order) -> bool {
-        self.writable.raise(self.order.borrow().desired.fence_at);
+    async fn promote(&mut self, wish: &Wish) -> bool {
+        self.writable.raise(self.wish.borrow().desired.fence_at);
         if !self.allowed() {
             self.writable.lower();
             return false;
@@ -309,20 +307,20 @@ impl Worker {
         let Server::Up { postmaster, promoting, .. } = &mut self.server else { return false };
         *promoting = true;
         let postmaster = postmaster.clone();
-        tracing::warn!(term = order.term.0, "promoting through the trigger file");
+        tracing::warn!(term = wish.term.0, "promoting through the trigger file");
         match promote::promote(&self.settings, &postmaster, &self.sql, PROMOTE).await {
             Ok(promotion) => {
                 tracing::warn!(
-                    term = order.term.0,
+                    term = wish.term.0,
                     took_ms = promotion.confirmed.as_millis(),
                     "promoted: a write was flushed"
                 );
-                self.promotion = Some((order.term, promotion));
+                self.promotion = Some((wish.term, promotion));
                 self.sync = SyncState::Off;
                 if let Server::Up { kind, promoting, .. } = &mut self.server {
                     (*kind, *promoting) = (Kind::Primary, false);
                 }
-                self.point_here(order.term).await;
+                self.point_here(wish.term).await;
                 // Before PostgreSQL 16 pg_rewind reads the timeline of its source from the control file.
                 let sql = self.sql.clone();
                 tokio::spawn(async move { sql.checkpoint(Duration::from_secs(300)).await });
@@ -342,10 +340,10 @@ impl Worker {
 }
 
 /// Returns when postgres, or its synchronous commit, is to be another than in `desired`.
-async fn something_else(mut order: watch::Receiver<Order>, desired: Desired) {
+async fn something_else(mut wish: watch::Receiver<Wish>, desired: Desired) {
     let of = |d: &Desired| (d.postgres, d.synchronous, d.sync_epoch);
-    if order.wait_for(|now| of(&now.desired) != of(&desired)).await.is_err() {
-        // The driver has ended; its last order is there by then.
+    if wish.wait_for(|now| of(&now.desired) != of(&desired)).await.is_err() {
+        // The driver has ended; its last wish is there by then.
         std::future::pending::<()>().await;
     }
 }

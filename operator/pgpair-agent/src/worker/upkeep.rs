@@ -10,7 +10,7 @@ use pgpair_wire::report::SpaceReport;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Kind, Order, STALE, Server, Worker};
+use super::{Kind, STALE, Server, Wish, Worker};
 use crate::backfill::{self, FillError};
 use crate::cleanup::{self, Needed};
 use crate::layout::Layout;
@@ -114,8 +114,8 @@ impl Worker {
         self.upkeep.written.clone()
     }
 
-    pub(super) async fn keep_up(&mut self, order: &Order) {
-        if order.urgent || order.last {
+    pub(super) async fn keep_up(&mut self, wish: &Wish) {
+        if wish.urgent || wish.last {
             return;
         }
         self.measure().await;
