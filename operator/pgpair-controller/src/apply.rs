@@ -51,6 +51,29 @@ async fn apply_over<K: Object>(
     Ok(())
 }
 
+/// Replaces an object on the version that is read just before, so that a newer write of another process is never undone unseen;
+/// creates it if there is none. Nothing is written if `is_same` holds of what is there and of `object`.
+///
+/// # Errors
+/// A request failed (409: it was changed meanwhile).
+pub async fn replace<K: Object>(
+    requests: &Requests,
+    mut object: K,
+    is_same: impl Fn(&K, &K) -> bool,
+) -> Result<(), Error> {
+    match requests.get::<K>(&object.name_any()).await? {
+        None => {
+            requests.create(&object).await?;
+        }
+        Some(current) if is_same(&current, &object) => {}
+        Some(current) => {
+            object.meta_mut().resource_version = current.resource_version();
+            requests.replace(&object).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether what a cache holds of an object is older than what this process wrote.
 #[must_use]
 pub fn is_outdated<K: Object>(memory: &Memory, name: &str, cached: Option<&ObjectMeta>) -> bool {

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::ResourceExt;
 use pgpair_api::validate::ValidatedPair;
 
 use crate::api::Requests;
+use crate::apply::replace;
 use crate::build::services::build_slice;
 use crate::error::Error;
 use crate::memory::Memory;
@@ -46,23 +46,12 @@ pub(super) async fn apply_slices(
     Ok(())
 }
 
-/// Writes a slice on the version that was just read, so that an agent's newer write is never undone unseen.
 async fn replace_slice(
     requests: &Requests,
     pair: &ValidatedPair,
     name: &str,
     targets: &[EndpointTarget],
 ) -> Result<(), Error> {
-    let mut slice = build_slice(pair, name, targets);
-    match requests.get::<EndpointSlice>(name).await? {
-        None => {
-            requests.create(&slice).await?;
-        }
-        Some(current) if current.endpoints == slice.endpoints => {}
-        Some(current) => {
-            slice.metadata.resource_version = current.resource_version();
-            requests.replace(&slice).await?;
-        }
-    }
-    Ok(())
+    let leads_there = |current: &EndpointSlice, slice: &EndpointSlice| current.endpoints == slice.endpoints;
+    replace(requests, build_slice(pair, name, targets), leads_there).await
 }
