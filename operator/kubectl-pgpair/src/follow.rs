@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// How an order ended, as far as we know.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub enum OrderOutcome {
     /// `Done`, `Refused` or `Failed`.
     Ended(OrderStatus),
     /// The operator works on it; no outcome within the limit.
@@ -32,7 +32,7 @@ pub async fn follow(
     order: &UserOrder,
     limit: Duration,
     mut tell: impl FnMut(&OrderStatus),
-) -> Outcome {
+) -> OrderOutcome {
     let end = Instant::now() + limit;
     let mut seen: Option<OrderStatus> = None;
     loop {
@@ -41,7 +41,7 @@ pub async fn follow(
             && let Some(now) = order_of(&pair, &order.id)
         {
             if is_end(now) {
-                return Outcome::Ended(now.clone());
+                return OrderOutcome::Ended(now.clone());
             }
             if seen.as_ref() != Some(now) {
                 tell(now);
@@ -54,22 +54,22 @@ pub async fn follow(
         sleep(PAUSE).await;
     }
     match seen {
-        Some(last) => Outcome::Running(last),
+        Some(last) => OrderOutcome::Running(last),
         None => withdraw(cluster, name, order).await,
     }
 }
 
-async fn withdraw(cluster: &Cluster, name: &str, order: &UserOrder) -> Outcome {
+async fn withdraw(cluster: &Cluster, name: &str, order: &UserOrder) -> OrderOutcome {
     let taken_back = cluster.withdraw(name, &order.to_json()).await;
     // The operator may have taken it up at this very moment: it has the last word.
     match cluster.pair(name).await {
         Ok(pair) => match (order_of(&pair, &order.id), taken_back) {
-            (Some(now), _) if is_end(now) => Outcome::Ended(now.clone()),
-            (Some(now), _) => Outcome::Running(now.clone()),
-            (None, Ok(())) => Outcome::Withdrawn,
-            (None, Err(e)) => Outcome::Unknown(format!("{e:#}")),
+            (Some(now), _) if is_end(now) => OrderOutcome::Ended(now.clone()),
+            (Some(now), _) => OrderOutcome::Running(now.clone()),
+            (None, Ok(())) => OrderOutcome::Withdrawn,
+            (None, Err(e)) => OrderOutcome::Unknown(format!("{e:#}")),
         },
-        Err(e) => Outcome::Unknown(format!("{e:#}")),
+        Err(e) => OrderOutcome::Unknown(format!("{e:#}")),
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
 
     /// What is said on the way, how it ends, what was asked for. The nth look at the pair gets the nth status, the later
     /// looks the last.
-    async fn followed(looks: Vec<(StatusCode, Value)>) -> (Vec<String>, Outcome, Vec<Seen>) {
+    async fn followed(looks: Vec<(StatusCode, Value)>) -> (Vec<String>, OrderOutcome, Vec<Seen>) {
         let (cluster, server) = mock::cluster(move |now, before| {
             if now.method != Method::GET {
                 return (StatusCode::OK, mock::pair(json!({})));
@@ -152,7 +152,7 @@ mod tests {
         ];
         let (told, outcome, seen) = followed(looks).await;
         assert_eq!(told, ["Running"]);
-        assert!(matches!(outcome, Outcome::Ended(o) if o.state == OrderState::Done && o.id == ID));
+        assert!(matches!(outcome, OrderOutcome::Ended(o) if o.state == OrderState::Done && o.id == ID));
         assert_eq!(writes(&seen), Vec::<&Seen>::new());
     }
 
@@ -160,13 +160,13 @@ mod tests {
     async fn an_api_server_that_is_away_for_a_moment_is_no_outcome() {
         let away = (StatusCode::INTERNAL_SERVER_ERROR, Value::Null);
         let (_, outcome, _) = followed(vec![away.clone(), away, ok(order(ID, "Refused"))]).await;
-        assert!(matches!(outcome, Outcome::Ended(o) if o.state == OrderState::Refused));
+        assert!(matches!(outcome, OrderOutcome::Ended(o) if o.state == OrderState::Refused));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_order_that_nobody_takes_up_is_taken_back_and_only_that_one() {
         let (told, outcome, seen) = followed(vec![ok(order("older", "Done"))]).await;
-        assert_eq!((told.len(), outcome), (0, Outcome::Withdrawn));
+        assert_eq!((told.len(), outcome), (0, OrderOutcome::Withdrawn));
         let patches = writes(&seen);
         let expected = json!([
             {"op": "test", "path": "/metadata/annotations/pgpair.dev~1order", "value": TEXT},
@@ -179,7 +179,7 @@ mod tests {
     async fn an_order_under_way_is_not_taken_back_at_the_end_of_patience() {
         let (told, outcome, seen) = followed(vec![ok(order(ID, "Running"))]).await;
         assert_eq!(told, ["Running"]);
-        assert!(matches!(outcome, Outcome::Running(_)));
+        assert!(matches!(outcome, OrderOutcome::Running(_)));
         assert_eq!(writes(&seen), Vec::<&Seen>::new());
     }
 
@@ -195,7 +195,7 @@ mod tests {
             }
         });
         let outcome = follow(&cluster, "orders", &ordered(), Duration::from_secs(120), |_| {}).await;
-        assert!(matches!(outcome, Outcome::Running(_)), "{outcome:?}");
+        assert!(matches!(outcome, OrderOutcome::Running(_)), "{outcome:?}");
         drop(cluster);
         assert_eq!(seen(server).await.last().map(|s| s.method.clone()), Some(Method::GET));
     }

@@ -13,7 +13,7 @@ use pgpair_core::record::Record;
 
 use crate::args::{self, Confirm, Follow, OneInstance, Output};
 use crate::cluster::Cluster;
-use crate::follow::{self, Outcome};
+use crate::follow::{self, OrderOutcome};
 use crate::order;
 
 /// Hand over.
@@ -152,16 +152,16 @@ fn now_primary(name: &str, record: &Record) -> String {
     format!("primary {name}-{}, term {}, mode {}", record.primary.instance, record.term, record.mode)
 }
 
-fn conclude(name: &str, request: &UserOrder, outcome: &Outcome, how: Follow) -> anyhow::Result<()> {
+fn conclude(name: &str, request: &UserOrder, outcome: &OrderOutcome, how: Follow) -> anyhow::Result<()> {
     let what = format!("{} of {name}", request.kind.as_str());
     if how.output == Output::Json
-        && let Outcome::Ended(order) | Outcome::Running(order) = outcome
+        && let OrderOutcome::Ended(order) | OrderOutcome::Running(order) = outcome
     {
         println!("{}", serde_json::to_string_pretty(order)?);
     }
     let text = sentence(&what, name, outcome, how.timeout);
     match outcome {
-        Outcome::Ended(order) if order.state == OrderState::Done => {
+        OrderOutcome::Ended(order) if order.state == OrderState::Done => {
             if how.output == Output::Page {
                 println!("{text}");
             }
@@ -172,9 +172,9 @@ fn conclude(name: &str, request: &UserOrder, outcome: &Outcome, how: Follow) -> 
 }
 
 /// The outcome for people.
-fn sentence(what: &str, name: &str, outcome: &Outcome, limit: u64) -> String {
+fn sentence(what: &str, name: &str, outcome: &OrderOutcome, limit: u64) -> String {
     match outcome {
-        Outcome::Ended(order) => {
+        OrderOutcome::Ended(order) => {
             let state = match order.state {
                 OrderState::Done => "done",
                 OrderState::Refused => "refused",
@@ -198,14 +198,14 @@ fn sentence(what: &str, name: &str, outcome: &Outcome, limit: u64) -> String {
             }
             text
         }
-        Outcome::Running(order) => format!(
+        OrderOutcome::Running(order) => format!(
             "{what}: no outcome within {limit} s, it is still under way (order {})\nwhat to do: watch it with `kubectl pgpair status {name} --watch`",
             order.id
         ),
-        Outcome::Withdrawn => format!(
+        OrderOutcome::Withdrawn => format!(
             "{what}: no operator took the order up within {limit} s, so it was taken back and will not be carried out\nwhat to do: look whether the operator runs: kubectl get pods -A -l app.kubernetes.io/name=pgreplicapair-operator"
         ),
-        Outcome::Unknown(why) => format!(
+        OrderOutcome::Unknown(why) => format!(
             "{what}: no operator took the order up within {limit} s, and it could not be taken back: {why}\nwhat to do: look at `kubectl pgpair status {name}`; the order may still be carried out in this term"
         ),
     }
@@ -331,14 +331,14 @@ mod tests {
                 "reason": reason, "message": "the operator's words"}))
             .unwrap()
         };
-        let text = |outcome: &Outcome| sentence("Switchover of orders", "orders", outcome, 120);
+        let text = |outcome: &OrderOutcome| sentence("Switchover of orders", "orders", outcome, 120);
         let all = [
-            Outcome::Ended(order(OrderState::Done, None)),
-            Outcome::Ended(order(OrderState::Refused, Some("NotPaired"))),
-            Outcome::Ended(order(OrderState::Failed, Some("Other"))),
-            Outcome::Running(order(OrderState::Running, None)),
-            Outcome::Withdrawn,
-            Outcome::Unknown("no answer".into()),
+            OrderOutcome::Ended(order(OrderState::Done, None)),
+            OrderOutcome::Ended(order(OrderState::Refused, Some("NotPaired"))),
+            OrderOutcome::Ended(order(OrderState::Failed, Some("Other"))),
+            OrderOutcome::Running(order(OrderState::Running, None)),
+            OrderOutcome::Withdrawn,
+            OrderOutcome::Unknown("no answer".into()),
         ];
         insta::assert_snapshot!(all.iter().map(text).collect::<Vec<_>>().join("\n\n"));
     }

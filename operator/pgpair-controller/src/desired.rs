@@ -6,7 +6,7 @@ use pgpair_api::validate::{Defaults, InvalidSpec, ValidatedPair, validate};
 
 /// What a reconcile goes by.
 #[derive(Debug, Clone)]
-pub struct Desired {
+pub struct DesiredPair {
     /// The pair as the spec says. Of an invalid spec: who it is, whether it is paused, and how long its certificates live; the rest is
     /// defaults, of which nothing may be built.
     pub pair: ValidatedPair,
@@ -14,17 +14,17 @@ pub struct Desired {
     pub invalid: Option<InvalidSpec>,
 }
 
-impl Desired {
+impl DesiredPair {
     /// Of this object.
     ///
     /// # Errors
     /// Not even its name can be used, so it cannot have been carried out before.
-    pub fn of(pair: &PgReplicaPair, defaults: &Defaults) -> Result<Desired, InvalidSpec> {
+    pub fn of(pair: &PgReplicaPair, defaults: &Defaults) -> Result<DesiredPair, InvalidSpec> {
         match validate(pair, defaults) {
-            Ok(pair) => Ok(Desired { pair, invalid: None }),
+            Ok(pair) => Ok(DesiredPair { pair, invalid: None }),
             Err(why) => {
                 let pair = stand_in(pair, defaults).ok_or_else(|| why.clone())?;
-                Ok(Desired { pair, invalid: Some(why) })
+                Ok(DesiredPair { pair, invalid: Some(why) })
             }
         }
     }
@@ -54,13 +54,14 @@ mod tests {
     use super::*;
     use crate::fixtures::{defaults, pair};
 
-    fn of(spec: Value) -> Desired {
-        Desired::of(&pair(spec), &defaults()).unwrap()
+    fn of(spec: Value) -> DesiredPair {
+        DesiredPair::of(&pair(spec), &defaults()).unwrap()
     }
 
     #[test]
     fn what_stands_in_for_an_invalid_spec_keeps_the_times_of_certificates_unless_these_are_invalid() {
-        let times = |desired: &Desired| (desired.pair.tls.validity_days, desired.pair.tls.renew_before_days);
+        let times =
+            |desired: &DesiredPair| (desired.pair.tls.validity_days, desired.pair.tls.renew_before_days);
         let owned = json!({"fsync": "off"});
         let other =
             of(json!({"postgres": {"parameters": owned}, "tls": {"validityDays": 9, "renewBeforeDays": 3}}));
@@ -76,6 +77,6 @@ mod tests {
     fn nothing_stands_in_for_a_name_that_nothing_can_have() {
         let mut nameless = pair(json!({}));
         nameless.metadata.name = Some("1a".into());
-        assert_eq!(Desired::of(&nameless, &defaults()).unwrap_err(), InvalidSpec::Name("1a".into()));
+        assert_eq!(DesiredPair::of(&nameless, &defaults()).unwrap_err(), InvalidSpec::Name("1a".into()));
     }
 }

@@ -25,7 +25,7 @@ use crate::agent_client::{AgentAddress, AgentLine, client_config, fetch_seed_pro
 use crate::api::Requests;
 use crate::apply::is_outdated;
 use crate::cache::Caches;
-use crate::desired::Desired;
+use crate::desired::DesiredPair;
 use crate::error::Error;
 use crate::memory::{AgentLines, Memory};
 use crate::observed::{
@@ -57,7 +57,7 @@ pub async fn observe(
     caches: &Caches,
     memory: &mut Memory,
     pair: &PgReplicaPair,
-    desired: &Desired,
+    desired: &DesiredPair,
     freshness: Freshness,
 ) -> Result<Observed, Error> {
     let name = &desired.pair.name;
@@ -114,7 +114,7 @@ pub async fn observe(
 }
 
 /// What the agents are to follow. Of a pair that is held, what they were given last: what the spec says since then is not in effect.
-fn observe_settings(caches: &Caches, desired: &Desired) -> PairConfig {
+fn observe_settings(caches: &Caches, desired: &DesiredPair) -> PairConfig {
     let (name, of_spec) = (&desired.pair.name, desired.pair.config());
     let given = caches.config_maps.get(&ObjectRef::new(&name.config()).within(&name.namespace));
     match given.filter(|_| desired.is_held()).and_then(|map| views::settings(&map)) {

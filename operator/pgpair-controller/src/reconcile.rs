@@ -17,7 +17,7 @@ use crate::act::act;
 use crate::cache::Caches;
 use crate::context::{Context, Pass, pair_name};
 use crate::decide::{decide, decide_scope};
-use crate::desired::Desired;
+use crate::desired::DesiredPair;
 use crate::error::Error;
 use crate::memory::Memory;
 use crate::observe::{Freshness, observe};
@@ -59,7 +59,7 @@ pub async fn reconcile(pair: Arc<PgReplicaPair>, ctx: Arc<Context>) -> Result<Ac
 async fn take_phases(pass: &Pass<'_>, memory: &mut Memory) -> Result<Action, Error> {
     let Pass { ctx, pair, name, requests } = pass;
     let exists = exists(&ctx.caches, name);
-    let desired = Desired::of(pair, &ctx.defaults)?;
+    let desired = DesiredPair::of(pair, &ctx.defaults)?;
     if let Some(why) = desired.invalid.clone().filter(|_| !exists) {
         return Err(Error::Invalid(why));
     }

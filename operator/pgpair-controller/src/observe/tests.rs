@@ -14,7 +14,7 @@ async fn asked(settled: bool, freshness: [Freshness; 2]) -> Vec<String> {
     let mut memory = Memory::default();
     memory.settled(&steady(), settled);
     for freshness in freshness {
-        let (pair, desired) = (pair(json!({})), Desired { pair: valid(json!({})), invalid: None });
+        let (pair, desired) = (pair(json!({})), DesiredPair { pair: valid(json!({})), invalid: None });
         let observed =
             observe(&requests, &empty_caches(), &mut memory, &pair, &desired, freshness).await.unwrap();
         assert_eq!(observed.lease_is_recent, settled && freshness == SomeSeconds);
@@ -38,7 +38,7 @@ async fn settings_of(given: serde_json::Value, spec: serde_json::Value) -> PairC
     requests.apply(&build_config(&valid(given)).unwrap()).await.unwrap();
     let mut changed = pair(spec);
     changed.metadata.generation = Some(4);
-    let desired = Desired::of(&changed, &defaults()).unwrap();
+    let desired = DesiredPair::of(&changed, &defaults()).unwrap();
     let mut memory = Memory::default();
     let observed =
         observe(&requests, &store.caches(), &mut memory, &changed, &desired, SomeSeconds).await.unwrap();
