@@ -2,93 +2,23 @@
 
 mod authority;
 mod clients;
-
-use std::collections::BTreeMap;
+mod party;
 
 use jiff::Timestamp;
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use pgpair_api::names::{ANNOTATION_NOT_AFTER, OPERATOR_CN, PairName, REPLICATION_ROLE};
 use pgpair_api::validate::ValidatedPair;
-use pgpair_core::ids::InstanceId;
 
 use crate::api::Requests;
-use crate::build::owned;
 use crate::certificates::rotation::{
     AuthorityView, CertificateView, PartyStep, PartyView, Policy, Wants, decide_authority, decide_party,
 };
 use crate::certificates::{digest, names_of, new_leaf};
 use crate::error::Error;
 use authority::CertificateAuthority;
-use clients::ClientRole;
-
-/// Annotations of a Secret.
-pub type Annotations = BTreeMap<String, String>;
-
-/// How much of the Secrets may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
-    /// Everything that is missing or not as the spec says.
-    Spec,
-    /// Only what would end by itself: certificates, for the names that they have. A password that is missing stays so, for a new one
-    /// would be another.
-    Upkeep,
-}
-
-impl Extent {
-    fn has(self, party: Party, step: PartyStep) -> bool {
-        self == Extent::Spec || !matches!((party, step), (Party::Clients(_), PartyStep::Issue))
-    }
-}
-
-/// Whose Secret it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Party {
-    Instance(InstanceId),
-    Operator,
-    Clients(ClientRole),
-}
-
-impl Party {
-    const ALL: [Party; 5] = [
-        Party::Instance(InstanceId::A),
-        Party::Instance(InstanceId::B),
-        Party::Operator,
-        Party::Clients(ClientRole::Application),
-        Party::Clients(ClientRole::Superuser),
-    ];
-
-    fn secret(self, name: &PairName) -> String {
-        match self {
-            Party::Instance(i) => name.tls_secret(i),
-            Party::Operator => name.operator_tls_secret(),
-            Party::Clients(ClientRole::Application) => name.app_secret(),
-            Party::Clients(ClientRole::Superuser) => name.superuser_secret(),
-        }
-    }
-
-    /// Names in its certificate; `None`: it has no certificate.
-    fn dns_names(self, pair: &ValidatedPair) -> Option<Vec<String>> {
-        match self {
-            Party::Instance(i) => {
-                let mut names = pair.name.certificate_names(i);
-                names.extend(pair.tls.dns_names.iter().cloned());
-                Some(names)
-            }
-            Party::Operator => Some(Vec::new()),
-            Party::Clients(_) => None,
-        }
-    }
-
-    /// What its Secret is to hold: the digest of the names in its certificate; `None`: it has no certificate.
-    fn names(self, pair: &ValidatedPair, extent: Extent, has: Option<&PartyView>) -> Option<String> {
-        match (extent, has.and_then(|has| has.certificate.as_ref())) {
-            (Extent::Upkeep, Some(certificate)) => Some(certificate.names.clone()),
-            _ => Some(digest(self.dns_names(pair)?.join(",").as_bytes())),
-        }
-    }
-}
+use party::{Annotations, ClientRole, Party, build_secret, failed};
+pub use party::{Extent, text};
 
 /// Makes what is missing, renews what nears its end, and takes the next step of a change of the authority. `known` gives
 /// the annotations of a Secret by its name, `None` if there is no such Secret. The contents are read only when there is
@@ -140,7 +70,7 @@ pub async fn apply_secrets(
     Ok(())
 }
 
-/// The end of each certificate of a pair, by the name of its Secret; what is not known is left out. `known` as in [`ensure`].
+/// The end of each certificate of a pair, by the name of its Secret; what is not known is left out. `known` as in [`apply_secrets`].
 #[must_use]
 pub fn read_ends(name: &PairName, known: impl Fn(&str) -> Option<Annotations>) -> Vec<(String, Timestamp)> {
     let certified = Party::ALL.into_iter().filter(|p| !matches!(p, Party::Clients(_)));
@@ -237,31 +167,6 @@ impl Writer<'_> {
         self.requests.create(&secret).await?;
         Ok(())
     }
-}
-
-/// The text below `key` of a Secret.
-///
-/// # Errors
-/// There is none, or it is no UTF-8.
-pub fn text(secret: &Secret, name: &str, key: &'static str) -> Result<String, Error> {
-    let bytes = secret.data.as_ref().and_then(|data| data.get(key)).map(|b| b.0.clone());
-    bytes.and_then(|b| String::from_utf8(b).ok()).ok_or_else(|| Error::Secret { name: name.to_owned(), key })
-}
-
-fn failed(pair: &ValidatedPair, source: rcgen::Error) -> Error {
-    Error::Certificates { pair: pair.name.name.clone(), source }
-}
-
-fn build_secret(
-    pair: &ValidatedPair,
-    name: &str,
-    data: impl IntoIterator<Item = (&'static str, String)>,
-    annotations: Annotations,
-) -> Secret {
-    let data = data.into_iter().map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes()))).collect();
-    let mut metadata = owned(pair, name, pair.name.labels());
-    metadata.annotations = Some(annotations);
-    Secret { metadata, type_: Some("Opaque".into()), data: Some(data), ..Secret::default() }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use pgpair_api::validate::ValidatedPair;
 
-use super::{Party, build_secret, failed, text};
+use super::party::{Party, build_secret, failed, text};
 use crate::api::{Created, Requests};
 use crate::certificates::rotation::{AuthorityId, AuthorityStep, AuthorityView, Policy};
 use crate::certificates::{Pem, certificates, new_authority};

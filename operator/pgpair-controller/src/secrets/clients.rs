@@ -7,21 +7,12 @@ use pgpair_api::names::POSTGRES_PORT;
 use pgpair_api::validate::ValidatedPair;
 use rand::distr::{Alphanumeric, SampleString};
 
-use super::text;
+use super::party::{ClientRole, text};
 use crate::api::Requests;
 use crate::error::Error;
 
 /// Length of generated passwords: 32 of 62 characters are 190 bits.
 const PASSWORD_LENGTH: usize = 32;
-
-/// Who logs in with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientRole {
-    /// The owner of the application's database.
-    Application,
-    /// `postgres`.
-    Superuser,
-}
 
 /// The password of a role: of the Secret that the user named, else a new one.
 ///

@@ -1,0 +1,125 @@
+//! Whose Secrets there are, what each is to hold, and what a Secret looks like. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use pgpair_api::names::PairName;
+use pgpair_api::validate::ValidatedPair;
+use pgpair_core::ids::InstanceId;
+
+use crate::build::owned;
+use crate::certificates::digest;
+use crate::certificates::rotation::{PartyStep, PartyView};
+use crate::error::Error;
+
+/// Annotations of a Secret.
+pub type Annotations = BTreeMap<String, String>;
+
+/// How much of the Secrets may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Everything that is missing or not as the spec says.
+    Spec,
+    /// Only what would end by itself: certificates, for the names that they have. A password that is missing stays so, for a new one
+    /// would be another.
+    Upkeep,
+}
+
+impl Extent {
+    pub(super) fn has(self, party: Party, step: PartyStep) -> bool {
+        self == Extent::Spec || !matches!((party, step), (Party::Clients(_), PartyStep::Issue))
+    }
+}
+
+/// Whose Secret it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    /// The agent of an instance.
+    Instance(InstanceId),
+    /// The operator itself.
+    Operator,
+    /// Clients with this role.
+    Clients(ClientRole),
+}
+
+impl Party {
+    pub(super) const ALL: [Party; 5] = [
+        Party::Instance(InstanceId::A),
+        Party::Instance(InstanceId::B),
+        Party::Operator,
+        Party::Clients(ClientRole::Application),
+        Party::Clients(ClientRole::Superuser),
+    ];
+
+    pub(super) fn secret(self, name: &PairName) -> String {
+        match self {
+            Party::Instance(i) => name.tls_secret(i),
+            Party::Operator => name.operator_tls_secret(),
+            Party::Clients(ClientRole::Application) => name.app_secret(),
+            Party::Clients(ClientRole::Superuser) => name.superuser_secret(),
+        }
+    }
+
+    /// Names in its certificate; `None`: it has no certificate.
+    pub(super) fn dns_names(self, pair: &ValidatedPair) -> Option<Vec<String>> {
+        match self {
+            Party::Instance(i) => {
+                let mut names = pair.name.certificate_names(i);
+                names.extend(pair.tls.dns_names.iter().cloned());
+                Some(names)
+            }
+            Party::Operator => Some(Vec::new()),
+            Party::Clients(_) => None,
+        }
+    }
+
+    /// What its Secret is to hold: the digest of the names in its certificate; `None`: it has no certificate.
+    pub(super) fn names(
+        self,
+        pair: &ValidatedPair,
+        extent: Extent,
+        has: Option<&PartyView>,
+    ) -> Option<String> {
+        match (extent, has.and_then(|has| has.certificate.as_ref())) {
+            (Extent::Upkeep, Some(certificate)) => Some(certificate.names.clone()),
+            _ => Some(digest(self.dns_names(pair)?.join(",").as_bytes())),
+        }
+    }
+}
+
+/// Who logs in with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientRole {
+    /// The owner of the application's database.
+    Application,
+    /// `postgres`.
+    Superuser,
+}
+
+/// The text below `key` of a Secret.
+///
+/// # Errors
+/// There is none, or it is no UTF-8.
+pub fn text(secret: &Secret, name: &str, key: &'static str) -> Result<String, Error> {
+    let bytes = secret.data.as_ref().and_then(|data| data.get(key)).map(|b| b.0.clone());
+    bytes.and_then(|b| String::from_utf8(b).ok()).ok_or_else(|| Error::Secret { name: name.to_owned(), key })
+}
+
+/// The certificates of the pair could not be made.
+pub(super) fn failed(pair: &ValidatedPair, source: rcgen::Error) -> Error {
+    Error::Certificates { pair: pair.name.name.clone(), source }
+}
+
+/// A Secret of the pair.
+pub(super) fn build_secret(
+    pair: &ValidatedPair,
+    name: &str,
+    data: impl IntoIterator<Item = (&'static str, String)>,
+    annotations: Annotations,
+) -> Secret {
+    let data = data.into_iter().map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes()))).collect();
+    let mut metadata = owned(pair, name, pair.name.labels());
+    metadata.annotations = Some(annotations);
+    Secret { metadata, type_: Some("Opaque".into()), data: Some(data), ..Secret::default() }
+}
