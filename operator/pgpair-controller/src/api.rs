@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
+use pgpair_api::PgReplicaPair;
 use pgpair_api::names::FIELD_MANAGER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -152,6 +153,31 @@ impl Requests {
 }
 
 impl Requests {
+    fn pairs_as_json(&self) -> Api<DynamicObject> {
+        let kind = ApiResource::erase::<PgReplicaPair>(&());
+        Api::namespaced_with(self.client.0.clone(), &self.namespace, &kind)
+    }
+
+    /// Reads a pair that may be undecodable.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn get_pair_as_json(&self, name: &str) -> Result<Option<DynamicObject>, Error> {
+        bounded::<PgReplicaPair, _>("get", name, self.pairs_as_json().get_opt(name)).await
+    }
+
+    /// Replaces the status of a pair that may be undecodable, on the resource version that it carries.
+    ///
+    /// # Errors
+    /// The request failed (409: it changed meanwhile) or was not answered.
+    pub async fn replace_status_as_json(&self, pair: &DynamicObject) -> Result<DynamicObject, Error> {
+        let name = pair.name_any();
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        self.metrics.wrote(&PgReplicaPair::kind(&()), "replace_status");
+        let request = self.pairs_as_json();
+        bounded::<PgReplicaPair, _>("replace", &name, request.replace_status(&name, &params, pair)).await
+    }
+
     /// Deletes a pod with its normal grace, but only if it is still the one with this uid; that it is gone already is no
     /// error.
     ///

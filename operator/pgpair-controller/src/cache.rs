@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
@@ -17,16 +18,19 @@ use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use pgpair_api::PgReplicaPair;
 use pgpair_api::names::LABEL_PAIR;
 use serde::de::DeserializeOwned;
+
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::watched::Watched;
 
 /// The task that feeds one cache.
 pub type Feeder = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Ends when a cache has its first list; an error: its feeder ended.
 pub type FirstList = Pin<Box<dyn Future<Output = Result<(), WriterDropped>> + Send>>;
 /// Where changes are announced.
-pub type Triggers = mpsc::UnboundedSender<ObjectRef<PgReplicaPair>>;
+pub type Triggers = mpsc::UnboundedSender<ObjectRef<Watched>>;
 
 /// Caches of everything that belongs to a pair. Of what is not read, only the metadata; Secrets are never cached with their
 /// content.
@@ -105,15 +109,36 @@ impl Caches {
 /// Caches of all namespaces, the tasks that feed them and then announce changes to `triggers`, and what waits for their first
 /// lists. That wait has no end of its own: the caller bounds it.
 #[must_use]
-pub fn watch_all(client: &Client, triggers: &Triggers) -> (Caches, Vec<Feeder>, Vec<FirstList>) {
-    let mut watcher = Watcher { client, triggers, feeders: Vec::new(), first_lists: Vec::new() };
+pub fn watch_all(
+    client: &Client,
+    triggers: &Triggers,
+    signs: &Signs,
+) -> (Caches, Vec<Feeder>, Vec<FirstList>) {
+    let mut watcher = Watcher { client, triggers, signs, feeders: Vec::new(), first_lists: Vec::new() };
     let caches = Caches::made_by(&mut watcher);
     (caches, watcher.feeders, watcher.first_lists)
+}
+
+/// Where it is noted whether watches live.
+#[derive(Debug, Clone)]
+pub struct Signs {
+    /// For the probes.
+    pub health: Arc<Health>,
+    /// For the count of errors.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Signs {
+    /// Notes what came from a watch of that kind.
+    pub fn note<K>(&self, kind: &str, item: &watcher::Result<watcher::Event<K>>) {
+        self.health.note_watch(&self.metrics, kind, item);
+    }
 }
 
 struct Watcher<'a> {
     client: &'a Client,
     triggers: &'a Triggers,
+    signs: &'a Signs,
     feeders: Vec<Feeder>,
     first_lists: Vec<FirstList>,
 }
@@ -122,16 +147,17 @@ impl MakeCache for Watcher<'_> {
     fn make<K: Cached>(&mut self) -> Store<K> {
         let (store, writer) = reflector::store::<K>();
         let config = watcher::Config::default().labels(LABEL_PAIR);
-        let triggers = self.triggers.clone();
+        let (triggers, signs) = (self.triggers.clone(), self.signs.clone());
         let stream = watcher(Api::<K>::all(self.client.clone()), config)
             .default_backoff()
+            .inspect(move |item| signs.note(&K::kind(&()), item))
             .modify(|object| object.managed_fields_mut().clear())
             .reflect(writer)
             .touched_objects()
             .for_each(move |event| {
-                match event {
-                    Ok(object) => announce(&triggers, &object),
-                    Err(error) => tracing::warn!(%error, "a watch broke and starts again"),
+                // An error has been noted above.
+                if let Ok(object) = event {
+                    announce(&triggers, &object);
                 }
                 futures::future::ready(())
             });

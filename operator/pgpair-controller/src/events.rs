@@ -51,6 +51,8 @@ pub enum EventReason {
     StorageLow,
     /// Segments do not reach the archive.
     ArchiveFailing,
+    /// This version of the operator cannot read the pair.
+    Undecodable,
     /// Something needs a person.
     Degraded,
 }
@@ -80,6 +82,7 @@ impl EventReason {
             EventReason::OrderFailed => "OrderFailed",
             EventReason::StorageLow => "StorageLow",
             EventReason::ArchiveFailing => "ArchiveFailing",
+            EventReason::Undecodable => "Undecodable",
             EventReason::Degraded => "Degraded",
         }
     }
@@ -99,7 +102,9 @@ pub struct EventDraft {
 }
 
 impl EventDraft {
-    fn new(reason: EventReason, warning: bool, note: String) -> EventDraft {
+    /// With that sentence, shown under its own reason.
+    #[must_use]
+    pub fn new(reason: EventReason, warning: bool, note: String) -> EventDraft {
         EventDraft { reason, warning, shown: reason.as_str().to_owned(), note }
     }
 

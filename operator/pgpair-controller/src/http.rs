@@ -1,7 +1,6 @@
 //! Probes and metrics of the operator, on plain HTTP: nothing secret.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -9,28 +8,25 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::cache::Signs;
 
-/// Serves until `stop` says so. `ready` is true once the caches have their first lists.
+/// Serves until `stop` says so. `/readyz` answers what [`crate::health::Health::readiness`] says: of a leader that its caches are filled and its
+/// watches live, of another replica that the API server answers it.
 ///
 /// # Errors
 /// The address cannot be bound, or the listener broke.
 pub async fn serve(
     address: SocketAddr,
-    metrics: Arc<Metrics>,
-    ready: watch::Receiver<bool>,
+    Signs { health, metrics }: Signs,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(async || "ok"))
         .route(
             "/readyz",
-            get(async move || {
-                if *ready.borrow() {
-                    (StatusCode::OK, "ok")
-                } else {
-                    (StatusCode::SERVICE_UNAVAILABLE, "the caches are being filled")
-                }
+            get(async move || match health.readiness() {
+                Ok(words) => (StatusCode::OK, words.to_owned()),
+                Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
             }),
         )
         .route(

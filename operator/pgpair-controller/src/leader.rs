@@ -4,6 +4,7 @@
 //! from when the record last changed, never from a time written by another node; each write carries the resource version
 //! it was decided on. This Lease never fences a primary: two leaders at once would only do the same work twice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +15,8 @@ use kube::{Api, ResourceExt};
 use pgpair_api::names::OPERATOR;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::health::Health;
 
 /// A record that has not changed for so long may be taken over.
 const LEASE: Duration = Duration::from_secs(15);
@@ -28,6 +31,7 @@ const REQUEST: Duration = Duration::from_secs(3);
 pub struct Elector {
     api: Api<Lease>,
     identity: String,
+    health: Arc<Health>,
     seen: Option<(String, Instant)>,
 }
 
@@ -51,8 +55,8 @@ enum AttemptError {
 impl Elector {
     /// `identity` must differ between replicas: the pod's name.
     #[must_use]
-    pub fn new(api: Api<Lease>, identity: String) -> Self {
-        Elector { api, identity, seen: None }
+    pub fn new(api: Api<Lease>, identity: String, health: Arc<Health>) -> Self {
+        Elector { api, identity, health, seen: None }
     }
 
     /// Takes part until `stop` says so, and tells in `leads` whether this replica works. Gives the Lease up at the end.
@@ -65,6 +69,9 @@ impl Elector {
                 () = expire(renewed) => Err(AttemptError::Timeout),
                 _ = stop.wait_for(|stop| *stop) => break,
             };
+            if matches!(attempt, Ok(_) | Err(AttemptError::Held)) {
+                self.health.note_answer();
+            }
             match attempt {
                 Ok(at) => {
                     renewed = Some(at);
@@ -199,7 +206,7 @@ mod tests {
     #[tokio::test]
     async fn a_leader_that_is_told_to_stop_gives_its_lease_up_at_once() {
         let (client, server) = mock_api(Answers::Stored);
-        let elector = Elector::new(Api::namespaced(client, "operators"), "replica-1".into());
+        let elector = Elector::new(Api::namespaced(client, "operators"), "replica-1".into(), Arc::default());
         let (leads, mut leading) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let election = tokio::spawn(elector.run(leads, stopped));
@@ -219,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn a_replica_that_does_not_lead_leaves_the_lease_alone() {
         let (client, server) = mock_api(Answers::Conflict);
-        let elector = Elector::new(Api::namespaced(client, "operators"), "replica-2".into());
+        let elector = Elector::new(Api::namespaced(client, "operators"), "replica-2".into(), Arc::default());
         let (leads, leading) = watch::channel(false);
         let (stop, stopped) = watch::channel(true);
         elector.run(leads, stopped).await;

@@ -50,6 +50,22 @@ pub struct OrderLabels {
     pub state: &'static str,
 }
 
+/// Errors of the watches of a kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WatchLabels {
+    /// Kind of the objects.
+    pub kind: String,
+}
+
+/// A pair.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PairLabels {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
 /// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -66,6 +82,10 @@ pub struct Metrics {
     pub decisions: Family<DecisionLabels, Counter>,
     /// Orders that came to an end.
     pub orders: Family<OrderLabels, Counter>,
+    /// Errors of watches.
+    pub watch_errors: Family<WatchLabels, Counter>,
+    /// 1 for each pair that cannot be decoded.
+    pub undecodable: Family<PairLabels, Gauge>,
     /// Whether this replica leads.
     pub leader: Gauge,
     /// What is known of each pair.
@@ -82,6 +102,8 @@ impl Default for Metrics {
             writes: Family::default(),
             decisions: Family::default(),
             orders: Family::default(),
+            watch_errors: Family::default(),
+            undecodable: Family::default(),
             leader: Gauge::default(),
             pairs: PairMetrics::default(),
         };
@@ -99,6 +121,12 @@ impl Metrics {
         r.register("api_writes", "Writes to the API server", self.writes.clone());
         r.register("decisions", "Steps that were taken", self.decisions.clone());
         r.register("orders", "Orders of people that came to an end", self.orders.clone());
+        r.register("watch_errors", "Errors of watches, which are opened again", self.watch_errors.clone());
+        r.register(
+            "undecodable",
+            "1 for a pair that this version of the operator cannot read",
+            self.undecodable.clone(),
+        );
         r.register("leader", "1 while this replica leads", self.leader.clone());
         self.pairs.register(&mut r);
     }
@@ -126,6 +154,21 @@ impl Metrics {
         self.writes.get_or_create(&WriteLabels { kind: kind.to_owned(), verb }).inc();
     }
 
+    /// Counts an error of a watch.
+    pub fn watch_broke(&self, kind: &str) {
+        self.watch_errors.get_or_create(&WatchLabels { kind: kind.to_owned() }).inc();
+    }
+
+    /// Notes whether a pair can be decoded.
+    pub fn decoded(&self, pair: &PairName, decodable: bool) {
+        let labels = PairLabels { namespace: pair.namespace.clone(), name: pair.name.clone() };
+        if decodable {
+            self.undecodable.remove(&labels);
+        } else {
+            self.undecodable.get_or_create(&labels).set(1);
+        }
+    }
+
     /// Measures until it is dropped.
     #[must_use]
     pub fn reconcile_timer(&self) -> ReconcileTimer<'_> {
@@ -135,6 +178,7 @@ impl Metrics {
     /// Removes the series of a pair that is gone.
     pub fn forget(&self, pair: &PairName) {
         self.pairs.forget(pair);
+        self.decoded(pair, true);
     }
 }
 

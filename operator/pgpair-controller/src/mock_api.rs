@@ -76,12 +76,22 @@ pub fn mock_api(answers: Answers) -> (Client, JoinHandle<Vec<Seen>>) {
 #[derive(Debug, Clone, Default)]
 pub struct Store {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    forbidden: Arc<Mutex<Option<String>>>,
     requests: Arc<AtomicUsize>,
 }
 
 impl Store {
     pub fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Value>> {
         self.objects.lock().unwrap()
+    }
+
+    /// Forbids to write what has this path from now on.
+    pub fn forbid(&self, path: &str) {
+        *self.forbidden.lock().unwrap() = Some(path.to_owned());
+    }
+
+    fn forbids(&self, method: &Method, path: &str) -> bool {
+        method != Method::GET && self.forbidden.lock().unwrap().as_deref() == Some(path)
     }
 
     pub fn requests(&self) -> usize {
@@ -120,7 +130,10 @@ pub fn store_api() -> (Client, Store) {
             let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
             kept.requests.fetch_add(1, Ordering::Relaxed);
             let path = parts.uri.path().to_owned();
-            let (code, answer) = kept_answer(&mut kept.objects(), &parts.method, &path, body);
+            let (code, answer) = match kept.forbids(&parts.method, &path) {
+                true => (StatusCode::FORBIDDEN, status(403, "Forbidden")),
+                false => kept_answer(&mut kept.objects(), &parts.method, &path, body),
+            };
             let answer = Body::from(serde_json::to_vec(&answer).unwrap());
             send.send_response(Response::builder().status(code).body(answer).unwrap());
         }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
+use kube::runtime::events::Recorder;
 use pgpair_api::status::{OrderState, PgReplicaPairStatus, Reason};
 
 use crate::api::is_status;
@@ -103,15 +105,23 @@ fn count_order(metrics: &Metrics, old: &PgReplicaPairStatus, new: &PgReplicaPair
 
 async fn publish_events(pass: &Pass<'_>, drafts: Vec<EventDraft>) {
     let about = pass.pair.object_ref(&());
-    for draft in drafts {
-        pass.ctx.metrics.wrote("Event", "event");
-        let sent =
-            tokio::time::timeout(EVENT_TIMEOUT, pass.ctx.recorder.publish(&draft.event(), &about)).await;
-        match sent {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, reason = draft.shown, "an event was refused"),
-            Err(_) => tracing::warn!(reason = draft.shown, "an event was not taken in time"),
-        }
+    for draft in &drafts {
+        publish_event(&pass.ctx.recorder, &pass.ctx.metrics, &about, draft).await;
+    }
+}
+
+/// Sends one Event about `about`. That it is not taken is logged, and no more.
+pub async fn publish_event(
+    recorder: &Recorder,
+    metrics: &Metrics,
+    about: &ObjectReference,
+    draft: &EventDraft,
+) {
+    metrics.wrote("Event", "event");
+    match tokio::time::timeout(EVENT_TIMEOUT, recorder.publish(&draft.event(), about)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, reason = draft.shown, "an event was refused"),
+        Err(_) => tracing::warn!(reason = draft.shown, "an event was not taken in time"),
     }
 }
 

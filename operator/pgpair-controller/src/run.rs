@@ -1,41 +1,28 @@
 //! The operator process: election, caches, controller, probes.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::channel::mpsc;
-use futures::future::try_join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
-use kube::runtime::controller::Config;
-use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, Predicate, WatchStreamExt, predicates, reflector, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use pgpair_api::PgReplicaPair;
-use pgpair_api::names::{OPERATOR, PairName};
+use pgpair_api::names::OPERATOR;
 use pgpair_api::validate::Defaults;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-use crate::cache::{Caches, watch_all};
-use crate::context::Context;
+use crate::api::is_status;
+use crate::cache::Signs;
+use crate::control::{FIRST_LIST, Operator, lead};
+use crate::health::{Health, Phase};
 use crate::leader::Elector;
-use crate::memory::PairMemory;
 use crate::metrics::Metrics;
-use crate::reconcile::{error_policy, reconcile};
 
-/// Pairs that are reconciled at once.
-const CONCURRENCY: u16 = 8;
-/// Changes of one pair within this time make one reconcile.
-const DEBOUNCE: Duration = Duration::from_millis(100);
-/// Longest wait for the first lists.
-const FIRST_LIST: Duration = Duration::from_secs(60);
-/// Longest wait for reconciles that run when the process is told to stop.
-const DRAIN: Duration = Duration::from_secs(15);
+/// Longest wait for the answer to the first request.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
 
 /// Flags of the operator.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,6 +47,16 @@ pub struct OperatorFlags {
     pub listen: SocketAddr,
 }
 
+impl OperatorFlags {
+    fn defaults(&self) -> Defaults {
+        Defaults {
+            postgres_image_template: self.postgres_image_template.clone(),
+            agent_image: self.agent_image.clone(),
+            image_pull_policy: self.image_pull_policy.clone(),
+        }
+    }
+}
+
 /// Why the operator ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -68,9 +65,20 @@ pub enum RunError {
     Client(#[from] kube::Error),
     /// The CRD is missing.
     #[error(
-        "PgReplicaPairs cannot be listed: is the CRD installed? kubectl apply --server-side -f crds/pgreplicapair.yaml"
+        "the API server knows no PgReplicaPairs: install the CRD with kubectl apply --server-side -f crds/pgreplicapair.yaml"
     )]
     NoDefinition(#[source] kube::Error),
+    /// No right to list pairs.
+    #[error(
+        "this account may not list PgReplicaPairs: install the chart's roles for the ServiceAccount of the operator"
+    )]
+    Forbidden(#[source] kube::Error),
+    /// The first request failed for another reason.
+    #[error("listing PgReplicaPairs failed: is the API server reachable from this pod?")]
+    List(#[source] kube::Error),
+    /// The first request was not answered.
+    #[error("the API server did not answer within {} s: is it reachable from this pod?", FIRST_ANSWER.as_secs())]
+    NoAnswer,
     /// The listener.
     #[error("serving probes and metrics on {0} failed")]
     Http(SocketAddr, #[source] std::io::Error),
@@ -96,37 +104,37 @@ pub async fn run(flags: OperatorFlags) -> Result<(), RunError> {
         tracing::info!("stopping");
         let _ = stop.send(true); // fails when everything has ended already
     });
-    let metrics = Arc::new(Metrics::default());
-    let (ready, is_ready) = watch::channel(false);
-    let http = crate::http::serve(flags.listen, metrics.clone(), is_ready, stopped.clone());
-    let work = work(&flags, client, metrics, ready, stopped);
+    let signs = Signs { health: Arc::new(Health::default()), metrics: Arc::new(Metrics::default()) };
+    let http = crate::http::serve(flags.listen, signs.clone(), stopped.clone());
     let listen = flags.listen;
+    let work = work(flags, client, signs, stopped);
     tokio::try_join!(async { http.await.map_err(|e| RunError::Http(listen, e)) }, work)?;
     Ok(())
 }
 
 async fn work(
-    flags: &OperatorFlags,
+    flags: OperatorFlags,
     client: Client,
-    metrics: Arc<Metrics>,
-    ready: watch::Sender<bool>,
+    signs: Signs,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    let pairs = Api::<PgReplicaPair>::all(client.clone());
-    pairs.list(&ListParams::default().limit(1)).await.map_err(RunError::NoDefinition)?;
+    check_definition(&client).await?;
+    signs.health.note_answer();
     let identity = flags.identity.clone().unwrap_or_else(host_name);
-    let election = Elector::new(Api::<Lease>::namespaced(client.clone(), &flags.namespace), identity.clone());
+    let api = Api::<Lease>::namespaced(client.clone(), &flags.namespace);
+    let election = Elector::new(api, identity.clone(), signs.health.clone());
     let (leads, mut leading) = watch::channel(false);
     let election = tokio::spawn(election.run(leads, stopped.clone()));
-    // A replica that waits is ready: it would take over at once.
-    ready.send_replace(true);
+    signs.health.enter(Phase::Waiting);
+    let metrics = signs.metrics.clone();
+    let operator = Operator { client, defaults: Arc::new(flags.defaults()), identity, signs };
     loop {
         tokio::select! {
             led = leading.wait_for(|leads| *leads) => if led.is_err() { break },
             _ = stopped.wait_for(|stop| *stop) => break,
         }
         metrics.leader.set(1);
-        let result = lead(flags, &client, &metrics, &identity, leading.clone()).await;
+        let result = lead(&operator, leading.clone()).await;
         metrics.leader.set(0);
         result?;
     }
@@ -134,98 +142,17 @@ async fn work(
     Ok(())
 }
 
-/// Works until leadership ends.
-async fn lead(
-    flags: &OperatorFlags,
-    client: &Client,
-    metrics: &Arc<Metrics>,
-    identity: &str,
-    mut leading: watch::Receiver<bool>,
-) -> Result<(), RunError> {
-    let (triggers, triggered) = mpsc::unbounded::<ObjectRef<PgReplicaPair>>();
-    let (caches, feeders, first_lists) = watch_all(client, &triggers);
-    let feeders: Vec<_> = feeders.into_iter().map(tokio::spawn).collect();
-    let ended = async {
-        // An error means that the election has ended, and leadership with it.
-        let _ = leading.wait_for(|leads| !*leads).await;
-    };
-    let result = tokio::select! {
-        filled = tokio::time::timeout(FIRST_LIST, try_join_all(first_lists)) => {
-            if matches!(filled, Ok(Ok(_))) { Ok(true) } else { Err(RunError::Caches) }
-        }
-        () = ended => Ok(false),
-    };
-    if let Ok(true) = result {
-        let ctx = context(flags, client, metrics, identity, caches);
-        control(client, ctx, triggered, leading).await;
+/// Whether pairs can be listed. Their content does not matter: one that cannot be decoded is a matter of its own.
+pub(crate) async fn check_definition(client: &Client) -> Result<(), RunError> {
+    let pairs = Api::<PgReplicaPair>::all(client.clone());
+    let params = ListParams::default().limit(1);
+    match timeout(FIRST_ANSWER, pairs.list_metadata(&params)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) if is_status(&error, 404) => Err(RunError::NoDefinition(error)),
+        Ok(Err(error)) if is_status(&error, 403) => Err(RunError::Forbidden(error)),
+        Ok(Err(error)) => Err(RunError::List(error)),
+        Err(_) => Err(RunError::NoAnswer),
     }
-    for feeder in feeders {
-        feeder.abort();
-    }
-    result.map(|_| ())
-}
-
-async fn control(
-    client: &Client,
-    ctx: Arc<Context>,
-    triggered: mpsc::UnboundedReceiver<ObjectRef<PgReplicaPair>>,
-    mut leading: watch::Receiver<bool>,
-) {
-    let (reader, writer) = reflector::store();
-    let pairs = watcher(Api::<PgReplicaPair>::all(client.clone()), watcher::Config::default())
-        .default_backoff()
-        .modify(|pair| pair.managed_fields_mut().clear())
-        .reflect(writer)
-        .applied_objects()
-        // Our own status writes are no reason to look again.
-        .predicate_filter(
-            predicates::generation.combine(predicates::labels).combine(predicates::annotations),
-            Default::default(),
-        );
-    let mut ended = leading.clone();
-    let ends = async move {
-        let _ = ended.wait_for(|leads| !*leads).await; // an error ends leadership too
-    };
-    let known = reader.clone();
-    let context = ctx.clone();
-    let run = Controller::for_stream(pairs, reader)
-        .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
-        .reconcile_on(triggered)
-        .graceful_shutdown_on(ends)
-        .run(reconcile, error_policy, ctx)
-        .for_each(move |_| {
-            context.retain(|name| known.get(&ObjectRef::new(&name.name).within(&name.namespace)).is_some());
-            futures::future::ready(())
-        });
-    tokio::select! {
-        () = run => {}
-        () = async {
-            let _ = leading.wait_for(|leads| !*leads).await; // as above
-            tokio::time::sleep(DRAIN).await;
-        } => tracing::warn!("reconciles still ran when leadership had ended and are cut off"),
-    }
-}
-
-fn context(
-    flags: &OperatorFlags,
-    client: &Client,
-    metrics: &Arc<Metrics>,
-    identity: &str,
-    caches: Caches,
-) -> Arc<Context> {
-    let reporter = Reporter { controller: OPERATOR.into(), instance: Some(identity.to_owned()) };
-    Arc::new(Context {
-        client: client.clone(),
-        caches,
-        defaults: Arc::new(Defaults {
-            postgres_image_template: flags.postgres_image_template.clone(),
-            agent_image: flags.agent_image.clone(),
-            image_pull_policy: flags.image_pull_policy.clone(),
-        }),
-        metrics: metrics.clone(),
-        recorder: Recorder::new(client.clone(), reporter),
-        pairs: Arc::new(Mutex::new(HashMap::<PairName, PairMemory>::new())),
-    })
 }
 
 fn host_name() -> String {

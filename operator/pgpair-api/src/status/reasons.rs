@@ -104,6 +104,8 @@ pub enum Reason {
     InstanceUnreachable,
     /// An agent tries something again and again without success.
     InstanceInTrouble,
+    /// This version of the operator cannot read the pair.
+    Undecodable,
     /// The operator could not write one of the pair's objects.
     ApplyFailed,
     /// Nothing is wrong.
@@ -148,6 +150,7 @@ impl Reason {
             Reason::RebuildBlocked => "RebuildBlocked",
             Reason::InstanceUnreachable => "InstanceUnreachable",
             Reason::InstanceInTrouble => "InstanceInTrouble",
+            Reason::Undecodable => "Undecodable",
             Reason::ApplyFailed => "ApplyFailed",
             Reason::AsExpected => "AsExpected",
         }

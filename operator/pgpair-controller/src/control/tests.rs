@@ -1,0 +1,77 @@
+use futures::channel::mpsc;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fixtures::pair;
+use crate::mock_api::{context, empty_caches};
+use crate::run::check_definition;
+
+/// A client of an API server that holds these pairs and nothing else, and the paths of what it is asked.
+fn holds(pairs: Vec<Value>) -> (Client, mpsc::UnboundedReceiver<String>) {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let (asked, paths) = mpsc::unbounded();
+    tokio::spawn(async move {
+        let mut open = Vec::new(); // a watch is open as long as its answer is awaited
+        while let Some((request, send)) = handle.next_request().await {
+            let uri = request.uri().clone();
+            let list = uri.path() == "/apis/pgpair.dev/v1alpha1/pgreplicapairs";
+            if list && uri.query().is_some_and(|q| q.contains("watch=true")) {
+                open.push(send);
+                continue;
+            }
+            let _ = asked.unbounded_send(format!("{} {}", request.method(), uri.path()));
+            let read = request.method() == Method::GET;
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let named = pairs.iter().find(|p| Some(&p["metadata"]["name"]) == last_word(uri.path()).as_ref());
+            let (code, answer) = match (read, list, named) {
+                (true, true, _) => (StatusCode::OK, list_of(&pairs)),
+                (true, false, Some(pair)) => (StatusCode::OK, pair.clone()),
+                (true, false, None) => (StatusCode::NOT_FOUND, not_found()),
+                (false, ..) => (StatusCode::OK, serde_json::from_slice(&body).unwrap_or_default()),
+            };
+            let body = Body::from(serde_json::to_vec(&answer).unwrap());
+            send.send_response(Response::builder().status(code).body(body).unwrap());
+        }
+    });
+    (Client::new(service, "default"), paths)
+}
+
+fn last_word(path: &str) -> Option<Value> {
+    path.rsplit('/').next().filter(|_| path.contains("/pgreplicapairs/")).map(|name| json!(name))
+}
+
+fn list_of(pairs: &[Value]) -> Value {
+    let metadata = json!({"resourceVersion": "7"});
+    json!({"kind": "PgReplicaPairList", "apiVersion": "pgpair.dev/v1alpha1", "metadata": metadata, "items": pairs})
+}
+
+fn not_found() -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""})
+}
+
+async fn asked_for(paths: &mut mpsc::UnboundedReceiver<String>, what: &str) {
+    let asked = async { while paths.next().await.expect("the server ended") != what {} };
+    tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[tokio::test]
+async fn a_pair_that_cannot_be_decoded_keeps_no_other_pair_from_being_reconciled() {
+    let good = serde_json::to_value(pair(json!({}))).unwrap();
+    let mut bad = good.clone();
+    bad["metadata"]["name"] = json!("newer");
+    bad["status"] = json!({"term": "three"});
+    let (client, mut paths) = holds(vec![bad, good]);
+    check_definition(&client).await.expect("the check at the start asks for no content");
+    let ctx = Arc::new(context(client, empty_caches()));
+    let signs = Signs { health: Arc::default(), metrics: ctx.metrics.clone() };
+    let run =
+        tokio::spawn(reconcile_all(ctx.clone(), signs, futures::stream::pending(), std::future::pending()));
+    asked_for(&mut paths, "PUT /apis/pgpair.dev/v1alpha1/namespaces/shop/pgreplicapairs/newer/status").await;
+    asked_for(&mut paths, "POST /apis/coordination.k8s.io/v1/namespaces/shop/leases").await;
+    let told = ctx.metrics.render();
+    assert!(told.contains(r#"undecodable{namespace="shop",name="newer"} 1"#), "{told}");
+    run.abort();
+}
