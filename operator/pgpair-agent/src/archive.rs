@@ -23,11 +23,6 @@ use crate::sql::ArchiverFacts;
 const SMALLEST_SEGMENT: u64 = 1024 * 1024;
 const CHUNK: usize = 1024 * 1024;
 
-/// Header of an answer whose file comes from `pg_wal` of a dead postgres, not from its archive: it may be incomplete.
-pub const LIVE_HEADER: &str = "x-pgpair-live";
-/// Header of an answer that ends where the log does: how many bytes the file has. The rest of it means nothing.
-pub const SIZE_HEADER: &str = "x-pgpair-size";
-
 /// Where the log of a dead postgres ends, as far as that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogEnd(pub Option<(TimelineId, Lsn)>);
@@ -329,7 +324,7 @@ pub fn first_missing(
 }
 
 /// Whether a file that [`wal_file`] gave is an unfinished segment of `pg_wal`: postgres gives a finished one an archive status
-/// at once. An answer with such a file carries [`LIVE_HEADER`].
+/// at once. An answer with such a file carries [`pgpair_wire::paths::LIVE_WAL`].
 #[must_use]
 pub fn is_live(layout: &Layout, path: &Path) -> bool {
     let pg_wal = layout.pg_wal();

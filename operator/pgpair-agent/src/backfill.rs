@@ -19,7 +19,7 @@ use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_core::wal::{Segment, WalFile};
-use serde::{Deserialize, Serialize};
+use pgpair_wire::wal::ArchivedFile;
 
 use crate::fsx::{self, Context, FileError};
 use crate::layout::Layout;
@@ -31,15 +31,6 @@ use crate::{archive, cleanup, content, space};
 const AT_ONCE: usize = 16;
 /// The peer's list.
 const LIST: Duration = Duration::from_secs(5);
-
-/// A file of an archive: answer to `GET /v1/wal` is a list of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArchivedFile {
-    /// Its name.
-    pub name: String,
-    /// Its size.
-    pub bytes: u64,
-}
 
 /// How far our own log goes.
 #[derive(Debug, Clone, Copy)]

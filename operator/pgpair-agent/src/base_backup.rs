@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use axum::{Json, Router, routing::get};
 use pgpair_core::ids::{SystemIdentifier, VolumeId};
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::paths;
+use pgpair_wire::seed::{SeedEnd, SeedProgress};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpListener;
@@ -73,19 +75,7 @@ pub enum SeedError {
     Backup(String),
 }
 
-/// How far the base backup is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Progress {
-    /// Bytes received.
-    pub done_bytes: u64,
-    /// Bytes to receive, as the primary estimated at the beginning.
-    pub total_bytes: u64,
-    /// 0 to 100.
-    pub percent: u8,
-}
-
-/// The command. Prints progress as JSON lines, and serves it on the probe port under `/v1/seed`.
+/// The command. Prints progress as JSON lines, and serves it on the probe port under [`paths::SEED`].
 #[must_use]
 pub fn run() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -97,7 +87,7 @@ pub fn run() -> ExitCode {
     };
     let result = runtime.block_on(async {
         let settings = Settings::from_env()?;
-        let (send, receive) = watch::channel(Progress::default());
+        let (send, receive) = watch::channel(SeedProgress::default());
         tokio::spawn(serve(settings.clone(), receive.clone()));
         tokio::spawn(tell(receive));
         let config = config_store::load(&settings)?;
@@ -105,11 +95,11 @@ pub fn run() -> ExitCode {
     });
     match result {
         Ok(volume) => {
-            report(&format!(r#"{{"seeded":true,"volumeId":"{}"}}"#, volume.volume_id));
+            report(&SeedEnd { seeded: true, volume_id: Some(volume.volume_id), error: None });
             ExitCode::SUCCESS
         }
         Err(e) => {
-            report(&serde_json::json!({ "seeded": false, "error": e.to_string() }).to_string());
+            report(&SeedEnd { seeded: false, volume_id: None, error: Some(e.to_string()) });
             ExitCode::FAILURE
         }
     }
@@ -123,7 +113,7 @@ pub async fn seed(
     settings: &Settings,
     config: &PairConfig,
     id: VolumeId,
-    progress: &watch::Sender<Progress>,
+    progress: &watch::Sender<SeedProgress>,
 ) -> Result<Volume, SeedError> {
     let layout = &settings.layout;
     let lock = VolumeLock::try_acquire(&layout.lock()).at("lock", &layout.lock())?;
@@ -215,7 +205,7 @@ async fn backup(
     config: &PairConfig,
     bin: &PgBin,
     lock: &VolumeLock,
-    progress: &watch::Sender<Progress>,
+    progress: &watch::Sender<SeedProgress>,
 ) -> Result<(), SeedError> {
     let mut command = bin.command("pg_basebackup");
     command
@@ -236,7 +226,7 @@ async fn backup(
 /// Runs a program that prints progress; returns whether it succeeded, and its other messages.
 async fn watched(
     command: &mut Command,
-    progress: &watch::Sender<Progress>,
+    progress: &watch::Sender<SeedProgress>,
 ) -> Result<(bool, String), ToolError> {
     let program = tool::name_of(command);
     let start = |source| ToolError::Start { program: program.clone(), source };
@@ -286,16 +276,20 @@ async fn lines(mut from: impl AsyncRead + Unpin, mut on_line: impl FnMut(&str)) 
 }
 
 /// `  23187/30884 kB (75%), 0/1 tablespace (…)`
-fn parse_progress(line: &str) -> Option<Progress> {
+fn parse_progress(line: &str) -> Option<SeedProgress> {
     let (done, rest) = line.trim_start().split_once('/')?;
     let (total, rest) = rest.split_once(" kB (")?;
     let percent: u8 = rest.split_once('%')?.0.trim().parse().ok()?;
     let kib = |t: &str| t.trim().parse::<u64>().ok()?.checked_mul(1024);
-    Some(Progress { done_bytes: kib(done)?, total_bytes: kib(total)?, percent: percent.min(100) })
+    Some(SeedProgress {
+        done_bytes: kib(done)?,
+        total_bytes: Some(kib(total)?),
+        percent: Some(percent.min(100)),
+    })
 }
 
-async fn serve(settings: Settings, progress: watch::Receiver<Progress>) {
-    let app = Router::new().route("/v1/seed", get(async move || Json(*progress.borrow())));
+async fn serve(settings: Settings, progress: watch::Receiver<SeedProgress>) {
+    let app = Router::new().route(paths::SEED, get(async move || Json(*progress.borrow())));
     let served = match TcpListener::bind((settings.listen, settings.probe_port)).await {
         Ok(listener) => axum::serve(listener, app).await,
         Err(e) => Err(e),
@@ -306,15 +300,16 @@ async fn serve(settings: Settings, progress: watch::Receiver<Progress>) {
     }
 }
 
-async fn tell(mut progress: watch::Receiver<Progress>) {
+async fn tell(mut progress: watch::Receiver<SeedProgress>) {
     while progress.changed().await.is_ok() {
         let now = *progress.borrow_and_update();
-        report(&serde_json::to_string(&now).unwrap_or_default());
+        report(&now);
         tokio::time::sleep(TELL).await;
     }
 }
 
-fn report(line: &str) {
+fn report(words: &impl Serialize) {
+    let line = serde_json::to_string(words).unwrap_or_default();
     println!("{line}");
     // Outside a container there is no such file, and none is made.
     if Path::new(TERMINATION_LOG).exists() {
@@ -329,8 +324,8 @@ mod tests {
     #[test]
     fn progress_is_read_from_the_lines_of_pg_basebackup() {
         let p = parse_progress("23187/30884 kB (75%), 0/1 tablespace (...base/1/2619)").unwrap();
-        assert_eq!((p.done_bytes, p.total_bytes, p.percent), (23187 * 1024, 30884 * 1024, 75));
-        assert_eq!(parse_progress("    0/30884 kB (0%), 0/1 tablespace").unwrap().percent, 0);
+        assert_eq!((p.done_bytes, p.total_bytes, p.percent), (23187 * 1024, Some(30884 * 1024), Some(75)));
+        assert_eq!(parse_progress("    0/30884 kB (0%), 0/1 tablespace").unwrap().percent, Some(0));
         assert_eq!(parse_progress("pg_basebackup: error: connection to server at \"x\" (1/2) failed"), None);
         assert_eq!(
             serde_json::to_string(&p).unwrap(),

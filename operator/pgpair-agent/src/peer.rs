@@ -19,44 +19,21 @@ use pgpair_core::order::OrderReply;
 use pgpair_wire::order::Order;
 use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
+use pgpair_wire::wal::{ArchivedFile, PrimaryTimeline, WalNeeds};
 use rustls::pki_types::ServerName;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::backfill::ArchivedFile;
 use crate::pieces::{PieceError, next_piece};
-use crate::rejoin::PrimaryHistory;
 use crate::settings::Settings;
 use crate::tls::Identity;
 
 pub mod address;
 
 use address::Address;
-
-/// What a rejoining instance compares its own log with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrimaryTimeline {
-    /// Term in which the answering instance is primary, with its promotion confirmed.
-    pub term: pgpair_core::ids::Term,
-    /// Its timeline, where that comes from, and how far it is written.
-    pub past: PrimaryHistory,
-    /// Whether it has the segment that was asked for, in `pg_wal` or in its archive; `None`: not asked for, or not known.
-    #[serde(default)]
-    pub has_needed: Option<bool>,
-    /// Where the oldest log that it has begins; `None` as above.
-    #[serde(default)]
-    pub oldest: Option<Lsn>,
-}
-
-/// What of the log an instance needs to start again: answer to `GET /v1/needs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WalNeeds {
-    /// Where its next recovery begins.
-    pub redo: Lsn,
-}
 
 /// A request to the peer that had no usable answer.
 #[derive(Debug, thiserror::Error)]

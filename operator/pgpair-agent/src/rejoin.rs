@@ -12,6 +12,7 @@ use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_core::wal::{Segment, WalFile};
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::wal::PrimaryHistory;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::copy_synced;
@@ -48,15 +49,6 @@ pub enum RejoinError {
         /// End of its output.
         output: String,
     },
-}
-
-/// What a primary tells about its past.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrimaryHistory {
-    /// Its timeline and the ancestors of it.
-    pub history: TimelineHistory,
-    /// What it has flushed on it.
-    pub flush: Lsn,
 }
 
 /// How our directory relates to a primary's past.

@@ -196,7 +196,7 @@ async fn answer_of_peer(settings: &Settings, name: &str) -> Result<Option<Answer
         let Some(response) = begun.map_err(|_| format!("no answer within {PEER:?}"))?? else {
             return Ok(None);
         };
-        let live = response.headers().contains_key(archive::LIVE_HEADER);
+        let live = response.headers().contains_key(paths::LIVE_WAL);
         let size = size_told(response.headers())?;
         let mut bytes = whole(response.into_body()).await?;
         bytes.resize(size.unwrap_or(bytes.len()).max(bytes.len()), 0);
@@ -207,7 +207,7 @@ async fn answer_of_peer(settings: &Settings, name: &str) -> Result<Option<Answer
 
 /// Of the file whose beginning is sent.
 fn size_told(headers: &hyper::HeaderMap) -> Result<Option<usize>, String> {
-    let Some(told) = headers.get(archive::SIZE_HEADER) else { return Ok(None) };
+    let Some(told) = headers.get(paths::WAL_SIZE) else { return Ok(None) };
     let size = told.to_str().ok().and_then(|size| size.parse().ok()).filter(|size| *size <= LARGEST_FILE);
     size.map(Some).ok_or_else(|| format!("it tells a size of {told:?}"))
 }
@@ -254,9 +254,7 @@ mod tests {
         let told = |text: &str| {
             let value = hyper::header::HeaderValue::from_str(text).unwrap();
             size_told(
-                &[(hyper::header::HeaderName::from_static(archive::SIZE_HEADER), value)]
-                    .into_iter()
-                    .collect(),
+                &[(hyper::header::HeaderName::from_static(paths::WAL_SIZE), value)].into_iter().collect(),
             )
         };
         assert_eq!(told("16777216"), Ok(Some(16 << 20)));

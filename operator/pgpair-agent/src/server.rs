@@ -22,6 +22,7 @@ use pgpair_wire::config::PairConfig;
 use pgpair_wire::order::Order;
 use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
+use pgpair_wire::wal::{ArchivedFile, PrimaryTimeline, WalNeeds};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -31,9 +32,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::io::ReaderStream;
 
 use crate::archive::{self, LogEnd};
-use crate::backfill::{self, ArchivedFile};
+use crate::backfill;
 use crate::config_store::{ConfigError, Intake};
-use crate::peer::{Peer, PrimaryTimeline, WalNeeds};
+use crate::peer::Peer;
 use crate::settings::Settings;
 use crate::sql::Sql;
 use crate::tls::{self, Identity};
@@ -262,8 +263,8 @@ async fn wal(State(s): State<Shared>, Path(name): Path<String>) -> Result<impl I
     let mut useful = size;
     if let Some(log_end) = log_end.filter(|_| live) {
         useful = log_end.useful_bytes(&name, size);
-        headers.insert(archive::LIVE_HEADER, HeaderValue::from_static("1"));
-        headers.insert(archive::SIZE_HEADER, HeaderValue::from(size));
+        headers.insert(paths::LIVE_WAL, HeaderValue::from_static("1"));
+        headers.insert(paths::WAL_SIZE, HeaderValue::from(size));
     }
     // A segment is 16 MiB, and memory once had is not given back.
     Ok((headers, Body::from_stream(ReaderStream::with_capacity(file.take(useful), WAL_CHUNK))))

@@ -15,6 +15,7 @@ use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::TimelineId;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::{ArchiveReport, Need, RejoinReport, SpaceReport};
+use pgpair_wire::wal::PrimaryTimeline;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;
@@ -24,7 +25,7 @@ use crate::endpoint::ReadWriteEndpoint;
 use crate::health::Answered;
 use crate::init::Tree;
 use crate::lock::{self, VolumeLock};
-use crate::peer::{Peer, PrimaryTimeline};
+use crate::peer::Peer;
 use crate::pgdata::{self, DataDir};
 use crate::postmaster::{ClientAccess, PgBin, Postmaster};
 use crate::promote::{self, Promotion};

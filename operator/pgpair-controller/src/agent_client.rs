@@ -13,6 +13,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use pgpair_wire::paths;
+use pgpair_wire::seed::SeedProgress;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -22,8 +23,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
-
-use crate::observed::SeedProgress;
 
 /// Longest wait for an answer, from the connect to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -186,7 +185,7 @@ async fn connect(to: &AgentAddress) -> Result<Connection, AgentError> {
 pub async fn fetch_seed_progress(ip: &str) -> Result<SeedProgress, AgentError> {
     let fetch = async {
         let mut connection = Connection::over(TcpStream::connect((ip, paths::PROBE_PORT)).await?).await?;
-        connection.exchange(ip, &Method::GET, "/v1/seed", Bytes::new()).await
+        connection.exchange(ip, &Method::GET, paths::SEED, Bytes::new()).await
     };
     let body = tokio::time::timeout(TIMEOUT, fetch).await.map_err(|_| AgentError::Timeout)??;
     Ok(serde_json::from_slice(&body)?)

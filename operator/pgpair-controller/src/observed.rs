@@ -12,7 +12,7 @@ use pgpair_core::instance::PostgresState;
 use pgpair_core::record::{Mode, Record};
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::InstanceReport;
-use serde::Deserialize;
+use pgpair_wire::seed::SeedProgress;
 
 /// Everything that is known about a pair.
 #[derive(Debug, Clone)]
@@ -235,18 +235,6 @@ pub enum SeedState {
         /// What Kubernetes says about it.
         message: String,
     },
-}
-
-/// `GET /v1/seed` of a seeding pod.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SeedProgress {
-    /// Bytes copied.
-    pub done_bytes: u64,
-    /// Bytes to copy; an estimate of the primary.
-    pub total_bytes: Option<u64>,
-    /// 0 to 100.
-    pub percent: Option<f64>,
 }
 
 /// An EndpointSlice.

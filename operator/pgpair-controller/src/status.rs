@@ -208,7 +208,7 @@ fn seeding(
         job: job_name,
         done_bytes: Some(number(progress.done_bytes)),
         total_bytes: progress.total_bytes.map(number),
-        percent: progress.percent.map(|p| p.clamp(0.0, 100.0) as i64),
+        percent: progress.percent.map(|p| i64::from(p.min(100))),
     })
 }
 

@@ -6,3 +6,5 @@ pub mod lease;
 pub mod order;
 pub mod paths;
 pub mod report;
+pub mod seed;
+pub mod wal;

@@ -6,6 +6,10 @@ pub const PEER_PORT: u16 = 8443;
 pub const PROBE_PORT: u16 = 8080;
 /// Header of an agent's requests to its peer: the address of its pod.
 pub const HERE: &str = "x-pgpair-here";
+/// Header of an answer to [`WAL`] whose file comes from `pg_wal` of a dead postgres, not from its archive: it may be incomplete.
+pub const LIVE_WAL: &str = "x-pgpair-live";
+/// Header of an answer to [`WAL`] that ends where the log does: how many bytes the file has. The rest of it means nothing.
+pub const WAL_SIZE: &str = "x-pgpair-size";
 /// `GET`: [`crate::report::InstanceReport`] as JSON.
 pub const REPORT: &str = "/v1/report";
 /// `POST` heartbeat -> answer.
@@ -26,3 +30,5 @@ pub const CONFIG: &str = "/v1/config";
 pub const TIMELINE: &str = "/v1/timeline";
 /// `GET`: what of the log an instance needs to start again; older log may be removed from the peer's archive.
 pub const NEEDS: &str = "/v1/needs";
+/// `GET` of a seeding pod, on [`PROBE_PORT`]: [`crate::seed::SeedProgress`].
+pub const SEED: &str = "/v1/seed";

@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 use pgpair_core::authority::{Desired, SyncState, Want};
 use pgpair_core::ids::Term;
 use pgpair_core::timeline::TimelineHistory;
+use pgpair_wire::wal::{PrimaryHistory, PrimaryTimeline};
 use tokio::sync::watch;
 
 use super::{Kind, Server, Wish, Worker};
 use crate::clock;
-use crate::peer::PrimaryTimeline;
 use crate::pgdata::{self, DataDir};
 use crate::postmaster::{self, ClientAccess, StartAs, StartOptions, sync};
 use crate::promote;
-use crate::rejoin::PrimaryHistory;
 use crate::settings::Settings;
 
 /// A fast shutdown that takes longer is ended by force; the standby gets the rest of the log from us as files.

@@ -9,13 +9,13 @@ use pgpair_core::ids::Term;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_wire::report::{Need, RejoinKind, RejoinReport};
+use pgpair_wire::wal::{PrimaryHistory, PrimaryTimeline};
 
 use super::{Server, Worker};
 use crate::archive;
-use crate::peer::PrimaryTimeline;
 use crate::pgdata::{self, ControlData, DataDir};
 use crate::postmaster::{self, tool};
-use crate::rejoin::{self, PrimaryHistory, RejoinError, Relation};
+use crate::rejoin::{self, RejoinError, Relation};
 use crate::render::Upstream;
 
 /// A question to the peer's agent.

@@ -23,6 +23,7 @@ use pgpair_agent::settings::Settings;
 use pgpair_agent::sql::{PgFacts, Sql};
 use pgpair_core::ids::{InstanceId, VolumeId};
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::seed::SeedProgress;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
@@ -219,8 +220,8 @@ impl Instance {
             .expect("initdb");
     }
 
-    pub async fn seed(&self) -> Vec<base_backup::Progress> {
-        let (send, mut receive) = tokio::sync::watch::channel(base_backup::Progress::default());
+    pub async fn seed(&self) -> Vec<SeedProgress> {
+        let (send, mut receive) = tokio::sync::watch::channel(SeedProgress::default());
         let seen = tokio::spawn(async move {
             let mut seen = Vec::new();
             while receive.changed().await.is_ok() {

@@ -10,6 +10,7 @@ use pgpair_agent::postmaster::sync::set_sync;
 use pgpair_agent::promote::{promote, take_request};
 use pgpair_core::ids::{InstanceId, VolumeId};
 use pgpair_core::timeline::TimelineId;
+use pgpair_wire::seed::SeedProgress;
 use rustix::process::{Signal, kill_process};
 
 use crate::fixture::{LIMIT, eventually, run};
@@ -21,7 +22,7 @@ fn a_seeded_volume_streams_and_shows_how_far_it_was() {
         // Left by a try that was killed.
         fs::create_dir_all(w.b.settings.layout.seeding().join("base")).unwrap();
         let progress = w.b.seed().await;
-        assert!(progress.last().is_some_and(|p| p.percent == 100), "{progress:?}");
+        assert!(progress.last().is_some_and(|p| p.percent == Some(100)), "{progress:?}");
         assert!(!w.b.settings.layout.seeding().exists());
         assert!(
             matches!(pgdata::inspect(&w.b.settings.layout), Ok(DataDir::Ready(v)) if v.volume_id == VolumeId(2))
@@ -59,7 +60,7 @@ fn lock_files_of_a_dead_postmaster_do_not_keep_the_next_one_from_starting() {
 fn seeding_moves_old_data_aside_and_does_not_touch_foreign_data() {
     run(async |w| {
         let (_, b) = w.pair().await;
-        let (send, _) = tokio::sync::watch::channel(base_backup::Progress::default());
+        let (send, _) = tokio::sync::watch::channel(SeedProgress::default());
         let locked = base_backup::seed(&w.b.settings, &w.b.config, VolumeId(3), &send).await;
         assert!(matches!(locked, Err(SeedError::Locked(_))), "{locked:?}");
         w.b.stop(&b).await;

@@ -4,9 +4,10 @@ use std::fs;
 
 use pgpair_agent::pgdata::{self, ControlData, DataDir, Position};
 use pgpair_agent::promote::promote;
-use pgpair_agent::rejoin::{PrimaryHistory, RejoinError, Relation, compare, keep_branch, rewind};
+use pgpair_agent::rejoin::{RejoinError, Relation, compare, keep_branch, rewind};
 use pgpair_agent::render::Upstream;
 use pgpair_core::timeline::TimelineId;
+use pgpair_wire::wal::PrimaryHistory;
 
 use crate::fixture::{Instance, LIMIT, World, eventually, run};
 

@@ -10,6 +10,7 @@ use pgpair_api::names::{ANNOTATION_SEED, ANNOTATION_SEED_FAILURES, LABEL_INSTANC
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::{CONFIG_KEY, PairConfig};
 use pgpair_wire::lease;
+use pgpair_wire::seed::SeedEnd;
 
 use crate::observed::{Ended, LeaseView, PodView, SeedJob, SeedState, SetView};
 
@@ -101,19 +102,13 @@ pub(super) fn seed_job(job: &Job, name: &PairName, i: InstanceId) -> Option<Seed
 
 /// Whether a seeding pod has done its work: its last words say so, and the process ended with them.
 pub(super) fn has_seeded(pod: &PodView) -> bool {
-    let says = |message: &str| {
-        let words: Option<serde_json::Value> = serde_json::from_str(message).ok();
-        words.and_then(|w| w.get("seeded")?.as_bool()) == Some(true)
-    };
+    let says = |message: &str| serde_json::from_str::<SeedEnd>(message).is_ok_and(|end| end.seeded);
     pod.ended.iter().any(|ended| ended.reason == "Completed" && says(&ended.message))
 }
 
 /// Why a seeding pod failed: the `error` of its last words.
 pub(super) fn seed_failure(pod: &PodView) -> Option<String> {
-    pod.ended.iter().find_map(|ended| {
-        let words: serde_json::Value = serde_json::from_str(&ended.message).ok()?;
-        words.get("error")?.as_str().map(str::to_owned)
-    })
+    pod.ended.iter().find_map(|ended| serde_json::from_str::<SeedEnd>(&ended.message).ok()?.error)
 }
 
 /// The settings in ConfigMap `NAME-config`; `None` if it is not readable.
@@ -201,8 +196,8 @@ mod tests {
                 "state": {"terminated": {"exitCode": 0, "reason": reason, "message": message}}}]}),
             ))
         };
-        assert!(ended("Completed", r#"{"seeded":true,"volumeId":"7"}"#));
-        assert!(!ended("Error", r#"{"seeded":true,"volumeId":"7"}"#));
+        assert!(ended("Completed", r#"{"seeded":true,"volumeId":"0000000000000007"}"#));
+        assert!(!ended("Error", r#"{"seeded":true,"volumeId":"0000000000000007"}"#));
         assert!(!ended("Completed", r#"{"seeded":false,"error":"no space"}"#));
         assert!(!ended("Completed", ""));
     }

@@ -10,7 +10,9 @@ use super::*;
 use crate::decide::decide;
 use crate::events::of_change;
 use crate::fixtures::{empty, lag as lag_of, name, now, report, steady};
-use crate::observed::{SeedJob, SeedProgress};
+use pgpair_wire::seed::SeedProgress;
+
+use crate::observed::SeedJob;
 use pgpair_core::authority::{FailoverCause, FailoverSignal};
 use pgpair_wire::report::{FailoverReport, FailoverStep, Need};
 
@@ -145,10 +147,10 @@ fn the_transition_time_moves_only_with_the_status() {
 
 #[test]
 fn the_progress_of_a_copy_is_written_in_steps() {
-    let at = |percent| {
+    let at = |percent: u8| {
         let mut observed = steady().solo().b_waits_for(1, &[(1, SeedState::Running)]);
         let progress =
-            Some(SeedProgress { done_bytes: percent, total_bytes: Some(100), percent: Some(percent as f64) });
+            Some(SeedProgress { done_bytes: percent.into(), total_bytes: Some(100), percent: Some(percent) });
         observed.b.jobs = vec![SeedJob { number: 1, state: SeedState::Running, progress, failure: None }];
         observed
     };
