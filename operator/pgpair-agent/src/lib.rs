@@ -19,7 +19,6 @@ pub mod lease;
 pub mod lock;
 pub mod peer;
 pub mod pgdata;
-pub mod pieces;
 pub mod postmaster;
 pub mod promote;
 pub mod rejoin;

@@ -6,22 +6,17 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use http_body_util::Empty;
-use hyper::body::{Body, Bytes};
-use hyper_util::rt::TokioIo;
+use hyper::StatusCode;
 use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::wal::WalFile;
+use pgpair_wire::client::{self, Call, Connection, Pieces, RequestError};
 use pgpair_wire::paths;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::archive;
 use crate::content;
 use crate::fsx::{self, Context, FileError};
 use crate::layout::Layout;
 use crate::pgdata;
-use crate::pieces::next_piece;
 use crate::settings::Settings;
 use crate::tls::{self, TlsError};
 
@@ -169,36 +164,24 @@ async fn answer_of_peer(settings: &Settings, name: &str) -> Result<Option<Answer
     let host = format!("{}:{}", settings.peer_host, settings.peer_peer_port);
     let config = tls::client_config(&settings.layout.tls)?;
     let attempt = async {
-        let io = |e: &dyn std::fmt::Display| e.to_string();
         // What the agent knows, for looking a name up may take seconds.
         let known = fs::read_to_string(settings.layout.peer_address()).ok();
-        let to = known.as_deref().unwrap_or(&settings.peer_host);
-        let tcp = TcpStream::connect((to, settings.peer_peer_port));
-        let tcp = tokio::time::timeout(CONNECT, tcp).await.map_err(|e| io(&e))?.map_err(|e| io(&e))?;
-        let server = ServerName::try_from(settings.peer_host.clone()).map_err(|e| io(&e))?;
-        let stream = TlsConnector::from(config).connect(server, tcp).await.map_err(|e| io(&e))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| io(&e))?;
-        tokio::spawn(connection);
-        let request = hyper::Request::get(format!("{}/{name}", paths::WAL))
-            .header(hyper::header::HOST, &host)
-            .body(Empty::<Bytes>::new())
-            .map_err(|e| io(&e))?;
-        let response = sender.send_request(request).await.map_err(|e| io(&e))?;
-        match response.status() {
-            hyper::StatusCode::OK => Ok(Some(response)),
-            hyper::StatusCode::NOT_FOUND => Ok(None),
-            status => Err(format!("it answered {status}")),
-        }
+        let to = (known.as_deref().unwrap_or(&settings.peer_host), settings.peer_peer_port);
+        let late = |_| RequestError::Late(CONNECT);
+        let tcp = tokio::time::timeout(CONNECT, client::connect(to)).await.map_err(late)??;
+        let connection = Connection::secured(tcp, &settings.peer_host, config).await?;
+        connection.stream(&Call::get(&format!("{}/{name}", paths::WAL))).await
     };
     let answer = async {
-        let begun = tokio::time::timeout(PEER, attempt).await;
-        let Some(response) = begun.map_err(|_| format!("no answer within {PEER:?}"))?? else {
-            return Ok(None);
+        let begun = tokio::time::timeout(PEER, attempt).await.unwrap_or(Err(RequestError::Late(PEER)));
+        let (headers, pieces) = match begun {
+            Ok(begun) => begun,
+            Err(RequestError::Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(None),
+            Err(e) => return Err(e.to_string()),
         };
-        let live = response.headers().contains_key(paths::LIVE_WAL);
-        let size = size_told(response.headers())?;
-        let mut bytes = whole(response.into_body()).await?;
+        let live = headers.contains_key(paths::LIVE_WAL);
+        let size = size_told(&headers)?;
+        let mut bytes = whole(pieces).await?;
         bytes.resize(size.unwrap_or(bytes.len()).max(bytes.len()), 0);
         Ok(Some(Answer { bytes, live }))
     };
@@ -213,13 +196,9 @@ fn size_told(headers: &hyper::HeaderMap) -> Result<Option<usize>, String> {
 }
 
 /// All of an answer.
-async fn whole<B>(mut body: B) -> Result<Vec<u8>, String>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::fmt::Display,
-{
+async fn whole(mut pieces: Pieces) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    while let Some(piece) = next_piece(&mut body, PEER).await.map_err(|e| e.to_string())? {
+    while let Some(piece) = pieces.next(PEER).await.map_err(|e| e.to_string())? {
         bytes.extend_from_slice(&piece);
         if bytes.len() > LARGEST_FILE {
             return Err(format!("it sends more than {LARGEST_FILE} bytes"));

@@ -7,57 +7,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
+use http::Method;
+use pgpair_wire::client::{self, Call, Connection, Idle, MAX_ANSWER, RequestError};
 use pgpair_wire::paths;
 use pgpair_wire::seed::SeedProgress;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
 
 /// Longest wait for an answer, from the connect to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest answer that is read.
-const MAX_BYTES: usize = 1024 * 1024;
-
-/// Why an agent could not be asked.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// No answer in time.
-    #[error("no answer within {} s", TIMEOUT.as_secs())]
-    Timeout,
-    /// Connection or TLS.
-    #[error("connecting failed")]
-    Connect(#[from] std::io::Error),
-    /// HTTP.
-    #[error("the request failed")]
-    Http(#[from] hyper::Error),
-    /// Not 200.
-    #[error("the answer was {0}")]
-    Status(http::StatusCode),
-    /// The answer is too long or broke off.
-    #[error("reading the answer failed")]
-    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Not what was expected.
-    #[error("the answer is not understood: does the agent have the operator's version?")]
-    Json(#[from] serde_json::Error),
-    /// The request could not be made.
-    #[error("the request is malformed")]
-    Request(#[from] http::Error),
-    /// The name is no DNS name.
-    #[error("the pod's name is no DNS name")]
-    Name(#[from] rustls::pki_types::InvalidDnsNameError),
-}
-
 /// Certificates by which the operator talks to the agents of one pair.
 ///
 /// # Errors
@@ -99,7 +60,8 @@ impl AgentAddress {
 /// did not come in time.
 #[derive(Debug, Default)]
 pub struct AgentLine {
-    open: Option<(AgentAddress, Connection)>,
+    idle: Idle,
+    to: Option<AgentAddress>,
 }
 
 impl AgentLine {
@@ -107,8 +69,12 @@ impl AgentLine {
     ///
     /// # Errors
     /// It did not answer in time, or not as expected.
-    pub async fn get<T: DeserializeOwned>(&mut self, to: &AgentAddress, path: &str) -> Result<T, AgentError> {
-        Ok(serde_json::from_slice(&self.call(to, Method::GET, path, Bytes::new()).await?)?)
+    pub async fn get<T: DeserializeOwned>(
+        &mut self,
+        to: &AgentAddress,
+        path: &str,
+    ) -> Result<T, RequestError> {
+        client::parse(&self.call(to, &Call::get(path)).await?)
     }
 
     /// `POST` with an answer.
@@ -120,9 +86,8 @@ impl AgentLine {
         to: &AgentAddress,
         path: &str,
         body: &impl Serialize,
-    ) -> Result<T, AgentError> {
-        let body = serde_json::to_vec(body)?.into();
-        Ok(serde_json::from_slice(&self.call(to, Method::POST, path, body).await?)?)
+    ) -> Result<T, RequestError> {
+        client::parse(&self.call(to, &Call::with(Method::POST, path, body)?).await?)
     }
 
     /// `POST` or `PUT` of something whose answer says nothing.
@@ -135,104 +100,34 @@ impl AgentLine {
         method: Method,
         path: &str,
         body: &impl Serialize,
-    ) -> Result<(), AgentError> {
-        let body = serde_json::to_vec(body)?.into();
-        self.call(to, method, path, body).await.map(|_| ())
+    ) -> Result<(), RequestError> {
+        self.call(to, &Call::with(method, path, body)?).await.map(|_| ())
     }
 
-    async fn call(
-        &mut self,
-        to: &AgentAddress,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<Bytes, AgentError> {
-        // Taken out: a connection whose answer is not waited for any more cannot be used again.
-        let kept = self.open.take().filter(|(target, _)| target.is(to)).map(|(_, connection)| connection);
-        let exchange = async {
-            if let Some(mut connection) = kept {
-                match connection.exchange(&to.dns, &method, path, body.clone()).await {
-                    // The other side closed it while nobody used it, or is another process by now: once more, anew.
-                    Err(AgentError::Http(_)) => {}
-                    result => return Ok((connection, result)),
-                }
-            }
-            let mut connection = connect(to).await?;
-            let result = connection.exchange(&to.dns, &method, path, body).await;
-            Ok::<_, AgentError>((connection, result))
-        };
-        let (connection, result) =
-            tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| AgentError::Timeout)??;
-        if matches!(result, Ok(_) | Err(AgentError::Status(_))) {
-            self.open = Some((to.clone(), connection));
+    async fn call(&mut self, to: &AgentAddress, call: &Call<'_>) -> Result<Vec<u8>, RequestError> {
+        if !self.to.as_ref().is_some_and(|before| before.is(to)) {
+            self.idle.clear();
+            self.to = Some(to.clone());
         }
-        result
+        self.idle.exchange(call, MAX_ANSWER, TIMEOUT, open(to)).await
     }
 }
 
-async fn connect(to: &AgentAddress) -> Result<Connection, AgentError> {
-    let tcp = TcpStream::connect((to.ip.as_str(), to.port)).await?;
-    tcp.set_nodelay(true)?;
-    let name = ServerName::try_from(to.dns.clone())?;
-    let tls = TlsConnector::from(to.config.clone()).connect(name, tcp).await?;
-    Connection::over(tls).await
+async fn open(to: &AgentAddress) -> Result<Connection, RequestError> {
+    let stream = client::connect((to.ip.as_str(), to.port)).await?;
+    Connection::secured(stream, &to.dns, to.config.clone()).await
 }
 
 /// How far the seeding pod at `ip` has come.
 ///
 /// # Errors
 /// It did not answer in time, or not as expected.
-pub async fn fetch_seed_progress(ip: &str) -> Result<SeedProgress, AgentError> {
+pub async fn fetch_seed_progress(ip: &str) -> Result<SeedProgress, RequestError> {
     let fetch = async {
-        let mut connection = Connection::over(TcpStream::connect((ip, paths::PROBE_PORT)).await?).await?;
-        connection.exchange(ip, &Method::GET, paths::SEED, Bytes::new()).await
+        let stream = client::connect((ip, paths::PROBE_PORT)).await?;
+        Connection::plain(stream, ip).await?.exchange(&Call::get(paths::SEED), MAX_ANSWER).await
     };
-    let body = tokio::time::timeout(TIMEOUT, fetch).await.map_err(|_| AgentError::Timeout)??;
-    Ok(serde_json::from_slice(&body)?)
-}
-
-/// An open HTTP connection; it ends when this is dropped.
-#[derive(Debug)]
-struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    driver: JoinHandle<hyper::Result<()>>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-impl Connection {
-    async fn over<S>(stream: S) -> Result<Connection, AgentError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        Ok(Connection { sender, driver: tokio::spawn(connection) })
-    }
-
-    async fn exchange(
-        &mut self,
-        host: &str,
-        method: &Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<Bytes, AgentError> {
-        self.sender.ready().await?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::HOST, host)
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))?;
-        let response = self.sender.send_request(request).await?;
-        let status = response.status();
-        // Read in any case: only then can the connection be used again.
-        let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(AgentError::Body)?;
-        if status.is_success() { Ok(body.to_bytes()) } else { Err(AgentError::Status(status)) }
-    }
+    client::parse(&tokio::time::timeout(TIMEOUT, fetch).await.unwrap_or(Err(RequestError::Late(TIMEOUT)))?)
 }
 
 #[cfg(test)]

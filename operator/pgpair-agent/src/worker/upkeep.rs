@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgpair_core::lsn::Lsn;
+use pgpair_wire::client::RequestError;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::SpaceReport;
 use tokio::sync::watch;
@@ -289,7 +290,9 @@ async fn fill(layout: &Layout, peer: &Peer, own: backfill::Own) -> Rest {
             Rest::Something
         }
         // A peer that is away has nothing to give.
-        Err(FillError::Peer(PeerError::Late(_) | PeerError::Connect(_))) => Rest::Something,
+        Err(FillError::Peer(PeerError::Request(RequestError::Late(_) | RequestError::Connect(_)))) => {
+            Rest::Something
+        }
         Err(e) => {
             tracing::warn!(error = %e, "archive: what is missing cannot be fetched; trying again");
             Rest::Something

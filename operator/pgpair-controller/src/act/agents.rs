@@ -5,11 +5,11 @@ use std::time::Instant;
 use http::Method;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::order::OrderReply;
+use pgpair_wire::client::RequestError;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::order::Order;
 use pgpair_wire::paths;
 
-use crate::agent_client::AgentError;
 use crate::api::Requests;
 use crate::decide::replied;
 use crate::error::Error;
@@ -66,7 +66,7 @@ pub async fn send_order(memory: &mut Memory, plan: &Plan, observed: &Observed) -
 /// `None`: it is not known whether it was taken; the same order is sent again.
 async fn send(memory: &mut Memory, to: InstanceId, order: &Order) -> Option<OrderReply> {
     let (line, target) = memory.lines.to(to)?;
-    let reply: Result<OrderReply, AgentError> = line.post(target, paths::ORDER, order).await;
+    let reply: Result<OrderReply, RequestError> = line.post(target, paths::ORDER, order).await;
     let (id, kind) = (&order.id, order.kind.as_str());
     match &reply {
         Ok(reply) => tracing::info!(instance = %to, id, kind, ?reply, "order sent"),

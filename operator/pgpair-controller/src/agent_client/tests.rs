@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use pgpair_core::order::OrderReply;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -51,7 +51,7 @@ async fn agent() -> (AgentAddress, Arc<AtomicU32>) {
             .route("/number", get(async || "7"))
             .route("/last", get(async || ([(CONNECTION, "close")], "8")))
             .route("/order", post(async || r#""Accepted""#))
-            .route("/refuses", get(async || StatusCode::SERVICE_UNAVAILABLE)),
+            .route("/refuses", get(async || (StatusCode::UNPROCESSABLE_ENTITY, "ttl is too short"))),
     )
     .await
 }
@@ -91,7 +91,7 @@ async fn one_connection_serves_many_requests_and_a_refusal_does_not_end_it() {
     let mut line = AgentLine::default();
     assert_eq!(line.get::<u32>(&target, "/number").await.unwrap(), 7);
     let refused = line.get::<u32>(&target, "/refuses").await.unwrap_err();
-    assert!(matches!(refused, AgentError::Status(StatusCode::SERVICE_UNAVAILABLE)), "{refused}");
+    assert_eq!(refused.to_string(), "the answer was 422 Unprocessable Entity: ttl is too short");
     let reply: OrderReply = line.post(&target, "/order", &"x").await.unwrap();
     assert_eq!(reply, OrderReply::Accepted);
     assert_eq!(connections.load(Ordering::SeqCst), 1);
@@ -112,5 +112,5 @@ async fn an_agent_with_another_name_is_not_talked_to() {
     let (target, _) = agent().await;
     let other = AgentAddress { dns: "orders-b-0.orders-pods.shop.svc".into(), ..target };
     let error = AgentLine::default().get::<u32>(&other, "/number").await.unwrap_err();
-    assert!(matches!(error, AgentError::Connect(_)), "{error}");
+    assert!(matches!(error, RequestError::Connect(_)), "{error}");
 }

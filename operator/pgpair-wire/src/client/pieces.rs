@@ -3,24 +3,42 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use hyper::body::{Body, Bytes};
+use hyper::body::{Body, Bytes, Incoming};
 
-/// Why the rest of a body does not come.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PieceError<E> {
-    /// The link or the peer is dead.
-    #[error("nothing more came within {0:?}")]
+use super::{Connection, RequestError};
+
+/// A body that is read as it comes.
+#[derive(Debug)]
+pub struct Pieces {
+    body: Incoming,
+    /// The rest comes over it.
+    _connection: Connection,
+}
+
+impl Pieces {
+    pub(super) fn new(body: Incoming, connection: Connection) -> Pieces {
+        Pieces { body, _connection: connection }
+    }
+
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// None came within `limit`, or the connection broke.
+    pub async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, RequestError> {
+        next_piece(&mut self.body, limit).await.map_err(|e| match e {
+            PieceError::Late(limit) => RequestError::Late(limit),
+            PieceError::Broken(error) => RequestError::Broken(error),
+        })
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum PieceError<E> {
     Late(Duration),
-    /// The connection broke.
-    #[error("{0}")]
     Broken(E),
 }
 
-/// The next piece; `None` at the end.
-///
-/// # Errors
-/// None came within `limit`, or the connection broke.
-pub async fn next_piece<B>(body: &mut B, limit: Duration) -> Result<Option<Bytes>, PieceError<B::Error>>
+async fn next_piece<B>(body: &mut B, limit: Duration) -> Result<Option<Bytes>, PieceError<B::Error>>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -31,16 +49,18 @@ where
 
 #[cfg(test)]
 mod tests {
+    use hyper::body::Frame;
+
     use super::*;
 
     /// How many of the pieces come, each after a pause of so many seconds.
     async fn after_pauses(pauses: &[u64]) -> Result<usize, PieceError<String>> {
-        let (tx, rx) = tokio::sync::mpsc::channel::<Result<hyper::body::Frame<Bytes>, String>>(1);
+        let (tx, rx) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, String>>(1);
         let pauses = pauses.to_vec();
         tokio::spawn(async move {
             for seconds in pauses {
                 tokio::time::sleep(Duration::from_secs(seconds)).await;
-                let _ = tx.send(Ok(hyper::body::Frame::data(Bytes::from_static(b"x")))).await;
+                let _ = tx.send(Ok(Frame::data(Bytes::from_static(b"x")))).await;
             }
         });
         let stream = futures::stream::unfold(rx, async |mut rx| rx.recv().await.map(|f| (f, rx)));
