@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::fsx::{self, Context, FileError};
 use crate::layout::Layout;
 use crate::pgdata;
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::sql::ArchiverFacts;
 
 /// The smallest segment size accepts the names of every other one.
@@ -79,7 +79,7 @@ pub struct Archived {
 #[must_use]
 pub fn run(path: &Path, name: &str) -> ExitCode {
     let begin = Instant::now();
-    let result = Settings::from_env()
+    let result = InstanceEnv::from_env()
         .map_err(|e| e.to_string())
         .and_then(|settings| archive_file(&settings.layout, path, name).map_err(|e| e.to_string()));
     let ms = begin.elapsed().as_millis();

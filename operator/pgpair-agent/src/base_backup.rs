@@ -23,7 +23,7 @@ use crate::lock::VolumeLock;
 use crate::pgdata::{self, Volume};
 use crate::postmaster::{PgBin, ToolError, install_tls, tool};
 use crate::render::{self, Upstream};
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{InstanceEnv, InstanceEnvError};
 
 /// Connecting, asking and creating a slot.
 const SMALL: Duration = Duration::from_secs(30);
@@ -44,7 +44,7 @@ const MESSAGES: usize = 4000;
 pub enum SeedError {
     /// The environment.
     #[error(transparent)]
-    Settings(#[from] SettingsError),
+    InstanceEnv(#[from] InstanceEnvError),
     /// What a person has set.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -86,7 +86,7 @@ pub fn run() -> ExitCode {
         }
     };
     let result = runtime.block_on(async {
-        let settings = Settings::from_env()?;
+        let settings = InstanceEnv::from_env()?;
         let (send, receive) = watch::channel(SeedProgress::default());
         tokio::spawn(serve(settings.clone(), receive.clone()));
         tokio::spawn(tell(receive));
@@ -110,7 +110,7 @@ pub fn run() -> ExitCode {
 /// # Errors
 /// See [`SeedError`]. What was in PGDATA is still there, or in `moved-aside`.
 pub async fn seed(
-    settings: &Settings,
+    settings: &InstanceEnv,
     config: &PairConfig,
     id: VolumeId,
     progress: &watch::Sender<SeedProgress>,
@@ -138,8 +138,8 @@ pub async fn seed(
     Ok(volume)
 }
 
-fn conninfo(settings: &Settings, replication: bool) -> String {
-    let name = Settings::standby_name(settings.instance);
+fn conninfo(settings: &InstanceEnv, replication: bool) -> String {
+    let name = InstanceEnv::standby_name(settings.instance);
     // Another name than the standby's: a backup's WAL stream must never count as the synchronous standby.
     let name = format!("{name}_seed");
     let primary = Upstream { host: settings.peer_host.clone(), address: None, port: settings.peer_pg_port };
@@ -148,7 +148,7 @@ fn conninfo(settings: &Settings, replication: bool) -> String {
 }
 
 /// The first Job of a pair starts while the primary still makes its data directory; a later one may find it in a restart.
-async fn await_primary(settings: &Settings, bin: &PgBin) -> Result<SystemIdentifier, SeedError> {
+async fn await_primary(settings: &InstanceEnv, bin: &PgBin) -> Result<SystemIdentifier, SeedError> {
     let end = Instant::now() + PRIMARY;
     loop {
         match identify(settings, bin).await {
@@ -161,7 +161,7 @@ async fn await_primary(settings: &Settings, bin: &PgBin) -> Result<SystemIdentif
     }
 }
 
-async fn identify(settings: &Settings, bin: &PgBin) -> Result<SystemIdentifier, SeedError> {
+async fn identify(settings: &InstanceEnv, bin: &PgBin) -> Result<SystemIdentifier, SeedError> {
     let mut command = bin.command("psql");
     command.args(["-X", "-A", "-t", "-w", "-c", "IDENTIFY_SYSTEM", "-d"]).arg(conninfo(settings, true));
     let answer = tool::run(&mut command, SMALL).await?;
@@ -169,7 +169,7 @@ async fn identify(settings: &Settings, bin: &PgBin) -> Result<SystemIdentifier, 
     id.ok_or(SeedError::Primary(answer))
 }
 
-async fn create_slot(settings: &Settings, bin: &PgBin) -> Result<(), SeedError> {
+async fn create_slot(settings: &InstanceEnv, bin: &PgBin) -> Result<(), SeedError> {
     let mut command = bin.command("pg_receivewal");
     command
         .args([
@@ -177,7 +177,7 @@ async fn create_slot(settings: &Settings, bin: &PgBin) -> Result<(), SeedError> 
             "--if-not-exists",
             "-w",
             "-S",
-            Settings::standby_name(settings.instance),
+            InstanceEnv::standby_name(settings.instance),
             "-d",
         ])
         .arg(conninfo(settings, false));
@@ -201,7 +201,7 @@ fn remove_tree(path: &Path) -> Result<(), FileError> {
 }
 
 async fn backup(
-    settings: &Settings,
+    settings: &InstanceEnv,
     config: &PairConfig,
     bin: &PgBin,
     lock: &VolumeLock,
@@ -212,7 +212,7 @@ async fn backup(
         .arg("-D")
         .arg(settings.layout.seeding())
         .args(["-X", "stream", "--checkpoint=fast", "--progress", "-w"])
-        .args(["-S", Settings::standby_name(settings.instance), "-d"])
+        .args(["-S", InstanceEnv::standby_name(settings.instance), "-d"])
         .arg(conninfo(settings, false));
     if let Some(kib_per_second) = config.seed_rate_kib {
         command.arg(format!("--max-rate={kib_per_second}k"));
@@ -288,7 +288,7 @@ fn parse_progress(line: &str) -> Option<SeedProgress> {
     })
 }
 
-async fn serve(settings: Settings, progress: watch::Receiver<SeedProgress>) {
+async fn serve(settings: InstanceEnv, progress: watch::Receiver<SeedProgress>) {
     let app = Router::new().route(paths::SEED, get(async move || Json(*progress.borrow())));
     let served = match TcpListener::bind((settings.listen, settings.probe_port)).await {
         Ok(listener) => axum::serve(listener, app).await,

@@ -16,7 +16,7 @@ use crate::layout::Layout;
 use crate::postmaster::{self, PgBin};
 use crate::render::{self, Floors, RenderError, hba};
 use crate::server::Call;
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 
 /// How often the mounted file is looked at: it is the way of a change when this agent could not be reached.
 const LOOK: Duration = Duration::from_secs(10);
@@ -80,7 +80,7 @@ pub enum ConfigError {
 ///
 /// # Errors
 /// Says what is wrong with it.
-pub fn check(settings: &Settings, config: &PairConfig) -> Result<(), ConfigError> {
+pub fn check(settings: &InstanceEnv, config: &PairConfig) -> Result<(), ConfigError> {
     Timing::new(config.ttl_ms)?;
     within("hangTimeoutMs", config.hang_timeout_ms, &HANG_TIMEOUT_MS)?;
     within("archiveTimeoutS", config.archive_timeout_s, &ARCHIVE_TIMEOUT_S)?;
@@ -105,7 +105,7 @@ fn within(field: &'static str, value: u32, range: &std::ops::RangeInclusive<u32>
 ///
 /// # Errors
 /// There is none that can be used.
-pub fn load(settings: &Settings) -> Result<PairConfig, ConfigError> {
+pub fn load(settings: &InstanceEnv) -> Result<PairConfig, ConfigError> {
     let layout = &settings.layout;
     let read = |path: PathBuf| {
         let config: Option<PairConfig> = fsx::read_json(&path)?;
@@ -139,7 +139,7 @@ pub fn store(layout: &Layout, config: &PairConfig) -> Result<(), FileError> {
 /// The way of a new configuration into a running agent.
 #[derive(Debug, Clone)]
 pub struct Intake {
-    settings: Arc<Settings>,
+    settings: Arc<InstanceEnv>,
     bin: PgBin,
     current: watch::Receiver<Arc<PairConfig>>,
     calls: mpsc::Sender<Call>,
@@ -151,7 +151,7 @@ impl Intake {
     /// `calls` is the way to the driver, `current` what the driver has made of it.
     #[must_use]
     pub fn new(
-        settings: Arc<Settings>,
+        settings: Arc<InstanceEnv>,
         bin: PgBin,
         current: watch::Receiver<Arc<PairConfig>>,
         calls: mpsc::Sender<Call>,
@@ -217,7 +217,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    fn settings(root: &Path) -> Settings {
+    fn settings(root: &Path) -> InstanceEnv {
         let at = |n: &str| root.join(n).display().to_string();
         for dir in ["config", "run"] {
             std::fs::create_dir_all(root.join(dir)).unwrap();
@@ -231,7 +231,7 @@ mod tests {
             ("PGPAIR_RUN", at("run")),
         ]
         .into();
-        Settings::from_lookup(|n| vars.get(n).cloned()).unwrap()
+        InstanceEnv::from_lookup(|n| vars.get(n).cloned()).unwrap()
     }
 
     fn generation(generation: i64) -> PairConfig {

@@ -25,7 +25,7 @@ use crate::lease::RecordStore;
 use crate::peer::Peer;
 use crate::report::Reporter;
 use crate::server::Call;
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::sql::Sql;
 use crate::state;
 use crate::worker::{Observed, Wish, Writable};
@@ -87,8 +87,8 @@ enum Waiting {
 /// What the loop talks to.
 #[derive(Debug)]
 pub struct Surroundings {
-    /// Settings.
-    pub settings: Arc<Settings>,
+    /// Who and where this instance is.
+    pub settings: Arc<InstanceEnv>,
     /// The record.
     pub store: RecordStore,
     /// The peer.

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use kube::api::{Api, PostParams};
 
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -37,7 +37,7 @@ pub enum EndpointError {
 impl ReadWriteEndpoint {
     /// The slice of this instance's pair, and the endpoint that this pod is.
     #[must_use]
-    pub fn new(client: kube::Client, settings: &Settings) -> ReadWriteEndpoint {
+    pub fn new(client: kube::Client, settings: &InstanceEnv) -> ReadWriteEndpoint {
         let target = ObjectReference {
             kind: Some("Pod".into()),
             name: Some(settings.pod_name.clone()),

@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
 
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::tls::Identity;
 
 pub mod address;
@@ -74,7 +74,7 @@ impl std::fmt::Debug for Inner {
 impl Peer {
     /// The agent at the host and port of the settings. Call it inside a runtime.
     #[must_use]
-    pub fn new(settings: &Settings, identity: Identity) -> Peer {
+    pub fn new(settings: &InstanceEnv, identity: Identity) -> Peer {
         let inner = Inner {
             host: settings.peer_host.clone(),
             port: settings.peer_peer_port,

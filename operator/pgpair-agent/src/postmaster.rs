@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::fsx::{self, FileError};
 use crate::lock::VolumeLock;
 use crate::render::{RenderError, Upstream};
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::sql::{Sql, SqlError};
 
 mod configure;
@@ -109,7 +109,7 @@ pub struct Postmaster {
 /// # Errors
 /// Nothing runs then, and the lock is free.
 pub async fn start(
-    settings: &Settings,
+    settings: &InstanceEnv,
     config: &PairConfig,
     bin: &PgBin,
     lock: VolumeLock,

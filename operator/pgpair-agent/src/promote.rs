@@ -8,7 +8,7 @@ use crate::fsx::{self, FileError};
 use crate::layout::Layout;
 use crate::postmaster::{Postmaster, PostmasterError};
 use crate::render;
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::sql::{Sql, SqlError};
 
 const POLL: Duration = Duration::from_millis(5);
@@ -63,7 +63,7 @@ pub struct Promotion {
 /// # Errors
 /// Not confirmed within `limit`.
 pub async fn promote(
-    settings: &Settings,
+    settings: &InstanceEnv,
     postmaster: &Postmaster,
     sql: &Sql,
     limit: Duration,

@@ -21,7 +21,7 @@ use crate::lock::VolumeLock;
 use crate::pgdata::{ControlData, Position};
 use crate::postmaster::{self, ClientAccess, PgBin, PostmasterError, StartAs, StartOptions, tool};
 use crate::render::{self, Floors, Upstream};
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 
 /// Copies every changed block and all of the source's `pg_wal`.
 const REWIND: Duration = Duration::from_secs(3600);
@@ -124,7 +124,7 @@ fn stretches(history: &TimelineHistory, end: Lsn) -> Vec<(TimelineId, Lsn)> {
 /// # Errors
 /// Nothing may be rewound then.
 pub fn keep_branch(
-    settings: &Settings,
+    settings: &InstanceEnv,
     control: &ControlData,
     branch: Branch,
 ) -> Result<KeptBranch, FileError> {
@@ -152,7 +152,7 @@ pub fn keep_branch(
 
 /// Segments and history files of the branch by name; `pg_wal` is asked first, for the last segment is only there.
 fn branch_files(
-    settings: &Settings,
+    settings: &InstanceEnv,
     control: &ControlData,
     branch: Branch,
 ) -> Result<BTreeMap<String, PathBuf>, FileError> {
@@ -188,7 +188,7 @@ fn branch_files(
 /// # Errors
 /// [`RejoinError::NotBegun`]: try again. [`RejoinError::Broken`]: rebuild.
 pub async fn rewind(
-    settings: &Settings,
+    settings: &InstanceEnv,
     config: &PairConfig,
     bin: &PgBin,
     lock: &VolumeLock,
@@ -201,7 +201,7 @@ pub async fn rewind(
         StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with: None, log: None };
     postmaster::configure(settings, config, &options, Floors::default())?;
     let mut command = bin.command("pg_rewind");
-    let name = Settings::standby_name(settings.instance);
+    let name = InstanceEnv::standby_name(settings.instance);
     command
         .arg("--target-pgdata")
         .arg(layout.pgdata())

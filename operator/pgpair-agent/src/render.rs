@@ -8,7 +8,7 @@ use std::path::Path;
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::{PairConfig, StandbyProfile};
 
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 
 pub mod hba;
 
@@ -133,7 +133,7 @@ impl Floors {
 /// # Errors
 /// A parameter of the user is owned by the operator or cannot be written.
 pub fn main_conf(
-    settings: &Settings,
+    settings: &InstanceEnv,
     config: &PairConfig,
     floors: Floors,
     slot_keep_mib: u64,
@@ -181,7 +181,7 @@ fn defaults() -> BTreeMap<String, String> {
     .into()
 }
 
-fn operator_parameters(s: &Settings, config: &PairConfig, slot_keep_mib: u64) -> BTreeMap<String, String> {
+fn operator_parameters(s: &InstanceEnv, config: &PairConfig, slot_keep_mib: u64) -> BTreeMap<String, String> {
     let fixed = [
         ("unix_socket_permissions", "0700"),
         ("wal_level", "replica"),
@@ -272,7 +272,7 @@ pub fn sync_conf(standby: Option<InstanceId>) -> Result<String, RenderError> {
 /// Value of `synchronous_standby_names`. The exact name: `*` would accept any receiver.
 #[must_use]
 pub fn sync_names(standby: Option<InstanceId>) -> String {
-    standby.map(|s| format!("FIRST 1 ({})", Settings::standby_name(s))).unwrap_or_default()
+    standby.map(|s| format!("FIRST 1 ({})", InstanceEnv::standby_name(s))).unwrap_or_default()
 }
 
 /// A postgres to connect to.
@@ -291,10 +291,10 @@ pub struct Upstream {
 ///
 /// # Errors
 /// The host name holds a line break.
-pub fn upstream_conf(settings: &Settings, upstream: &Upstream) -> Result<String, RenderError> {
-    let conninfo = conninfo(settings, upstream, Settings::standby_name(settings.instance), None);
+pub fn upstream_conf(settings: &InstanceEnv, upstream: &Upstream) -> Result<String, RenderError> {
+    let conninfo = conninfo(settings, upstream, InstanceEnv::standby_name(settings.instance), None);
     Ok(setting("primary_conninfo", &conninfo)?
-        + &setting("primary_slot_name", Settings::standby_name(settings.instance))?)
+        + &setting("primary_slot_name", InstanceEnv::standby_name(settings.instance))?)
 }
 
 /// [`UPSTREAM_CONF`] of a server that streams from nobody.
@@ -305,7 +305,7 @@ pub fn no_upstream_conf() -> &'static str {
 
 /// Connection string of the replication role, by its client certificate.
 #[must_use]
-pub fn conninfo(settings: &Settings, upstream: &Upstream, name: &str, database: Option<&str>) -> String {
+pub fn conninfo(settings: &InstanceEnv, upstream: &Upstream, name: &str, database: Option<&str>) -> String {
     let tls = settings.layout.run_tls();
     let port = upstream.port.to_string();
     let address = upstream.address.map(|a| a.to_string()).unwrap_or_default();
@@ -337,7 +337,7 @@ pub fn conninfo(settings: &Settings, upstream: &Upstream, name: &str, database: 
 
 /// `postgresql.auto.conf` without the parameters that the operator owns.
 #[must_use]
-pub fn cleaned_auto_conf(settings: &Settings, current: &str) -> String {
+pub fn cleaned_auto_conf(settings: &InstanceEnv, current: &str) -> String {
     let owned = operator_parameters(settings, &PairConfig::default(), 0);
     let keep = |line: &&str| {
         let name = line.split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
@@ -351,8 +351,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn settings() -> Settings {
-        Settings::from_lookup(|name| match name {
+    fn settings() -> InstanceEnv {
+        InstanceEnv::from_lookup(|name| match name {
             "PGPAIR_PAIR" | "PGPAIR_NAMESPACE" | "PGPAIR_PEER_HOST" => Some("x".into()),
             "PGPAIR_INSTANCE" => Some("b".into()),
             _ => None,

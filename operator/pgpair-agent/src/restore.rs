@@ -17,7 +17,7 @@ use crate::content;
 use crate::fsx::{self, Context, FileError};
 use crate::layout::Layout;
 use crate::pgdata;
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::tls::{self, TlsError};
 
 /// For an answer to begin, and for each next piece of it. Postgres waits for us: a peer that does not answer must not stop
@@ -72,7 +72,7 @@ pub enum RestoreError {
 #[must_use]
 pub fn run(name: &str, path: &Path) -> ExitCode {
     let begin = Instant::now();
-    let settings = match Settings::from_env() {
+    let settings = match InstanceEnv::from_env() {
         Ok(s) => s,
         Err(e) => {
             eprintln!("wal-restore: {e}");
@@ -98,7 +98,7 @@ pub fn run(name: &str, path: &Path) -> ExitCode {
 ///
 /// # Errors
 /// There is nothing at `path` then.
-pub fn restore(settings: &Settings, name: &str, path: &Path) -> Result<&'static str, RestoreError> {
+pub fn restore(settings: &InstanceEnv, name: &str, path: &Path) -> Result<&'static str, RestoreError> {
     let file = WalFile::parse(name, SMALLEST_SEGMENT).ok_or_else(|| RestoreError::Name(name.to_owned()))?;
     let system = pgdata::system_identifier(&settings.layout.pgdata())?;
     if let Some(own) = archive::wal_file(&settings.layout, system, name, false) {
@@ -152,7 +152,7 @@ struct Answer {
     live: bool,
 }
 
-async fn ask_peer(settings: &Settings, name: &str) -> Result<Option<Answer>, RestoreError> {
+async fn ask_peer(settings: &InstanceEnv, name: &str) -> Result<Option<Answer>, RestoreError> {
     tokio::select! {
         biased;
         () = alone(&settings.layout) => Ok(None),
@@ -160,7 +160,7 @@ async fn ask_peer(settings: &Settings, name: &str) -> Result<Option<Answer>, Res
     }
 }
 
-async fn answer_of_peer(settings: &Settings, name: &str) -> Result<Option<Answer>, RestoreError> {
+async fn answer_of_peer(settings: &InstanceEnv, name: &str) -> Result<Option<Answer>, RestoreError> {
     let host = format!("{}:{}", settings.peer_host, settings.peer_peer_port);
     let config = tls::client_config(&settings.layout.tls)?;
     let attempt = async {

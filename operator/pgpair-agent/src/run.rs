@@ -24,7 +24,7 @@ use crate::peer::Peer;
 use crate::postmaster::{self, PgBin};
 use crate::report::Reporter;
 use crate::server::{self, Call, Shared};
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::sql::Sql;
 use crate::tls::Identity;
 use crate::witness::AgentLock;
@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn agent() -> Result<(), Failure> {
-    let settings = Arc::new(Settings::from_env()?);
+    let settings = Arc::new(InstanceEnv::from_env()?);
     let me = Holder { instance: settings.instance, incarnation: Incarnation(rand::random()) };
     // This one first: the witness of a predecessor takes the two in the same order.
     let _alive = AgentLock::acquire(&settings.layout, me.incarnation).await?;
@@ -163,7 +163,7 @@ async fn agent() -> Result<(), Failure> {
 }
 
 /// The lock may still be held by the last processes of the agent before us; nothing is done without it.
-async fn wait_for_lock(settings: &Settings) -> Result<VolumeLock, Failure> {
+async fn wait_for_lock(settings: &InstanceEnv) -> Result<VolumeLock, Failure> {
     fsx::create_dir(&settings.layout.run, 0o700)?;
     let path = settings.layout.lock();
     for round in 0u32.. {
@@ -228,7 +228,7 @@ async fn leave(wish: &watch::Sender<Wish>, worker: tokio::task::JoinHandle<()>) 
 }
 
 /// With everything down by the lock, and this agent about to end, another node may go on with the volume without evidence.
-fn forget_node(settings: &Settings) -> Result<(), Failure> {
+fn forget_node(settings: &InstanceEnv) -> Result<(), Failure> {
     let durable = state::load(&settings.layout)?;
     Ok(state::store_last(&settings.layout, &pgpair_core::authority::Durable { node: None, ..durable })?)
 }

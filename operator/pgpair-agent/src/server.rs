@@ -35,7 +35,7 @@ use crate::archive::{self, LogEnd};
 use crate::backfill;
 use crate::config_store::{ConfigError, Intake};
 use crate::peer::Peer;
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::sql::Sql;
 use crate::tls::{self, Identity};
 
@@ -77,8 +77,8 @@ pub struct Shared {
     pub timeline: watch::Receiver<Option<PrimaryTimeline>>,
     /// Present while files of `pg_wal` may be given out: postgres is dead and has resigned.
     pub serve_pg_wal: watch::Receiver<Option<LogEnd>>,
-    /// Settings.
-    pub settings: Arc<Settings>,
+    /// Who and where this instance is.
+    pub settings: Arc<InstanceEnv>,
     /// The local postgres.
     pub sql: Sql,
     /// For a new configuration.

@@ -12,7 +12,7 @@ use crate::layout::Layout;
 
 /// An environment variable that is missing or not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SettingsError {
+pub enum InstanceEnvError {
     /// A variable without default is not set.
     #[error("environment variable {0} is not set: the operator sets it in the pod template")]
     Missing(&'static str),
@@ -30,7 +30,7 @@ pub enum SettingsError {
 
 /// Everything that the environment tells an agent, a WAL command or a seeding Job.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub struct InstanceEnv {
     /// Name of the `PgReplicaPair`.
     pub pair: String,
     /// Its namespace.
@@ -67,22 +67,24 @@ pub struct Settings {
     pub program: PathBuf,
 }
 
-impl Settings {
+impl InstanceEnv {
     /// Reads the environment of this process.
     ///
     /// # Errors
     /// Names the first variable that is missing or not understood.
-    pub fn from_env() -> Result<Settings, SettingsError> {
+    pub fn from_env() -> Result<InstanceEnv, InstanceEnvError> {
         Self::from_lookup(|name| std::env::var(name).ok())
     }
 
-    /// As [`Settings::from_env`], from any source of variables. An empty variable counts as unset.
+    /// As [`InstanceEnv::from_env`], from any source of variables. An empty variable counts as unset.
     ///
     /// # Errors
-    /// As [`Settings::from_env`].
-    pub fn from_lookup(lookup: impl Fn(&'static str) -> Option<String>) -> Result<Settings, SettingsError> {
+    /// As [`InstanceEnv::from_env`].
+    pub fn from_lookup(
+        lookup: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<InstanceEnv, InstanceEnvError> {
         let env = Env { lookup };
-        Ok(Settings {
+        Ok(InstanceEnv {
             pair: env.required("PGPAIR_PAIR")?,
             namespace: env.required("PGPAIR_NAMESPACE")?,
             instance: {
@@ -125,8 +127,8 @@ impl<F: Fn(&'static str) -> Option<String>> Env<F> {
         (self.lookup)(name).filter(|v| !v.is_empty())
     }
 
-    fn required(&self, name: &'static str) -> Result<String, SettingsError> {
-        self.get(name).ok_or(SettingsError::Missing(name))
+    fn required(&self, name: &'static str) -> Result<String, InstanceEnvError> {
+        self.get(name).ok_or(InstanceEnvError::Missing(name))
     }
 
     fn or_empty(&self, name: &'static str) -> String {
@@ -142,14 +144,14 @@ impl<F: Fn(&'static str) -> Option<String>> Env<F> {
         name: &'static str,
         expected: &'static str,
         default: T,
-    ) -> Result<T, SettingsError> {
+    ) -> Result<T, InstanceEnvError> {
         match self.get(name) {
             None => Ok(default),
             Some(value) => value.parse().map_err(|_| invalid(name, value, expected)),
         }
     }
 
-    fn port(&self, name: &'static str, default: u16) -> Result<u16, SettingsError> {
+    fn port(&self, name: &'static str, default: u16) -> Result<u16, InstanceEnvError> {
         self.parsed(name, "a port number", default)
     }
 
@@ -172,8 +174,8 @@ impl<F: Fn(&'static str) -> Option<String>> Env<F> {
     }
 }
 
-fn invalid(name: &'static str, value: String, expected: &'static str) -> SettingsError {
-    SettingsError::Invalid { name, value, expected }
+fn invalid(name: &'static str, value: String, expected: &'static str) -> InstanceEnvError {
+    InstanceEnvError::Invalid { name, value, expected }
 }
 
 #[cfg(test)]
@@ -181,7 +183,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn read(vars: &[(&'static str, &str)]) -> Result<Settings, SettingsError> {
+    fn read(vars: &[(&'static str, &str)]) -> Result<InstanceEnv, InstanceEnvError> {
         let base = [
             ("PGPAIR_PAIR", "shop"),
             ("PGPAIR_NAMESPACE", "prod"),
@@ -189,7 +191,7 @@ mod tests {
             ("PGPAIR_PEER_HOST", "shop-a-0.shop-pods.prod.svc"),
         ];
         let map: BTreeMap<_, _> = base.into_iter().chain(vars.iter().copied()).collect();
-        Settings::from_lookup(|name| map.get(name).map(|v| (*v).to_owned()))
+        InstanceEnv::from_lookup(|name| map.get(name).map(|v| (*v).to_owned()))
     }
 
     #[test]
@@ -203,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_wrong_is_named() {
-        assert_eq!(read(&[("PGPAIR_PAIR", "")]), Err(SettingsError::Missing("PGPAIR_PAIR")));
+        assert_eq!(read(&[("PGPAIR_PAIR", "")]), Err(InstanceEnvError::Missing("PGPAIR_PAIR")));
         let text = |vars| read(vars).unwrap_err().to_string();
         assert!(text(&[("PGPAIR_INSTANCE", "c")]).contains("a or b"));
         assert!(text(&[("PGPAIR_PG_PORT", "5s")]).contains("PGPAIR_PG_PORT"));

@@ -8,7 +8,7 @@ use pgpair_core::timeline::TimelineId;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 
 /// A connection over the socket is made at once or not at all.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -176,7 +176,7 @@ pub struct ArchiverFacts {
 impl Sql {
     /// Prepares a connection; nothing is opened yet.
     #[must_use]
-    pub fn new(settings: &Settings) -> Sql {
+    pub fn new(settings: &InstanceEnv) -> Sql {
         let mut config = Config::new();
         config
             .host_path(settings.layout.socket_dir())
@@ -186,7 +186,7 @@ impl Sql {
             .application_name("pgpair-agent")
             .connect_timeout(CONNECT)
             .options("-c statement_timeout=10s -c lock_timeout=5s -c synchronous_commit=local");
-        let peer = Settings::standby_name(settings.instance.peer());
+        let peer = InstanceEnv::standby_name(settings.instance.peer());
         Sql { config: Arc::new(config), peer, open: Arc::default() }
     }
 

@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::layout::Layout;
 use crate::lock;
 use crate::peer::Peer;
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::tls::Identity;
 
 /// The processes of a dead container are gone in milliseconds.
@@ -99,13 +99,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn settings() -> io::Result<Settings> {
-    Settings::from_env().map_err(io::Error::other)
+fn settings() -> io::Result<InstanceEnv> {
+    InstanceEnv::from_env().map_err(io::Error::other)
 }
 
 /// Made when there is something to tell: until then this process, which may wait for years, has touched little memory; and
 /// the certificates are those of today.
-fn peer(settings: &Settings) -> io::Result<Peer> {
+fn peer(settings: &InstanceEnv) -> io::Result<Peer> {
     let identity = Identity::load(&settings.layout.tls).map_err(io::Error::other)?;
     let peer = Peer::new(settings, identity);
     learn_address(&settings.layout, &peer);

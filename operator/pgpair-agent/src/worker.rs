@@ -30,7 +30,7 @@ use crate::pgdata::{self, DataDir};
 use crate::postmaster::{ClientAccess, PgBin, Postmaster};
 use crate::promote::{self, Promotion};
 use crate::rejoin::{Branch, KeptBranch};
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::sql::{self, Sql};
 use crate::tls::Identity;
 
@@ -191,7 +191,7 @@ enum Server {
 
 /// The worker's state.
 pub struct Worker {
-    settings: Arc<Settings>,
+    settings: Arc<InstanceEnv>,
     bin: PgBin,
     answered: Answered,
     sql: Sql,
@@ -242,8 +242,8 @@ impl std::fmt::Debug for Worker {
 pub struct Parts {
     /// When postgres answered a new connection last.
     pub answered: Answered,
-    /// Settings.
-    pub settings: Arc<Settings>,
+    /// Who and where this instance is.
+    pub settings: Arc<InstanceEnv>,
     /// PostgreSQL's programs.
     pub bin: PgBin,
     /// The peer's agent.

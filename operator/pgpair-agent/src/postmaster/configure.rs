@@ -15,7 +15,7 @@ use crate::pgdata::{self, DataDir};
 use crate::postmaster::tool::{self, PgBin};
 use crate::postmaster::{ClientAccess, Postmaster, PostmasterError, StartAs, StartOptions};
 use crate::render::{self, Floors, Upstream, hba};
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::tls;
 
 /// Certificates and keys that are copied for postgres and libpq.
@@ -27,7 +27,7 @@ const TRY: Duration = Duration::from_secs(10);
 
 /// Writes every file that decides how postgres starts.
 pub(crate) fn configure(
-    settings: &Settings,
+    settings: &InstanceEnv,
     config: &PairConfig,
     options: &StartOptions,
     floors: Floors,
@@ -64,7 +64,7 @@ pub(crate) fn configure(
 
 /// What the directory demands of a standby, whatever is configured; nothing of a primary. Not known counts as nothing: if
 /// the control file cannot be read, postgres will say so.
-pub async fn floors(settings: &Settings, bin: &PgBin, role: &StartAs) -> Floors {
+pub async fn floors(settings: &InstanceEnv, bin: &PgBin, role: &StartAs) -> Floors {
     match role {
         StartAs::Primary => Floors::default(),
         StartAs::Standby(_) => {
@@ -80,7 +80,7 @@ pub async fn floors(settings: &Settings, bin: &PgBin, role: &StartAs) -> Floors 
 /// # Errors
 /// The configuration is refused, a file cannot be written, or postgres has ended.
 pub fn reload_config(
-    settings: &Settings,
+    settings: &InstanceEnv,
     config: &PairConfig,
     floors: Floors,
     clients: ClientAccess,
@@ -96,7 +96,7 @@ pub fn reload_config(
 /// # Errors
 /// The file cannot be written, or postgres has ended.
 pub fn set_upstream(
-    settings: &Settings,
+    settings: &InstanceEnv,
     upstream: &Upstream,
     postmaster: &Postmaster,
 ) -> Result<(), PostmasterError> {
@@ -110,7 +110,7 @@ pub fn set_upstream(
 ///
 /// # Errors
 /// What postgres says about it.
-pub async fn try_parameters(settings: &Settings, bin: &PgBin, config: &PairConfig) -> Result<(), String> {
+pub async fn try_parameters(settings: &InstanceEnv, bin: &PgBin, config: &PairConfig) -> Result<(), String> {
     let layout = &settings.layout;
     if !matches!(pgdata::inspect(layout), Ok(DataDir::Ready(_))) {
         return Ok(());
@@ -126,17 +126,21 @@ pub async fn try_parameters(settings: &Settings, bin: &PgBin, config: &PairConfi
     tried.map(|_| ()).map_err(|e| e.to_string())
 }
 
-fn write_main(settings: &Settings, config: &PairConfig, floors: Floors) -> Result<(), PostmasterError> {
+fn write_main(settings: &InstanceEnv, config: &PairConfig, floors: Floors) -> Result<(), PostmasterError> {
     let text = render::main_conf(settings, config, floors, slot_keep_mib(&settings.layout)?)?;
     Ok(fsx::write(&settings.layout.in_pgdata("postgresql.conf"), text.as_bytes(), 0o600)?)
 }
 
-fn write_hba(settings: &Settings, config: &PairConfig, access: ClientAccess) -> Result<(), PostmasterError> {
+fn write_hba(
+    settings: &InstanceEnv,
+    config: &PairConfig,
+    access: ClientAccess,
+) -> Result<(), PostmasterError> {
     let text = hba::hba_conf(&config.hba, config.client_tls, access == ClientAccess::Open)?;
     Ok(fsx::write(&settings.layout.in_pgdata("pg_hba.conf"), text.as_bytes(), 0o600)?)
 }
 
-fn clean_auto_conf(settings: &Settings) -> Result<(), FileError> {
+fn clean_auto_conf(settings: &InstanceEnv) -> Result<(), FileError> {
     let path = settings.layout.in_pgdata("postgresql.auto.conf");
     let current = fs::read_to_string(&path).unwrap_or_default();
     let cleaned = render::cleaned_auto_conf(settings, &current);
@@ -146,7 +150,7 @@ fn clean_auto_conf(settings: &Settings) -> Result<(), FileError> {
 /// A standby that was primary has slots of the other instance: nobody advances them, so they would keep WAL for ever.
 fn remove_own_slots(layout: &Layout) -> Result<(), FileError> {
     for instance in InstanceId::ALL {
-        let dir = layout.in_pgdata("pg_replslot").join(Settings::standby_name(instance));
+        let dir = layout.in_pgdata("pg_replslot").join(InstanceEnv::standby_name(instance));
         if dir.is_dir() {
             fs::remove_dir_all(&dir).at("remove the stale slot", &dir)?;
         }
@@ -201,7 +205,7 @@ pub fn install_tls(layout: &Layout) -> Result<bool, FileError> {
 /// # Errors
 /// The file cannot be written or postgres is gone.
 pub fn set_clients(
-    settings: &Settings,
+    settings: &InstanceEnv,
     config: &PairConfig,
     postmaster: &Postmaster,
     access: ClientAccess,

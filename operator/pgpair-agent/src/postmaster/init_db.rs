@@ -10,7 +10,7 @@ use crate::lock::VolumeLock;
 use crate::pgdata::{self, Volume};
 use crate::postmaster::PostmasterError;
 use crate::postmaster::tool::{self, PgBin, ToolError};
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 
 /// initdb writes and syncs about 40 MB.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// # Errors
 /// PGDATA is not empty, or initdb failed.
 pub async fn initdb(
-    settings: &Settings,
+    settings: &InstanceEnv,
     bootstrap: &Bootstrap,
     bin: &PgBin,
     lock: &VolumeLock,

@@ -11,7 +11,7 @@ use postgres_protocol::password::scram_sha_256;
 use crate::fsx::Context;
 use crate::postmaster::PostmasterError;
 use crate::render::REPLICATION_ROLE;
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::sql::{Sql, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -31,7 +31,11 @@ const REWIND_FUNCTIONS: [&str; 4] = [
 ///
 /// # Errors
 /// Postgres refused, or the mounted Secret is incomplete.
-pub async fn bootstrap(settings: &Settings, config: &PairConfig, sql: &Sql) -> Result<(), PostmasterError> {
+pub async fn bootstrap(
+    settings: &InstanceEnv,
+    config: &PairConfig,
+    sql: &Sql,
+) -> Result<(), PostmasterError> {
     let app = App::read(settings)?;
     for statement in role_statements(&app) {
         sql.batch_alone("create the roles", &statement, LIMIT).await?;
@@ -83,7 +87,7 @@ struct App {
 }
 
 impl App {
-    fn read(settings: &Settings) -> Result<App, PostmasterError> {
+    fn read(settings: &InstanceEnv) -> Result<App, PostmasterError> {
         let field = |name: &str| {
             let path = settings.layout.app.join(name);
             fs::read_to_string(&path)

@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 use crate::fsx;
 use crate::postmaster::{Postmaster, PostmasterError};
 use crate::render;
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::sql::{Sql, SqlError, within};
 
 const POLL: Duration = Duration::from_millis(5);
@@ -26,7 +26,7 @@ const QUERY: Duration = Duration::from_secs(5);
 /// # Errors
 /// No proof within `limit`; commits may or may not wait then.
 pub async fn set_sync(
-    settings: &Settings,
+    settings: &InstanceEnv,
     postmaster: &Postmaster,
     sql: &Sql,
     standby: Option<InstanceId>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 
 /// How much of a program's output goes into an error.
 const TAIL: usize = 600;
@@ -73,7 +73,7 @@ impl PgBin {
     ///
     /// # Errors
     /// There is no `postgres` in any of these places.
-    pub fn find(settings: &Settings) -> Result<PgBin, ToolError> {
+    pub fn find(settings: &InstanceEnv) -> Result<PgBin, ToolError> {
         let configured = settings.pg_bin.clone().into_iter();
         let candidates = configured.chain(from_pg_config()).chain(newest_debian()).chain(path_dirs());
         candidates

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::pgdata::{self, DataDir};
 use crate::postmaster::{self, ClientAccess, StartAs, StartOptions, sync};
 use crate::promote;
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 
 /// A fast shutdown that takes longer is ended by force; the standby gets the rest of the log from us as files.
 const STOP: Duration = Duration::from_secs(5);
@@ -209,7 +209,7 @@ impl Worker {
                     .await
                     .map_err(|e| e.to_string())?;
             }
-            let slot = Settings::standby_name(self.settings.instance.peer());
+            let slot = InstanceEnv::standby_name(self.settings.instance.peer());
             self.sql.ensure_slot(slot).await.map_err(|e| e.to_string())
         };
         if let Err(e) = work.await {

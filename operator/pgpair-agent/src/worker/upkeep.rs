@@ -17,7 +17,7 @@ use crate::cleanup::{self, Needed};
 use crate::layout::Layout;
 use crate::peer::{Peer, PeerError};
 use crate::postmaster::{self, StartAs};
-use crate::settings::Settings;
+use crate::settings::InstanceEnv;
 use crate::space::Forecast;
 use crate::tls::Identity;
 
@@ -213,7 +213,7 @@ impl Worker {
         if !(primary && lost && self.prepared.is_some() && due(&mut self.upkeep.next.slot, SLOT)) {
             return;
         }
-        let name = Settings::standby_name(self.settings.instance.peer());
+        let name = InstanceEnv::standby_name(self.settings.instance.peer());
         match self.sql.ensure_slot(name).await {
             Ok(()) => tracing::warn!(slot = name, "the standby's slot was lost: it is made anew"),
             Err(e) => tracing::error!(error = %e, slot = name, "the standby's lost slot cannot be made anew"),

@@ -19,7 +19,7 @@ use pgpair_agent::postmaster::{
     self, ClientAccess, PgBin, Postmaster, StartAs, StartOptions, bootstrap, initdb, start,
 };
 use pgpair_agent::render::Upstream;
-use pgpair_agent::settings::Settings;
+use pgpair_agent::settings::InstanceEnv;
 use pgpair_agent::sql::{PgFacts, Sql};
 use pgpair_core::ids::{InstanceId, VolumeId};
 use pgpair_wire::config::PairConfig;
@@ -113,7 +113,7 @@ pub struct World {
 /// One instance: its settings and its connection. Postgres need not run.
 #[derive(Clone)]
 pub struct Instance {
-    pub settings: Settings,
+    pub settings: InstanceEnv,
     pub config: PairConfig,
     pub bin: PgBin,
     pub sql: Sql,
@@ -200,7 +200,7 @@ impl Instance {
             ("PGPAIR_PROGRAM", script.display().to_string()),
         ];
         let lookup = |name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone());
-        let settings = Settings::from_lookup(lookup).expect("settings");
+        let settings = InstanceEnv::from_lookup(lookup).expect("settings");
         let exports: String = env.iter().map(|(n, v)| format!("export {n}='{v}'\n")).collect();
         let call = format!("{ARGS}=\"$1|$2|$3\" exec {} --exact fixture::program", exe.display());
         fs::write(&script, format!("#!/bin/sh\n{exports}{call} --nocapture >/dev/null\n")).expect("a script");

@@ -1,12 +1,12 @@
 //! What the definition refuses and what the agents refuse are two lists in two crates that do not know each other.
 
 use pgpair_agent::render::{Floors, main_conf};
-use pgpair_agent::settings::Settings;
+use pgpair_agent::settings::InstanceEnv;
 use pgpair_wire::config::PairConfig;
 
 #[test]
 fn every_parameter_that_an_agent_would_refuse_is_refused_at_admission() {
-    let settings = Settings::from_lookup(|name| match name {
+    let settings = InstanceEnv::from_lookup(|name| match name {
         "PGPAIR_PAIR" | "PGPAIR_NAMESPACE" | "PGPAIR_PEER_HOST" => Some("x".into()),
         "PGPAIR_INSTANCE" => Some("a".into()),
         _ => None,
