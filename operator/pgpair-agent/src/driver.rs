@@ -11,9 +11,9 @@ use pgpair_core::authority::{
     Authority, Command, Desired, Durable, Event, Note, PgFacts, ReplyId, Settings as Rules, Want,
 };
 use pgpair_core::instance::Role;
-use pgpair_core::order::{OrderKind, OrderReply};
+use pgpair_core::order::{OrderKind, OrderRefusal, OrderReply};
 use pgpair_wire::config::PairConfig;
-use pgpair_wire::order::{Order, OrderReport};
+use pgpair_wire::order::{CHECKPOINT, Order, OrderReport};
 use pgpair_wire::report::InstanceReport;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -32,9 +32,6 @@ use crate::worker::{Observed, Wish, Writable};
 
 /// A SIGKILL of everything takes milliseconds; the state machine's kill budget is 250 ms at most.
 const KILL: Duration = Duration::from_millis(200);
-
-/// A checkpoint before a stop that has been ordered; the stop goes on without it.
-const CHECKPOINT: Duration = Duration::from_secs(30);
 
 /// The part of the configuration that the protocol follows. A `ttl` out of range has been refused before; the present one stays.
 #[must_use]
@@ -75,6 +72,13 @@ pub enum Input {
     Persisted(Durable),
     /// SIGTERM.
     Leave,
+}
+
+/// An order that is being prepared.
+struct Unjudged {
+    id: String,
+    /// It waits for a checkpoint, because it stops the primary.
+    stops: bool,
 }
 
 enum Waiting {
@@ -121,8 +125,10 @@ pub struct Driver {
     reporter: Reporter,
     refusal: Option<&'static str>,
     order: Option<OrderReport>,
-    /// Ids of orders that have come in and are not judged yet.
-    unjudged: Vec<String>,
+    /// The last order that was refused because `order` was under way.
+    refused_order: Option<OrderReport>,
+    /// Orders that have come in and are not judged yet.
+    unjudged: Vec<Unjudged>,
     hung: bool,
 }
 
@@ -145,6 +151,7 @@ impl Driver {
             reporter,
             refusal: None,
             order: None,
+            refused_order: None,
             unjudged: Vec::new(),
             hung: false,
         }
@@ -190,6 +197,8 @@ impl Driver {
         self.around.hand_over.send_if_modified(|h| std::mem::replace(h, hand_over) != hand_over);
         let mut report = self.reporter.report(now, &self.authority);
         report.order = self.order.clone();
+        report.refused_order = self.refused_order.clone();
+        report.preparing = self.unjudged.iter().map(|u| u.id.clone()).collect();
         self.around.report.send_if_modified(|r| {
             let changed = *r != report;
             *r = report;
@@ -295,19 +304,28 @@ impl Driver {
         }
     }
 
-    /// The same order again is answered, not carried out again. What can be done before is: a checkpoint makes the stop short.
+    /// The same order again is answered, not carried out again. What can be done before is: a checkpoint makes the stop short. Until
+    /// the order is judged the report names it as one that is being prepared.
     fn take_order(&mut self, order: Order, tx: oneshot::Sender<OrderReply>) {
-        let known = self.order.as_ref().filter(|o| o.id == order.id).map(|o| o.reply);
-        let unjudged = self.unjudged.contains(&order.id).then_some(OrderReply::Accepted);
-        if let Some(reply) = known.or(unjudged) {
+        let is = |o: &&OrderReport| o.id == order.id;
+        let judged = self.order.as_ref().filter(is).or(self.refused_order.as_ref().filter(is));
+        let unjudged = self.unjudged.iter().any(|u| u.id == order.id).then_some(OrderReply::Accepted);
+        if let Some(reply) = judged.map(|o| o.reply).or(unjudged) {
             let _ = tx.send(reply); // whoever asked may have gone
             return;
         }
         tracing::warn!(id = order.id, kind = order.kind.as_str(), term = order.term.0, "order");
-        self.unjudged.push(order.id.clone());
-        let (inputs, sql) = (self.around.tx.clone(), self.around.sql.clone());
         let stops = matches!(order.kind, OrderKind::Switchover | OrderKind::Restart)
             && self.authority.role() == Role::Primary;
+        // Of two checkpoints that are waited for, the later one could end first, and its order would come first.
+        if stops && self.unjudged.iter().any(|u| u.stops) {
+            let reply = OrderReply::Refused(OrderRefusal::Busy);
+            self.refused_order = Some(OrderReport { id: order.id, kind: order.kind, reply });
+            let _ = tx.send(reply);
+            return;
+        }
+        self.unjudged.push(Unjudged { id: order.id.clone(), stops });
+        let (inputs, sql) = (self.around.tx.clone(), self.around.sql.clone());
         spawn_input(inputs, async move {
             if stops && let Err(e) = sql.checkpoint(CHECKPOINT).await {
                 tracing::warn!(error = %e, "no checkpoint before the stop: it will take longer");
@@ -319,10 +337,13 @@ impl Driver {
     /// An order that is refused because of another one does not take the place of that in the report.
     fn order_judged(&mut self, order: Order, reply: OrderReply) {
         tracing::warn!(id = order.id, kind = order.kind.as_str(), ?reply, "order");
-        self.unjudged.retain(|id| *id != order.id);
+        self.unjudged.retain(|u| u.id != order.id);
         let under_way = self.order.as_ref().is_some_and(|o| o.reply == OrderReply::Accepted);
-        if !(under_way && matches!(reply, OrderReply::Refused(_))) {
-            self.order = Some(OrderReport { id: order.id, kind: order.kind, reply });
+        let judged = Some(OrderReport { id: order.id, kind: order.kind, reply });
+        if under_way && matches!(reply, OrderReply::Refused(_)) {
+            self.refused_order = judged;
+        } else {
+            self.order = judged;
         }
     }
 

@@ -99,8 +99,10 @@ impl Reporter {
             archive: self.observed.as_ref().map(|o| o.archive.clone()).unwrap_or_default(),
             need: self.observed.as_ref().and_then(|o| o.need.clone()).or_else(|| ordered(authority)),
             last_failover: self.takeover.clone(),
-            // The driver adds it.
+            // The driver adds these.
             order: None,
+            refused_order: None,
+            preparing: Vec::new(),
             config_generation: self.observed.as_ref().map_or(0, |o| o.config_generation),
             pending_restart: self.observed.as_ref().map(|o| o.pending_restart.clone()).unwrap_or_default(),
             rejoin: self.observed.as_ref().and_then(|o| o.rejoin.clone()),

@@ -19,7 +19,7 @@ use pgpair_core::instance::PostgresState;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::order::OrderReply;
 use pgpair_wire::config::PairConfig;
-use pgpair_wire::order::Order;
+use pgpair_wire::order::{ANSWERED, JUDGED, Order};
 use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
 use pgpair_wire::wal::{ArchivedFile, PrimaryTimeline, WalNeeds};
@@ -46,8 +46,8 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// Bytes of a segment in memory at a time while it is given out.
 const WAL_CHUNK: usize = 64 * 1024;
-/// An order may have to wait for a checkpoint and for a read of the record.
-const JUDGED: Duration = Duration::from_secs(45);
+/// Longest wait until a new configuration is checked and stored.
+const STORED: Duration = Duration::from_secs(45);
 
 /// A message for the state machine, with the way back for its answer.
 #[derive(Debug)]
@@ -172,12 +172,19 @@ async fn resignation(
     ask(&s, |tx| Call::Resignation(r, tx)).await
 }
 
-/// Answered when the state machine has judged it; a stop that is ordered is preceded by a checkpoint.
-async fn order(State(s): State<Shared>, Json(order): Json<Order>) -> Result<Json<OrderReply>, StatusCode> {
+/// The peer gets the judgement, because it acts upon a refusal. Everybody else gets an answer at once: an order that is not judged
+/// by then is in the report until it is.
+async fn order(
+    State(s): State<Shared>,
+    headers: HeaderMap,
+    Json(order): Json<Order>,
+) -> Result<Json<OrderReply>, StatusCode> {
     let (tx, rx) = oneshot::channel();
     s.calls.try_send(Call::Order(order, tx)).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    match tokio::time::timeout(JUDGED, rx).await {
+    let is_peer = headers.contains_key(paths::HERE);
+    match tokio::time::timeout(if is_peer { JUDGED } else { ANSWERED }, rx).await {
         Ok(Ok(reply)) => Ok(Json(reply)),
+        Err(_) if !is_peer => Ok(Json(OrderReply::Accepted)),
         Ok(Err(_)) | Err(_) => Err(StatusCode::GATEWAY_TIMEOUT),
     }
 }
@@ -195,8 +202,8 @@ async fn configure(
     body: Result<Json<PairConfig>, JsonRejection>,
 ) -> Result<Json<()>, (StatusCode, String)> {
     let Json(config) = body.map_err(|e| (StatusCode::UNPROCESSABLE_ENTITY, e.body_text()))?;
-    let accepted = tokio::time::timeout(JUDGED, s.intake.accept(config)).await;
-    let late = || (StatusCode::GATEWAY_TIMEOUT, format!("it could not be stored within {JUDGED:?}"));
+    let accepted = tokio::time::timeout(STORED, s.intake.accept(config)).await;
+    let late = || (StatusCode::GATEWAY_TIMEOUT, format!("it could not be stored within {STORED:?}"));
     accepted.map_err(|_| late())?.map(Json).map_err(|e| (status_of(&e), e.to_string()))
 }
 

@@ -101,6 +101,8 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
         need: None,
         last_failover: None,
         order: None,
+        refused_order: None,
+        preparing: Vec::new(),
         config_generation: 3,
         pending_restart: Vec::new(),
         trouble: None,

@@ -3,9 +3,27 @@
 //! An order names the term that its sender knew. An agent refuses one of an earlier term: it was meant for another
 //! situation. What comes of an order is told in the reply and, while it is carried out, in the instance's report.
 
+use std::time::Duration;
+
 use pgpair_core::ids::Term;
 use pgpair_core::order::{OrderKind, OrderReply};
 use serde::{Deserialize, Serialize};
+
+/// An agent answers an order of the operator within this time: with [`OrderReply::Accepted`] if it has not judged the order yet;
+/// then [`InstanceReport::preparing`](crate::report::InstanceReport::preparing) names the order until it is judged.
+pub const ANSWERED: Duration = Duration::from_secs(1);
+/// Longest wait for the checkpoint before an ordered stop of the primary. The stop goes on without it.
+pub const CHECKPOINT: Duration = Duration::from_secs(30);
+/// Longest wait for the judgement of an order: the checkpoint, and then a read of the record.
+pub const JUDGED: Duration = Duration::from_secs(45);
+/// The report that the operator reads first after a reply may be older than the reply, but not older than this.
+pub const REPORT_LAG: Duration = Duration::from_secs(5);
+/// The operator sends an announced order for so long. An agent that has not answered by then will not get it.
+pub const SEND_FOR: Duration = Duration::from_secs(60);
+
+// A judged order is answered as judged, and an agent that has an order is never given up on before it answers.
+const _: () = assert!(CHECKPOINT.as_secs() < JUDGED.as_secs() && JUDGED.as_secs() < SEND_FOR.as_secs());
+const _: () = assert!(ANSWERED.as_secs() < REPORT_LAG.as_secs());
 
 /// One order to one instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

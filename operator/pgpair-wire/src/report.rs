@@ -40,6 +40,13 @@ pub struct InstanceReport {
     /// The last order to this agent.
     #[serde(default)]
     pub order: Option<OrderReport>,
+    /// The last order that was refused because the one in `order` was under way.
+    #[serde(default)]
+    pub refused_order: Option<OrderReport>,
+    /// Ids of the orders that the agent has received and not judged yet: a stop of the primary is preceded by a checkpoint, and
+    /// some orders wait for a read of the record. Older agents do not report them.
+    #[serde(default)]
+    pub preparing: Vec<String>,
     /// `generation` of the configuration that this agent follows; 0: none yet.
     #[serde(default)]
     pub config_generation: i64,

@@ -1,7 +1,7 @@
 //! Orders of people: from the annotation to the agent, and what becomes of them.
 //!
 //! Flow: the order is announced in the status (for a promotion with what it may lose), then sent, then followed in the
-//! agent's report until it is done or refused. Guarantees: an order is announced before it is sent; an id that was sent
+//! agent's report (while the agent prepares it, then while it carries it out) until it is done or refused. Guarantees: an order is announced before it is sent; an id that was sent
 //! is never taken up again, nor is an older one; one order at a time.
 
 use std::time::Duration;
@@ -13,18 +13,15 @@ use pgpair_core::ids::InstanceId;
 use pgpair_core::instance::PostgresState;
 use pgpair_core::lag::Lag;
 use pgpair_core::order::{OrderKind, OrderRefusal, OrderReply};
-use pgpair_wire::order::Order;
+use pgpair_wire::order::{Order, OrderReport, REPORT_LAG, SEND_FOR};
+use pgpair_wire::report::InstanceReport;
 
 use super::loss;
 use crate::observed::Observed;
 use crate::plan::{OrderPlan, OrderProgress, Stage};
 
-/// An agent that does not take an announced order for so long will not get it.
-const SEND_FOR: Duration = Duration::from_secs(60);
 /// An order whose end is not seen for so long is given up on; the agents' own limits are far shorter.
 const FOLLOW_FOR: Duration = Duration::from_secs(900);
-/// The report after a reply may be older than the reply.
-const REPORT_LAG: Duration = Duration::from_secs(5);
 
 /// Decides about the order of a person.
 #[must_use]
@@ -47,11 +44,13 @@ pub fn is_under_way(observed: &Observed, plan: &OrderPlan) -> bool {
         OrderPlan::Tell(told) => told.state == OrderState::Running,
         OrderPlan::Send { .. } => true,
     };
-    let accepted = |i: &InstanceId| {
+    let has_order = |i: &InstanceId| {
         let report = observed.instance(*i).report.recent();
-        report.and_then(|r| r.order.as_ref()).is_some_and(|o| o.reply == OrderReply::Accepted)
+        report.is_some_and(|r| {
+            !r.preparing.is_empty() || r.order.as_ref().is_some_and(|o| o.reply == OrderReply::Accepted)
+        })
     };
-    running || InstanceId::ALL.iter().any(accepted)
+    running || InstanceId::ALL.iter().any(has_order)
 }
 
 fn decide_new(observed: &Observed, last: Option<&OrderStatus>, annotation: &str) -> OrderPlan {
@@ -168,11 +167,19 @@ fn decide_running(observed: &Observed, last: &OrderStatus) -> OrderPlan {
     let Some(i) = instance else {
         return end(last, None, OrderState::Failed, Stage::Forgotten, "who was to carry it out is not known");
     };
-    if last.reason.as_deref() == Some(Stage::Announced.as_str()) {
-        return decide_send(observed, last, i, since);
-    }
     let reported = observed.instance(i).report.fresh();
-    let reply = reported.and_then(|r| r.order.as_ref()).filter(|o| o.id == last.id).map(|o| o.reply);
+    let reply = reported.and_then(|report| find_reply(report, &last.id));
+    let is = |stage: Stage| last.reason.as_deref() == Some(stage.as_str());
+    if let Some(report) = reported.filter(|r| reply.is_none() && r.preparing.contains(&last.id)) {
+        return decide_preparing(last, report, since, is(Stage::Preparing));
+    }
+    match reply {
+        None if is(Stage::Announced) => return decide_send(observed, last, i, since),
+        Some(OrderReply::Accepted | OrderReply::Done) if is(Stage::Announced) || is(Stage::Preparing) => {
+            return reply.map_or(OrderPlan::None, |reply| taken_up(last, i, reply));
+        }
+        _ => {}
+    }
     if last.kind == UserOrderKind::Rebuild.as_str() && !matches!(reply, Some(OrderReply::Refused(_))) {
         return decide_rebuild(observed, last, i, since);
     }
@@ -194,6 +201,45 @@ fn decide_running(observed: &Observed, last: &OrderStatus) -> OrderPlan {
         }
         Some(OrderReply::Accepted) | None => OrderPlan::None,
     }
+}
+
+/// What a report says about the order `id`.
+fn find_reply(report: &InstanceReport, id: &str) -> Option<OrderReply> {
+    let is = |o: &&OrderReport| o.id == id;
+    report.order.as_ref().filter(is).or(report.refused_order.as_ref().filter(is)).map(|o| o.reply)
+}
+
+/// The agent has it, also if it never answered: nothing is sent again, and nothing is given up before the agent's own limits.
+fn decide_preparing(
+    last: &OrderStatus,
+    report: &InstanceReport,
+    since: Duration,
+    is_told: bool,
+) -> OrderPlan {
+    let instance = Some(report.instance);
+    if is_told && since > FOLLOW_FOR {
+        let message = "its agent prepares it for more than 15 min: look at the pair";
+        return end(last, instance, OrderState::Failed, Stage::TimedOut, message);
+    }
+    if is_told {
+        return OrderPlan::None;
+    }
+    let stops = [UserOrderKind::Switchover, UserOrderKind::Restart].iter().any(|k| k.as_str() == last.kind);
+    let message = if stops && report.postgres.state == PostgresState::Primary {
+        "the primary writes a checkpoint before it stops"
+    } else {
+        "the agent reads the record before it decides about it"
+    };
+    let state = OrderState::Running;
+    let reason = Stage::Preparing;
+    OrderPlan::Tell(OrderProgress { state, reason, message: message.into(), ..told(last, instance) })
+}
+
+/// The agent's report shows that it has judged an order of which no reply is known.
+fn taken_up(last: &OrderStatus, i: InstanceId, reply: OrderReply) -> OrderPlan {
+    let is_rebuild = last.kind == UserOrderKind::Rebuild.as_str();
+    let (state, reason, message) = meaning(is_rebuild, reply);
+    OrderPlan::Tell(OrderProgress { state, reason, message: message.into(), ..told(last, Some(i)) })
 }
 
 fn decide_send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: Duration) -> OrderPlan {
@@ -246,18 +292,22 @@ pub fn replied(
     last: Option<&OrderStatus>,
     reply: OrderReply,
 ) -> OrderProgress {
-    let (state, reason, message) = match reply {
+    let (state, reason, message) = meaning(order.kind == OrderKind::Rebuild, reply);
+    let estimated_loss = last.and_then(|l| l.estimated_loss).and_then(lag_of);
+    let (id, kind) = (order.id.clone(), order.kind.as_str());
+    OrderProgress { id, kind, instance: Some(to), state, reason, message: message.into(), estimated_loss }
+}
+
+fn meaning(is_rebuild: bool, reply: OrderReply) -> (OrderState, Stage, &'static str) {
+    match reply {
         OrderReply::Accepted => (OrderState::Running, Stage::Accepted, "the agent carries it out"),
         // A rebuild is done when the copy runs.
-        OrderReply::Done if order.kind == OrderKind::Rebuild => {
+        OrderReply::Done if is_rebuild => {
             (OrderState::Running, Stage::Accepted, "the agent asks for a base backup")
         }
         OrderReply::Done => (OrderState::Done, Stage::CarriedOut, "it is carried out"),
         OrderReply::Refused(why) => (OrderState::Refused, Stage::Refused(why), why.message()),
-    };
-    let estimated_loss = last.and_then(|l| l.estimated_loss).and_then(lag_of);
-    let (id, kind) = (order.id.clone(), order.kind.as_str());
-    OrderProgress { id, kind, instance: Some(to), state, reason, message: message.into(), estimated_loss }
+    }
 }
 
 fn refuse(

@@ -57,6 +57,8 @@ impl OrderProgress {
 pub enum Stage {
     /// It will be sent next.
     Announced,
+    /// The agent has it, and does something before it decides about it.
+    Preparing,
     /// The agent works on it.
     Accepted,
     /// A base backup for it runs.
@@ -91,6 +93,7 @@ impl Stage {
     pub fn as_str(self) -> &'static str {
         match self {
             Stage::Announced => "Announced",
+            Stage::Preparing => "Preparing",
             Stage::Accepted => "Accepted",
             Stage::Copying => "Copying",
             Stage::CarriedOut => "CarriedOut",

@@ -7,22 +7,21 @@ use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::order::{OrderKind, OrderReply};
 use pgpair_core::record::Mode;
 use pgpair_wire::config::PairConfig;
-use pgpair_wire::order::Order;
-use pgpair_wire::paths;
 use rustix::process::{Pid, Signal};
 
+use crate::orders::order;
 use crate::pair::{LIMIT, Pair, eventually};
 
 const A: InstanceId = InstanceId::A;
 const B: InstanceId = InstanceId::B;
 
-async fn table(pair: &Pair, at: InstanceId) {
+pub async fn table(pair: &Pair, at: InstanceId) {
     pair.sql(at, "CREATE TABLE t (n int)").await.unwrap();
     pair.sql(at, "INSERT INTO t SELECT generate_series(1, 1000)").await.unwrap();
 }
 
 /// `to` is primary of a later term with every row, `from` comes back as a standby, and the two are Paired.
-async fn taken_over(pair: &Pair, to: InstanceId, rows: &str) {
+pub async fn taken_over(pair: &Pair, to: InstanceId, rows: &str) {
     eventually("the record names the other instance", LIMIT, async || {
         let r = pair.api.record();
         (r.primary.instance == to && r.term > Term(1)).then_some(())
@@ -34,7 +33,7 @@ async fn taken_over(pair: &Pair, to: InstanceId, rows: &str) {
     eventually("the endpoint follows", LIMIT, async || pair.api.endpoint().filter(|e| *e == name)).await;
 }
 
-async fn back_as_standby(pair: &Pair, who: InstanceId) {
+pub async fn back_as_standby(pair: &Pair, who: InstanceId) {
     pair.paired().await;
     pair.sql(who.peer(), "INSERT INTO t VALUES (0)").await.unwrap();
     let rows = pair.sql(who.peer(), "SELECT count(*) FROM t").await.unwrap();
@@ -209,29 +208,6 @@ async fn a_primary_that_is_told_to_stop_hands_over_first() {
     eventually("the agent of a has ended", LIMIT, async || pair.has_ended(A).then_some(())).await;
     pair.start(A);
     back_as_standby(&pair, A).await;
-}
-
-async fn order(pair: &Pair, to: InstanceId, id: &str, kind: OrderKind) -> OrderReply {
-    let term = pair.api.record().term;
-    let order = serde_json::to_string(&Order { id: id.to_owned(), term, kind }).unwrap();
-    let (status, body) = pair.ask(to, "POST", paths::ORDER, &order).await.unwrap();
-    assert_eq!(status, 200, "{body}");
-    serde_json::from_str(&body).unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_switchover_is_carried_out_once_and_a_second_order_meanwhile_is_refused() {
-    let pair = Pair::up().await;
-    table(&pair, A).await;
-    assert_eq!(order(&pair, A, "first", OrderKind::Switchover).await, OrderReply::Accepted);
-    let second = order(&pair, A, "second", OrderKind::Restart).await;
-    assert!(matches!(second, OrderReply::Refused(_)), "{second:?}");
-    taken_over(&pair, B, "1000").await;
-    back_as_standby(&pair, A).await;
-    let told = pair.report(A).await.and_then(|r| r.order).unwrap();
-    assert_eq!((told.id.as_str(), told.reply), ("first", OrderReply::Done));
-    assert_eq!(order(&pair, A, "first", OrderKind::Switchover).await, OrderReply::Done);
-    assert_eq!(pair.api.record().primary.instance, B);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,5 +6,6 @@ mod api;
 mod config;
 mod explain;
 mod failover;
+mod orders;
 mod owned;
 mod pair;

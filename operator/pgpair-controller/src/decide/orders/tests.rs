@@ -170,6 +170,57 @@ fn an_order_whose_end_is_not_seen_does_not_run_for_ever() {
     assert_eq!(told_of(&decide_order(&running("Announced", 61))), (OrderState::Failed, "AgentUnreachable"));
 }
 
+/// Instance a, the primary, reports that it prepares order x.
+fn preparing(mut observed: Observed) -> Observed {
+    let mut primary = report(A, PostgresState::Primary);
+    primary.preparing = vec![id("x", 5)];
+    observed.a.report = ReportView::Fresh(Box::new(primary));
+    observed
+}
+
+#[test]
+fn an_order_that_its_agent_prepares_is_running_and_not_forgotten() {
+    for (reason, seconds) in [("Announced", 1), ("Announced", 61), ("Accepted", 6), ("Accepted", 600)] {
+        let OrderPlan::Tell(told) = decide_order(&preparing(running(reason, seconds))) else {
+            panic!("nothing is told of an order that was {reason}")
+        };
+        assert_eq!((told.state, told.reason), (OrderState::Running, Stage::Preparing));
+        assert_eq!(told.message, "the primary writes a checkpoint before it stops");
+    }
+    let prepared = |seconds| preparing(running("Preparing", seconds));
+    assert_eq!(decide_order(&prepared(60)), OrderPlan::None, "it is told once");
+    assert_eq!(told_of(&decide_order(&prepared(901))), (OrderState::Failed, "TimedOut"));
+    let withdrawn = Observed { order: None, ..prepared(1) };
+    assert_eq!(decide_order(&withdrawn), OrderPlan::None, "the agent has it");
+}
+
+#[test]
+fn an_order_that_was_prepared_is_followed_to_its_end() {
+    let x = id("x", 5);
+    let judged = |reply| told_of(&decide_order(&reporting(running("Preparing", 30), &x, reply)));
+    assert_eq!(judged(OrderReply::Accepted), (OrderState::Running, "Accepted"));
+    assert_eq!(judged(OrderReply::Done), (OrderState::Done, "CarriedOut"));
+    let over = OrderReply::Refused(OrderRefusal::TermIsOver);
+    assert_eq!(judged(over), (OrderState::Refused, "TermIsOver"), "the term ended meanwhile");
+    let lost = decide_order(&running("Preparing", 6));
+    assert_eq!(told_of(&lost), (OrderState::Failed, "Forgotten"), "the agent was restarted");
+}
+
+#[test]
+fn an_order_that_another_one_kept_from_being_carried_out_is_refused_and_not_forgotten() {
+    let mut observed = reporting(running("Preparing", 30), "y-1777636800", OrderReply::Accepted);
+    let ReportView::Fresh(primary) = &mut observed.a.report else { panic!() };
+    let reply = OrderReply::Refused(OrderRefusal::Busy);
+    primary.refused_order = Some(OrderReport { id: id("x", 5), kind: OrderKind::Switchover, reply });
+    assert_eq!(told_of(&decide_order(&observed)), (OrderState::Refused, "Busy"));
+}
+
+#[test]
+fn an_order_that_is_prepared_is_under_way() {
+    assert!(!is_under_way(&steady(), &OrderPlan::None));
+    assert!(is_under_way(&preparing(steady()), &OrderPlan::None));
+}
+
 #[test]
 fn an_announced_order_can_be_withdrawn_and_a_sent_one_cannot() {
     let withdrawn = |reason| decide_order(&Observed { order: None, ..running(reason, 1) });

@@ -1,0 +1,94 @@
+//! What agents do with orders.
+
+use std::time::{Duration, Instant};
+
+use pgpair_core::ids::InstanceId;
+use pgpair_core::order::{OrderKind, OrderRefusal, OrderReply};
+use pgpair_wire::order::Order;
+use pgpair_wire::paths;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::failover::{back_as_standby, table, taken_over};
+use crate::pair::{LIMIT, Pair, eventually};
+
+const A: InstanceId = InstanceId::A;
+const B: InstanceId = InstanceId::B;
+
+pub async fn order(pair: &Pair, to: InstanceId, id: &str, kind: OrderKind) -> OrderReply {
+    let term = pair.api.record().term;
+    let order = serde_json::to_string(&Order { id: id.to_owned(), term, kind }).unwrap();
+    let (status, body) = pair.ask(to, "POST", paths::ORDER, &order).await.unwrap();
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switchover_is_carried_out_once_and_a_second_order_meanwhile_is_refused() {
+    let pair = Pair::up().await;
+    table(&pair, A).await;
+    assert_eq!(order(&pair, A, "first", OrderKind::Switchover).await, OrderReply::Accepted);
+    let second = order(&pair, A, "second", OrderKind::Restart).await;
+    assert!(matches!(second, OrderReply::Refused(_)), "{second:?}");
+    taken_over(&pair, B, "1000").await;
+    back_as_standby(&pair, A).await;
+    let told = pair.report(A).await.and_then(|r| r.order).unwrap();
+    assert_eq!((told.id.as_str(), told.reply), ("first", OrderReply::Done));
+    assert_eq!(order(&pair, A, "first", OrderKind::Switchover).await, OrderReply::Done);
+    assert_eq!(pair.api.record().primary.instance, B);
+}
+
+/// The checkpointer of a, stopped: no checkpoint ends.
+async fn hold_checkpoints(pair: &Pair) -> Pid {
+    let ask = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+    let checkpointer = pair.sql(A, ask).await.unwrap().parse().ok().and_then(Pid::from_raw).unwrap();
+    kill_process(checkpointer, Signal::STOP).unwrap();
+    checkpointer
+}
+
+/// A switchover waits for its checkpoint, is answered all the same, and the report of a names it.
+async fn order_and_see_it_prepared(pair: &Pair) {
+    let begin = Instant::now();
+    assert_eq!(order(pair, A, "slow", OrderKind::Switchover).await, OrderReply::Accepted);
+    assert!(begin.elapsed() < Duration::from_secs(10), "answered after {:?}", begin.elapsed());
+    let report = pair.report(A).await.unwrap();
+    assert_eq!((report.preparing, report.order), (vec!["slow".to_owned()], None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switchover_that_waits_for_its_checkpoint_is_in_the_report_until_it_is_judged() {
+    let pair = Pair::up().await;
+    table(&pair, A).await;
+    let checkpointer = hold_checkpoints(&pair).await;
+    order_and_see_it_prepared(&pair).await;
+    assert_eq!(order(&pair, A, "slow", OrderKind::Switchover).await, OrderReply::Accepted, "sent again");
+    let busy = OrderReply::Refused(OrderRefusal::Busy);
+    assert_eq!(order(&pair, A, "other", OrderKind::Restart).await, busy, "one stop at a time");
+    let report = pair.report(A).await.unwrap();
+    assert_eq!(report.preparing, ["slow"]);
+    assert_eq!(report.refused_order.map(|o| (o.id, o.reply)), Some(("other".to_owned(), busy)));
+    kill_process(checkpointer, Signal::CONT).unwrap();
+    taken_over(&pair, B, "1000").await;
+    back_as_standby(&pair, A).await;
+    let report = pair.report(A).await.unwrap();
+    assert_eq!(report.order.map(|o| (o.id, o.reply)), Some(("slow".to_owned(), OrderReply::Done)));
+    assert_eq!(report.preparing, Vec::<String>::new());
+}
+
+/// Whether it counts as carried out by the hand-over of the dead primary, or as too late, depends on what is noticed first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switchover_whose_primary_dies_while_it_waits_for_its_checkpoint_comes_to_an_end() {
+    let pair = Pair::up().await;
+    table(&pair, A).await;
+    hold_checkpoints(&pair).await;
+    order_and_see_it_prepared(&pair).await;
+    kill_process(pair.postmaster_pid(A), Signal::KILL).unwrap();
+    taken_over(&pair, B, "1000").await;
+    let ended = eventually("the order has come to an end", LIMIT, async || {
+        pair.report(A).await?.order.filter(|o| o.reply != OrderReply::Accepted)
+    })
+    .await;
+    assert!(ended.id == "slow" && ended.kind == OrderKind::Switchover, "{ended:?}");
+    back_as_standby(&pair, A).await;
+    assert_eq!(pair.report(A).await.unwrap().preparing, Vec::<String>::new());
+    assert_eq!(pair.api.record().primary.instance, B);
+}
