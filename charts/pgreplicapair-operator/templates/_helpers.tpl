@@ -13,3 +13,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "operator.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag }}
 {{- end }}
+
+{{/* Objects of the whole cluster carry the namespace too, so that releases of one name in two namespaces do not share them. */}}
+{{- define "operator.clusterName" -}}
+{{ .Release.Namespace }}-{{ .Release.Name }}
+{{- end }}
