@@ -20,6 +20,14 @@ pub const LABEL_COMPONENT: &str = "pgpair.dev/component";
 pub const COMPONENT_INSTANCE: &str = "instance";
 /// Value of [`LABEL_COMPONENT`] for pods that seed an instance.
 pub const COMPONENT_SEED: &str = "instance-seed";
+/// Value of [`LABEL_COMPONENT`] for the Lease of an installation of the operator.
+pub const COMPONENT_OPERATOR: &str = "operator";
+/// Annotation of that Lease: the class of the pairs that the installation looks after; empty: those without a class.
+pub const ANNOTATION_CLASS: &str = "pgpair.dev/operator-class";
+/// Annotation of that Lease: the namespaces that it looks after, with commas; empty: all.
+pub const ANNOTATION_NAMESPACES: &str = "pgpair.dev/watch-namespaces";
+/// Annotation of that Lease: whether the installation claims these pairs.
+pub const ANNOTATION_CLAIMS: &str = "pgpair.dev/claims";
 /// Label of Kubernetes that names the program that manages an object.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Annotation of a StatefulSet at 0 replicas: number of the seeding Job that it waits for.

@@ -92,6 +92,10 @@ pub struct PgReplicaPairSpec {
     /// Labels, annotations and type of the Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSpec>,
+    /// Class of the operator that looks after the pair: the installation with that `--class`. Default: the one without a class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub operator_class_name: Option<String>,
     /// While true, nothing of the spec comes into effect and no order is taken: the operator tells the status, renews certificates
     /// and keeps the Services right. The agents still fail over.
     #[serde(default)]

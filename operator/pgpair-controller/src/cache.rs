@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
@@ -70,12 +71,24 @@ impl Debug for Caches {
 
 /// An object, or the metadata of one, that is kept in a cache.
 pub trait Cached:
-    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
 {
 }
 
 impl<K> Cached for K where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
 {
 }
 
@@ -106,15 +119,29 @@ impl Caches {
     }
 }
 
-/// Caches of all namespaces, the tasks that feed them and then announce changes to `triggers`, and what waits for their first
+/// Objects in one namespace; without one, in all.
+#[must_use]
+pub fn api_in<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Caches of one namespace or of all, the tasks that feed them and then announce changes to `triggers`, and what waits for their first
 /// lists. That wait has no end of its own: the caller bounds it.
 #[must_use]
 pub fn watch_all(
     client: &Client,
+    namespace: Option<&str>,
     triggers: &Triggers,
     signs: &Signs,
 ) -> (Caches, Vec<Feeder>, Vec<FirstList>) {
-    let mut watcher = Watcher { client, triggers, signs, feeders: Vec::new(), first_lists: Vec::new() };
+    let mut watcher =
+        Watcher { client, namespace, triggers, signs, feeders: Vec::new(), first_lists: Vec::new() };
     let caches = Caches::made_by(&mut watcher);
     (caches, watcher.feeders, watcher.first_lists)
 }
@@ -137,6 +164,7 @@ impl Signs {
 
 struct Watcher<'a> {
     client: &'a Client,
+    namespace: Option<&'a str>,
     triggers: &'a Triggers,
     signs: &'a Signs,
     feeders: Vec<Feeder>,
@@ -148,7 +176,7 @@ impl MakeCache for Watcher<'_> {
         let (store, writer) = reflector::store::<K>();
         let config = watcher::Config::default().labels(LABEL_PAIR);
         let (triggers, signs) = (self.triggers.clone(), self.signs.clone());
-        let stream = watcher(Api::<K>::all(self.client.clone()), config)
+        let stream = watcher(api_in::<K>(self.client, self.namespace), config)
             .default_backoff()
             .inspect(move |item| signs.note(&K::kind(&()), item))
             .modify(|object| object.managed_fields_mut().clear())

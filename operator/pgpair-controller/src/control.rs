@@ -1,6 +1,7 @@
 //! What the leading replica does: caches first, then the controller, until leadership ends.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,24 +9,27 @@ use futures::channel::mpsc;
 use futures::future::try_join_all;
 use futures::{Stream, StreamExt};
 use kube::runtime::controller::{self, Action, Config};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, Predicate, WatchStreamExt, predicates, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use pgpair_api::names::{OPERATOR, PairName};
+use pgpair_api::names::PairName;
 use pgpair_api::validate::Defaults;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use crate::cache::{Caches, Signs, watch_all};
+use crate::cache::{Caches, Signs, api_in, watch_all};
 use crate::context::Context;
 use crate::error::Error;
 use crate::health::Phase;
+use crate::leader::Leadership;
 use crate::memory::PairMemory;
 use crate::metrics::Metrics;
+use crate::neighbours::Domain;
 use crate::report::chain;
 use crate::run::RunError;
 use crate::undecodable::{reconcile_watched, watched_error_policy};
-use crate::watched::Watched;
+use crate::watched::{Watched, only_class};
 
 /// Pairs that are reconciled at once.
 const CONCURRENCY: u16 = 8;
@@ -33,8 +37,6 @@ const CONCURRENCY: u16 = 8;
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Longest wait for the first lists.
 pub const FIRST_LIST: Duration = Duration::from_secs(60);
-/// Longest wait for reconciles that run when the process is told to stop.
-const DRAIN: Duration = Duration::from_secs(15);
 
 /// What a replica works with, whenever it leads.
 #[derive(Clone)]
@@ -43,15 +45,17 @@ pub struct Operator {
     pub client: Client,
     /// What the operator gives where the spec is silent.
     pub defaults: Arc<Defaults>,
-    /// Name of this replica.
-    pub identity: String,
+    /// Sender of Events; one per process, because it holds the series.
+    pub recorder: Recorder,
+    /// What it looks after.
+    pub domain: Domain,
     /// Health and metrics.
     pub signs: Signs,
 }
 
 impl std::fmt::Debug for Operator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Operator").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("Operator").field("domain", &self.domain).finish_non_exhaustive()
     }
 }
 
@@ -59,72 +63,95 @@ impl std::fmt::Debug for Operator {
 ///
 /// # Errors
 /// The caches were not filled in time.
-pub async fn lead(operator: &Operator, mut leading: watch::Receiver<bool>) -> Result<(), RunError> {
+pub async fn lead(operator: &Operator, leading: watch::Receiver<Leadership>) -> Result<(), RunError> {
     let health = &operator.signs.health;
     health.enter(Phase::Filling);
-    let (triggers, triggered) = mpsc::unbounded::<ObjectRef<Watched>>();
-    let (caches, feeders, first_lists) = watch_all(&operator.client, &triggers, &operator.signs);
-    let feeders: Vec<_> = feeders.into_iter().map(tokio::spawn).collect();
-    let ended = async {
-        // An error means that the election has ended, and leadership with it.
-        let _ = leading.wait_for(|leads| !*leads).await;
-    };
-    let result = tokio::select! {
-        filled = tokio::time::timeout(FIRST_LIST, try_join_all(first_lists)) => {
-            if matches!(filled, Ok(Ok(_))) { Ok(true) } else { Err(RunError::Caches) }
-        }
-        () = ended => Ok(false),
-    };
-    if let Ok(true) = result {
-        health.enter(Phase::Working);
-        control(operator, caches, triggered, leading).await;
-    }
-    for feeder in feeders {
-        feeder.abort();
-    }
+    let filling = AtomicUsize::new(operator.domain.scopes().len());
+    let scopes = operator.domain.scopes().into_iter();
+    let result = try_join_all(scopes.map(|scope| lead_in(operator, scope, &filling, leading.clone()))).await;
     health.enter(Phase::Waiting);
     result.map(|_| ())
 }
 
+/// In one namespace, or in all.
+async fn lead_in(
+    operator: &Operator,
+    scope: Option<&str>,
+    filling: &AtomicUsize,
+    mut leading: watch::Receiver<Leadership>,
+) -> Result<(), RunError> {
+    let (triggers, triggered) = mpsc::unbounded::<ObjectRef<Watched>>();
+    let (caches, feeders, first_lists) = watch_all(&operator.client, scope, &triggers, &operator.signs);
+    // Ends the feeders too, when this future is dropped.
+    let mut tasks = JoinSet::new();
+    for feeder in feeders {
+        tasks.spawn(feeder);
+    }
+    let filled = tokio::select! {
+        filled = tokio::time::timeout(FIRST_LIST, try_join_all(first_lists)) => matches!(filled, Ok(Ok(_))),
+        // An error means that the election has ended, and leadership with it.
+        _ = leading.wait_for(|leads| !leads.leads()) => return Ok(()),
+    };
+    if !filled {
+        return Err(RunError::Caches);
+    }
+    if filling.fetch_sub(1, Ordering::Relaxed) == 1 {
+        operator.signs.health.enter(Phase::Working);
+    }
+    control(operator, scope, caches, triggered, leading).await;
+    Ok(())
+}
+
 async fn control(
     operator: &Operator,
+    scope: Option<&str>,
     caches: Caches,
     triggered: mpsc::UnboundedReceiver<ObjectRef<Watched>>,
-    mut leading: watch::Receiver<bool>,
+    mut leading: watch::Receiver<Leadership>,
 ) {
     let ctx = context(operator, caches);
+    let pairs = api_in::<Watched>(&operator.client, scope);
     let mut ended = leading.clone();
     let ends = async move {
-        let _ = ended.wait_for(|leads| !*leads).await; // an error ends leadership too
+        let _ = ended.wait_for(|leads| !leads.leads()).await; // an error ends leadership too
     };
-    let run = reconcile_all(ctx.clone(), operator.signs.clone(), triggered, ends);
+    let run = reconcile_all(ctx.clone(), pairs, operator, triggered, ends);
     tokio::select! {
         () = run => {}
-        () = async {
-            let _ = leading.wait_for(|leads| !*leads).await; // as above
-            tokio::time::sleep(DRAIN).await;
-        } => tracing::warn!("reconciles still ran when leadership had ended and are cut off"),
+        () = cut_off(&mut leading) => tracing::warn!("reconciles still ran when leadership had ended and are cut off"),
     }
     // What the next leader shows must not stand beside what this one knew.
     ctx.retain(|_| false);
     ctx.metrics.undecodable.clear();
 }
 
+/// Ends when no work of an ended leadership may go on.
+async fn cut_off(leading: &mut watch::Receiver<Leadership>) {
+    let until = match leading.wait_for(|leads| !leads.leads()).await {
+        Ok(leads) => leads.ends(),
+        Err(_) => None, // the election has ended: then at once
+    };
+    if let Some(until) = until {
+        tokio::time::sleep_until(until).await;
+    }
+}
+
 /// Watches the pairs and reconciles each of them, until `ends`.
 async fn reconcile_all(
     ctx: Arc<Context>,
-    signs: Signs,
+    pairs: Api<Watched>,
+    operator: &Operator,
     triggered: impl Stream<Item = ObjectRef<Watched>> + Send + 'static,
     ends: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let (reader, writer) = reflector::store();
-    let metrics = ctx.metrics.clone();
-    let pairs = watcher(Api::<Watched>::all(ctx.client.clone()), watcher::Config::default())
+    let (signs, metrics, class) =
+        (operator.signs.clone(), ctx.metrics.clone(), operator.domain.class.clone());
+    let pairs = watcher(pairs, watcher::Config::default())
         .default_backoff()
-        .inspect(move |item| {
-            signs.note(&Watched::kind(&()), item);
-            note_decoded(&metrics, item);
-        })
+        .inspect(move |item| signs.note(&Watched::kind(&()), item))
+        .filter_map(move |item| futures::future::ready(only_class(item, &class)))
+        .inspect(move |item| note_decoded(&metrics, item))
         .modify(|pair| pair.managed_fields_mut().clear())
         .reflect(writer)
         .applied_objects()
@@ -181,13 +208,12 @@ fn note_ended(ended: Ended) {
 }
 
 fn context(operator: &Operator, caches: Caches) -> Arc<Context> {
-    let reporter = Reporter { controller: OPERATOR.into(), instance: Some(operator.identity.clone()) };
     Arc::new(Context {
         client: operator.client.clone(),
         caches,
         defaults: operator.defaults.clone(),
         metrics: operator.signs.metrics.clone(),
-        recorder: Recorder::new(operator.client.clone(), reporter),
+        recorder: operator.recorder.clone(),
         pairs: Arc::new(Mutex::new(HashMap::<PairName, PairMemory>::new())),
     })
 }

@@ -53,6 +53,8 @@ pub enum EventReason {
     ArchiveFailing,
     /// This version of the operator cannot read the pair.
     Undecodable,
+    /// Another installation of the operator has the pairs. About the Lease of the installation that stands aside.
+    OperatorConflict,
     /// Something needs a person.
     Degraded,
 }
@@ -83,6 +85,7 @@ impl EventReason {
             EventReason::StorageLow => "StorageLow",
             EventReason::ArchiveFailing => "ArchiveFailing",
             EventReason::Undecodable => "Undecodable",
+            EventReason::OperatorConflict => "OperatorConflict",
             EventReason::Degraded => "Degraded",
         }
     }

@@ -1,22 +1,26 @@
-//! Which replica of the operator works: the algorithm of client-go, by hand.
+//! Which replica of the operator works: the algorithm of client-go, by hand, and beside other installations.
 //!
-//! Guarantees: leadership is dropped *before* another replica may take it; expiry is counted on the local monotonic clock
+//! Guarantees: leadership and the work under it end *before* another replica may begin; expiry is counted on the local monotonic clock
 //! from when the record last changed, never from a time written by another node; each write carries the resource version
-//! it was decided on. This Lease never fences a primary: two leaders at once would only do the same work twice.
+//! it was decided on; no replica leads while another installation claims the same pairs (see [`crate::neighbours`]). This Lease never
+//! fences a primary: two leaders at once would only do the same work twice.
 
-use std::sync::Arc;
+mod claim;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
-use kube::{Api, ResourceExt};
-use pgpair_api::names::OPERATOR;
+use kube::runtime::events::Recorder;
+use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::health::Health;
+use crate::cache::Signs;
+use crate::neighbours::{Domain, Neighbours};
+use claim::Claim;
 
 /// A record that has not changed for so long may be taken over.
 const LEASE: Duration = Duration::from_secs(15);
@@ -26,18 +30,67 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 /// Longest wait for one request, so that several fit before the deadline.
 const REQUEST: Duration = Duration::from_secs(3);
+/// Work that runs when leadership ends is cut off after this: with [`RENEW_DEADLINE`] less than [`LEASE`], so that it has ended when
+/// another replica may begin.
+pub const DRAIN: Duration = Duration::from_secs(4);
+
+/// Whether this replica works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leadership {
+    /// It works.
+    Leads,
+    /// It does not begin anything. What runs may go on until then.
+    Ended {
+        /// When work must have ended.
+        until: Instant,
+    },
+}
+
+impl Leadership {
+    /// Whether work may begin.
+    #[must_use]
+    pub fn leads(self) -> bool {
+        self == Leadership::Leads
+    }
+
+    /// When work must have ended; `None` while it may begin.
+    #[must_use]
+    pub fn ends(self) -> Option<Instant> {
+        match self {
+            Leadership::Leads => None,
+            Leadership::Ended { until } => Some(until),
+        }
+    }
+}
+
+/// The installation that a replica belongs to.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// Namespace of its Lease.
+    pub namespace: String,
+    /// Name of its Lease.
+    pub lease: String,
+    /// Name of the replica: differs between replicas.
+    pub identity: String,
+    /// What the installation looks after.
+    pub domain: Domain,
+}
 
 /// One replica's part in the election.
 pub struct Elector {
+    client: Client,
     api: Api<Lease>,
-    identity: String,
-    health: Arc<Health>,
+    member: Membership,
+    signs: Signs,
+    recorder: Recorder,
     seen: Option<(String, Instant)>,
+    claim: Claim,
+    neighbours: Neighbours,
 }
 
 impl std::fmt::Debug for Elector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Elector").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("Elector").field("member", &self.member).finish_non_exhaustive()
     }
 }
 
@@ -46,75 +99,108 @@ impl std::fmt::Debug for Elector {
 enum AttemptError {
     #[error("another replica leads")]
     Held,
-    #[error("the api server did not answer within {} s", REQUEST.as_secs())]
+    #[error("the API server did not answer within {} s", REQUEST.as_secs())]
     Timeout,
     #[error(transparent)]
     Request(#[from] kube::Error),
 }
 
 impl Elector {
-    /// `identity` must differ between replicas: the pod's name.
+    /// A replica of that installation.
     #[must_use]
-    pub fn new(api: Api<Lease>, identity: String, health: Arc<Health>) -> Self {
-        Elector { api, identity, health, seen: None }
+    pub fn new(client: Client, member: Membership, signs: Signs, recorder: Recorder) -> Self {
+        Elector {
+            api: Api::namespaced(client.clone(), &member.namespace),
+            client,
+            member,
+            signs,
+            recorder,
+            seen: None,
+            claim: Claim::default(),
+            neighbours: Neighbours::default(),
+        }
     }
 
-    /// Takes part until `stop` says so, and tells in `leads` whether this replica works. Gives the Lease up at the end.
-    pub async fn run(mut self, leads: watch::Sender<bool>, mut stop: watch::Receiver<bool>) {
+    /// Takes part until `stop` says so, and tells in `leads` whether this replica works. At the end it waits until `working` is
+    /// false, but not longer than [`DRAIN`], and gives the Lease up.
+    pub async fn run(
+        mut self,
+        leads: watch::Sender<Leadership>,
+        mut working: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut renewed: Option<Instant> = None;
         loop {
             // Dropped before the next attempt may hang: the deadline counts from the last success.
             let attempt = tokio::select! {
-                result = self.attempt() => result,
+                biased;
                 () = expire(renewed) => Err(AttemptError::Timeout),
+                result = self.attempt() => result,
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             if matches!(attempt, Ok(_) | Err(AttemptError::Held)) {
-                self.health.note_answer();
+                self.signs.health.note_answer();
             }
             match attempt {
                 Ok(at) => {
                     renewed = Some(at);
-                    set(&leads, true);
+                    let led = leads.borrow().leads();
+                    // Never without a look at the other installations; what hangs there costs no more than a renewal that hangs.
+                    tokio::select! {
+                        // Work ends before the next renewal, which gives the claim up.
+                        may_work = self.may_work(led) => set(&leads, may_work, Instant::now() + RETRY),
+                        () = expire(renewed) => {}
+                        _ = stop.wait_for(|stop| *stop) => break,
+                    }
                 }
                 Err(AttemptError::Held) => {
                     renewed = None;
-                    set(&leads, false);
+                    self.claim = Claim::default();
+                    set(&leads, false, Instant::now()); // another one works already
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the operator's lease could not be renewed");
-                    if renewed.is_none_or(|at| at.elapsed() >= RENEW_DEADLINE) {
-                        renewed = None;
-                        set(&leads, false);
+                    if let Some(at) = renewed.take_if(|at| at.elapsed() >= RENEW_DEADLINE) {
+                        self.claim = Claim::default();
+                        set(&leads, false, at + RENEW_DEADLINE + DRAIN);
                     }
                 }
             }
             tokio::select! {
-                () = sleep(RETRY) => {}
+                () = sleep(if self.claim.is_hasty() { Duration::ZERO } else { RETRY }) => {}
+                () = expire(renewed) => {}
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
-        let led = *leads.borrow();
-        set(&leads, false);
-        if led {
-            self.release().await;
+        set(&leads, false, Instant::now() + DRAIN);
+        if renewed.is_some() {
+            // Before that, another replica would work beside what runs here. Too late: the Lease runs out as if this one had died.
+            if timeout(DRAIN, working.wait_for(|working| !*working)).await.is_ok() {
+                self.release().await;
+            }
         }
     }
 
     /// Takes or renews the Lease; gives the time at which the successful write was sent.
     async fn attempt(&mut self) -> Result<Instant, AttemptError> {
-        let found = bounded(self.api.get_opt(OPERATOR)).await?;
+        let found = bounded(self.api.get_opt(&self.member.lease)).await?;
         let sent = Instant::now();
         let Some(lease) = found else {
-            bounded(self.api.create(&PostParams::default(), &self.lease(None))).await?;
+            let mine = bounded(self.api.create(&PostParams::default(), &self.lease(None))).await?;
+            self.claim.written(mine);
             return Ok(sent);
         };
         let holder = lease.spec.as_ref().and_then(|s| s.holder_identity.clone()).unwrap_or_default();
-        if !holder.is_empty() && holder != self.identity && !self.expired(&lease) {
+        if !holder.is_empty() && holder != self.member.identity && !self.expired(&lease) {
             return Err(AttemptError::Held);
         }
-        match bounded(self.api.replace(OPERATOR, &PostParams::default(), &self.lease(Some(&lease)))).await {
-            Ok(_) => Ok(sent),
+        self.claim.inherit(&lease, Timestamp::now());
+        let mine = self.lease(Some(&lease));
+        match bounded(self.api.replace(&self.member.lease, &PostParams::default(), &mine)).await {
+            Ok(mine) => {
+                self.claim.written(mine);
+                Ok(sent)
+            }
             Err(AttemptError::Request(kube::Error::Api(status))) if status.code == 409 => {
                 Err(AttemptError::Held)
             }
@@ -137,16 +223,18 @@ impl Elector {
     fn lease(&self, found: Option<&Lease>) -> Lease {
         let now = MicroTime(Timestamp::now());
         let old = found.and_then(|l| l.spec.clone()).unwrap_or_default();
-        let mine = old.holder_identity.as_deref() == Some(&self.identity);
+        let mine = old.holder_identity.as_deref() == Some(&self.member.identity);
         Lease {
             metadata: ObjectMeta {
-                name: Some(OPERATOR.into()),
+                name: Some(self.member.lease.clone()),
                 resource_version: found.and_then(ResourceExt::resource_version),
                 uid: found.and_then(ResourceExt::uid),
+                labels: Some(claim::labels()),
+                annotations: Some(self.member.domain.annotations(self.claim.is_made())),
                 ..ObjectMeta::default()
             },
             spec: Some(LeaseSpec {
-                holder_identity: Some(self.identity.clone()),
+                holder_identity: Some(self.member.identity.clone()),
                 lease_duration_seconds: i32::try_from(LEASE.as_secs()).ok(),
                 acquire_time: if mine { old.acquire_time } else { Some(now.clone()) },
                 renew_time: Some(now),
@@ -160,8 +248,8 @@ impl Elector {
 
     /// Empties the holder, so that the next replica need not wait. Best effort: else the lease runs out.
     async fn release(&self) {
-        let Ok(Some(found)) = bounded(self.api.get_opt(OPERATOR)).await else { return };
-        if found.spec.as_ref().and_then(|s| s.holder_identity.as_deref()) != Some(&self.identity) {
+        let Ok(Some(found)) = bounded(self.api.get_opt(&self.member.lease)).await else { return };
+        if found.spec.as_ref().and_then(|s| s.holder_identity.as_deref()) != Some(&self.member.identity) {
             return;
         }
         let mut lease = self.lease(Some(&found));
@@ -169,7 +257,9 @@ impl Elector {
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(1);
         }
-        if let Err(error) = bounded(self.api.replace(OPERATOR, &PostParams::default(), &lease)).await {
+        if let Err(error) =
+            bounded(self.api.replace(&self.member.lease, &PostParams::default(), &lease)).await
+        {
             tracing::warn!(%error, "the operator's lease could not be given up and will run out");
         }
     }
@@ -183,13 +273,14 @@ async fn expire(renewed: Option<Instant>) {
     }
 }
 
-fn set(leads: &watch::Sender<bool>, value: bool) {
+/// `until`: when work must have ended, if it begins no more.
+fn set(leads: &watch::Sender<Leadership>, value: bool, until: Instant) {
     leads.send_if_modified(|now| {
-        let changed = *now != value;
+        let changed = now.leads() != value;
         if changed {
             tracing::info!(leads = value, "leadership");
+            *now = if value { Leadership::Leads } else { Leadership::Ended { until } };
         }
-        *now = value;
         changed
     });
 }
@@ -199,40 +290,4 @@ async fn bounded<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Re
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mock_api::{Answers, Seen, mock_api, seen};
-
-    #[tokio::test]
-    async fn a_leader_that_is_told_to_stop_gives_its_lease_up_at_once() {
-        let (client, server) = mock_api(Answers::Stored);
-        let elector = Elector::new(Api::namespaced(client, "operators"), "replica-1".into(), Arc::default());
-        let (leads, mut leading) = watch::channel(false);
-        let (stop, stopped) = watch::channel(false);
-        let election = tokio::spawn(elector.run(leads, stopped));
-        leading.wait_for(|leads| *leads).await.unwrap();
-        stop.send_replace(true);
-        election.await.unwrap();
-        let holders: Vec<_> = seen(server)
-            .await
-            .into_iter()
-            .filter(Seen::is_write)
-            .map(|s| s.body["spec"]["holderIdentity"].as_str().unwrap_or("?").to_owned())
-            .collect();
-        assert_eq!(holders, ["replica-1", ""], "taken, then given up, and nothing in between");
-        assert!(!*leading.borrow());
-    }
-
-    #[tokio::test]
-    async fn a_replica_that_does_not_lead_leaves_the_lease_alone() {
-        let (client, server) = mock_api(Answers::Conflict);
-        let elector = Elector::new(Api::namespaced(client, "operators"), "replica-2".into(), Arc::default());
-        let (leads, leading) = watch::channel(false);
-        let (stop, stopped) = watch::channel(true);
-        elector.run(leads, stopped).await;
-        drop(stop);
-        assert!(!*leading.borrow());
-        let writes = seen(server).await.into_iter().filter(Seen::is_write).count();
-        assert!(writes <= 1, "at most the attempt that met a conflict");
-    }
-}
+mod tests;

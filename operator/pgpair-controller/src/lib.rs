@@ -25,6 +25,7 @@ pub mod memory;
 pub mod metrics;
 #[cfg(test)]
 mod mock_api;
+pub mod neighbours;
 pub mod observe;
 pub mod observed;
 pub mod outcome;

@@ -88,6 +88,8 @@ pub struct Metrics {
     pub undecodable: Family<PairLabels, Gauge>,
     /// Whether this replica leads.
     pub leader: Gauge,
+    /// Whether this installation stands aside for another one.
+    pub conflict: Gauge,
     /// What is known of each pair.
     pub pairs: PairMetrics,
 }
@@ -105,6 +107,7 @@ impl Default for Metrics {
             watch_errors: Family::default(),
             undecodable: Family::default(),
             leader: Gauge::default(),
+            conflict: Gauge::default(),
             pairs: PairMetrics::default(),
         };
         metrics.register();
@@ -128,6 +131,11 @@ impl Metrics {
             self.undecodable.clone(),
         );
         r.register("leader", "1 while this replica leads", self.leader.clone());
+        r.register(
+            "operator_conflict",
+            "1 while this installation stands aside for another one that looks after the same pairs",
+            self.conflict.clone(),
+        );
         self.pairs.register(&mut r);
     }
 

@@ -41,8 +41,6 @@ pub enum Answers {
     Empty,
     /// Every write meets a conflict.
     Conflict,
-    /// There is one object: what was written last.
-    Stored,
     /// As `Empty`, but every write of this plural is forbidden.
     Forbids(&'static str),
 }
@@ -51,18 +49,12 @@ pub enum Answers {
 pub fn mock_api(answers: Answers) -> (Client, JoinHandle<Vec<Seen>>) {
     let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     let server = tokio::spawn(async move {
-        let (mut seen, mut stored) = (Vec::new(), None);
+        let mut seen = Vec::new();
         while let Some((request, send)) = handle.next_request().await {
             let (parts, body) = request.into_parts();
             let bytes = body.collect().await.unwrap().to_bytes();
             let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            let (code, answer) = match (answers, &stored, &parts.method) {
-                (Answers::Stored, Some(object), &Method::GET) => (StatusCode::OK, Value::clone(object)),
-                _ => answer(answers, &parts.method, parts.uri.path(), &body),
-            };
-            if parts.method != Method::GET {
-                stored = Some(answer.clone());
-            }
+            let (code, answer) = answer(answers, &parts.method, parts.uri.path(), &body);
             seen.push(Seen { method: parts.method, path: parts.uri.path().to_owned(), body });
             let answer = Body::from(serde_json::to_vec(&answer).unwrap());
             send.send_response(Response::builder().status(code).body(answer).unwrap());
@@ -167,7 +159,7 @@ fn answer(answers: Answers, method: &Method, path: &str, body: &Value) -> (Statu
         (Answers::Forbids(plural), _) if path.split('/').any(|part| part == plural) => {
             (StatusCode::FORBIDDEN, status(403, "Forbidden"))
         }
-        (Answers::Empty | Answers::Stored | Answers::Forbids(_), _) => {
+        (Answers::Empty | Answers::Forbids(_), _) => {
             let mut stored = body.clone();
             stored["metadata"]["resourceVersion"] = json!("5");
             (StatusCode::OK, stored)

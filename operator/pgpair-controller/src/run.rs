@@ -4,22 +4,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::Lease;
+use kube::Client;
 use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::runtime::events::{Recorder, Reporter};
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::OPERATOR;
 use pgpair_api::validate::Defaults;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::api::is_status;
-use crate::cache::Signs;
+use crate::cache::{Signs, api_in};
 use crate::control::{FIRST_LIST, Operator, lead};
 use crate::health::{Health, Phase};
-use crate::leader::Elector;
+use crate::leader::{Elector, Leadership, Membership};
 use crate::metrics::Metrics;
+use crate::neighbours::Domain;
 
 /// Longest wait for the answer to the first request.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
@@ -39,6 +40,15 @@ pub struct OperatorFlags {
     /// Namespace of the operator's Lease
     #[arg(long, env = "PGPAIR_NAMESPACE", default_value = "default")]
     pub namespace: String,
+    /// Name of the operator's Lease, by which its replicas elect the one that works
+    #[arg(long, env = "PGPAIR_LEASE", default_value = OPERATOR)]
+    pub lease: String,
+    /// Pairs of this class only; empty: those without spec.operatorClassName
+    #[arg(long, env = "PGPAIR_CLASS", default_value = "")]
+    pub class: String,
+    /// Namespaces with pairs, with commas; empty: all
+    #[arg(long, env = "PGPAIR_WATCH_NAMESPACES", default_value = "", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
     /// Name of this replica in the election; its host name if absent
     #[arg(long, env = "PGPAIR_POD_NAME")]
     pub identity: Option<String>,
@@ -48,6 +58,16 @@ pub struct OperatorFlags {
 }
 
 impl OperatorFlags {
+    fn membership(&self) -> Membership {
+        let namespaces = self.watch_namespaces.iter().filter(|n| !n.is_empty()).cloned().collect();
+        Membership {
+            namespace: self.namespace.clone(),
+            lease: self.lease.clone(),
+            identity: self.identity.clone().unwrap_or_else(host_name),
+            domain: Domain { class: self.class.clone(), namespaces },
+        }
+    }
+
     fn defaults(&self) -> Defaults {
         Defaults {
             postgres_image_template: self.postgres_image_template.clone(),
@@ -118,33 +138,61 @@ async fn work(
     signs: Signs,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    check_definition(&client).await?;
+    let member = flags.membership();
+    for scope in member.domain.scopes() {
+        check_definition(&client, scope).await?;
+    }
     signs.health.note_answer();
-    let identity = flags.identity.clone().unwrap_or_else(host_name);
-    let api = Api::<Lease>::namespaced(client.clone(), &flags.namespace);
-    let election = Elector::new(api, identity.clone(), signs.health.clone());
-    let (leads, mut leading) = watch::channel(false);
-    let election = tokio::spawn(election.run(leads, stopped.clone()));
+    let reporter = Reporter { controller: OPERATOR.into(), instance: Some(member.identity.clone()) };
+    let operator = Operator {
+        client: client.clone(),
+        defaults: Arc::new(flags.defaults()),
+        recorder: Recorder::new(client.clone(), reporter),
+        domain: member.domain.clone(),
+        signs: signs.clone(),
+    };
+    let election = Elector::new(client, member, signs.clone(), operator.recorder.clone());
+    let (leads, leading) = watch::channel(Leadership::Ended { until: Instant::now() });
+    let (working, works) = watch::channel(false);
+    let (end, ended) = watch::channel(false);
+    let election = tokio::spawn(election.run(leads, works, ended));
     signs.health.enter(Phase::Waiting);
-    let metrics = signs.metrics.clone();
-    let operator = Operator { client, defaults: Arc::new(flags.defaults()), identity, signs };
-    loop {
-        tokio::select! {
-            led = leading.wait_for(|leads| *leads) => if led.is_err() { break },
-            _ = stopped.wait_for(|stop| *stop) => break,
-        }
-        metrics.leader.set(1);
-        let result = lead(&operator, leading.clone()).await;
-        metrics.leader.set(0);
+    let result = tokio::select! {
+        result = lead_again(&operator, leading, &working) => result,
+        () = async {
+            // An error means that the process is ending.
+            let _ = stopped.wait_for(|stop| *stop).await;
+            end.send_replace(true);
+            std::future::pending().await
+        } => Ok(()),
+    };
+    // Whatever ended the work: the next replica need not wait until the Lease runs out.
+    end.send_replace(true);
+    let _ = election.await; // a panic there has been logged
+    result
+}
+
+/// Works whenever this replica leads, until the election has ended.
+async fn lead_again(
+    operator: &Operator,
+    mut leading: watch::Receiver<Leadership>,
+    working: &watch::Sender<bool>,
+) -> Result<(), RunError> {
+    let leader = &operator.signs.metrics.leader;
+    while leading.wait_for(|leads| leads.leads()).await.is_ok() {
+        working.send_replace(true);
+        leader.set(1);
+        let result = lead(operator, leading.clone()).await;
+        leader.set(0);
+        working.send_replace(false);
         result?;
     }
-    let _ = election.await; // gives the lease up; a panic there has been logged
     Ok(())
 }
 
 /// Whether pairs can be listed. Their content does not matter: one that cannot be decoded is a matter of its own.
-pub(crate) async fn check_definition(client: &Client) -> Result<(), RunError> {
-    let pairs = Api::<PgReplicaPair>::all(client.clone());
+pub(crate) async fn check_definition(client: &Client, scope: Option<&str>) -> Result<(), RunError> {
+    let pairs = api_in::<PgReplicaPair>(client, scope);
     let params = ListParams::default().limit(1);
     match timeout(FIRST_ANSWER, pairs.list_metadata(&params)).await {
         Ok(Ok(_)) => Ok(()),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::PartialObjectMeta;
+use kube::runtime::watcher;
 use pgpair_api::PgReplicaPair;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
@@ -29,6 +30,8 @@ pub struct Undecodable {
     pub field: String,
     /// What is wrong with it.
     pub error: String,
+    /// `spec.operatorClassName`; empty: none.
+    pub class: String,
 }
 
 impl Watched {
@@ -38,6 +41,28 @@ impl Watched {
     /// It could not be decoded.
     pub fn pair(&self) -> Result<&Arc<PgReplicaPair>, &Undecodable> {
         self.0.as_ref()
+    }
+
+    /// `spec.operatorClassName`; empty: none.
+    #[must_use]
+    pub fn class(&self) -> &str {
+        match &self.0 {
+            Ok(pair) => pair.spec.operator_class_name.as_deref().unwrap_or_default(),
+            Err(undecodable) => &undecodable.class,
+        }
+    }
+}
+
+/// Leaves the pairs of other classes out. One that changes its class away is gone, as far as this installation is concerned.
+#[must_use]
+pub fn only_class(
+    item: watcher::Result<watcher::Event<Watched>>,
+    class: &str,
+) -> Option<watcher::Result<watcher::Event<Watched>>> {
+    match item {
+        Ok(watcher::Event::Apply(pair)) if pair.class() != class => Some(Ok(watcher::Event::Delete(pair))),
+        Ok(watcher::Event::InitApply(pair)) if pair.class() != class => None,
+        other => Some(other),
     }
 }
 
@@ -60,7 +85,8 @@ impl<'de> Deserialize<'de> for Watched {
                 let object = PartialObjectMeta::<PgReplicaPair>::deserialize(&value);
                 let metadata = object.map_err(de::Error::custom)?.metadata;
                 let (field, error) = (error.path().to_string(), error.inner().to_string());
-                Ok(Watched(Err(Undecodable { metadata, field, error })))
+                let class = value["spec"]["operatorClassName"].as_str().unwrap_or_default().to_owned();
+                Ok(Watched(Err(Undecodable { metadata, field, error, class })))
             }
         }
     }
@@ -126,5 +152,15 @@ mod tests {
             (Some("newer"), "status.term")
         );
         assert!(undecodable.error.contains("three"), "{}", undecodable.error);
+    }
+    #[test]
+    fn pairs_of_another_class_are_left_out_and_one_that_leaves_the_class_is_forgotten() {
+        let of = |class: Value| Watched::from(pair(json!({"operatorClassName": class})));
+        let apply = |class| only_class(Ok(watcher::Event::Apply(of(class))), "staging").unwrap().unwrap();
+        assert!(matches!(apply(json!("staging")), watcher::Event::Apply(_)));
+        assert!(matches!(apply(json!("other")), watcher::Event::Delete(_)));
+        assert!(matches!(apply(json!(null)), watcher::Event::Delete(_)));
+        assert!(only_class(Ok(watcher::Event::InitApply(of(json!("other")))), "").is_none());
+        assert!(only_class(Ok(watcher::Event::InitApply(of(json!(null)))), "").is_some());
     }
 }

@@ -64,11 +64,16 @@ async fn a_pair_that_cannot_be_decoded_keeps_no_other_pair_from_being_reconciled
     bad["metadata"]["name"] = json!("newer");
     bad["status"] = json!({"term": "three"});
     let (client, mut paths) = holds(vec![bad, good]);
-    check_definition(&client).await.expect("the check at the start asks for no content");
-    let ctx = Arc::new(context(client, empty_caches()));
+    check_definition(&client, None).await.expect("the check at the start asks for no content");
+    let ctx = Arc::new(context(client.clone(), empty_caches()));
     let signs = Signs { health: Arc::default(), metrics: ctx.metrics.clone() };
-    let run =
-        tokio::spawn(reconcile_all(ctx.clone(), signs, futures::stream::pending(), std::future::pending()));
+    let (recorder, defaults) = (ctx.recorder.clone(), ctx.defaults.clone());
+    let operator = Operator { client: client.clone(), defaults, recorder, domain: Domain::default(), signs };
+    let context = ctx.clone();
+    let run = tokio::spawn(async move {
+        let (pairs, nothing) = (api_in(&client, None), futures::stream::pending());
+        reconcile_all(context, pairs, &operator, nothing, std::future::pending()).await;
+    });
     asked_for(&mut paths, "PUT /apis/pgpair.dev/v1alpha1/namespaces/shop/pgreplicapairs/newer/status").await;
     asked_for(&mut paths, "POST /apis/coordination.k8s.io/v1/namespaces/shop/leases").await;
     let told = ctx.metrics.render();
