@@ -13,6 +13,7 @@ use crate::api::Requests;
 use crate::cache::Caches;
 use crate::memory::PairMemory;
 use crate::metrics::Metrics;
+use crate::rollout::Rollout;
 
 /// What all reconciles share.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Sender of Events; one per process, because it holds the series.
     pub recorder: Recorder,
+    /// The roll-out over all pairs.
+    pub rollout: Arc<Rollout>,
     /// Memory and errors in a row of each pair.
     pub pairs: Arc<Mutex<HashMap<PairName, PairMemory>>>,
 }
@@ -50,6 +53,7 @@ impl Context {
         pairs.retain(|name, _| {
             let keep = exists(name);
             if !keep {
+                self.rollout.end(name);
                 self.metrics.forget(name);
             }
             keep

@@ -27,6 +27,7 @@ use crate::memory::PairMemory;
 use crate::metrics::Metrics;
 use crate::neighbours::Domain;
 use crate::report::chain;
+use crate::rollout::Rollout;
 use crate::run::RunError;
 use crate::undecodable::{reconcile_watched, watched_error_policy};
 use crate::watched::{Watched, only_class};
@@ -49,6 +50,8 @@ pub struct Operator {
     pub recorder: Recorder,
     /// What it looks after.
     pub domain: Domain,
+    /// Pairs that roll at the same time.
+    pub max_rolling: usize,
     /// Health and metrics.
     pub signs: Signs,
 }
@@ -66,9 +69,11 @@ impl std::fmt::Debug for Operator {
 pub async fn lead(operator: &Operator, leading: watch::Receiver<Leadership>) -> Result<(), RunError> {
     let health = &operator.signs.health;
     health.enter(Phase::Filling);
+    let rollout = Arc::new(Rollout::new(operator.max_rolling));
     let filling = AtomicUsize::new(operator.domain.scopes().len());
     let scopes = operator.domain.scopes().into_iter();
-    let result = try_join_all(scopes.map(|scope| lead_in(operator, scope, &filling, leading.clone()))).await;
+    let result =
+        try_join_all(scopes.map(|scope| lead_in(operator, scope, &filling, &rollout, leading.clone()))).await;
     health.enter(Phase::Waiting);
     result.map(|_| ())
 }
@@ -78,6 +83,7 @@ async fn lead_in(
     operator: &Operator,
     scope: Option<&str>,
     filling: &AtomicUsize,
+    rollout: &Arc<Rollout>,
     mut leading: watch::Receiver<Leadership>,
 ) -> Result<(), RunError> {
     let (triggers, triggered) = mpsc::unbounded::<ObjectRef<Watched>>();
@@ -98,18 +104,17 @@ async fn lead_in(
     if filling.fetch_sub(1, Ordering::Relaxed) == 1 {
         operator.signs.health.enter(Phase::Working);
     }
-    control(operator, scope, caches, triggered, leading).await;
+    control(operator, scope, context(operator, caches, rollout), triggered, leading).await;
     Ok(())
 }
 
 async fn control(
     operator: &Operator,
     scope: Option<&str>,
-    caches: Caches,
+    ctx: Arc<Context>,
     triggered: mpsc::UnboundedReceiver<ObjectRef<Watched>>,
     mut leading: watch::Receiver<Leadership>,
 ) {
-    let ctx = context(operator, caches);
     let pairs = api_in::<Watched>(&operator.client, scope);
     let mut ended = leading.clone();
     let ends = async move {
@@ -207,13 +212,14 @@ fn note_ended(ended: Ended) {
     }
 }
 
-fn context(operator: &Operator, caches: Caches) -> Arc<Context> {
+fn context(operator: &Operator, caches: Caches, rollout: &Arc<Rollout>) -> Arc<Context> {
     Arc::new(Context {
         client: operator.client.clone(),
         caches,
         defaults: operator.defaults.clone(),
         metrics: operator.signs.metrics.clone(),
         recorder: operator.recorder.clone(),
+        rollout: rollout.clone(),
         pairs: Arc::new(Mutex::new(HashMap::<PairName, PairMemory>::new())),
     })
 }

@@ -25,6 +25,7 @@ use crate::observed::{
     AgentProcess, InstanceObserved, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState,
     SetView, SliceView,
 };
+use crate::rollout::Turn;
 
 pub fn now() -> Timestamp {
     "2026-05-01T12:00:00Z".parse().unwrap()
@@ -170,6 +171,7 @@ pub fn steady() -> Observed {
         certificates: vec![("orders-a-tls".into(), "2026-07-01T00:00:00Z".parse().unwrap())],
         taken: BTreeSet::new(),
         out_of_service: None,
+        turn: Turn::default(),
         rolled_ago: None,
         any: SliceView::Present(vec![ip(InstanceId::A), ip(InstanceId::B)]),
         system_identifier: Some("99".into()),

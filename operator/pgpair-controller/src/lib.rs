@@ -32,6 +32,7 @@ pub mod outcome;
 pub mod plan;
 pub mod reconcile;
 pub mod report;
+pub mod rollout;
 pub mod run;
 pub mod secrets;
 pub mod status;

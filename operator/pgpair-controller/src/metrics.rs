@@ -90,6 +90,10 @@ pub struct Metrics {
     pub leader: Gauge,
     /// Whether this installation stands aside for another one.
     pub conflict: Gauge,
+    /// Pairs whose roll has begun and is not done.
+    pub rolling: Gauge,
+    /// Those of them that hold the roll-out up.
+    pub rolls_failed: Gauge,
     /// What is known of each pair.
     pub pairs: PairMetrics,
 }
@@ -108,6 +112,8 @@ impl Default for Metrics {
             undecodable: Family::default(),
             leader: Gauge::default(),
             conflict: Gauge::default(),
+            rolling: Gauge::default(),
+            rolls_failed: Gauge::default(),
             pairs: PairMetrics::default(),
         };
         metrics.register();
@@ -131,6 +137,12 @@ impl Metrics {
             self.undecodable.clone(),
         );
         r.register("leader", "1 while this replica leads", self.leader.clone());
+        r.register("rolling", "Pairs whose roll has begun and is not done", self.rolling.clone());
+        r.register(
+            "rolls_failed",
+            "Pairs whose roll has failed: the roll-out stops",
+            self.rolls_failed.clone(),
+        );
         r.register(
             "operator_conflict",
             "1 while this installation stands aside for another one that looks after the same pairs",
@@ -160,6 +172,12 @@ impl Metrics {
     /// Counts a write.
     pub fn wrote(&self, kind: &str, verb: &'static str) {
         self.writes.get_or_create(&WriteLabels { kind: kind.to_owned(), verb }).inc();
+    }
+
+    /// Shows how many pairs roll, and how many of these hold the others up.
+    pub fn show_rollout(&self, (rolling, failed): (usize, usize)) {
+        self.rolling.set(i64::try_from(rolling).unwrap_or(i64::MAX));
+        self.rolls_failed.set(i64::try_from(failed).unwrap_or(i64::MAX));
     }
 
     /// Counts an error of a watch.

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::cache::{Cached, Caches, MakeCache};
 use crate::context::Context;
 use crate::metrics::Metrics;
+use crate::rollout::Rollout;
 
 /// A request that came in.
 #[derive(Debug, Clone, PartialEq)]
@@ -193,6 +194,7 @@ pub fn context(client: Client, caches: Caches) -> Context {
         }),
         metrics: Arc::new(Metrics::default()),
         recorder: Recorder::new(client, Reporter { controller: "test".into(), instance: None }),
+        rollout: Arc::new(Rollout::new(1)),
         pairs: Arc::default(),
     }
 }

@@ -32,6 +32,7 @@ use crate::observed::{
     AgentProcess, InstanceObserved, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState, SetView,
     SliceView,
 };
+use crate::rollout::Turn;
 use crate::secrets;
 
 /// A report that is older than this no longer says anything.
@@ -107,6 +108,7 @@ pub async fn observe(
         out_of_service: None,
         taken: memory.evidence.clone(),
         certificates: observe_certificates(caches, name),
+        turn: Turn::default(), // the caller knows
         rolled_ago: memory.rolled.map(|at| at.elapsed()),
     };
     observed.out_of_service = observe_out_of_service(requests, &observed).await;

@@ -14,6 +14,8 @@ use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::InstanceReport;
 use pgpair_wire::seed::SeedProgress;
 
+use crate::rollout::Turn;
+
 /// Everything that is known about a pair.
 #[derive(Debug, Clone)]
 pub struct Observed {
@@ -56,6 +58,8 @@ pub struct Observed {
     pub certificates: Vec<(String, Timestamp)>,
     /// Proofs of death that agents have taken.
     pub taken: BTreeSet<Taken>,
+    /// What the pair may do about pending changes, as one of many.
+    pub turn: Turn,
     /// How long ago this process took a step of a rolling change; `None`: never.
     pub rolled_ago: Option<Duration>,
 }

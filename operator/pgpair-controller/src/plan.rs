@@ -52,7 +52,7 @@ impl Plan {
     pub fn is_idle(&self) -> bool {
         self.settled
             && self.order == OrderPlan::None
-            && (self.roll.pending.is_empty() || self.roll.waits == Some(Waits::Held))
+            && (self.roll.pending.is_empty() || matches!(self.roll.waits, Some(Waits::Held | Waits::Turn(_))))
             && self.rw == RwPlan::Keep
             && self.ro == RoPlan::Keep
             && self.any == AnyPlan::Keep

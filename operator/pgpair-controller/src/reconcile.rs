@@ -9,7 +9,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::PairName;
-use pgpair_api::status::OrderState;
+use pgpair_api::status::{ConditionType, OrderState, Reason};
 use pgpair_core::ids::InstanceId;
 use rand::RngExt;
 
@@ -22,8 +22,10 @@ use crate::error::Error;
 use crate::memory::Memory;
 use crate::observe::{Freshness, observe};
 use crate::observed::Observed;
-use crate::plan::OrderProgress;
+use crate::plan::{OrderProgress, Plan};
 use crate::report::{report, report_error};
+use crate::rollout::Turn;
+use crate::status::condition;
 
 /// Next look. Mostly reads of agents over open connections; the record of a pair that is as it should be is read less often
 /// (see [`crate::observe`]).
@@ -63,18 +65,43 @@ async fn take_phases(pass: &Pass<'_>, memory: &mut Memory) -> Result<Action, Err
     if let Some(why) = desired.invalid.clone().filter(|_| !exists) {
         return Err(Error::Invalid(why));
     }
+    let turn = ctx.rollout.turn(name, has_begun_to_roll(pair));
     let mut observed = observe(requests, &ctx.caches, memory, pair, &desired, Freshness::SomeSeconds).await?;
+    observed.turn = turn.clone();
     let mut plan = decide(&observed);
     if observed.lease_is_recent && !plan.is_idle() {
         // A plan that rests on a record of some seconds ago counts only if there is nothing to do.
         observed = observe(requests, &ctx.caches, memory, pair, &desired, Freshness::Now).await?;
+        observed.turn = turn;
         plan = decide(&observed);
     }
+    take_turn(ctx, name, &observed, &mut plan);
     let scope = decide_scope(&observed, exists);
     let outcome = act(requests, &ctx.caches, memory, &desired.pair, &observed, &plan, scope).await;
     let next = next_look(&observed, outcome.order.as_ref());
     report(pass, memory, &observed, &plan, outcome).await?;
     Ok(Action::requeue(jittered(next)))
+}
+
+/// Whether the status says that the changes that need a restart have begun; also by an earlier leader.
+fn has_begun_to_roll(pair: &PgReplicaPair) -> bool {
+    let told = pair.status.as_ref().and_then(|s| condition(s, ConditionType::UpdatePending));
+    told.is_some_and(|c| c.status == "True" && c.reason == Reason::Rolling.as_str())
+}
+
+/// Takes the pair's turn in the roll-out for the step of `plan`, or takes the step back; gives the turn on when all is done.
+fn take_turn(ctx: &Context, name: &PairName, observed: &Observed, plan: &mut Plan) {
+    let roll = &mut plan.roll;
+    if roll.takes_turn
+        && let Err(turn) = ctx.rollout.begin(name, roll.is_of_a_person())
+    {
+        roll.wait_for(turn);
+    }
+    let done = observed.turn == Turn::Begun && roll.pending.is_empty() && roll.waits.is_none();
+    if done || observed.is_held() {
+        ctx.rollout.end(name);
+    }
+    ctx.metrics.show_rollout(ctx.rollout.count());
 }
 
 /// Whether anything runs, or was made to run.

@@ -49,6 +49,9 @@ pub struct OperatorFlags {
     /// Namespaces with pairs, with commas; empty: all
     #[arg(long, env = "PGPAIR_WATCH_NAMESPACES", default_value = "", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
+    /// Pairs that restart at the same time because of a newer operator or a changed template
+    #[arg(long, env = "PGPAIR_ROLLOUT_MAX_CONCURRENT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub rollout_max_concurrent: u8,
     /// Name of this replica in the election; its host name if absent
     #[arg(long, env = "PGPAIR_POD_NAME")]
     pub identity: Option<String>,
@@ -149,6 +152,7 @@ async fn work(
         defaults: Arc::new(flags.defaults()),
         recorder: Recorder::new(client.clone(), reporter),
         domain: member.domain.clone(),
+        max_rolling: usize::from(flags.rollout_max_concurrent),
         signs: signs.clone(),
     };
     let election = Elector::new(client, member, signs.clone(), operator.recorder.clone());

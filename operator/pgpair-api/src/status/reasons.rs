@@ -76,6 +76,12 @@ pub enum Reason {
     RestartPending,
     /// A pod was made of an earlier template.
     PodOutdated,
+    /// The changes that need a restart are being carried out, one instance at a time.
+    Rolling,
+    /// Another pair is being rolled, or the operator has begun just now.
+    RolloutWaits,
+    /// Another pair was rolled and is not `Paired` again.
+    RolloutStopped,
     /// A volume holds data that is not this pair's.
     ForeignData,
     /// The archiver's last attempt succeeded.
@@ -136,6 +142,9 @@ impl Reason {
             Reason::ConfigPending => "ConfigPending",
             Reason::RestartPending => "RestartPending",
             Reason::PodOutdated => "PodOutdated",
+            Reason::Rolling => "Rolling",
+            Reason::RolloutWaits => "RolloutWaits",
+            Reason::RolloutStopped => "RolloutStopped",
             Reason::ForeignData => "ForeignData",
             Reason::Archiving => "Archiving",
             Reason::ArchiveFailing => "ArchiveFailing",

@@ -68,7 +68,14 @@ async fn a_pair_that_cannot_be_decoded_keeps_no_other_pair_from_being_reconciled
     let ctx = Arc::new(context(client.clone(), empty_caches()));
     let signs = Signs { health: Arc::default(), metrics: ctx.metrics.clone() };
     let (recorder, defaults) = (ctx.recorder.clone(), ctx.defaults.clone());
-    let operator = Operator { client: client.clone(), defaults, recorder, domain: Domain::default(), signs };
+    let operator = Operator {
+        client: client.clone(),
+        defaults,
+        recorder,
+        domain: Domain::default(),
+        max_rolling: 1,
+        signs,
+    };
     let context = ctx.clone();
     let run = tokio::spawn(async move {
         let (pairs, nothing) = (api_in(&client, None), futures::stream::pending());

@@ -19,6 +19,7 @@ use pgpair_wire::order::Order;
 
 use crate::observed::{InstanceObserved, Observed};
 use crate::plan::{Pending, RollPlan, RollStep, Waits};
+use crate::rollout::Turn;
 
 /// Time between two steps: caches and reports have to show the one before the next is decided.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -35,15 +36,18 @@ pub fn decide_roll(observed: &Observed, busy: bool) -> RollPlan {
     let order = [primary.peer(), primary];
     let pending: Vec<_> =
         order.iter().filter_map(|i| Some((*i, find_pending(observed.instance(*i))?))).collect();
-    let Some((instance, what)) = pending.first().cloned() else { return RollPlan::default() };
+    let Some((instance, what)) = pending.first().cloned() else {
+        let returns = observed.turn == Turn::Begun && !observed.is_held() && !is_back(observed, record);
+        return RollPlan { waits: returns.then_some(Waits::Return), ..RollPlan::default() };
+    };
     let step = if observed.is_held() {
         Err(Waits::Held)
     } else {
         decide_step(observed, record, instance, &what, busy)
     };
     match step {
-        Ok(step) => RollPlan { pending, step: Some(step), waits: None },
-        Err(waits) => RollPlan { pending, step: None, waits: Some(waits) },
+        Ok((step, takes_turn)) => RollPlan { pending, step: Some(step), takes_turn, waits: None },
+        Err(waits) => RollPlan { pending, step: None, takes_turn: false, waits: Some(waits) },
     }
 }
 
@@ -61,14 +65,19 @@ fn decide_step(
     instance: InstanceId,
     what: &Pending,
     busy: bool,
-) -> Result<RollStep, Waits> {
+) -> Result<(RollStep, bool), Waits> {
     let pause = if last_was_refused(observed) { REFUSED_PAUSE } else { PAUSE };
     if observed.rolled_ago.is_some_and(|ago| ago < pause) {
         return Err(Waits::Step);
     }
     // A pod that never started anything, of a template that could not work, is in nobody's way but its own.
     if let Some(step) = replace_stillborn(observed) {
-        return Ok(step);
+        return Ok((step, false));
+    }
+    match &observed.turn {
+        Turn::Free | Turn::Begun => {}
+        Turn::Stopped(_) if matches!(what, Pending::Restart(_)) => {}
+        turn => return Err(Waits::Turn(turn.clone())),
     }
     if busy {
         return Err(Waits::Busy);
@@ -79,17 +88,21 @@ fn decide_step(
     let primary = record.primary.instance;
     let order =
         |kind| Order { id: format!("{ID}{}", observed.now.as_millisecond()), term: record.term, kind };
-    if instance == primary {
-        return Ok(RollStep::Send { to: primary, order: order(OrderKind::Switchover) });
-    }
-    match what {
-        Pending::Pod => recreate(observed, instance).ok_or(Waits::NotPaired),
-        Pending::Restart(_) => Ok(RollStep::Send { to: instance, order: order(OrderKind::Restart) }),
-    }
+    let step = match what {
+        _ if instance == primary => RollStep::Send { to: primary, order: order(OrderKind::Switchover) },
+        Pending::Pod => recreate(observed, instance).ok_or(Waits::NotPaired)?,
+        Pending::Restart(_) => RollStep::Send { to: instance, order: order(OrderKind::Restart) },
+    };
+    Ok((step, true))
+}
+
+/// The same, by a record that was read just now: something may be restarted.
+fn is_whole(observed: &Observed, record: &Record) -> bool {
+    !observed.lease_is_recent && is_back(observed, record)
 }
 
 /// `Paired`, with a primary that takes writes and a standby that streams, both in pods that are ready and stay.
-fn is_whole(observed: &Observed, record: &Record) -> bool {
+fn is_back(observed: &Observed, record: &Record) -> bool {
     let stays = |i: &InstanceId| {
         let instance = observed.instance(*i);
         let pod = instance.pod.as_ref().is_some_and(|p| p.ready && !p.deleting);
@@ -99,7 +112,6 @@ fn is_whole(observed: &Observed, record: &Record) -> bool {
     };
     let standby = observed.instance(record.primary.instance.peer()).report.fresh();
     record.mode == Mode::Paired
-        && !observed.lease_is_recent
         && observed.serving_primary().is_some()
         && standby
             .is_some_and(|r| r.postgres.state == PostgresState::Standby && r.postgres.streaming == Some(true))

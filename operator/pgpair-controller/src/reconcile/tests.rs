@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::certificates::names_of;
-use crate::fixtures::pair;
+use crate::fixtures::{pair, steady};
 use crate::mock_api::{Answers, context, empty_caches, mock_api, seen, store_api};
+use crate::plan::Waits;
 
 #[tokio::test]
 async fn an_invalid_pair_gets_a_condition_and_no_objects() {
@@ -97,4 +98,29 @@ async fn a_pair_that_is_being_deleted_is_left_to_the_garbage_collector() {
     assert_eq!(reconcile(Arc::new(gone), ctx.clone()).await.unwrap(), Action::await_change());
     drop(ctx);
     assert_eq!(seen(server).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_pairs_that_would_roll_one_begins_and_the_other_waits_until_it_is_done() {
+    let ctx = context(mock_api(Answers::Empty).0, empty_caches());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let named = |name: &str| PairName { namespace: "shop".into(), name: name.into() };
+    let look = |name: &PairName, newest: &str| {
+        let mut observed = steady();
+        observed.turn = ctx.rollout.turn(name, false);
+        for i in [&mut observed.a, &mut observed.b] {
+            i.update_revision = Some(newest.into());
+        }
+        let mut plan = decide(&observed);
+        take_turn(&ctx, name, &observed, &mut plan);
+        plan.roll
+    };
+    let (first, second) = (named("first"), named("second"));
+    assert!(look(&first, "newer").step.is_some());
+    let waits = look(&second, "newer");
+    assert_eq!((waits.step, waits.waits), (None, Some(Waits::Turn(Turn::After(first.clone())))));
+    assert!(ctx.metrics.render().contains("pgpair_operator_rolling 1"), "{}", ctx.metrics.render());
+    let revision = steady().a.update_revision.unwrap();
+    assert_eq!(look(&first, &revision), crate::plan::RollPlan::default(), "it is done");
+    assert!(look(&second, "newer").step.is_some());
 }

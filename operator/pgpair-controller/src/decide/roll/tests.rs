@@ -1,8 +1,10 @@
+use pgpair_api::names::PairName;
 use pgpair_core::ids::InstanceId::{A, B};
 use pgpair_core::order::OrderRefusal;
 use pgpair_wire::order::OrderReport;
 use pgpair_wire::report::Need;
 use proptest::prelude::*;
+use rstest::rstest;
 
 use super::*;
 use crate::decide::decide;
@@ -248,4 +250,49 @@ fn no_plan_takes_both_instances_down_or_restarts_a_primary() {
     });
     assert!(result.is_ok(), "{result:?}");
     assert!(steps.get() > 100, "only {} of the mixtures led to a step: they prove nothing", steps.get());
+}
+
+fn other() -> PairName {
+    PairName { namespace: "bank".into(), name: "ledger".into() }
+}
+
+#[rstest]
+#[case::another_one_rolls(Turn::After(other()))]
+#[case::another_one_failed(Turn::Stopped(other()))]
+#[case::a_new_leader(Turn::FirstLook)]
+fn a_pair_whose_turn_it_is_not_waits_and_costs_no_more_than_one_at_rest(#[case] turn: Turn) {
+    let observed = Observed { turn: turn.clone(), ..outdated(steady(), &[A, B]) };
+    let plan = decide(&observed);
+    assert_eq!((plan.roll.step.clone(), plan.roll.waits.clone()), (None, Some(Waits::Turn(turn))));
+    assert!(plan.is_idle(), "its record need not be read every second");
+}
+
+#[test]
+fn a_pair_that_has_begun_goes_on() {
+    let begun = Observed { turn: Turn::Begun, ..outdated(steady(), &[A]) };
+    assert_eq!(step_of(&begun), Some((A, "Switchover")));
+    let plan = decide(&begun);
+    assert!(plan.roll.takes_turn);
+    let back = decide(&Observed { turn: Turn::Begun, ..steady() });
+    assert_eq!(back.roll, RollPlan::default());
+    let returning = decide(&Observed { turn: Turn::Begun, ..steady().solo() });
+    assert_eq!(returning.roll.waits, Some(Waits::Return));
+}
+
+#[test]
+fn a_restart_for_parameters_does_not_wait_for_a_roll_that_failed_elsewhere() {
+    let stopped = Observed { turn: Turn::Stopped(other()), ..needs_restart(steady(), &[B]) };
+    assert_eq!(step_of(&stopped), Some((B, "Restart")));
+    let after = Observed { turn: Turn::After(other()), ..needs_restart(steady(), &[B]) };
+    assert_eq!(step_of(&after), None);
+}
+
+#[test]
+fn a_pod_that_never_started_is_made_anew_out_of_turn() {
+    let mut stillborn = Observed { turn: Turn::After(other()), ..outdated(steady().solo(), &[B]) };
+    let pod = pod(&mut stillborn, B);
+    (pod.started, pod.running) = (false, false);
+    stillborn.b.report = ReportView::NeverSeen;
+    assert_eq!(step_of(&stillborn), Some((B, "delete")));
+    assert!(!decide(&stillborn).roll.takes_turn);
 }

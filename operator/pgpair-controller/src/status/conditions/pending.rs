@@ -6,6 +6,7 @@ use pgpair_api::status::{ConditionType, Reason};
 use super::{Draft, draft};
 use crate::observed::Observed;
 use crate::plan::{Pending, Plan, Waits};
+use crate::rollout::Turn;
 
 pub(super) fn update_pending(name: &PairName, plan: &Plan, observed: &Observed) -> Draft {
     let type_ = ConditionType::UpdatePending;
@@ -20,30 +21,68 @@ pub(super) fn update_pending(name: &PairName, plan: &Plan, observed: &Observed) 
         return draft(type_, true, Reason::ConfigPending, message);
     }
     let Some((i, pending)) = plan.roll.pending.first() else {
+        if plan.roll.waits == Some(Waits::Return) {
+            let message = "nothing needs a restart any more; the pair is not Paired again yet";
+            return draft(type_, true, Reason::Rolling, message.to_owned());
+        }
         let message = match hold(observed) {
             Some(why) => format!("what was carried out last is in effect; {why}"),
             None => "everything is as the spec says".to_owned(),
         };
         return draft(type_, false, Reason::UpToDate, message);
     };
-    let (reason, what) = match pending {
-        Pending::Pod => {
-            (Reason::PodOutdated, format!("the pod of {} is of an earlier template", name.instance(*i)))
-        }
+    let what = match pending {
+        Pending::Pod => format!("the pod of {} is of an earlier template", name.instance(*i)),
         Pending::Restart(parameters) => {
-            let all = parameters.join(", ");
-            (Reason::RestartPending, format!("{} needs a restart for {all}", name.instance(*i)))
+            format!("{} needs a restart for {}", name.instance(*i), parameters.join(", "))
         }
     };
-    let when = match plan.roll.waits {
-        None | Some(Waits::Step) => "it is being done, one instance at a time",
-        Some(Waits::Held) => hold(observed).unwrap_or_default(),
+    let reason = reason_of_roll(plan, observed, pending);
+    draft(type_, true, reason, format!("{what}: {}", progress(plan, observed)))
+}
+
+/// `Rolling` is also the operator's memory of a pair that has begun: the next leader reads it.
+fn reason_of_roll(plan: &Plan, observed: &Observed, pending: &Pending) -> Reason {
+    let begun = plan.roll.takes_turn || observed.turn == Turn::Begun;
+    match (&plan.roll.waits, pending) {
+        (Some(Waits::Turn(Turn::Stopped(_))), _) => Reason::RolloutStopped,
+        (Some(Waits::Turn(_)), _) => Reason::RolloutWaits,
+        (waits, _) if begun && *waits != Some(Waits::Held) => Reason::Rolling,
+        (_, Pending::Pod) => Reason::PodOutdated,
+        (_, Pending::Restart(_)) => Reason::RestartPending,
+    }
+}
+
+/// What is done about what is pending, or why nothing is.
+fn progress(plan: &Plan, observed: &Observed) -> String {
+    match &plan.roll.waits {
+        None | Some(Waits::Step | Waits::Return) => "it is being done, one instance at a time".into(),
+        Some(Waits::Held) => hold(observed).unwrap_or_default().into(),
+        Some(Waits::NotPaired) if observed.turn == Turn::Begun => {
+            "the next step waits until the pair is Paired again".into()
+        }
         Some(Waits::NotPaired) => {
-            "it waits until the pair is Paired, because a restart of a lone primary would interrupt its clients; kubectl pgpair restart does it all the same"
+            "it waits until the pair is Paired, because a restart of a lone primary would interrupt its clients; kubectl pgpair restart does it all the same".into()
         }
-        Some(Waits::Busy) => "it waits until what is under way is over",
-    };
-    draft(type_, true, reason, format!("{what}: {when}"))
+        Some(Waits::Busy) => "it waits until what is under way is over".into(),
+        Some(Waits::Turn(turn)) => wait_for_turn(turn),
+    }
+}
+
+fn wait_for_turn(turn: &Turn) -> String {
+    match turn {
+        Turn::Free | Turn::Begun => "it is being done, one instance at a time".into(),
+        Turn::After(other) => {
+            format!("it waits for pair {}/{}, which is being rolled", other.namespace, other.name)
+        }
+        Turn::Stopped(other) => format!(
+            "the roll-out has stopped, because pair {}/{} was rolled and is not Paired again; mend, pause or delete that pair, and it goes on",
+            other.namespace, other.name
+        ),
+        Turn::FirstLook => {
+            "it waits for a minute, because this replica of the operator has just begun to lead and looks at all pairs first".into()
+        }
+    }
 }
 
 /// Why nothing of the spec comes into effect.
@@ -73,5 +112,36 @@ mod tests {
         assert!(message(&held).contains("not 4 yet: the pair is paused"), "{}", message(&held));
         held.invalid = Some("spec.readLag is wrong".into());
         assert!(message(&held).contains("not 4 yet: the spec cannot be"), "{}", message(&held));
+    }
+    #[test]
+    fn a_pair_that_waits_for_another_one_names_it() {
+        let other = PairName { namespace: "bank".into(), name: "ledger".into() };
+        let mut observed = steady();
+        for i in [&mut observed.a, &mut observed.b] {
+            i.update_revision = Some("newer".into());
+        }
+        let told = |observed: &Observed| update_pending(&name(), &decide(observed), observed);
+        assert_eq!(told(&observed).reason, Reason::Rolling, "it is its turn");
+        observed.turn = Turn::After(other.clone());
+        let waits = told(&observed);
+        assert_eq!(waits.reason, Reason::RolloutWaits);
+        assert!(waits.message.contains("waits for pair bank/ledger"), "{}", waits.message);
+        observed.turn = Turn::Stopped(other);
+        let stopped = told(&observed);
+        assert_eq!(stopped.reason, Reason::RolloutStopped);
+        assert!(stopped.message.contains("bank/ledger was rolled and is not Paired"), "{}", stopped.message);
+        observed.turn = Turn::FirstLook;
+        assert_eq!(told(&observed).reason, Reason::RolloutWaits);
+    }
+
+    #[test]
+    fn a_pair_that_has_begun_says_so_until_it_is_paired_again() {
+        let mut returning = steady().solo();
+        returning.turn = Turn::Begun;
+        let told = |observed: &Observed| update_pending(&name(), &decide(observed), observed);
+        assert_eq!((told(&returning).status, told(&returning).reason), (Some(true), Reason::Rolling));
+        let mut back = steady();
+        back.turn = Turn::Begun;
+        assert_eq!((told(&back).status, told(&back).reason), (Some(false), Reason::UpToDate));
     }
 }
