@@ -3,6 +3,7 @@
 
 pub mod convert;
 pub mod crd;
+pub mod events;
 pub mod loss;
 pub mod names;
 pub mod order;

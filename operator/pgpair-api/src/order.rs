@@ -2,10 +2,15 @@
 //!
 //! The operator takes an order at most once, tells what becomes of it in `status.order`, and leaves the annotation alone.
 
+mod reason;
+
 use pgpair_core::ids::{Incarnation, InstanceId, Term};
 use pgpair_core::order::OrderKind;
 use pgpair_wire::order::Order;
 use serde::{Deserialize, Serialize};
+use strum::{EnumDiscriminants, EnumString, IntoStaticStr, VariantNames};
+
+pub use reason::{OrderReason, OrderStage};
 
 /// An order that is older than this is never carried out: it was meant for another situation. Seconds.
 pub const MAX_AGE_SECONDS: i64 = 3600;
@@ -34,7 +39,9 @@ pub struct UserOrder {
 }
 
 /// What a person can order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum UserOrderKind {
     /// Hand over to the standby after a clean stop.
     Switchover,
@@ -51,7 +58,12 @@ pub enum UserOrderKind {
 }
 
 /// Why an annotation is no order. Waiting does not help: the person has to write another one.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, EnumDiscriminants)]
+#[strum_discriminants(
+    name(InvalidOrderReason),
+    doc = "Why an annotation is no order, in one word.",
+    derive(IntoStaticStr, EnumString, VariantNames)
+)]
 pub enum InvalidOrder {
     /// No JSON, or not these fields.
     #[error("the annotation pgpair.dev/order is not understood: {0}; use kubectl pgpair to write it")]
@@ -60,6 +72,7 @@ pub enum InvalidOrder {
     #[error(
         "the order's id {0:?} is not WORD-UNIXSECONDS of at most 64 characters of a-z, 0-9 and '-', such as x1-1763728000"
     )]
+    #[strum_discriminants(strum(serialize = "InvalidId"))]
     Id(String),
     /// See the text.
     #[error("the order was given {0} s ago, more than an hour: look at the pair and order again")]
@@ -84,17 +97,8 @@ pub enum InvalidOrder {
 impl InvalidOrder {
     /// A stable word.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            InvalidOrder::Malformed(_) => "Malformed",
-            InvalidOrder::Id(_) => "InvalidId",
-            InvalidOrder::TooOld(_) => "TooOld",
-            InvalidOrder::FromTheFuture(_) => "FromTheFuture",
-            InvalidOrder::InstanceMissing(_) => "InstanceMissing",
-            InvalidOrder::InstanceGiven(_) => "InstanceGiven",
-            InvalidOrder::DeadMissing => "DeadMissing",
-            InvalidOrder::DeadGiven(_) => "DeadGiven",
-        }
+    pub fn reason(&self) -> InvalidOrderReason {
+        self.into()
     }
 }
 
@@ -102,14 +106,7 @@ impl UserOrderKind {
     /// The word of the annotation.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            UserOrderKind::Switchover => "Switchover",
-            UserOrderKind::Promote => "Promote",
-            UserOrderKind::Restart => "Restart",
-            UserOrderKind::Fence => "Fence",
-            UserOrderKind::Unfence => "Unfence",
-            UserOrderKind::Rebuild => "Rebuild",
-        }
+        self.into()
     }
 }
 
@@ -223,7 +220,8 @@ mod tests {
             ),
         ];
         for (json, reason) in cases {
-            assert_eq!(check(json).unwrap_err().reason(), reason, "{json}");
+            let found: &str = check(json).unwrap_err().reason().into();
+            assert_eq!(found, reason, "{json}");
         }
     }
 

@@ -1,95 +1,13 @@
 //! Events: what is worth telling once. Reasons are words of this enumeration, never free text.
 
 use kube::runtime::events::{Event, EventType};
+use pgpair_api::events::EventReason;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, OrderState, PgReplicaPairStatus};
 
 use crate::evidence::word;
 use crate::plan::{Notice, Pending, RollStep};
 use crate::status::condition;
-
-/// Why an Event is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventReason {
-    /// The record of term 0 was created.
-    Bootstrapping,
-    /// A base backup began.
-    SeedingStarted,
-    /// A base backup is complete.
-    SeedingFinished,
-    /// A base backup failed.
-    SeedingFailed,
-    /// A primary takes writes and the standby may take over.
-    PairReady,
-    /// The standby may no longer take over.
-    FailoverNotReady,
-    /// Another instance became primary.
-    FailoverObserved,
-    /// The former primary follows the new one.
-    RejoinedAsStandby,
-    /// An instance is to be copied anew.
-    RebuildStarted,
-    /// The read-write Service was put right.
-    EndpointRepaired,
-    /// Another quarter of a base backup is copied.
-    SeedingProgress,
-    /// A proof of death was taken by the agent that may act on it.
-    EvidenceSent,
-    /// What a failover lost is known.
-    LossMeasured,
-    /// An instance is restarted, or hands over, for a change of the spec.
-    UpdateStarted,
-    /// An order of a person will be sent.
-    OrderAnnounced,
-    /// It is carried out.
-    OrderDone,
-    /// It is not carried out.
-    OrderRefused,
-    /// Its outcome is not as ordered, or not known.
-    OrderFailed,
-    /// A volume is nearly full, or soon will be.
-    StorageLow,
-    /// Segments do not reach the archive.
-    ArchiveFailing,
-    /// This version of the operator cannot read the pair.
-    Undecodable,
-    /// Another installation of the operator has the pairs. About the Lease of the installation that stands aside.
-    OperatorConflict,
-    /// Something needs a person.
-    Degraded,
-}
-
-impl EventReason {
-    /// Value of `reason`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EventReason::Bootstrapping => "Bootstrapping",
-            EventReason::SeedingStarted => "SeedingStarted",
-            EventReason::SeedingFinished => "SeedingFinished",
-            EventReason::SeedingFailed => "SeedingFailed",
-            EventReason::PairReady => "PairReady",
-            EventReason::FailoverNotReady => "FailoverNotReady",
-            EventReason::FailoverObserved => "FailoverObserved",
-            EventReason::RejoinedAsStandby => "RejoinedAsStandby",
-            EventReason::RebuildStarted => "RebuildStarted",
-            EventReason::EndpointRepaired => "EndpointRepaired",
-            EventReason::SeedingProgress => "SeedingProgress",
-            EventReason::EvidenceSent => "EvidenceSent",
-            EventReason::LossMeasured => "LossMeasured",
-            EventReason::UpdateStarted => "UpdateStarted",
-            EventReason::OrderAnnounced => "OrderAnnounced",
-            EventReason::OrderDone => "OrderDone",
-            EventReason::OrderRefused => "OrderRefused",
-            EventReason::OrderFailed => "OrderFailed",
-            EventReason::StorageLow => "StorageLow",
-            EventReason::ArchiveFailing => "ArchiveFailing",
-            EventReason::Undecodable => "Undecodable",
-            EventReason::OperatorConflict => "OperatorConflict",
-            EventReason::Degraded => "Degraded",
-        }
-    }
-}
 
 /// One Event about a pair, before it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ mod slices;
 use pgpair_core::authority::messages::Evidence;
 use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier};
 
-pub use order::{OrderPlan, OrderProgress, Stage};
+pub use order::{OrderPlan, OrderProgress};
 pub use roll::{Pending, RollPlan, RollStep, Waits};
 pub use slices::{AnyPlan, EndpointTarget, RoPlan, RwPlan};
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use pgpair_api::convert::{bytes, lag_value, number};
 use pgpair_api::names::PairName;
+use pgpair_api::order::OrderStage;
 use pgpair_api::status::{
     ArchiveStatus, CertificateStatus, ConditionType, InstanceStatus, LagStatus, OrderStatus, PairMode,
     PgReplicaPairStatus, SeedingStatus, StorageStatus,
@@ -20,7 +21,7 @@ use pgpair_core::record::Mode;
 use pgpair_wire::report::InstanceReport;
 
 use crate::observed::{Observed, ReportView, SeedState};
-use crate::plan::{OrderProgress, Plan, Stage};
+use crate::plan::{OrderProgress, Plan};
 pub use conditions::{degraded, merge};
 pub use worth::is_worth_a_write;
 
@@ -250,7 +251,7 @@ fn order_status(
     old: Option<&OrderStatus>,
 ) -> OrderStatus {
     // What was announced may be sent any time from then on.
-    let announced = (told.reason == Stage::Announced).then(|| told.id.clone());
+    let announced = (told.reason == OrderStage::Announced.into()).then(|| told.id.clone());
     OrderStatus {
         id: told.id.clone(),
         kind: told.kind.to_owned(),

@@ -1,9 +1,12 @@
 //! What an instance is in a term, and what its postgres does.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 /// Role of an instance in a term.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum Role {
     /// Named by the record.
     Primary,
@@ -14,7 +17,9 @@ pub enum Role {
 }
 
 /// State of the postmaster of one instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum PostgresState {
     /// No process holds the volume's lock.
     Down,

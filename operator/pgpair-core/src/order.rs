@@ -1,11 +1,12 @@
 //! What a person, or the operator on behalf of one, can ask of an instance, and what it answers.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::ids::Incarnation;
 
 /// What can be ordered, and to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 pub enum OrderKind {
     /// To the primary: hand over to the standby after a clean stop. Refused unless the pair is `Paired`.
     Switchover,
@@ -31,15 +32,7 @@ impl OrderKind {
     /// A stable word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            OrderKind::Switchover => "Switchover",
-            OrderKind::Promote { .. } => "Promote",
-            OrderKind::TakeOver => "TakeOver",
-            OrderKind::Restart => "Restart",
-            OrderKind::Fence => "Fence",
-            OrderKind::Unfence => "Unfence",
-            OrderKind::Rebuild => "Rebuild",
-        }
+        self.into()
     }
 }
 
@@ -55,7 +48,9 @@ pub enum OrderReply {
 }
 
 /// Why an order is not carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum OrderRefusal {
     /// A later term has begun since the order was given.
     TermIsOver,
@@ -85,19 +80,7 @@ impl OrderRefusal {
     /// A stable word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            OrderRefusal::TermIsOver => "TermIsOver",
-            OrderRefusal::RecordUnknown => "RecordUnknown",
-            OrderRefusal::NotPrimary => "NotPrimary",
-            OrderRefusal::NotStandby => "NotStandby",
-            OrderRefusal::NotPaired => "NotPaired",
-            OrderRefusal::Busy => "Busy",
-            OrderRefusal::PrimaryIsAlive => "PrimaryIsAlive",
-            OrderRefusal::OtherIncarnation => "OtherIncarnation",
-            OrderRefusal::StandbyCannot => "StandbyCannot",
-            OrderRefusal::TimedOut => "TimedOut",
-            OrderRefusal::NoData => "NoData",
-        }
+        self.into()
     }
 
     /// What it means and what to do, for people.

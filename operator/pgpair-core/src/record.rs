@@ -3,12 +3,15 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::authority::Durability;
 use crate::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
 
 /// Whether the standby may take over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum Mode {
     /// The primary writes while it holds a promise; the standby takes over when its promises have lapsed.
     Paired,
@@ -20,10 +23,7 @@ impl Mode {
     /// `Paired` or `Solo`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Mode::Paired => "Paired",
-            Mode::Solo => "Solo",
-        }
+        self.into()
     }
 }
 

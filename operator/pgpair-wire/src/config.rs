@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use pgpair_core::authority::{Durability, OnPostgresCrash};
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 /// Key of the ConfigMap, and name of the file that it becomes.
 pub const CONFIG_KEY: &str = "pair.json";
@@ -70,7 +71,9 @@ impl Default for PairConfig {
 }
 
 /// What the standby is for besides taking over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum StandbyProfile {
     /// Ready for failover: queries give way soon.
     Failover,
@@ -79,7 +82,9 @@ pub enum StandbyProfile {
 }
 
 /// Whether a client must use TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum ClientTls {
     /// A connection without TLS is refused, whatever `hba` says.
     Required,

@@ -10,6 +10,7 @@ use pgpair_core::lsn::Lsn;
 use pgpair_core::record::Mode;
 use pgpair_core::timeline::TimelineId;
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::order::OrderReport;
 
@@ -79,7 +80,9 @@ pub struct RejoinReport {
 }
 
 /// How an instance joined a new primary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum RejoinKind {
     /// All of its log was the primary's past.
     Followed,
@@ -200,7 +203,9 @@ pub struct FailoverReport {
 }
 
 /// Steps of a take-over, in the order in which they happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum FailoverStep {
     /// The last answer to the old primary was given.
     LastHeartbeat,

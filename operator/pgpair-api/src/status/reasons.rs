@@ -1,7 +1,9 @@
 //! Words of the conditions: their types, and the reasons why they hold or not.
 
+use strum::{IntoStaticStr, VariantNames};
+
 /// Types of the conditions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantNames)]
 pub enum ConditionType {
     /// A primary takes writes and the Service leads to it.
     Ready,
@@ -23,20 +25,12 @@ impl ConditionType {
     /// Value of `type`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            ConditionType::Ready => "Ready",
-            ConditionType::FailoverReady => "FailoverReady",
-            ConditionType::ArchiveHealthy => "ArchiveHealthy",
-            ConditionType::StorageHealthy => "StorageHealthy",
-            ConditionType::Seeding => "Seeding",
-            ConditionType::UpdatePending => "UpdatePending",
-            ConditionType::Degraded => "Degraded",
-        }
+        self.into()
     }
 }
 
 /// Why a condition has its status. One enumeration for all conditions, so that a reason has one meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
 pub enum Reason {
     /// The primary's postgres takes writes.
     PrimaryAcceptsWrites,
@@ -122,46 +116,6 @@ impl Reason {
     /// Value of `reason`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::PrimaryAcceptsWrites => "PrimaryAcceptsWrites",
-            Reason::PrimaryNotReady => "PrimaryNotReady",
-            Reason::Bootstrapping => "Bootstrapping",
-            Reason::Paired => "Paired",
-            Reason::Solo => "Solo",
-            Reason::StandbyLags => "StandbyLags",
-            Reason::StandbyNotStreaming => "StandbyNotStreaming",
-            Reason::StandbyNotRunning => "StandbyNotRunning",
-            Reason::StandbySeeding => "StandbySeeding",
-            Reason::StandbyCatchesUp => "StandbyCatchesUp",
-            Reason::AutomaticOff => "AutomaticOff",
-            Reason::Fenced => "Fenced",
-            Reason::SpaceLeft => "SpaceLeft",
-            Reason::SpaceLow => "SpaceLow",
-            Reason::FillingUp => "FillingUp",
-            Reason::UpToDate => "UpToDate",
-            Reason::ConfigPending => "ConfigPending",
-            Reason::RestartPending => "RestartPending",
-            Reason::PodOutdated => "PodOutdated",
-            Reason::Rolling => "Rolling",
-            Reason::RolloutWaits => "RolloutWaits",
-            Reason::RolloutStopped => "RolloutStopped",
-            Reason::ForeignData => "ForeignData",
-            Reason::Archiving => "Archiving",
-            Reason::ArchiveFailing => "ArchiveFailing",
-            Reason::ArchiveBacklog => "ArchiveBacklog",
-            Reason::Unknown => "Unknown",
-            Reason::SeedRunning => "SeedRunning",
-            Reason::SeedFailed => "SeedFailed",
-            Reason::NotSeeding => "NotSeeding",
-            Reason::InvalidSpec => "InvalidSpec",
-            Reason::RecordMissing => "RecordMissing",
-            Reason::RecordUnreadable => "RecordUnreadable",
-            Reason::RebuildBlocked => "RebuildBlocked",
-            Reason::InstanceUnreachable => "InstanceUnreachable",
-            Reason::InstanceInTrouble => "InstanceInTrouble",
-            Reason::Undecodable => "Undecodable",
-            Reason::ApplyFailed => "ApplyFailed",
-            Reason::AsExpected => "AsExpected",
-        }
+        self.into()
     }
 }

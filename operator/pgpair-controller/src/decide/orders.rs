@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use pgpair_api::convert::lag_of;
-use pgpair_api::order::{InvalidOrder, UserOrder, UserOrderKind, time_of};
+use pgpair_api::order::{InvalidOrder, OrderReason, OrderStage, UserOrder, UserOrderKind, time_of};
 use pgpair_api::status::{OrderState, OrderStatus};
 use pgpair_core::ids::InstanceId;
 use pgpair_core::instance::PostgresState;
@@ -18,7 +18,7 @@ use pgpair_wire::report::InstanceReport;
 
 use super::loss;
 use crate::observed::Observed;
-use crate::plan::{OrderPlan, OrderProgress, Stage};
+use crate::plan::{OrderPlan, OrderProgress};
 
 /// An order whose end is not seen for so long is given up on; the agents' own limits are far shorter.
 const FOLLOW_FOR: Duration = Duration::from_secs(900);
@@ -60,7 +60,7 @@ fn decide_new(observed: &Observed, last: Option<&OrderStatus>, annotation: &str)
             if last.is_some_and(|l| l.id == id) {
                 return OrderPlan::None; // told already
             }
-            let stage = Stage::Invalid(why.reason());
+            let stage = OrderReason::Invalid(why.reason());
             return refuse(id, kind, None, stage, why.to_string());
         }
     };
@@ -71,7 +71,7 @@ fn decide_new(observed: &Observed, last: Option<&OrderStatus>, annotation: &str)
     let sent = last.and_then(|l| l.last_sent.as_deref());
     if sent.is_some_and(|sent| sent == id || time_of(sent) > time_of(&id)) {
         let message = "it was carried out before, or is older than an order that was: order again";
-        return refuse(id, kind, None, Stage::Repeated, message.into());
+        return refuse(id, kind, None, OrderStage::Repeated.into(), message.into());
     }
     match decide_receiver(observed, &user, &order) {
         Ok(to) => {
@@ -81,7 +81,7 @@ fn decide_new(observed: &Observed, last: Option<&OrderStatus>, annotation: &str)
                 kind,
                 instance: Some(to),
                 state: OrderState::Running,
-                reason: Stage::Announced,
+                reason: OrderStage::Announced.into(),
                 message,
                 estimated_loss,
             })
@@ -108,8 +108,8 @@ fn decide_receiver(
     observed: &Observed,
     user: &UserOrder,
     order: &Order,
-) -> Result<InstanceId, (Stage, &'static str)> {
-    let refused = |why: OrderRefusal| (Stage::Refused(why), why.message());
+) -> Result<InstanceId, (OrderReason, &'static str)> {
+    let refused = |why: OrderRefusal| (OrderReason::Refused(why), why.message());
     if let Some(why) = find_hold(observed, order.kind) {
         return Err(why);
     }
@@ -118,7 +118,10 @@ fn decide_receiver(
         return Err(refused(OrderRefusal::TermIsOver));
     }
     if order.term > record.term {
-        return Err((Stage::TermUnknown, "the order names a term that has not begun: see status.term"));
+        return Err((
+            OrderStage::TermUnknown.into(),
+            "the order names a term that has not begun: see status.term",
+        ));
     }
     let to = match (user.kind, user.instance) {
         (_, Some(instance)) => instance,
@@ -132,7 +135,7 @@ fn decide_receiver(
     }
     if observed.instance(to).report.fresh().is_none() {
         return Err((
-            Stage::AgentUnreachable,
+            OrderStage::AgentUnreachable.into(),
             "the agent that has to carry it out does not answer: look at its pod and order again",
         ));
     }
@@ -140,13 +143,16 @@ fn decide_receiver(
 }
 
 /// Why nothing is ordered now. Of an invalid spec only what is built of the spec: the rest is between the agents.
-fn find_hold(observed: &Observed, kind: OrderKind) -> Option<(Stage, &'static str)> {
+fn find_hold(observed: &Observed, kind: OrderKind) -> Option<(OrderReason, &'static str)> {
     if observed.paused {
-        return Some((Stage::Paused, "the pair is paused: set spec.paused to false and order again"));
+        return Some((
+            OrderStage::Paused.into(),
+            "the pair is paused: set spec.paused to false and order again",
+        ));
     }
     let builds = observed.invalid.is_some() && kind == OrderKind::Rebuild;
     let message = "the spec cannot be carried out: correct it as condition Degraded says, and order again";
-    builds.then_some((Stage::InvalidSpec, message))
+    builds.then_some((OrderStage::InvalidSpec.into(), message))
 }
 
 /// What is told before an order is sent; of a promotion, what it may lose.
@@ -165,17 +171,25 @@ fn decide_running(observed: &Observed, last: &OrderStatus) -> OrderPlan {
         last.time.as_ref().map_or(Duration::ZERO, |t| observed.now.duration_since(t.0).unsigned_abs());
     let instance = last.instance.as_deref().and_then(instance_of);
     let Some(i) = instance else {
-        return end(last, None, OrderState::Failed, Stage::Forgotten, "who was to carry it out is not known");
+        return end(
+            last,
+            None,
+            OrderState::Failed,
+            OrderStage::Forgotten.into(),
+            "who was to carry it out is not known",
+        );
     };
     let reported = observed.instance(i).report.fresh();
     let reply = reported.and_then(|report| find_reply(report, &last.id));
-    let is = |stage: Stage| last.reason.as_deref() == Some(stage.as_str());
+    let is = |stage: OrderStage| last.reason.as_deref() == Some(stage.into());
     if let Some(report) = reported.filter(|r| reply.is_none() && r.preparing.contains(&last.id)) {
-        return decide_preparing(last, report, since, is(Stage::Preparing));
+        return decide_preparing(last, report, since, is(OrderStage::Preparing));
     }
     match reply {
-        None if is(Stage::Announced) => return decide_send(observed, last, i, since),
-        Some(OrderReply::Accepted | OrderReply::Done) if is(Stage::Announced) || is(Stage::Preparing) => {
+        None if is(OrderStage::Announced) => return decide_send(observed, last, i, since),
+        Some(OrderReply::Accepted | OrderReply::Done)
+            if is(OrderStage::Announced) || is(OrderStage::Preparing) =>
+        {
             return reply.map_or(OrderPlan::None, |reply| taken_up(last, i, reply));
         }
         _ => {}
@@ -185,19 +199,19 @@ fn decide_running(observed: &Observed, last: &OrderStatus) -> OrderPlan {
     }
     match reply {
         Some(OrderReply::Done) => {
-            end(last, instance, OrderState::Done, Stage::CarriedOut, "it is carried out")
+            end(last, instance, OrderState::Done, OrderStage::CarriedOut.into(), "it is carried out")
         }
         Some(OrderReply::Refused(why)) => {
-            end(last, instance, OrderState::Refused, Stage::Refused(why), why.message())
+            end(last, instance, OrderState::Refused, OrderReason::Refused(why), why.message())
         }
         Some(OrderReply::Accepted) | None if since > FOLLOW_FOR => {
             let message = "its end was not seen within 15 min: look at the pair";
-            end(last, instance, OrderState::Failed, Stage::TimedOut, message)
+            end(last, instance, OrderState::Failed, OrderStage::TimedOut.into(), message)
         }
         None if reported.is_some() && since > REPORT_LAG => {
             let message =
                 "its agent was restarted meanwhile and does not know of it: look at the pair and order again";
-            end(last, instance, OrderState::Failed, Stage::Forgotten, message)
+            end(last, instance, OrderState::Failed, OrderStage::Forgotten.into(), message)
         }
         Some(OrderReply::Accepted) | None => OrderPlan::None,
     }
@@ -219,7 +233,7 @@ fn decide_preparing(
     let instance = Some(report.instance);
     if is_told && since > FOLLOW_FOR {
         let message = "its agent prepares it for more than 15 min: look at the pair";
-        return end(last, instance, OrderState::Failed, Stage::TimedOut, message);
+        return end(last, instance, OrderState::Failed, OrderStage::TimedOut.into(), message);
     }
     if is_told {
         return OrderPlan::None;
@@ -231,7 +245,7 @@ fn decide_preparing(
         "the agent reads the record before it decides about it"
     };
     let state = OrderState::Running;
-    let reason = Stage::Preparing;
+    let reason = OrderStage::Preparing.into();
     OrderPlan::Tell(OrderProgress { state, reason, message: message.into(), ..told(last, instance) })
 }
 
@@ -247,13 +261,13 @@ fn decide_send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: D
     match order.filter(|(order, _)| order.id == last.id) {
         None => {
             let message = "the annotation was changed before the order was sent";
-            end(last, Some(to), OrderState::Refused, Stage::Withdrawn, message)
+            end(last, Some(to), OrderState::Refused, OrderStage::Withdrawn.into(), message)
         }
         Some((order, _)) => match find_hold(observed, order.kind) {
             Some((why, message)) => end(last, Some(to), OrderState::Refused, why, message),
             None if since > SEND_FOR => {
                 let message = "the agent did not answer for a minute; whether it took the order is not known: look at the pair";
-                end(last, Some(to), OrderState::Failed, Stage::AgentUnreachable, message)
+                end(last, Some(to), OrderState::Failed, OrderStage::AgentUnreachable.into(), message)
             }
             None => OrderPlan::Send { to, order },
         },
@@ -263,22 +277,22 @@ fn decide_send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: D
 /// The instance goes down, is copied, and comes back as another agent process: its report alone cannot tell.
 fn decide_rebuild(observed: &Observed, last: &OrderStatus, i: InstanceId, since: Duration) -> OrderPlan {
     let instance = observed.instance(i);
-    let copying = last.reason.as_deref() == Some(Stage::Copying.as_str());
+    let copying = last.reason.as_deref() == Some(OrderStage::Copying.into());
     let down = instance.set.is_some_and(|s| s.replicas == 0) || instance.is_seeding();
     let runs = instance.report.fresh().is_some_and(|r| r.postgres.state == PostgresState::Standby);
     match (copying, down) {
         (false, true) => OrderPlan::Tell(OrderProgress {
             state: OrderState::Running,
-            reason: Stage::Copying,
+            reason: OrderStage::Copying.into(),
             message: "the instance is down and copied anew; condition Seeding shows how far".into(),
             ..told(last, Some(i))
         }),
         (true, false) if runs => {
-            end(last, Some(i), OrderState::Done, Stage::CarriedOut, "it is copied and runs")
+            end(last, Some(i), OrderState::Done, OrderStage::CarriedOut.into(), "it is copied and runs")
         }
         (false, false) if since > FOLLOW_FOR => {
             let message = "its base backup did not begin within 15 min: see condition Degraded";
-            end(last, Some(i), OrderState::Failed, Stage::TimedOut, message)
+            end(last, Some(i), OrderState::Failed, OrderStage::TimedOut.into(), message)
         }
         _ => OrderPlan::None,
     }
@@ -298,15 +312,17 @@ pub fn replied(
     OrderProgress { id, kind, instance: Some(to), state, reason, message: message.into(), estimated_loss }
 }
 
-fn meaning(is_rebuild: bool, reply: OrderReply) -> (OrderState, Stage, &'static str) {
+fn meaning(is_rebuild: bool, reply: OrderReply) -> (OrderState, OrderReason, &'static str) {
     match reply {
-        OrderReply::Accepted => (OrderState::Running, Stage::Accepted, "the agent carries it out"),
+        OrderReply::Accepted => {
+            (OrderState::Running, OrderStage::Accepted.into(), "the agent carries it out")
+        }
         // A rebuild is done when the copy runs.
         OrderReply::Done if is_rebuild => {
-            (OrderState::Running, Stage::Accepted, "the agent asks for a base backup")
+            (OrderState::Running, OrderStage::Accepted.into(), "the agent asks for a base backup")
         }
-        OrderReply::Done => (OrderState::Done, Stage::CarriedOut, "it is carried out"),
-        OrderReply::Refused(why) => (OrderState::Refused, Stage::Refused(why), why.message()),
+        OrderReply::Done => (OrderState::Done, OrderStage::CarriedOut.into(), "it is carried out"),
+        OrderReply::Refused(why) => (OrderState::Refused, OrderReason::Refused(why), why.message()),
     }
 }
 
@@ -314,7 +330,7 @@ fn refuse(
     id: String,
     kind: &'static str,
     instance: Option<InstanceId>,
-    reason: Stage,
+    reason: OrderReason,
     message: String,
 ) -> OrderPlan {
     OrderPlan::Tell(OrderProgress {
@@ -332,7 +348,7 @@ fn end(
     last: &OrderStatus,
     instance: Option<InstanceId>,
     state: OrderState,
-    reason: Stage,
+    reason: OrderReason,
     message: &str,
 ) -> OrderPlan {
     OrderPlan::Tell(OrderProgress { state, reason, message: message.into(), ..told(last, instance) })
@@ -345,7 +361,7 @@ fn told(last: &OrderStatus, instance: Option<InstanceId>) -> OrderProgress {
         kind: OrderProgress::kind_word(&last.kind),
         instance,
         state: last.state,
-        reason: Stage::Announced,
+        reason: OrderStage::Announced.into(),
         message: String::new(),
         estimated_loss: last.estimated_loss.and_then(lag_of),
     }

@@ -12,9 +12,10 @@ use tokio::time::Instant;
 
 use super::{AttemptError, Elector, bounded};
 use crate::api::is_status;
-use crate::events::{EventDraft, EventReason};
+use crate::events::EventDraft;
 use crate::neighbours::{Installation, Verdict, decide_claim};
 use crate::report::publish_event;
+use pgpair_api::events::EventReason;
 
 /// Time between two looks at the other installations while this one works.
 const LOOK: Duration = Duration::from_secs(30);

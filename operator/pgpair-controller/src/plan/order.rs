@@ -1,10 +1,9 @@
 //! What is decided about the order of a person, and what is told of it.
 
-use pgpair_api::order::UserOrderKind;
+use pgpair_api::order::{OrderReason, UserOrderKind};
 use pgpair_api::status::OrderState;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::lag::Lag;
-use pgpair_core::order::OrderRefusal;
 use pgpair_wire::order::Order;
 
 /// What to do about the order of a person.
@@ -35,7 +34,7 @@ pub struct OrderProgress {
     /// How it stands.
     pub state: OrderState,
     /// Why.
-    pub reason: Stage,
+    pub reason: OrderReason,
     /// For people.
     pub message: String,
     /// What a promotion may lose.
@@ -49,64 +48,5 @@ impl OrderProgress {
         use UserOrderKind::{Fence, Promote, Rebuild, Restart, Switchover, Unfence};
         let kinds = [Switchover, Promote, Restart, Fence, Unfence, Rebuild];
         kinds.into_iter().map(UserOrderKind::as_str).find(|known| *known == word).unwrap_or_default()
-    }
-}
-
-/// Why an order stands as it does: a stable word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// It will be sent next.
-    Announced,
-    /// The agent has it, and does something before it decides about it.
-    Preparing,
-    /// The agent works on it.
-    Accepted,
-    /// A base backup for it runs.
-    Copying,
-    /// The agent has carried it out.
-    CarriedOut,
-    /// The agent refused it.
-    Refused(OrderRefusal),
-    /// It is no order.
-    Invalid(&'static str),
-    /// It was sent before, or is older than one that was.
-    Repeated,
-    /// The annotation was changed or removed before it was sent.
-    Withdrawn,
-    /// The pair is paused.
-    Paused,
-    /// It needs a spec that can be carried out.
-    InvalidSpec,
-    /// The term of the order has not begun.
-    TermUnknown,
-    /// The agent that has to carry it out does not answer.
-    AgentUnreachable,
-    /// The agent was restarted and does not know of it any more.
-    Forgotten,
-    /// Its end was not seen in time.
-    TimedOut,
-}
-
-impl Stage {
-    /// The word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Stage::Announced => "Announced",
-            Stage::Preparing => "Preparing",
-            Stage::Accepted => "Accepted",
-            Stage::Copying => "Copying",
-            Stage::CarriedOut => "CarriedOut",
-            Stage::Refused(why) => why.as_str(),
-            Stage::Invalid(word) => word,
-            Stage::Repeated => "Repeated",
-            Stage::Withdrawn => "Withdrawn",
-            Stage::Paused => "Paused",
-            Stage::InvalidSpec => "InvalidSpec",
-            Stage::TermUnknown => "TermUnknown",
-            Stage::AgentUnreachable => "AgentUnreachable",
-            Stage::Forgotten => "Forgotten",
-            Stage::TimedOut => "TimedOut",
-        }
     }
 }

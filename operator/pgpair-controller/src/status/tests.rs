@@ -1,20 +1,19 @@
 use std::time::Duration;
 
 use pgpair_core::authority::messages::EvidenceKind;
+use pgpair_core::authority::{FailoverCause, FailoverSignal};
 use pgpair_core::ids::InstanceId::{A, B};
 use pgpair_core::ids::Term;
 use pgpair_core::lsn::Lsn;
+use pgpair_wire::report::{FailoverReport, FailoverStep, Need};
+use pgpair_wire::seed::SeedProgress;
 use serde_json::json;
 
 use super::*;
 use crate::decide::decide;
 use crate::events::of_change;
 use crate::fixtures::{empty, lag as lag_of, name, now, report, steady};
-use pgpair_wire::seed::SeedProgress;
-
 use crate::observed::SeedJob;
-use pgpair_core::authority::{FailoverCause, FailoverSignal};
-use pgpair_wire::report::{FailoverReport, FailoverStep, Need};
 
 fn status_of(observed: &Observed) -> PgReplicaPairStatus {
     over(&PgReplicaPairStatus::default(), observed)
@@ -468,10 +467,10 @@ fn an_order_is_told_step_by_step_and_counts_as_sent_when_it_is_announced() {
         compute(&name(), Some(3), &steady(), &decide(&steady()), Some(&told), old)
     };
     let old = status_of(&steady());
-    let announced = write(&old, told(Stage::Announced, Running));
+    let announced = write(&old, told(OrderStage::Announced.into(), Running));
     assert_eq!(announced.order.as_ref().unwrap().last_sent.as_deref(), Some("x-1777636795"));
-    let accepted = write(&announced, told(Stage::Accepted, Running));
-    let done = write(&accepted, told(Stage::CarriedOut, Done));
+    let accepted = write(&announced, told(OrderStage::Accepted.into(), Running));
+    let done = write(&accepted, told(OrderStage::CarriedOut.into(), Done));
     assert_eq!(done.order.as_ref().unwrap().last_sent.as_deref(), Some("x-1777636795"));
     let events = |a, b| of_change(a, b).into_iter().map(|t| t.shown).collect::<Vec<_>>();
     assert_eq!(events(&old, &announced), ["OrderAnnounced"]);

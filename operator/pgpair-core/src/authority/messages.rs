@@ -1,6 +1,7 @@
 //! What agents say to each other. Every message may be lost, late or doubled; none is trusted beyond what it proves.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::ids::{Incarnation, Term, VolumeId};
 use crate::lsn::Lsn;
@@ -168,7 +169,9 @@ pub struct Evidence {
 }
 
 /// Kinds of evidence that count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum EvidenceKind {
     /// The kubelet reports the container as terminated, with the incarnation in its termination message.
     KubeletTerminated,

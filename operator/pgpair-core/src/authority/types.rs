@@ -1,6 +1,7 @@
 //! Events, facts, commands and wishes of the state machine.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, EvidenceKind, Heartbeat, ResignReply, Resignation,
@@ -19,7 +20,21 @@ use crate::timeline::TimelineId;
 pub struct NodeId(pub u64);
 
 /// How much an acknowledged commit is worth; the weaker first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    EnumString,
+    VariantNames,
+)]
 pub enum Durability {
     /// On the primary; the standby follows within `max_lag`.
     Async,
@@ -33,16 +48,14 @@ impl Durability {
     /// A stable word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Durability::Async => "Async",
-            Durability::Sync => "Sync",
-            Durability::SyncStrict => "SyncStrict",
-        }
+        self.into()
     }
 }
 
 /// What follows the death of a postmaster whose agent lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum OnPostgresCrash {
     /// The standby takes over, if it can.
     Failover,
@@ -375,7 +388,7 @@ impl Gate {
 }
 
 /// Why postgres may not be writable. The word is the reason in status, log and metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, VariantNames)]
 pub enum Refusal {
     /// The record is missing or not the one that this volume knows.
     ForeignRecord,
@@ -401,22 +414,14 @@ impl Refusal {
     /// A stable word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Refusal::ForeignRecord => "ForeignRecord",
-            Refusal::Resigned => "Resigned",
-            Refusal::NotPrimary => "NotPrimary",
-            Refusal::VolumeReplaced => "VolumeReplaced",
-            Refusal::NoPromise => "NoPromise",
-            Refusal::NotStored => "NotStored",
-            Refusal::OtherNode => "OtherNode",
-            Refusal::OwnPromise => "OwnPromise",
-            Refusal::Fenced => "Fenced",
-        }
+        self.into()
     }
 }
 
 /// What allowed the standby to take over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum FailoverCause {
     /// Every promise to the old primary lapsed.
     PromiseLapsed,
@@ -431,7 +436,9 @@ pub enum FailoverCause {
 }
 
 /// What a standby knows of its primary when it takes over. The cause decides; these show whether all pointed the same way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
 pub enum FailoverSignal {
     /// No heartbeat for two intervals or longer.
     Silent,

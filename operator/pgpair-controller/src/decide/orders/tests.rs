@@ -70,7 +70,10 @@ fn a_pair_without_orders_is_left_alone() {
 fn an_order_is_announced_and_then_sent_to_whom_it_concerns(#[case] fields: &str, #[case] to: InstanceId) {
     let observed = annotated(steady(), fields);
     let OrderPlan::Tell(told) = decide_order(&observed) else { panic!("not announced") };
-    assert_eq!((told.state, told.reason, told.instance), (OrderState::Running, Stage::Announced, Some(to)));
+    assert_eq!(
+        (told.state, told.reason, told.instance),
+        (OrderState::Running, OrderStage::Announced.into(), Some(to))
+    );
     let announced = last(told.kind, to.as_str(), OrderState::Running, "Announced", 0);
     let OrderPlan::Send { to: sent_to, order } =
         decide_order(&Observed { last_order: Some(announced), ..observed })
@@ -184,7 +187,7 @@ fn an_order_that_its_agent_prepares_is_running_and_not_forgotten() {
         let OrderPlan::Tell(told) = decide_order(&preparing(running(reason, seconds))) else {
             panic!("nothing is told of an order that was {reason}")
         };
-        assert_eq!((told.state, told.reason), (OrderState::Running, Stage::Preparing));
+        assert_eq!((told.state, told.reason), (OrderState::Running, OrderStage::Preparing.into()));
         assert_eq!(told.message, "the primary writes a checkpoint before it stops");
     }
     let prepared = |seconds| preparing(running("Preparing", seconds));

@@ -1,0 +1,62 @@
+//! Reasons of Events.
+
+use strum::{IntoStaticStr, VariantNames};
+
+/// Why an Event is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+pub enum EventReason {
+    /// The record of term 0 was created.
+    Bootstrapping,
+    /// A base backup began.
+    SeedingStarted,
+    /// A base backup is complete.
+    SeedingFinished,
+    /// A base backup failed.
+    SeedingFailed,
+    /// A primary takes writes and the standby may take over.
+    PairReady,
+    /// The standby may no longer take over.
+    FailoverNotReady,
+    /// Another instance became primary.
+    FailoverObserved,
+    /// The former primary follows the new one.
+    RejoinedAsStandby,
+    /// An instance is to be copied anew.
+    RebuildStarted,
+    /// The read-write Service was put right.
+    EndpointRepaired,
+    /// Another quarter of a base backup is copied.
+    SeedingProgress,
+    /// A proof of death was taken by the agent that may act on it.
+    EvidenceSent,
+    /// What a failover lost is known.
+    LossMeasured,
+    /// An instance is restarted, or hands over, for a change of the spec.
+    UpdateStarted,
+    /// An order of a person will be sent.
+    OrderAnnounced,
+    /// It is carried out.
+    OrderDone,
+    /// It is not carried out.
+    OrderRefused,
+    /// Its outcome is not as ordered, or not known.
+    OrderFailed,
+    /// A volume is nearly full, or soon will be.
+    StorageLow,
+    /// Segments do not reach the archive.
+    ArchiveFailing,
+    /// This version of the operator cannot read the pair.
+    Undecodable,
+    /// Another installation of the operator has the pairs. About the Lease of the installation that stands aside.
+    OperatorConflict,
+    /// Something needs a person.
+    Degraded,
+}
+
+impl EventReason {
+    /// Value of `reason`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
