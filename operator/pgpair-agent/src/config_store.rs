@@ -128,6 +128,44 @@ pub fn load(settings: &InstanceEnv) -> Result<PairConfig, ConfigError> {
     }
 }
 
+/// The configuration to start postgres with: that of [`load`], unless PostgreSQL itself does not accept it. Then the one that it
+/// accepted last, so that a mistake in the spec, which a running postgres never saw, does not end it at the next restart.
+///
+/// # Errors
+/// There is none that can be used.
+pub async fn load_tried(settings: &InstanceEnv, bin: &PgBin) -> Result<PairConfig, ConfigError> {
+    let config = load(settings)?;
+    let Err(why) = postmaster::try_parameters(settings, bin, &config).await else {
+        prove(&settings.layout, &config);
+        return Ok(config);
+    };
+    let proven: Option<PairConfig> = fsx::read_json(&settings.layout.proven_config()).ok().flatten();
+    let Some(proven) = proven.filter(|p| *p != config && check(settings, p).is_ok()) else {
+        tracing::error!(
+            error = why,
+            generation = config.generation,
+            "postgres does not accept the configuration, and there is no earlier one"
+        );
+        return Ok(config);
+    };
+    // Of an earlier pair on this volume it could be the newer one by its number, and then the correction would not be taken.
+    let generation = proven.generation.min(config.generation - 1);
+    tracing::error!(
+        error = why,
+        generation = config.generation,
+        used = generation,
+        "postgres does not accept the configuration; the last one that it accepted is used"
+    );
+    Ok(PairConfig { generation, ..proven })
+}
+
+/// Remembers what postgres accepts. Only a fallback: without it everything is as if there had never been one.
+fn prove(layout: &Layout, config: &PairConfig) {
+    if let Err(e) = fsx::write_json(&layout.proven_config(), config) {
+        tracing::warn!(error = %e, "the accepted configuration cannot be kept for a later start");
+    }
+}
+
 /// Keeps a configuration for the next start, durable when this returns.
 ///
 /// # Errors
@@ -180,9 +218,8 @@ impl Intake {
         }
         let (layout, config) = (self.settings.layout.clone(), Arc::new(config));
         let kept = config.clone();
-        tokio::task::spawn_blocking(move || store(&layout, &kept))
-            .await
-            .map_err(|_| ConfigError::Ending)??;
+        let keep = move || store(&layout, &kept).map(|()| prove(&layout, &kept));
+        tokio::task::spawn_blocking(keep).await.map_err(|_| ConfigError::Ending)??;
         let (tx, rx) = oneshot::channel();
         self.calls.send(Call::Configure(config, tx)).await.map_err(|_| ConfigError::Ending)?;
         rx.await.map_err(|_| ConfigError::Ending)

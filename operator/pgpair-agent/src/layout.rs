@@ -138,6 +138,12 @@ impl Layout {
         self.run.join(pgpair_wire::config::CONFIG_KEY)
     }
 
+    /// The configuration that postgres accepted last; it outlives the pod.
+    #[must_use]
+    pub fn proven_config(&self) -> PathBuf {
+        self.data.join("proven.json")
+    }
+
     /// The peer's address as it was last known, for `wal-restore`: a name may not be found when it is needed most.
     #[must_use]
     pub fn peer_address(&self) -> PathBuf {

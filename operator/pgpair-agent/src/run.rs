@@ -70,7 +70,8 @@ async fn agent() -> Result<(), Failure> {
     let durable = state::load(&settings.layout)?;
     tracing::info!(instance = %me.instance, incarnation = %me.incarnation, term = durable.term.0, "agent starts");
 
-    let config = Arc::new(config_store::load(&settings)?);
+    let bin = PgBin::find(&settings)?;
+    let config = Arc::new(config_store::load_tried(&settings, &bin).await?);
     let client = kube::Client::try_default().await?;
     let store = RecordStore::new(client.clone(), &settings.namespace, &settings.pair, me);
     let identity = Identity::load(&settings.layout.tls)?;
@@ -88,7 +89,6 @@ async fn agent() -> Result<(), Failure> {
     let (hand_over, serve_pg_wal) = watch::channel(None);
     let (timeline, timelines) = watch::channel(None);
     let writable = Writable::new(Deadman::of_agent()?);
-    let bin = PgBin::find(&settings)?;
     let calls = calls(tx.clone());
     let intake = Intake::new(settings.clone(), bin.clone(), configs.clone(), calls.clone());
     tokio::spawn(intake.clone().watch_mounted());

@@ -45,6 +45,8 @@ pub enum EventReason {
     StorageLow,
     /// Segments do not reach the archive.
     ArchiveFailing,
+    /// An agent refuses the settings of the spec.
+    SettingsRefused,
     /// This version of the operator cannot read the pair.
     Undecodable,
     /// Another installation of the operator has the pairs. About the Lease of the installation that stands aside.

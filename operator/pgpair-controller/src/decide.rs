@@ -28,7 +28,7 @@ use pgpair_core::record::{Mode, Record};
 use pgpair_wire::report::Need;
 
 use crate::evidence::{decide_evidence, decide_receivers};
-use crate::observed::{LeaseView, Observed, SeedJob, SeedState, SetView};
+use crate::observed::{LeaseView, Observed, SeedJob, SeedState, SetView, SettingsRefusal};
 use crate::plan::{Blocked, InstancePlan, Notice, Plan, Problem, RollPlan, RwPlan, Scope};
 pub use orders::replied;
 
@@ -36,6 +36,8 @@ pub use orders::replied;
 const SEED_RETRY_FIRST: Duration = Duration::from_secs(30);
 /// Longest such delay. A base backup that fails for hours should still be tried when the cause is gone.
 const SEED_RETRY_LONGEST: Duration = Duration::from_secs(600);
+/// Time until settings that an agent refused are given to it again.
+const REFUSED_RETRY: Duration = Duration::from_secs(60);
 
 /// Decides.
 #[must_use]
@@ -51,7 +53,8 @@ pub fn decide(observed: &Observed) -> Plan {
         rw,
         ro: slices::decide_ro(observed),
         evidence: Vec::new(),
-        configure: find_behind(observed),
+        configure: decide_settings(observed),
+        refused_settings: find_refused_settings(observed),
         order: orders::decide_order(observed),
         roll: RollPlan::default(),
         notices: Vec::new(),
@@ -77,7 +80,8 @@ pub fn decide(observed: &Observed) -> Plan {
     }
     let busy = orders::is_under_way(observed, &plan.order)
         || !plan.problems.is_empty()
-        || !plan.configure.is_empty()
+        // A roll takes what an agent refuses for what it is: not in effect. It need not wait for a correction.
+        || plan.configure.iter().any(|i| find_refusal(observed, *i).is_none())
         || plan.create_job.is_some();
     plan.roll = roll::decide_roll(observed, busy);
     plan.settled = is_settled(observed, &plan);
@@ -111,13 +115,30 @@ fn find_foreign_data(observed: &Observed) -> Vec<Problem> {
     InstanceId::ALL.into_iter().filter_map(foreign).collect()
 }
 
+/// Agents that are given newer settings now. One that refused them is asked again from time to time: what it lacked (a file, a
+/// library) may be there by then.
+fn decide_settings(observed: &Observed) -> Vec<InstanceId> {
+    let waits = |i: &InstanceId| find_refusal(observed, *i).is_some_and(|(_, ago)| *ago < REFUSED_RETRY);
+    find_behind(observed).filter(|i| !waits(i)).collect()
+}
+
+/// Agents that refuse the settings of the spec, with their words.
+fn find_refused_settings(observed: &Observed) -> Vec<(InstanceId, String)> {
+    let refused = |i: InstanceId| Some((i, find_refusal(observed, i)?.0.message.clone()));
+    find_behind(observed).filter_map(refused).collect()
+}
+
 /// Agents whose settings are older than the spec.
-fn find_behind(observed: &Observed) -> Vec<InstanceId> {
-    let is_behind = |i: &InstanceId| {
+fn find_behind(observed: &Observed) -> impl Iterator<Item = InstanceId> {
+    InstanceId::ALL.into_iter().filter(|i| {
         let report = observed.instance(*i).report.fresh();
         report.is_some_and(|r| r.config_generation < observed.generation())
-    };
-    InstanceId::ALL.into_iter().filter(is_behind).collect()
+    })
+}
+
+/// What the agent of an instance said about the settings of the spec, if it refused these. Other settings it has not seen yet.
+fn find_refusal(observed: &Observed, i: InstanceId) -> Option<&(SettingsRefusal, Duration)> {
+    observed.refused_settings.get(&i).filter(|(refusal, _)| refusal.generation == observed.generation())
 }
 
 fn decide_instances(observed: &Observed, record: &Record, plan: &mut Plan) {

@@ -3,7 +3,7 @@
 use kube::runtime::events::{Event, EventType};
 use pgpair_api::events::EventReason;
 use pgpair_api::names::PairName;
-use pgpair_api::status::{ConditionType, OrderState, PgReplicaPairStatus};
+use pgpair_api::status::{ConditionType, OrderState, PgReplicaPairStatus, Reason};
 
 use crate::evidence::word;
 use crate::plan::{Notice, Pending, RollStep};
@@ -130,6 +130,7 @@ pub fn of_change(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Vec<Ev
     told.extend(of_rejoin(old, new));
     told.extend(of_loss(old, new));
     told.extend(of_order(old, new));
+    told.extend(of_refused_settings(old, new));
     told.extend(of_seeding(old, new));
     told.extend(of_health(old, new, ConditionType::StorageHealthy, EventReason::StorageLow));
     told.extend(of_health(old, new, ConditionType::ArchiveHealthy, EventReason::ArchiveFailing));
@@ -220,6 +221,17 @@ fn of_order(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Even
     let why = order.reason.as_deref().unwrap_or_default();
     let message = order.message.as_deref().unwrap_or_default();
     Some(EventDraft::new(reason, warning, format!("order {} {}{to}: {why}: {message}", order.kind, order.id)))
+}
+
+/// Once for each generation, and again if the words change.
+fn of_refused_settings(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<EventDraft> {
+    let refused = |status| {
+        condition(status, ConditionType::UpdatePending)
+            .filter(|c| c.reason == Reason::SettingsRefused.as_str())
+    };
+    let now = refused(new)?;
+    let is_news = refused(old).is_none_or(|before| before.message != now.message);
+    is_news.then(|| EventDraft::new(EventReason::SettingsRefused, true, now.message.clone()))
 }
 
 /// Each quarter of a base backup. Its beginning and its end are told by the steps themselves.

@@ -1,6 +1,6 @@
 //! Test objects that read like the sentence being tested.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -172,6 +172,7 @@ pub fn steady() -> Observed {
         taken: BTreeSet::new(),
         out_of_service: None,
         turn: Turn::default(),
+        refused_settings: BTreeMap::new(),
         rolled_ago: None,
         any: SliceView::Present(vec![ip(InstanceId::A), ip(InstanceId::B)]),
         system_identifier: Some("99".into()),

@@ -11,7 +11,7 @@ use pgpair_wire::report::InstanceReport;
 use rustls::ClientConfig;
 
 use crate::agent_client::{AgentAddress, AgentLine};
-use crate::observed::{LeaseView, Observed, Taken};
+use crate::observed::{LeaseView, Observed, SettingsRefusal, Taken};
 
 /// What is kept of one pair: its memory, which one reconcile at a time may use, and the errors in a row.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +41,8 @@ pub struct Memory {
     pub status_written: Option<Instant>,
     /// Evidence that was taken: by which agent process, about which, of which kind.
     pub evidence: BTreeSet<Taken>,
+    /// The settings that the agent of an instance refused last, and when.
+    pub refused_settings: BTreeMap<InstanceId, (SettingsRefusal, Instant)>,
     /// When a step of a rolling change was taken.
     pub rolled: Option<Instant>,
 }

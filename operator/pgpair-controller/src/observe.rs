@@ -109,6 +109,11 @@ pub async fn observe(
         taken: memory.evidence.clone(),
         certificates: observe_certificates(caches, name),
         turn: Turn::default(), // the caller knows
+        refused_settings: memory
+            .refused_settings
+            .iter()
+            .map(|(i, (refusal, at))| (*i, (refusal.clone(), at.elapsed())))
+            .collect(),
         rolled_ago: memory.rolled.map(|at| at.elapsed()),
     };
     observed.out_of_service = observe_out_of_service(requests, &observed).await;

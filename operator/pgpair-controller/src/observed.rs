@@ -1,6 +1,6 @@
 //! What is known about a pair at one moment, and how sure it is. Plain data: the decisions read nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -60,8 +60,19 @@ pub struct Observed {
     pub taken: BTreeSet<Taken>,
     /// What the pair may do about pending changes, as one of many.
     pub turn: Turn,
+    /// Settings that the agent of an instance refused last, and how long ago.
+    pub refused_settings: BTreeMap<InstanceId, (SettingsRefusal, Duration)>,
     /// How long ago this process took a step of a rolling change; `None`: never.
     pub rolled_ago: Option<Duration>,
+}
+
+/// Settings that an agent refused: PostgreSQL does not accept them, or they are out of range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsRefusal {
+    /// Their generation.
+    pub generation: i64,
+    /// Why, in the agent's words.
+    pub message: String,
 }
 
 /// One proof of death that an agent has taken.

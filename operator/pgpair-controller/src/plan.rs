@@ -32,8 +32,10 @@ pub struct Plan {
     pub any: AnyPlan,
     /// Proofs of death to send: to whom (instance and agent process), and what.
     pub evidence: Vec<(InstanceId, Incarnation, Evidence)>,
-    /// Agents that follow older settings than the spec's.
+    /// Agents that follow older settings than the spec's and are given the newer ones now.
     pub configure: Vec<InstanceId>,
+    /// Agents that follow older settings because they refuse the spec's, with their words.
+    pub refused_settings: Vec<(InstanceId, String)>,
     /// The order of a person.
     pub order: OrderPlan,
     /// Changes that need a restart.

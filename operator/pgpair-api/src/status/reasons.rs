@@ -66,6 +66,8 @@ pub enum Reason {
     UpToDate,
     /// An agent does not follow the newest settings yet.
     ConfigPending,
+    /// An agent refuses the newest settings, in its words or PostgreSQL's.
+    SettingsRefused,
     /// A setting needs a restart of postgres.
     RestartPending,
     /// A pod was made of an earlier template.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use http::Method;
+use http::{Method, StatusCode};
 use pgpair_core::ids::InstanceId;
 use pgpair_core::order::OrderReply;
 use pgpair_wire::client::RequestError;
@@ -15,8 +15,11 @@ use crate::decide::replied;
 use crate::error::Error;
 use crate::evidence::word;
 use crate::memory::Memory;
-use crate::observed::{Observed, Taken};
+use crate::observed::{Observed, SettingsRefusal, Taken};
 use crate::plan::{Notice, OrderPlan, OrderProgress, Plan, RollStep};
+
+/// Characters of a refusal of settings that are kept for the status.
+const REFUSAL: usize = 256;
 
 /// Sends proofs of death; gives those that were taken. One that is not taken is sent again by the next reconcile.
 pub async fn send_evidence(memory: &mut Memory, plan: &Plan) -> Vec<Notice> {
@@ -43,7 +46,19 @@ pub async fn send_settings(memory: &mut Memory, plan: &Plan, config: &PairConfig
     for to in &plan.configure {
         let Some((line, target)) = memory.lines.to(*to) else { continue };
         match line.send(target, Method::PUT, paths::CONFIG, config).await {
-            Ok(()) => tracing::info!(instance = %to, generation = config.generation, "settings given"),
+            Ok(()) => {
+                memory.refused_settings.remove(to);
+                tracing::info!(instance = %to, generation = config.generation, "settings given");
+            }
+            // Older than what it follows: the next report shows that.
+            Err(RequestError::Refused { status, message })
+                if status.is_client_error() && status != StatusCode::CONFLICT =>
+            {
+                let message: String = message.chars().take(REFUSAL).collect();
+                tracing::warn!(instance = %to, generation = config.generation, message, "settings were refused");
+                let refusal = SettingsRefusal { generation: config.generation, message };
+                memory.refused_settings.insert(*to, (refusal, Instant::now()));
+            }
             Err(error) => {
                 tracing::warn!(instance = %to, generation = config.generation, error = &error as &dyn std::error::Error, "settings were not taken");
             }

@@ -330,6 +330,46 @@ fn an_agent_with_older_settings_than_the_spec_is_given_the_new_ones() {
     assert_eq!(decide(&observed.a_silent()).configure, [B], "one that does not answer cannot be told");
 }
 
+/// The agent of a follows generation 3 and refused generation 4 so many seconds ago; b has it.
+fn refused(seconds: u64) -> Observed {
+    let mut observed = steady();
+    observed.config.generation = 4;
+    let refusal = crate::observed::SettingsRefusal { generation: 4, message: "no such thing".into() };
+    observed.refused_settings.insert(A, (refusal, Duration::from_secs(seconds)));
+    if let ReportView::Fresh(report) = &mut observed.b.report {
+        report.config_generation = 4;
+    }
+    observed
+}
+
+#[test]
+fn settings_that_an_agent_refused_are_given_again_once_a_minute() {
+    for (seconds, given) in [(1, vec![]), (59, vec![]), (60, vec![A])] {
+        let plan = decide(&refused(seconds));
+        assert_eq!(plan.configure, given, "after {seconds} s");
+        assert_eq!(plan.refused_settings, [(A, "no such thing".to_owned())]);
+        assert_eq!(plan.is_idle(), given.is_empty(), "nothing is looked at again each second");
+    }
+    let mut corrected = refused(1);
+    corrected.config.generation = 5;
+    let plan = decide(&corrected);
+    assert_eq!(
+        (plan.configure, plan.refused_settings),
+        (vec![A, B], vec![]),
+        "a correction is given at once"
+    );
+}
+
+#[test]
+fn settings_that_an_agent_refuses_hold_back_nothing_else() {
+    for seconds in [1, 60] {
+        let mut observed = refused(seconds);
+        observed.b.update_revision = Some("r2".into());
+        let roll = decide(&observed).roll;
+        assert!(roll.step.is_some(), "{roll:?}");
+    }
+}
+
 #[test]
 fn a_paused_pair_comes_to_rest_although_its_agents_lack_the_newest_settings() {
     let mut behind = steady();

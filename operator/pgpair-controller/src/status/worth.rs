@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgpair_api::status::{ConditionType, LagStatus, PgReplicaPairStatus, RtoStatus, StorageStatus};
+use pgpair_api::status::{ConditionType, LagStatus, PgReplicaPairStatus, Reason, RtoStatus, StorageStatus};
 use pgpair_core::lsn::Lsn;
 
 /// Shortest time between writes that are made for moving numbers only.
@@ -49,7 +49,9 @@ fn settled_part(status: &PgReplicaPairStatus) -> PgReplicaPairStatus {
     out.rto =
         out.rto.map(|rto| RtoStatus { estimates: Vec::new(), ..rto }).filter(|r| *r != RtoStatus::default());
     for condition in &mut out.conditions {
-        if TELLS_NUMBERS.iter().any(|t| t.as_str() == condition.type_) {
+        // What an agent refuses it says in words.
+        let has_words = condition.reason == Reason::SettingsRefused.as_str();
+        if TELLS_NUMBERS.iter().any(|t| t.as_str() == condition.type_) && !has_words {
             condition.message.clear();
         }
     }

@@ -66,6 +66,30 @@ async fn a_pushed_configuration_changes_both_instances_while_they_run_and_a_bad_
     assert_eq!(followed(&pair, B, 2).await, Vec::<String>::new());
 }
 
+/// As the kubelet mounts a ConfigMap, which has what the agents refuse just as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_with_settings_that_postgres_refuses_runs_on_with_those_that_it_accepted() {
+    let mut first = config(1);
+    first.parameters.insert("work_mem".into(), "7MB".into());
+    let mut pair = Pair::up_with(first).await;
+    let mut bad = config(2);
+    bad.parameters.insert("work_mem".into(), "lots".into());
+    pair.mount(B, &bad);
+    assert_eq!(push(&pair, B, &bad).await.0, 422);
+    pair.kill_container(B);
+    pair.forget_run(B);
+    pair.start(B);
+    eventually("it runs", LIMIT, async || {
+        (pair.sql(B, "SHOW work_mem").await.as_deref() == Ok("7MB")).then_some(())
+    })
+    .await;
+    assert_eq!(pair.report(B).await.unwrap().config_generation, 1);
+    let corrected = PairConfig { parameters: [("work_mem".into(), "8MB".into())].into(), ..config(3) };
+    assert_eq!(push(&pair, B, &corrected).await.0, 200);
+    followed(&pair, B, 3).await;
+    assert_eq!(pair.sql(B, "SHOW work_mem").await.as_deref(), Ok("8MB"));
+}
+
 /// With the standby away: the primary writes until the log that the standby's slot keeps is too much, and gone.
 async fn lose_log(pair: &Pair) {
     eventually("the record says Solo", LIMIT, async || (pair.api.mode() == Mode::Solo).then_some(())).await;

@@ -168,6 +168,21 @@ impl Pair {
         }
     }
 
+    /// The operator's ConfigMap, as the kubelet mounts it.
+    pub fn mount(&self, i: InstanceId, config: &PairConfig) {
+        let path = self.root(i).join("config/pair.json");
+        fs::write(&path, serde_json::to_string(config).unwrap()).unwrap();
+        give(&path, self.owner);
+    }
+
+    /// What a new pod does not have any more.
+    pub fn forget_run(&self, i: InstanceId) {
+        let run = self.root(i).join("run");
+        fs::remove_dir_all(&run).unwrap();
+        fs::create_dir(&run).unwrap();
+        give(&run, self.owner);
+    }
+
     fn command(&self, i: InstanceId, subcommand: &str) -> Command {
         let (own, peer) = (self.ports[index(i)], self.ports[index(i.peer())]);
         let root = self.root(i);

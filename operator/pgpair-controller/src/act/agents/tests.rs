@@ -110,3 +110,19 @@ async fn an_order_without_an_answer_stays_announced_and_is_sent_again_with_the_s
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[0], requests[1]);
 }
+
+#[tokio::test]
+async fn what_an_agent_says_about_settings_that_it_refuses_is_remembered_until_it_takes_some() {
+    let config = |generation| PairConfig { generation, ..PairConfig::default() };
+    let plan = Plan { configure: vec![InstanceId::B], ..decide(&steady()) };
+    let (mut memory, _) = agent_of_b(StatusCode::UNPROCESSABLE_ENTITY, "postgres does not\naccept it").await;
+    send_settings(&mut memory, &plan, &config(4)).await;
+    let refused = memory.refused_settings.get(&InstanceId::B).map(|(refusal, _)| refusal.clone());
+    let words = "postgres does not accept it".to_owned();
+    assert_eq!(refused, Some(SettingsRefusal { generation: 4, message: words }));
+    for (code, kept) in [(StatusCode::SERVICE_UNAVAILABLE, true), (StatusCode::OK, false)] {
+        memory.lines = agent_of_b(code, "null").await.0.lines;
+        send_settings(&mut memory, &plan, &config(5)).await;
+        assert_eq!(memory.refused_settings.contains_key(&InstanceId::B), kept, "{code}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, Reason};
+use pgpair_core::ids::InstanceId;
 
 use super::{Draft, draft};
 use crate::observed::Observed;
@@ -10,6 +11,9 @@ use crate::rollout::Turn;
 
 pub(super) fn update_pending(name: &PairName, plan: &Plan, observed: &Observed) -> Draft {
     let type_ = ConditionType::UpdatePending;
+    if !plan.refused_settings.is_empty() {
+        return draft(type_, true, Reason::SettingsRefused, refused(name, plan, observed));
+    }
     if let Some(i) = plan.configure.first() {
         let known = observed.instance(*i).report.fresh().map_or(0, |r| r.config_generation);
         let held = hold(observed).map(|why| format!(": {why}")).unwrap_or_default();
@@ -85,6 +89,19 @@ fn wait_for_turn(turn: &Turn) -> String {
     }
 }
 
+/// Which agents refuse which settings, why, and what to do.
+fn refused(name: &PairName, plan: &Plan, observed: &Observed) -> String {
+    let says = |(i, words): &(InstanceId, String)| {
+        let known = observed.instance(*i).report.fresh().map_or(0, |r| r.config_generation);
+        format!("{} stays on generation {known} because {words}", name.instance(*i))
+    };
+    format!(
+        "settings generation {} is refused: {}. Correct the spec",
+        observed.generation(),
+        plan.refused_settings.iter().map(says).collect::<Vec<_>>().join("; ")
+    )
+}
+
 /// Why nothing of the spec comes into effect.
 fn hold(observed: &Observed) -> Option<&'static str> {
     if observed.invalid.is_some() {
@@ -98,9 +115,27 @@ fn hold(observed: &Observed) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::decide::decide;
     use crate::fixtures::{name, steady};
+    use crate::observed::SettingsRefusal;
+
+    #[test]
+    fn settings_that_an_agent_refuses_are_told_in_its_words() {
+        let mut observed = steady();
+        observed.config.generation = 4;
+        let message = "postgres does not accept it: invalid value for parameter \"work_mem\": \"lots\"";
+        let refusal = SettingsRefusal { generation: 4, message: message.into() };
+        observed.refused_settings.insert(InstanceId::A, (refusal, Duration::from_secs(1)));
+        let told = update_pending(&name(), &decide(&observed), &observed);
+        assert_eq!((told.status, told.reason), (Some(true), Reason::SettingsRefused));
+        let expected = format!(
+            "settings generation 4 is refused: orders-a stays on generation 3 because {message}. Correct the spec"
+        );
+        assert_eq!(told.message, expected);
+    }
 
     #[test]
     fn what_holds_a_pair_is_told_beside_what_is_pending() {
