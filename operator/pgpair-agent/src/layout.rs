@@ -144,6 +144,12 @@ impl Layout {
         self.data.join("proven.json")
     }
 
+    /// The passwords of the mounted Secrets as they were last in effect; it outlives the pod.
+    #[must_use]
+    pub fn passwords_json(&self) -> PathBuf {
+        self.data.join("passwords.json")
+    }
+
     /// The peer's address as it was last known, for `wal-restore`: a name may not be found when it is needed most.
     #[must_use]
     pub fn peer_address(&self) -> PathBuf {

@@ -17,6 +17,7 @@ use crate::sql::{Sql, SqlError};
 
 mod configure;
 mod init_db;
+pub mod passwords;
 mod roles;
 pub mod sync;
 pub(crate) mod tool;

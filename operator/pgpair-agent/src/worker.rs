@@ -444,7 +444,7 @@ impl Worker {
             rejoin: self.following.rejoin.clone(),
             config_generation: self.upkeep.generation,
             pending_restart: self.upkeep.pending.clone(),
-            trouble: self.trouble.clone(),
+            trouble: self.trouble.clone().or_else(|| self.upkeep.passwords_trouble.clone()),
             space: self.upkeep.space,
         };
         self.driver_ended = self.inputs.send(Input::Observed(Box::new(observed))).await.is_err();

@@ -78,16 +78,17 @@ async fn post_init(sql: &Sql, database: &str, statements: &[String]) -> Result<(
     Ok(())
 }
 
-struct App {
-    user: String,
+/// What the mounted Secrets say.
+pub(super) struct App {
+    pub(super) user: String,
     database: String,
-    password: String,
+    pub(super) password: String,
     /// Of `postgres`; `None`: it cannot log in over the network.
-    superuser: Option<String>,
+    pub(super) superuser: Option<String>,
 }
 
 impl App {
-    fn read(settings: &InstanceEnv) -> Result<App, PostmasterError> {
+    pub(super) fn read(settings: &InstanceEnv) -> Result<App, PostmasterError> {
         let field = |name: &str| {
             let path = settings.layout.app.join(name);
             fs::read_to_string(&path)

@@ -16,6 +16,7 @@ use crate::backfill::{self, FillError};
 use crate::cleanup::{self, Needed};
 use crate::layout::Layout;
 use crate::peer::{Peer, PeerError};
+use crate::postmaster::passwords::{self, Mounted};
 use crate::postmaster::{self, StartAs};
 use crate::settings::InstanceEnv;
 use crate::space::Forecast;
@@ -23,6 +24,8 @@ use crate::tls::Identity;
 
 /// How often postgres is asked which parameters wait for a restart: a person may edit with `ALTER SYSTEM`.
 const PENDING: Duration = Duration::from_secs(10);
+/// How often the mounted passwords are looked at. The kubelet brings a changed Secret within about a minute.
+const PASSWORDS: Duration = Duration::from_secs(2);
 /// How often the volumes are measured.
 const SPACE: Duration = Duration::from_secs(10);
 /// How often the archive is cleaned.
@@ -49,6 +52,10 @@ pub(super) struct Upkeep {
     pub(super) generation: i64,
     pub(super) pending: Vec<String>,
     pub(super) space: SpaceReport,
+    /// The mounted passwords of which nothing is left to do, and in which role that was found.
+    passwords: Option<(Mounted, Kind)>,
+    /// What is wrong with the mounted passwords, for people.
+    pub(super) passwords_trouble: Option<String>,
     forecast: Forecast,
     measuring: Option<JoinHandle<SpaceReport>>,
     /// Where the peer's next recovery begins, as it told last: that only moves forward.
@@ -61,6 +68,7 @@ pub(super) struct Upkeep {
 /// When each thing is due.
 struct Next {
     pending: Instant,
+    passwords: Instant,
     space: Instant,
     clean: Instant,
     fill: Instant,
@@ -80,12 +88,14 @@ impl Upkeep {
             loaded_before: None,
             pending: Vec::new(),
             space: SpaceReport::default(),
+            passwords: None,
+            passwords_trouble: None,
             forecast: Forecast::default(),
             measuring: None,
             peer_redo: None,
             cleaning: None,
             filling: None,
-            next: Next { pending: now, space: now, clean: now + CLEAN, fill: now + FILL_ON, slot: now },
+            next: Next { pending: now, passwords: now, space: now, clean: now + CLEAN, fill: now + FILL_ON, slot: now },
         }
     }
 
@@ -129,6 +139,7 @@ impl Worker {
                 self.take_certificates();
                 self.take_config().await;
                 self.watch_pending().await;
+                self.follow_passwords().await;
                 self.keep_slot().await;
                 self.clean().await;
                 self.fill().await;
@@ -203,6 +214,45 @@ impl Worker {
         }
         self.upkeep.loaded_before = None;
         (self.upkeep.pending, self.upkeep.generation) = (pending, self.upkeep.written.generation);
+    }
+
+    /// A changed password of a mounted Secret becomes that of its role; not before the roles are made.
+    async fn follow_passwords(&mut self) {
+        let Server::Up { kind, .. } = &self.server else { return };
+        let (kind, writable) = (*kind, *kind == Kind::Primary);
+        if (writable && self.prepared.is_none()) || !due(&mut self.upkeep.next.passwords, PASSWORDS) {
+            return;
+        }
+        let done = match Mounted::read(&self.settings) {
+            Ok(mounted) => self.settle_passwords(mounted, kind, writable).await,
+            Err(e) => Err(e.to_string()),
+        };
+        let trouble = done.err();
+        if self.upkeep.passwords_trouble != trouble {
+            if let Some(trouble) = &trouble {
+                tracing::warn!(trouble, "passwords");
+            }
+            self.upkeep.passwords_trouble = trouble;
+        }
+    }
+
+    async fn settle_passwords(&mut self, mounted: Mounted, kind: Kind, writable: bool) -> Result<(), String> {
+        let empty = match mounted.empty()[..] {
+            [] => Ok(()),
+            [role, ..] => Err(format!(
+                "the Secret of role {role} has an empty password: the role keeps its password; set key password"
+            )),
+        };
+        let found = Some((mounted, kind));
+        if self.upkeep.passwords != found
+            && let Some((mounted, _)) = &found
+        {
+            let settled = passwords::follow(&self.settings, &self.sql, mounted, writable).await;
+            if settled.map_err(|e| e.to_string())? {
+                self.upkeep.passwords = found;
+            }
+        }
+        empty
     }
 
     /// A slot that grew over its limit keeps nothing and serves nobody again; the standby catches up from the archives, and

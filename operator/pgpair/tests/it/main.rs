@@ -9,3 +9,4 @@ mod failover;
 mod orders;
 mod owned;
 mod pair;
+mod passwords;

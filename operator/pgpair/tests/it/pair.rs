@@ -175,6 +175,28 @@ impl Pair {
         give(&path, self.owner);
     }
 
+    /// Whether an instance has this file.
+    pub fn has_file(&self, i: InstanceId, path: &str) -> bool {
+        self.root(i).join(path).exists()
+    }
+
+    /// The password of the application's Secret, as the kubelet mounts it.
+    pub fn mount_password(&self, i: InstanceId, password: &str) {
+        fs::write(self.root(i).join("app/password"), password).unwrap();
+    }
+
+    /// Whether the application gets in with this password.
+    pub async fn logs_in(&self, i: InstanceId, password: &str) -> bool {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.ports[index(i)][0]).user("app").password(password).dbname("app");
+        let Ok((client, connection)) = config.connect_timeout(Duration::from_secs(1)).connect(NoTls).await
+        else {
+            return false;
+        };
+        tokio::spawn(connection);
+        client.simple_query("SELECT 1").await.is_ok()
+    }
+
     /// What a new pod does not have any more.
     pub fn forget_run(&self, i: InstanceId) {
         let run = self.root(i).join("run");
