@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::fsx::{self, FileError};
 use crate::lock::VolumeLock;
-use crate::render::{RenderError, Upstream};
+use crate::render::{Floors, RenderError, Upstream};
 use crate::settings::InstanceEnv;
 use crate::sql::{Sql, SqlError};
 
@@ -102,6 +102,7 @@ pub struct StartOptions {
 pub struct Postmaster {
     pid: Pid,
     pid_file: PathBuf,
+    floors: Floors,
     exit: watch::Receiver<Option<String>>,
 }
 
@@ -116,7 +117,8 @@ pub async fn start(
     lock: VolumeLock,
     options: StartOptions,
 ) -> Result<Postmaster, PostmasterError> {
-    configure(settings, config, &options, floors(settings, bin, &options.role).await)?;
+    let floors = floors(settings, bin, &options.role).await;
+    configure(settings, config, &options, floors)?;
     let mut command = bin.command("postgres");
     let start_error = |source| ToolError::Start { program: "postgres".into(), source };
     command.arg("-D").arg(settings.layout.pgdata()).kill_on_drop(false);
@@ -141,7 +143,7 @@ pub async fn start(
         // Nobody may be listening any more.
         let _ = send.send(Some(how));
     });
-    Ok(Postmaster { pid, pid_file: settings.layout.in_pgdata("postmaster.pid"), exit })
+    Ok(Postmaster { pid, pid_file: settings.layout.in_pgdata("postmaster.pid"), floors, exit })
 }
 
 impl Postmaster {
@@ -149,6 +151,12 @@ impl Postmaster {
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// What its configuration file was raised to when it was started.
+    #[must_use]
+    pub fn floors(&self) -> Floors {
+        self.floors
     }
 
     /// Its exit status in words, if it has ended. Its children may still run: the volume's lock tells.

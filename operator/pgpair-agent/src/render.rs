@@ -116,14 +116,17 @@ impl Floors {
         ]
     }
 
-    /// Raises what is below. A value that is no number is left: postgres will say so.
-    fn raise(self, all: &mut BTreeMap<String, String>) {
+    /// Raises what is below, and names it. A value that is no number is left: postgres will say so.
+    fn raise(self, all: &mut BTreeMap<String, String>) -> Vec<String> {
+        let mut raised = Vec::new();
         for (name, floor, default) in self.named() {
             let configured = all.get(name).map_or(Some(default), |v| v.trim().parse().ok());
             if configured.is_some_and(|c| c < floor) {
                 all.insert(name.to_owned(), floor.to_string());
+                raised.push(name.to_owned());
             }
         }
+        raised
     }
 }
 
@@ -138,16 +141,7 @@ pub fn main_conf(
     floors: Floors,
     slot_keep_mib: u64,
 ) -> Result<String, RenderError> {
-    let owned = operator_parameters(settings, config, slot_keep_mib);
-    let mut all: BTreeMap<String, String> = defaults();
-    for (name, value) in &config.parameters {
-        let name = name.to_ascii_lowercase();
-        if is_owned(&name) || owned.contains_key(&name) {
-            return Err(RenderError::Owned(name));
-        }
-        all.insert(name, value.clone());
-    }
-    all.extend(owned);
+    let mut all = parameters(settings, config, slot_keep_mib)?;
     floors.raise(&mut all);
     let mut out = String::from(
         "# Written by pgpair at every start and change: edits are lost. Use spec.postgres.parameters.\n",
@@ -159,6 +153,30 @@ pub fn main_conf(
         let _ = writeln!(out, "include_if_exists = '{file}'");
     }
     Ok(out)
+}
+
+/// Parameters for which `floors` demands more than is configured. None of a configuration that cannot be written.
+#[must_use]
+pub fn raised(settings: &InstanceEnv, config: &PairConfig, floors: Floors) -> Vec<String> {
+    parameters(settings, config, 1).map(|mut all| floors.raise(&mut all)).unwrap_or_default()
+}
+
+fn parameters(
+    settings: &InstanceEnv,
+    config: &PairConfig,
+    slot_keep_mib: u64,
+) -> Result<BTreeMap<String, String>, RenderError> {
+    let owned = operator_parameters(settings, config, slot_keep_mib);
+    let mut all: BTreeMap<String, String> = defaults();
+    for (name, value) in &config.parameters {
+        let name = name.to_ascii_lowercase();
+        if is_owned(&name) || owned.contains_key(&name) {
+            return Err(RenderError::Owned(name));
+        }
+        all.insert(name, value.clone());
+    }
+    all.extend(owned);
+    Ok(all)
 }
 
 /// Whether only the operator may set this parameter, by `ALTER SYSTEM` included.

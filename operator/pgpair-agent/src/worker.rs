@@ -169,6 +169,8 @@ pub struct Observed {
     pub config_generation: i64,
     /// Parameters of it that wait for a restart.
     pub pending_restart: Vec<String>,
+    /// Parameters that this standby has more of than is configured, because its primary has.
+    pub raised: Vec<String>,
     /// Room on the volumes.
     pub space: SpaceReport,
     /// What fails again and again.
@@ -444,6 +446,7 @@ impl Worker {
             rejoin: self.following.rejoin.clone(),
             config_generation: self.upkeep.generation,
             pending_restart: self.upkeep.pending.clone(),
+            raised: self.upkeep.raised.clone(),
             trouble: self.trouble.clone().or_else(|| self.upkeep.passwords_trouble.clone()),
             space: self.upkeep.space,
         };

@@ -106,6 +106,7 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
         preparing: Vec::new(),
         config_generation: 3,
         pending_restart: Vec::new(),
+        raised: Vec::new(),
         trouble: None,
         rejoin: None,
         space: SpaceReport {

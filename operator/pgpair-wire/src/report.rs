@@ -54,6 +54,10 @@ pub struct InstanceReport {
     /// Parameters whose new value needs a restart of postgres.
     #[serde(default)]
     pub pending_restart: Vec<String>,
+    /// Parameters that this standby runs with a higher value than the configuration's: PostgreSQL demands of a standby at least what
+    /// its primary has. Older agents do not report them.
+    #[serde(default)]
+    pub raised: Vec<String>,
     /// What became of this instance's log when it last joined a new primary.
     #[serde(default)]
     pub rejoin: Option<RejoinReport>,

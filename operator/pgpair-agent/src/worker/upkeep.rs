@@ -18,6 +18,7 @@ use crate::layout::Layout;
 use crate::peer::{Peer, PeerError};
 use crate::postmaster::passwords::{self, Mounted};
 use crate::postmaster::{self, StartAs};
+use crate::render::{self, Floors};
 use crate::settings::InstanceEnv;
 use crate::space::Forecast;
 use crate::tls::Identity;
@@ -46,6 +47,10 @@ pub(super) struct Upkeep {
     config: watch::Receiver<Arc<PairConfig>>,
     /// What the files of postgres were written from.
     written: Arc<PairConfig>,
+    /// What the file of a running postgres was raised to, if it was written since the start.
+    floors: Option<Floors>,
+    /// Parameters that a standby has more of than is configured, because its primary has.
+    pub(super) raised: Vec<String>,
     /// When postgres had read its configuration before the last change, in its own words; `None`: no change is under way.
     loaded_before: Option<String>,
     /// What postgres follows, with `pending` from after it was read.
@@ -69,6 +74,7 @@ pub(super) struct Upkeep {
 struct Next {
     pending: Instant,
     passwords: Instant,
+    floors: Instant,
     space: Instant,
     clean: Instant,
     fill: Instant,
@@ -85,6 +91,8 @@ impl Upkeep {
             generation: written.generation,
             written,
             config,
+            floors: None,
+            raised: Vec::new(),
             loaded_before: None,
             pending: Vec::new(),
             space: SpaceReport::default(),
@@ -95,7 +103,15 @@ impl Upkeep {
             peer_redo: None,
             cleaning: None,
             filling: None,
-            next: Next { pending: now, passwords: now, space: now, clean: now + CLEAN, fill: now + FILL_ON, slot: now },
+            next: Next {
+                pending: now,
+                passwords: now,
+                floors: now,
+                space: now,
+                clean: now + CLEAN,
+                fill: now + FILL_ON,
+                slot: now,
+            },
         }
     }
 
@@ -105,6 +121,8 @@ impl Upkeep {
         self.generation = self.written.generation;
         (self.loaded_before, self.next.pending) = (None, Instant::now());
         self.pending.clear();
+        self.floors = None;
+        self.raised.clear();
         self.written.clone()
     }
 }
@@ -134,10 +152,12 @@ impl Worker {
             Server::Down { .. } => {
                 self.upkeep.generation = self.upkeep.config.borrow().generation;
                 self.upkeep.pending.clear();
+                self.upkeep.raised.clear();
             }
             Server::Up { ready: true, promoting: false, .. } if self.answers() => {
                 self.take_certificates();
                 self.take_config().await;
+                self.follow_floors().await;
                 self.watch_pending().await;
                 self.follow_passwords().await;
                 self.keep_slot().await;
@@ -180,18 +200,49 @@ impl Worker {
         if config == self.upkeep.written {
             return;
         }
-        let Server::Up { postmaster, kind, .. } = &self.server else { return };
-        let (postmaster, kind) = (postmaster.clone(), *kind);
-        let Ok((loaded, _)) = self.sql.pending_restart().await else { return };
-        let role = match kind {
-            Kind::Primary => StartAs::Primary,
-            Kind::Standby => StartAs::Standby(self.upstream()),
+        let floors = self.floors().await;
+        self.rewrite(config, floors).await;
+    }
+
+    /// What the configuration file is to be raised to, by the present role.
+    async fn floors(&self) -> Floors {
+        let role = match &self.server {
+            Server::Up { kind: Kind::Standby, .. } => StartAs::Standby(self.upstream()),
+            Server::Up { .. } | Server::Down { .. } => StartAs::Primary,
         };
-        let floors = postmaster::floors(&self.settings, &self.bin, &role).await;
+        postmaster::floors(&self.settings, &self.bin, &role).await
+    }
+
+    /// A standby runs with what its primary has, if that is more than is configured. When the primary has less, or when the standby
+    /// is promoted, the file is written anew, and the smaller value waits for a restart.
+    async fn follow_floors(&mut self) {
+        let Server::Up { postmaster, kind, .. } = &self.server else { return };
+        let written = self.upkeep.floors.unwrap_or(postmaster.floors());
+        let raised = render::raised(&self.settings, &self.upkeep.written, written);
+        let standby = *kind == Kind::Standby;
+        self.upkeep.raised = if standby { raised.clone() } else { Vec::new() };
+        if raised.is_empty() || !due(&mut self.upkeep.next.floors, PENDING) {
+            return;
+        }
+        let floors = self.floors().await;
+        if floors != written {
+            tracing::info!(
+                parameters = raised.join(", "),
+                "smaller values can be written for the next start"
+            );
+            self.rewrite(self.upkeep.written.clone(), floors).await;
+        }
+    }
+
+    async fn rewrite(&mut self, config: Arc<PairConfig>, floors: Floors) {
+        let Server::Up { postmaster, .. } = &self.server else { return };
+        let postmaster = postmaster.clone();
+        let Ok((loaded, _)) = self.sql.pending_restart().await else { return };
         match postmaster::reload_config(&self.settings, &config, floors, self.access, &postmaster) {
             Ok(()) => {
                 tracing::info!(generation = config.generation, "postgres reads the new configuration");
                 (self.upkeep.written, self.upkeep.loaded_before) = (config, Some(loaded));
+                self.upkeep.floors = Some(floors);
                 self.upkeep.next.pending = Instant::now();
             }
             Err(e) => {

@@ -2,12 +2,11 @@
 //!
 //! Flow: the standby first (its pod is deleted, or its postgres restarted), until the pair is `Paired` again; then the
 //! primary hands over; then the former primary, which is a standby by now. Guarantees: never both at once; a primary is
-//! never restarted, only asked to hand over, and only while `Paired`; nothing begins while a copy, an order or a change
-//! of primary is under way.
+//! asked to hand over, and only while `Paired`; nothing begins while a copy, an order or a change of primary is under way.
 //!
-//! The standby goes first also when a parameter that hot standby compares (`max_connections` and others) is *lowered*:
-//! a standby cannot start with less than its primary, but the agents never render less than the control file demands, so
-//! the order of restarts needs no exception here.
+//! The exception: a parameter that hot standby compares (`max_connections` and others) is *lowered*. A standby cannot have
+//! less than its primary, so the agents render what the control file demands, and a hand-over would only move the old value
+//! to the new primary. The primary is restarted in place, and then the standby, which has learned of the new value.
 
 use std::time::Duration;
 
@@ -89,6 +88,9 @@ fn decide_step(
     let order =
         |kind| Order { id: format!("{ID}{}", observed.now.as_millisecond()), term: record.term, kind };
     let step = match what {
+        _ if is_lowered(observed, primary, what) && instance == primary => {
+            RollStep::Send { to: primary, order: order(OrderKind::Restart) }
+        }
         _ if instance == primary => RollStep::Send { to: primary, order: order(OrderKind::Switchover) },
         Pending::Pod => recreate(observed, instance).ok_or(Waits::NotPaired)?,
         Pending::Restart(_) => RollStep::Send { to: instance, order: order(OrderKind::Restart) },
@@ -99,6 +101,13 @@ fn decide_step(
 /// The same, by a record that was read just now: something may be restarted.
 fn is_whole(observed: &Observed, record: &Record) -> bool {
     !observed.lease_is_recent && is_back(observed, record)
+}
+
+/// Whether the standby has more of a parameter than is configured because this primary has: the primary has to come first.
+fn is_lowered(observed: &Observed, primary: InstanceId, what: &Pending) -> bool {
+    let Pending::Restart(parameters) = what else { return false };
+    let standby = observed.instance(primary.peer()).report.fresh();
+    standby.is_some_and(|r| r.raised.iter().any(|name| parameters.contains(name)))
 }
 
 /// `Paired`, with a primary that takes writes and a standby that streams, both in pods that are ready and stay.

@@ -3,11 +3,13 @@
 use std::fs;
 
 use pgpair_core::ids::InstanceId;
+use pgpair_core::order::OrderKind;
 use pgpair_core::record::Mode;
 use pgpair_wire::config::{PairConfig, StandbyProfile};
 use pgpair_wire::paths;
 use pgpair_wire::report::{Need, RejoinKind};
 
+use crate::orders::order;
 use crate::pair::{LIMIT, Pair, eventually};
 
 const A: InstanceId = InstanceId::A;
@@ -64,6 +66,50 @@ async fn a_pushed_configuration_changes_both_instances_while_they_run_and_a_bad_
     })
     .await;
     assert_eq!(followed(&pair, B, 2).await, Vec::<String>::new());
+}
+
+async fn shows(pair: &Pair, at: InstanceId, connections: &str) {
+    eventually("the limit is in effect", LIMIT, async || {
+        (pair.sql(at, "SHOW max_connections").await.as_deref() == Ok(connections)).then_some(())
+    })
+    .await;
+}
+
+/// What waits for a restart there, and what is raised to the primary's value.
+async fn waits(pair: &Pair, at: InstanceId, pending: &[&str], raised: &[&str]) {
+    eventually(&format!("{at}: {pending:?} and {raised:?}"), LIMIT, async || {
+        let report = pair.report(at).await?;
+        (report.pending_restart == pending && report.raised == raised).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lowered_limit_comes_into_effect_by_a_restart_of_the_primary_and_then_of_the_standby() {
+    const NAME: &[&str] = &["max_connections"];
+    let connections = |generation, n: &str| PairConfig {
+        parameters: [("max_connections".into(), n.into())].into(),
+        ..config(generation)
+    };
+    let pair = Pair::up_with(connections(1, "120")).await;
+    for i in InstanceId::ALL {
+        assert_eq!(push(&pair, i, &connections(2, "60")).await.0, 200);
+    }
+    waits(&pair, A, NAME, &[]).await;
+    waits(&pair, B, &[], NAME).await;
+    // A hand-over moves the old value, and the need, to the other one.
+    order(&pair, A, "over", OrderKind::Switchover).await;
+    waits(&pair, B, NAME, &[]).await;
+    pair.paired().await;
+    waits(&pair, A, &[], NAME).await;
+    order(&pair, B, "lower", OrderKind::Restart).await;
+    shows(&pair, B, "60").await;
+    waits(&pair, B, &[], &[]).await;
+    waits(&pair, A, NAME, &[]).await;
+    pair.paired().await;
+    order(&pair, A, "standby", OrderKind::Restart).await;
+    shows(&pair, A, "60").await;
+    waits(&pair, A, &[], &[]).await;
 }
 
 /// As the kubelet mounts a ConfigMap, which has what the agents refuse just as well.

@@ -65,6 +65,31 @@ fn the_standby_goes_first_and_then_the_primary_hands_over() {
     assert_eq!(step_of(&needs_restart(outdated(steady(), &[A]), &[B])), Some((B, "Restart")));
 }
 
+/// The configuration has less of a parameter than the primary runs with, so that the standby has more of it too.
+fn lowered(mut observed: Observed) -> Observed {
+    for instance in [&mut observed.a, &mut observed.b] {
+        let ReportView::Fresh(report) = &mut instance.report else { panic!() };
+        let name = vec!["max_connections".to_owned()];
+        if report.postgres.state == PostgresState::Primary {
+            report.pending_restart = name;
+        } else {
+            report.raised = name;
+        }
+    }
+    observed
+}
+
+#[test]
+fn for_a_lowered_parameter_that_a_standby_must_have_the_primary_is_restarted_first() {
+    assert_eq!(step_of(&lowered(steady())), Some((A, "Restart")), "a hand-over would keep the old value");
+    assert_eq!(waits(&lowered(steady().solo())), Some(Waits::NotPaired));
+    assert_eq!(step_of(&needs_restart(lowered(steady()), &[B])), Some((B, "Restart")), "for another one");
+    let mut other = lowered(steady());
+    let ReportView::Fresh(report) = &mut other.a.report else { panic!() };
+    report.pending_restart = vec!["shared_buffers".into()];
+    assert_eq!(step_of(&other), Some((A, "Switchover")));
+}
+
 #[test]
 fn the_pod_is_named_by_its_uid_so_that_its_successor_is_not_deleted() {
     let plan = decide(&outdated(steady(), &[B]));
@@ -156,12 +181,13 @@ prop_compose! {
         view in prop_oneof![8 => Just(3u8), 1 => 0..3u8],
         (ready, stays, running, started) in (often(0.9), often(0.9), often(0.9), often(0.9)),
         (old, pending, need, ordered) in (often(0.5), often(0.5), often(0.1), often(0.1)),
-        (scaled_down, seeding, has_pod) in (often(0.1), often(0.1), often(0.95)),
+        (scaled_down, seeding, has_pod, raised) in (often(0.1), often(0.1), often(0.95), often(0.2)),
     ) -> crate::observed::InstanceObserved {
         let mut instance = if i == A { steady().a } else { steady().b };
         let mut report = report(i, state);
         report.pending_restart = if pending { vec!["shared_buffers".into()] } else { Vec::new() };
         report.need = need.then_some(Need::Seed);
+        report.raised = if raised { vec!["shared_buffers".into()] } else { Vec::new() };
         report.order = ordered.then(|| OrderReport { id: "o".into(), kind: OrderKind::Restart, reply: OrderReply::Accepted });
         instance.report = match view {
             0 => ReportView::NeverSeen,
@@ -228,7 +254,12 @@ fn check(observed: &Observed) -> Result<bool, TestCaseError> {
         }
         RollStep::Send { to, order } => {
             prop_assert!(paired);
-            prop_assert_eq!(*to == record.primary.instance, order.kind == OrderKind::Switchover);
+            let primary = record.primary.instance;
+            let raised =
+                observed.instance(primary.peer()).report.fresh().is_some_and(|r| !r.raised.is_empty());
+            let in_place = *to == primary && order.kind == OrderKind::Restart;
+            prop_assert!(!in_place || raised);
+            prop_assert!(in_place || (*to == primary) == (order.kind == OrderKind::Switchover));
             prop_assert_eq!(order.term, record.term);
             (*to, false)
         }
@@ -241,7 +272,7 @@ fn check(observed: &Observed) -> Result<bool, TestCaseError> {
 }
 
 #[test]
-fn no_plan_takes_both_instances_down_or_restarts_a_primary() {
+fn no_plan_takes_both_instances_down_or_restarts_a_primary_that_could_hand_over() {
     let steps = std::cell::Cell::new(0);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(5000));
     let result = runner.run(&any_pair(), |observed| {

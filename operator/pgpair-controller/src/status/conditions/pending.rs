@@ -24,6 +24,14 @@ pub(super) fn update_pending(name: &PairName, plan: &Plan, observed: &Observed) 
         );
         return draft(type_, true, Reason::ConfigPending, message);
     }
+    if let (None, Some((i, raised))) = (plan.roll.pending.first(), find_raised(observed)) {
+        let message = format!(
+            "{} runs with a higher value of {} than the spec, because a standby may not have less than its primary: it gets the lower value after the primary has it",
+            name.instance(i),
+            raised.join(", ")
+        );
+        return draft(type_, true, Reason::RestartPending, message);
+    }
     let Some((i, pending)) = plan.roll.pending.first() else {
         if plan.roll.waits == Some(Waits::Return) {
             let message = "nothing needs a restart any more; the pair is not Paired again yet";
@@ -89,6 +97,14 @@ fn wait_for_turn(turn: &Turn) -> String {
     }
 }
 
+/// A standby whose parameters are above the spec's.
+fn find_raised(observed: &Observed) -> Option<(InstanceId, &[String])> {
+    InstanceId::ALL.into_iter().find_map(|i| {
+        let raised = &observed.instance(i).report.recent()?.raised;
+        (!raised.is_empty()).then_some((i, &raised[..]))
+    })
+}
+
 /// Which agents refuse which settings, why, and what to do.
 fn refused(name: &PairName, plan: &Plan, observed: &Observed) -> String {
     let says = |(i, words): &(InstanceId, String)| {
@@ -120,7 +136,7 @@ mod tests {
     use super::*;
     use crate::decide::decide;
     use crate::fixtures::{name, steady};
-    use crate::observed::SettingsRefusal;
+    use crate::observed::{ReportView, SettingsRefusal};
 
     #[test]
     fn settings_that_an_agent_refuses_are_told_in_its_words() {
@@ -135,6 +151,16 @@ mod tests {
             "settings generation 4 is refused: orders-a stays on generation 3 because {message}. Correct the spec"
         );
         assert_eq!(told.message, expected);
+    }
+
+    #[test]
+    fn a_standby_that_has_more_than_the_spec_says_is_not_up_to_date() {
+        let mut observed = steady();
+        let ReportView::Fresh(report) = &mut observed.b.report else { panic!() };
+        report.raised = vec!["max_connections".into()];
+        let told = update_pending(&name(), &decide(&observed), &observed);
+        assert_eq!((told.status, told.reason), (Some(true), Reason::RestartPending));
+        assert!(told.message.starts_with("orders-b runs with a higher value of max_connections"));
     }
 
     #[test]
