@@ -155,13 +155,13 @@ impl Elector {
                 }
                 Err(AttemptError::Held) => {
                     renewed = None;
-                    self.claim = Claim::default();
+                    self.drop_claim();
                     set(&leads, false, Instant::now()); // another one works already
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the operator's lease could not be renewed");
                     if let Some(at) = renewed.take_if(|at| at.elapsed() >= RENEW_DEADLINE) {
-                        self.claim = Claim::default();
+                        self.drop_claim();
                         set(&leads, false, at + RENEW_DEADLINE + DRAIN);
                     }
                 }
@@ -290,4 +290,4 @@ async fn bounded<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Re
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -93,12 +93,12 @@ pub enum RunError {
     NoDefinition(#[source] kube::Error),
     /// No right to list pairs.
     #[error(
-        "this account may not list PgReplicaPairs: install the chart's roles for the ServiceAccount of the operator"
+        "this account may not list PgReplicaPairs in {0}: install the chart's roles for the ServiceAccount of the operator"
     )]
-    Forbidden(#[source] kube::Error),
+    Forbidden(String, #[source] kube::Error),
     /// The first request failed for another reason.
-    #[error("listing PgReplicaPairs failed: is the API server reachable from this pod?")]
-    List(#[source] kube::Error),
+    #[error("listing PgReplicaPairs in {0} failed: is the API server reachable from this pod?")]
+    List(String, #[source] kube::Error),
     /// The first request was not answered.
     #[error("the API server did not answer within {} s: is it reachable from this pod?", FIRST_ANSWER.as_secs())]
     NoAnswer,
@@ -201,13 +201,20 @@ pub(crate) async fn check_definition(client: &Client, scope: Option<&str>) -> Re
     match timeout(FIRST_ANSWER, pairs.list_metadata(&params)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) if is_status(&error, 404) => Err(RunError::NoDefinition(error)),
-        Ok(Err(error)) if is_status(&error, 403) => Err(RunError::Forbidden(error)),
-        Ok(Err(error)) => Err(RunError::List(error)),
+        Ok(Err(error)) if is_status(&error, 403) => Err(RunError::Forbidden(words(scope), error)),
+        Ok(Err(error)) => Err(RunError::List(words(scope), error)),
         Err(_) => Err(RunError::NoAnswer),
     }
+}
+
+fn words(scope: Option<&str>) -> String {
+    scope.map_or_else(|| "all namespaces".to_owned(), |namespace| format!("namespace {namespace}"))
 }
 
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| OPERATOR.to_owned(), |s| s.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::*;
 use crate::fixtures::pair;
@@ -23,6 +24,10 @@ fn holds(pairs: Vec<Value>) -> (Client, mpsc::UnboundedReceiver<String>) {
                 continue;
             }
             let _ = asked.unbounded_send(format!("{} {}", request.method(), uri.path()));
+            if request.uri().path().ends_with("/silent") {
+                open.push(send);
+                continue;
+            }
             let read = request.method() == Method::GET;
             let body = request.into_body().collect().await.unwrap().to_bytes();
             let named = pairs.iter().find(|p| Some(&p["metadata"]["name"]) == last_word(uri.path()).as_ref());
@@ -86,4 +91,27 @@ async fn a_pair_that_cannot_be_decoded_keeps_no_other_pair_from_being_reconciled
     let told = ctx.metrics.render();
     assert!(told.contains(r#"undecodable{namespace="shop",name="newer"} 1"#), "{told}");
     run.abort();
+}
+
+#[tokio::test]
+async fn a_reconcile_that_runs_is_cut_off_in_time_and_the_metrics_of_its_pairs_go() {
+    let mut bad = serde_json::to_value(pair(json!({}))).unwrap();
+    bad["status"] = json!({"term": "three"});
+    bad["metadata"]["name"] = json!("silent"); // the server leaves it unanswered
+    let (client, mut paths) = holds(vec![bad]);
+    let ctx = Arc::new(context(client.clone(), empty_caches()));
+    let signs = Signs { health: Arc::default(), metrics: ctx.metrics.clone() };
+    let (recorder, defaults) = (ctx.recorder.clone(), ctx.defaults.clone());
+    let operator = Operator { client, defaults, recorder, domain: Domain::default(), max_rolling: 1, signs };
+    let (leads, leading) = watch::channel(Leadership::Leads);
+    let (_triggers, triggered) = mpsc::unbounded();
+    let control = control(&operator, None, ctx.clone(), triggered, leading);
+    let ends = async {
+        asked_for(&mut paths, "GET /apis/pgpair.dev/v1alpha1/namespaces/shop/pgreplicapairs/silent").await;
+        assert!(ctx.metrics.render().contains(r#"undecodable{namespace="shop",name="silent"} 1"#));
+        leads.send_replace(Leadership::Ended { until: Instant::now() + Duration::from_millis(50) });
+    };
+    let both = async { tokio::join!(control, ends) };
+    tokio::time::timeout(Duration::from_secs(5), both).await.expect("it waits for the reconcile");
+    assert!(!ctx.metrics.render().contains("silent"));
 }

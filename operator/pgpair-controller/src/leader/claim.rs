@@ -88,6 +88,12 @@ pub(super) fn labels() -> BTreeMap<String, String> {
 }
 
 impl Elector {
+    /// Forgets the claim: this replica does not speak for its installation any more.
+    pub(super) fn drop_claim(&mut self) {
+        self.claim = Claim::default();
+        self.signs.metrics.conflict.set(0);
+    }
+
     /// Whether no other installation claims the same pairs. The Lease has just been renewed.
     pub(super) async fn may_work(&mut self, working: bool) -> bool {
         let Some(mine) = self.claim.lease.clone() else { return false };

@@ -12,23 +12,24 @@ use tokio::task::JoinHandle;
 use super::*;
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/";
+const PAIRS: &str = "/apis/pgpair.dev/v1alpha1/pgreplicapairs";
 
-/// An API server that keeps Leases, each write with a new version.
+/// An API server that keeps Leases, each write with a new version, has no pairs, and leaves other reads unanswered.
 #[derive(Clone, Default)]
-struct Cluster {
+pub(crate) struct Cluster {
     leases: Arc<Mutex<BTreeMap<String, Value>>>,
     events: Arc<Mutex<Vec<Value>>>,
     hangs: Arc<AtomicBool>,
 }
 
 impl Cluster {
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
         let cluster = self.clone();
         tokio::spawn(async move {
             let mut unanswered = Vec::new();
             while let Some((request, send)) = handle.next_request().await {
-                if cluster.hangs.load(Ordering::Relaxed) {
+                if cluster.hangs.load(Ordering::Relaxed) || is_other_read(&request) {
                     unanswered.push(send);
                     continue;
                 }
@@ -44,6 +45,10 @@ impl Cluster {
     }
 
     fn answer(&self, method: &Method, path: &str, mut body: Value) -> (StatusCode, Value) {
+        if path == PAIRS {
+            let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": []});
+            return (StatusCode::OK, list);
+        }
         if !path.starts_with(LEASES) {
             self.events.lock().unwrap().push(body.clone());
             return (StatusCode::OK, body);
@@ -80,7 +85,7 @@ impl Cluster {
         }
     }
 
-    fn holder(&self, namespace: &str) -> String {
+    pub(crate) fn holder(&self, namespace: &str) -> String {
         let leases = self.leases.lock().unwrap();
         let lease = &leases[&format!("{LEASES}namespaces/{namespace}/leases/operator")];
         lease["spec"]["holderIdentity"].as_str().unwrap().to_owned()
@@ -103,6 +108,11 @@ impl Cluster {
         let election = tokio::spawn(elector.run(leads, works, stopped));
         Replica { signs, leading, working, stop, election }
     }
+}
+
+fn is_other_read(request: &Request<Body>) -> bool {
+    let path = request.uri().path();
+    request.method() == Method::GET && !path.starts_with(LEASES) && path != PAIRS
 }
 
 fn refusal(code: u16, reason: &str) -> Value {
