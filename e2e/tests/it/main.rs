@@ -48,7 +48,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 45] = tests![
+const TESTS: [(&str, Run); 47] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -71,6 +71,8 @@ const TESTS: [(&str, Run); 45] = tests![
     outages::a_failover_needs_no_operator,
     outages::another_replica_of_the_operator_goes_on_for_the_one_that_led,
     orders::a_fenced_primary_hands_over_and_follows_when_it_is_let_go,
+    orders::a_restarted_instance_keeps_its_role,
+    orders::a_fenced_standby_stays_down_until_it_is_let_go,
     orders::a_forced_promotion_tells_what_it_may_lose_and_has_lost,
     orders::a_forced_promotion_of_an_async_pair_tells_the_same,
     orders::a_standby_is_copied_anew,

@@ -66,6 +66,52 @@ pub async fn a_fenced_primary_hands_over_and_follows_when_it_is_let_go(
     Ok(Outcome::Passed)
 }
 
+/// The standby first, then the primary in place: another postmaster, the same term.
+pub async fn a_restarted_instance_keeps_its_role(c: &mut Context) -> anyhow::Result<Outcome> {
+    const STARTED: &str = "SELECT pg_postmaster_start_time()";
+    let pair = c.pair().await?;
+    let status = pair.await_paired(1, WHOLE).await?;
+    let primary = pair.primary_of(&status)?;
+    for instance in [primary.peer(), primary] {
+        let before = pair.psql(instance, STARTED).await?;
+        let restart = ordered(&pair, json!({"kind": "Restart", "instance": instance.as_str()})).await?;
+        ensure!(restart.state == OrderState::Done, "{restart:?}");
+        let after = pair.await_paired(1, WHOLE).await?;
+        ensure!(after.term == status.term, "the term went from {:?} to {:?}", status.term, after.term);
+        ensure!(pair.primary_of(&after)? == primary, "the primary is {:?}", after.primary);
+        let now = pair.psql(instance, STARTED).await?;
+        ensure!(now != before, "postgres of {instance} runs since {before}: it was not restarted");
+    }
+    Ok(Outcome::Passed)
+}
+
+/// The primary goes on alone meanwhile.
+pub async fn a_fenced_standby_stays_down_until_it_is_let_go(c: &mut Context) -> anyhow::Result<Outcome> {
+    let pair = c.pair().await?;
+    let status = pair.await_paired(1, WHOLE).await?;
+    let primary = pair.primary_of(&status)?;
+    let standby = primary.peer();
+    let fence = ordered(&pair, json!({"kind": "Fence", "instance": standby.as_str()})).await?;
+    ensure!(fence.state == OrderState::Done, "{fence:?}");
+    let fenced = async {
+        let asked = pair.psql(standby, "SELECT 1").await;
+        ensure!(asked.is_err(), "postgres of the fenced {standby} answers {asked:?}");
+        await_condition("a primary that writes alone", CARRIED_OUT, || async {
+            pair.psql(primary, "CREATE TABLE alone AS SELECT 1 AS n").await
+        })
+        .await?;
+        pair.psql(primary, "DROP TABLE alone").await
+    };
+    let fenced = fenced.await;
+    // The pair is used by others, whatever was found.
+    let unfence = ordered(&pair, json!({"kind": "Unfence", "instance": standby.as_str()})).await?;
+    fenced?;
+    ensure!(unfence.state == OrderState::Done, "{unfence:?}");
+    let after = pair.await_paired(1, WHOLE).await?;
+    ensure!(after.term == status.term, "the term went from {:?} to {:?}", status.term, after.term);
+    Ok(Outcome::Passed)
+}
+
 /// The primary goes on meanwhile, and is never rebuilt itself.
 pub async fn a_standby_is_copied_anew(c: &mut Context) -> anyhow::Result<Outcome> {
     let pair = c.pair().await?;
