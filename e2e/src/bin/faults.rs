@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
-use pgpair_api::spec::Durability;
+use pgpair_core::authority::Durability;
 use pgpair_core::ids::InstanceId;
 use pgpair_e2e::faults::calm::calm;
 use pgpair_e2e::faults::kind::{Entry, Kind};

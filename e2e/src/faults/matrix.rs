@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use futures::future::join_all;
-use pgpair_api::spec::Durability;
+use pgpair_core::authority::Durability;
 use pgpair_core::ids::InstanceId;
 
 use crate::faults::dice::Dice;

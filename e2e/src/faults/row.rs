@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use pgpair_api::spec::Durability;
+use pgpair_core::authority::Durability;
 use pgpair_core::authority::timing::DEFAULT_TTL_MS;
 use pgpair_core::ids::InstanceId;
 use serde::{Deserialize, Serialize};

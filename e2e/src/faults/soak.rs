@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use pgpair_api::spec::Durability;
+use pgpair_core::authority::Durability;
 
 use crate::faults::dice::Dice;
 use crate::faults::kind::{Entry, Kind};

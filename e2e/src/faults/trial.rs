@@ -252,7 +252,7 @@ fn seconds(us: i64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use pgpair_api::spec::Durability;
+    use pgpair_core::authority::Durability;
     use pgpair_core::ids::InstanceId;
     use pgpair_core::lsn::Lsn;
 

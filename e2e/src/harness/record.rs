@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::WatchParams;
 use kube::core::WatchEvent;
 use kube::{Api, ResourceExt as _};
-use pgpair_api::spec::Durability;
+use pgpair_core::authority::Durability;
 use pgpair_core::record::{Mode, Record};
 use pgpair_wire::lease;
 use tokio::task::JoinHandle;

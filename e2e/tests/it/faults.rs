@@ -3,7 +3,7 @@
 //! `make e2e-full` runs all kinds, in each durability and both directions.
 
 use anyhow::Context as _;
-use pgpair_api::spec::Durability;
+use pgpair_core::authority::Durability;
 use pgpair_e2e::faults::kind::Kind;
 use pgpair_e2e::faults::round;
 use pgpair_e2e::faults::row::Case;

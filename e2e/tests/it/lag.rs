@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use kube::api::LogParams;
-use pgpair_api::spec::Durability;
 use pgpair_api::status::{LagStatus, LagValue, OrderState, PairMode, Reason};
+use pgpair_core::authority::Durability;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Mode;
 use pgpair_e2e::harness::pair::{CONTAINER, Pair};

@@ -11,14 +11,16 @@ mod tls;
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
+use pgpair_core::authority::Durability;
+use pgpair_wire::config::StandbyProfile;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use bootstrap::BootstrapSpec;
-pub use failover::{FailoverSpec, OnPostgresCrash};
+pub use failover::FailoverSpec;
 pub use scheduling::{AntiAffinity, SchedulingSpec};
 pub use service::{ServiceSpec, ServiceType};
-pub use tls::{ClientTls, TlsSpec};
+pub use tls::TlsSpec;
 
 /// A PostgreSQL primary and its hot standby.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -56,6 +58,7 @@ pub struct PgReplicaPairSpec {
     pub storage: StorageSpec,
     /// What a commit waits for.
     #[serde(default)]
+    #[schemars(schema_with = "schemas::words::<Durability>")]
     pub durability: Durability,
     /// When the standby takes over.
     #[serde(default)]
@@ -70,6 +73,7 @@ pub struct PgReplicaPairSpec {
     pub archive_timeout_seconds: i32,
     /// What the standby is for besides taking over.
     #[serde(default)]
+    #[schemars(schema_with = "schemas::words::<StandbyProfile>")]
     pub standby_profile: StandbyProfile,
     /// A standby that has not replayed more than this, as a quantity of bytes, leaves the Service `NAME-ro`; the primary
     /// takes its place. 1Mi to 1Ti.
@@ -178,51 +182,6 @@ pub struct VolumeSpec {
 impl Default for VolumeSpec {
     fn default() -> Self {
         VolumeSpec { size: default_size(), storage_class_name: None }
-    }
-}
-
-/// What a commit waits for.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// The standby's disk, as long as there is a standby that may take over. Nothing acknowledged is lost in a failover.
-    #[default]
-    Sync,
-    /// The standby's disk, always: without a standby no commit returns.
-    SyncStrict,
-    /// The primary's disk. A failover may lose what the standby had not received.
-    Async,
-}
-
-impl Durability {
-    /// The word of the spec.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Durability::Sync => "Sync",
-            Durability::SyncStrict => "SyncStrict",
-            Durability::Async => "Async",
-        }
-    }
-}
-
-/// What the standby is for besides taking over.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StandbyProfile {
-    /// Replay goes first: queries that conflict with it are cancelled soon.
-    #[default]
-    Failover,
-    /// Long queries go first: replay may wait for them.
-    Reporting,
-}
-
-impl StandbyProfile {
-    /// The word of the spec.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            StandbyProfile::Failover => "Failover",
-            StandbyProfile::Reporting => "Reporting",
-        }
     }
 }
 

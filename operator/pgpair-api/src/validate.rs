@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
-use pgpair_core::authority;
-use pgpair_wire::config::{self, PairConfig};
+use pgpair_wire::config::{Bootstrap, ClientTls, PairConfig};
 
 use crate::names::PairName;
 use crate::spec::{
-    BootstrapSpec, ClientTls, Durability, FailoverSpec, OnPostgresCrash, PgReplicaPair, PgReplicaPairSpec,
-    ResourcesSpec, SchedulingSpec, ServiceSpec, StandbyProfile, TlsSpec, VolumeSpec,
+    BootstrapSpec, FailoverSpec, PgReplicaPair, PgReplicaPairSpec, ResourcesSpec, SchedulingSpec,
+    ServiceSpec, TlsSpec, VolumeSpec,
 };
 use crate::{quantity, settings};
 
@@ -45,8 +44,6 @@ pub struct ValidatedPair {
     pub data: VolumeSpec,
     /// Archive volume.
     pub archive: VolumeSpec,
-    /// What a commit waits for.
-    pub durability: Durability,
     /// CPU and memory.
     pub resources: Option<ResourcesSpec>,
     /// Where the pods run.
@@ -165,7 +162,6 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
         uid: spec.postgres.uid,
         data: spec.storage.data.clone(),
         archive: spec.storage.archive.clone(),
-        durability: spec.durability,
         resources: spec.resources.clone(),
         scheduling: spec.scheduling.clone(),
         service: spec.service.clone().unwrap_or_default(),
@@ -200,33 +196,20 @@ fn config(spec: &PgReplicaPairSpec, generation: i64) -> Result<PairConfig, Inval
     let bootstrap = &spec.bootstrap;
     Ok(PairConfig {
         generation,
-        durability: match spec.durability {
-            Durability::Sync => authority::Durability::Sync,
-            Durability::SyncStrict => authority::Durability::SyncStrict,
-            Durability::Async => authority::Durability::Async,
-        },
+        durability: spec.durability,
         ttl_ms: ttl_seconds.unsigned_abs() * 1000,
         max_lag_bytes: lag("spec.failover.maxLag", max_lag)?,
         automatic: *automatic,
-        on_postgres_crash: match on_postgres_crash {
-            OnPostgresCrash::Failover => authority::OnPostgresCrash::Failover,
-            OnPostgresCrash::Restart => authority::OnPostgresCrash::Restart,
-        },
+        on_postgres_crash: *on_postgres_crash,
         hang_timeout_ms: hang_timeout_seconds.unsigned_abs() * 1000,
         archive_timeout_s: spec.archive_timeout_seconds.unsigned_abs(),
-        standby_profile: match spec.standby_profile {
-            StandbyProfile::Failover => config::StandbyProfile::Failover,
-            StandbyProfile::Reporting => config::StandbyProfile::Reporting,
-        },
+        standby_profile: spec.standby_profile,
         parameters: spec.postgres.parameters.clone(),
         hba: spec.postgres.hba.clone(),
         read_lag_bytes: lag("spec.readLag", &spec.read_lag)?,
         seed_rate_kib,
-        client_tls: match spec.tls.clients {
-            ClientTls::Required => config::ClientTls::Required,
-            ClientTls::Optional => config::ClientTls::Optional,
-        },
-        bootstrap: config::Bootstrap {
+        client_tls: spec.tls.clients,
+        bootstrap: Bootstrap {
             checksums: bootstrap.checksums,
             locale: bootstrap.locale.clone(),
             encoding: bootstrap.encoding.clone(),
@@ -310,6 +293,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use pgpair_core::authority::{Durability, OnPostgresCrash};
+    use pgpair_wire::config::StandbyProfile;
 
     fn defaults() -> Defaults {
         Defaults {
@@ -334,13 +319,13 @@ mod tests {
         assert_eq!(pair.uid, 999);
         assert_eq!((pair.data.size.as_str(), pair.archive.size.as_str()), ("10Gi", "10Gi"));
         assert_eq!((pair.database.as_str(), pair.database_owner.as_str()), ("app", "app"));
-        assert_eq!(pair.durability, Durability::Sync);
+        assert_eq!(pair.config().durability, Durability::Sync);
         assert!(!pair.paused);
     }
 
     #[test]
     fn the_defaults_of_the_spec_are_those_of_the_agents_but_for_tls() {
-        let agents = PairConfig { client_tls: config::ClientTls::Required, ..PairConfig::default() };
+        let agents = PairConfig { client_tls: ClientTls::Required, ..PairConfig::default() };
         assert_eq!(*check("orders", json!({})).unwrap().config(), agents);
     }
 
@@ -359,20 +344,20 @@ mod tests {
         );
         let expected = PairConfig {
             generation: 0,
-            durability: authority::Durability::SyncStrict,
+            durability: Durability::SyncStrict,
             ttl_ms: 3000,
             max_lag_bytes: 3 << 19,
             automatic: false,
-            on_postgres_crash: authority::OnPostgresCrash::Restart,
+            on_postgres_crash: OnPostgresCrash::Restart,
             hang_timeout_ms: 7000,
             archive_timeout_s: 20,
-            standby_profile: config::StandbyProfile::Reporting,
+            standby_profile: StandbyProfile::Reporting,
             parameters: [("work_mem".to_owned(), "8MB".to_owned())].into(),
             hba: vec!["host all all all md5".into()],
             read_lag_bytes: 2 << 30,
             seed_rate_kib: Some(5120),
-            client_tls: config::ClientTls::Optional,
-            bootstrap: config::Bootstrap {
+            client_tls: ClientTls::Optional,
+            bootstrap: Bootstrap {
                 checksums: false,
                 locale: "C".into(),
                 encoding: "LATIN1".into(),

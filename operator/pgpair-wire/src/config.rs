@@ -72,10 +72,22 @@ impl Default for PairConfig {
 
 /// What the standby is for besides taking over.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+    Debug,
+    Default,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    EnumString,
+    VariantNames,
 )]
 pub enum StandbyProfile {
     /// Ready for failover: queries give way soon.
+    #[default]
     Failover,
     /// Long reports: replay gives way.
     Reporting,

@@ -1,7 +1,7 @@
 //! When the standby takes over.
 
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use pgpair_core::authority::OnPostgresCrash;
 use serde::{Deserialize, Serialize};
 
 use super::schemas;
@@ -26,21 +26,12 @@ pub struct FailoverSpec {
     pub max_lag: String,
     /// What follows when the primary's postgres dies and its pod lives.
     #[serde(default)]
+    #[schemars(schema_with = "schemas::words::<OnPostgresCrash>")]
     pub on_postgres_crash: OnPostgresCrash,
     /// A primary's postgres that neither answers nor writes for so many seconds is killed. 2 to 600, not below `ttlSeconds`.
     #[serde(default = "default_hang_timeout_seconds")]
     #[schemars(range(min = 2, max = 600))]
     pub hang_timeout_seconds: i32,
-}
-
-/// What follows when the primary's postgres dies and its pod lives.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnPostgresCrash {
-    /// The standby takes over at once, if it can.
-    #[default]
-    Failover,
-    /// Postgres is started again where it was. The standby takes over only when that fails.
-    Restart,
 }
 
 impl Default for FailoverSpec {

@@ -2,11 +2,17 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
+use strum::VariantNames;
 
 use crate::settings::{OWNED, OWNED_PREFIXES};
 
 /// A quantity of bytes: no exponents and no thousandths, so that it reads the same everywhere.
 pub const BYTES: &str = r"^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$";
+
+/// One of the words of an enumeration.
+pub fn words<T: VariantNames>(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": T::VARIANTS })
+}
 
 /// `spec.postgres.parameters`.
 pub fn parameters(_: &mut SchemaGenerator) -> Schema {

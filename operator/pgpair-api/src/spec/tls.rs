@@ -1,7 +1,7 @@
 //! Certificates of a pair.
 
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use pgpair_wire::config::ClientTls;
 use serde::{Deserialize, Serialize};
 
 use super::schemas;
@@ -13,7 +13,8 @@ use super::schemas;
 #[x_kube(validation = Rule::new("self.renewBeforeDays < self.validityDays").message("spec.tls.renewBeforeDays must be less than spec.tls.validityDays: lower the one or raise the other"))]
 pub struct TlsSpec {
     /// Whether a client must use TLS.
-    #[serde(default)]
+    #[serde(default = "default_clients")]
+    #[schemars(schema_with = "schemas::words::<ClientTls>")]
     pub clients: ClientTls,
     /// Days for which a certificate is valid. 2 to 3650.
     #[serde(default = "default_validity_days")]
@@ -29,25 +30,19 @@ pub struct TlsSpec {
     pub dns_names: Vec<String>,
 }
 
-/// Whether a client must use TLS.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ClientTls {
-    /// A connection without TLS is refused.
-    #[default]
-    Required,
-    /// The client chooses.
-    Optional,
-}
-
 impl Default for TlsSpec {
     fn default() -> Self {
         TlsSpec {
-            clients: ClientTls::default(),
+            clients: default_clients(),
             validity_days: default_validity_days(),
             renew_before_days: default_renew_before_days(),
             dns_names: Vec::new(),
         }
     }
+}
+
+fn default_clients() -> ClientTls {
+    ClientTls::Required
 }
 
 fn default_validity_days() -> i32 {

@@ -22,6 +22,7 @@ pub struct NodeId(pub u64);
 /// How much an acknowledged commit is worth; the weaker first.
 #[derive(
     Debug,
+    Default,
     Clone,
     Copy,
     PartialEq,
@@ -39,6 +40,7 @@ pub enum Durability {
     /// On the primary; the standby follows within `max_lag`.
     Async,
     /// On both instances while `Paired`; on the primary alone after the record says `Solo`.
+    #[default]
     Sync,
     /// Always on both; no standby, no commits.
     SyncStrict,
@@ -54,10 +56,22 @@ impl Durability {
 
 /// What follows the death of a postmaster whose agent lives.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+    Debug,
+    Default,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    EnumString,
+    VariantNames,
 )]
 pub enum OnPostgresCrash {
     /// The standby takes over, if it can.
+    #[default]
     Failover,
     /// It is started again; the standby takes over only when that fails.
     Restart,
