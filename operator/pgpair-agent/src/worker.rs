@@ -38,6 +38,7 @@ mod actions;
 mod follow;
 mod hurry;
 mod look;
+mod refusal;
 mod upkeep;
 
 /// Set while a postgres that can write runs, or is about to be started or promoted. Shared with the driver, which kills
@@ -218,6 +219,12 @@ pub struct Worker {
     prepared: Option<Term>,
     /// Why the new primary cannot be prepared.
     trouble: Option<String>,
+    /// Why no postgres runs, in the words of the program that refuses; until one runs.
+    refused: Option<String>,
+    /// A primary was started to learn why it does not start.
+    learning: bool,
+    /// Major version of PostgreSQL's programs, asked for once; `Some(None)`: they do not say.
+    major: Option<Option<u32>>,
     promotion: Option<(Term, Promotion)>,
     pointed: Option<(Term, i64)>,
     need: Option<Need>,
@@ -299,6 +306,9 @@ impl Worker {
             not_before: Instant::now(),
             prepared: None,
             trouble: None,
+            refused: None,
+            learning: false,
+            major: None,
             promotion: None,
             pointed: None,
             need: None,
@@ -447,7 +457,11 @@ impl Worker {
             config_generation: self.upkeep.generation,
             pending_restart: self.upkeep.pending.clone(),
             raised: self.upkeep.raised.clone(),
-            trouble: self.trouble.clone().or_else(|| self.upkeep.passwords_trouble.clone()),
+            trouble: [&self.trouble, &self.refused, &self.upkeep.passwords_trouble]
+                .into_iter()
+                .flatten()
+                .next()
+                .cloned(),
             space: self.upkeep.space,
         };
         self.driver_ended = self.inputs.send(Input::Observed(Box::new(observed))).await.is_err();

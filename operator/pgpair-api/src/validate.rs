@@ -213,6 +213,7 @@ fn config(spec: &PgReplicaPairSpec, generation: i64) -> Result<PairConfig, Inval
             checksums: bootstrap.checksums,
             locale: bootstrap.locale.clone(),
             encoding: bootstrap.encoding.clone(),
+            version: u32::try_from(spec.postgres.version).ok(),
             post_init_sql: bootstrap.post_init_sql.clone(),
         },
     })
@@ -325,7 +326,8 @@ mod tests {
 
     #[test]
     fn the_defaults_of_the_spec_are_those_of_the_agents_but_for_tls() {
-        let agents = PairConfig { client_tls: ClientTls::Required, ..PairConfig::default() };
+        let bootstrap = Bootstrap { version: Some(17), ..Bootstrap::default() };
+        let agents = PairConfig { client_tls: ClientTls::Required, bootstrap, ..PairConfig::default() };
         assert_eq!(*check("orders", json!({})).unwrap().config(), agents);
     }
 
@@ -361,6 +363,7 @@ mod tests {
                 checksums: false,
                 locale: "C".into(),
                 encoding: "LATIN1".into(),
+                version: Some(17),
                 post_init_sql: vec!["SELECT 1".into()],
             },
         };

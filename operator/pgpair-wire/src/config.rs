@@ -114,6 +114,8 @@ pub struct Bootstrap {
     pub locale: String,
     /// `initdb --encoding`.
     pub encoding: String,
+    /// Major version of PostgreSQL that the spec names; an older operator does not say.
+    pub version: Option<u32>,
     /// Statements that are run once, as superuser, in the application's database.
     pub post_init_sql: Vec<String>,
 }
@@ -124,6 +126,7 @@ impl Default for Bootstrap {
             checksums: true,
             locale: "C.UTF-8".into(),
             encoding: "UTF8".into(),
+            version: None,
             post_init_sql: Vec::new(),
         }
     }

@@ -62,6 +62,16 @@ impl ToolError {
         if let ToolError::Failed { output, .. } = self { output } else { "" }
     }
 
+    /// The program.
+    pub(crate) fn program(&self) -> &str {
+        match self {
+            ToolError::NotFound => "postgres",
+            ToolError::Start { program, .. }
+            | ToolError::Failed { program, .. }
+            | ToolError::Late { program, .. } => program,
+        }
+    }
+
     /// It was killed in the middle of its work.
     pub(crate) fn is_late(&self) -> bool {
         matches!(self, ToolError::Late { .. })

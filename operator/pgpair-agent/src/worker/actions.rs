@@ -9,7 +9,7 @@ use pgpair_core::timeline::TimelineHistory;
 use pgpair_wire::wal::{PrimaryHistory, PrimaryTimeline};
 use tokio::sync::watch;
 
-use super::{Kind, Server, Wish, Worker};
+use super::{Kind, Server, Wish, Worker, refusal};
 use crate::clock;
 use crate::pgdata::{self, DataDir};
 use crate::postmaster::{self, ClientAccess, StartAs, StartOptions, sync};
@@ -53,11 +53,15 @@ impl Worker {
             return false;
         }
         self.not_before = Instant::now() + Duration::from_secs(5);
+        if !self.programs_are_wanted().await {
+            return false;
+        }
         let layout = self.settings.layout.clone();
         if matches!(pgdata::inspect(&layout), Ok(DataDir::Unfinished))
             && let Err(e) = pgdata::move_aside(&layout)
         {
             tracing::error!(error = %e, "an unfinished data directory cannot be moved aside");
+            self.refused = Some(format!("an unfinished data directory cannot be moved aside: {e}"));
             return false;
         }
         let Server::Down { lock: Some(lock) } = &self.server else { return false };
@@ -68,9 +72,12 @@ impl Worker {
         {
             Ok(system) => {
                 tracing::info!(%system, "initialised");
-                self.not_before = Instant::now();
+                (self.not_before, self.refused) = (Instant::now(), None);
             }
-            Err(e) => tracing::error!(error = %e, "initdb failed"),
+            Err(e) => {
+                tracing::error!(error = %e, "initdb failed");
+                self.refused = Some(format!("no data directory can be made: {}", refusal::words_of(&e)));
+            }
         }
         true
     }
@@ -81,12 +88,12 @@ impl Worker {
     }
 
     async fn start_primary(&mut self, wish: &Wish) -> bool {
-        if Instant::now() < self.not_before {
+        if Instant::now() < self.not_before || !self.programs_fit().await {
             return false;
         }
         let sync_with = wish.desired.synchronous.then_some(self.settings.instance.peer());
-        let options =
-            StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with, log: None };
+        let log = self.first_start_log(wish.term);
+        let options = StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with, log };
         // Told to the driver before, so that from here on it kills whatever it finds when the gate closes.
         self.writable.raise(self.wish.borrow().desired.fence_at);
         if !self.allowed() {
@@ -109,7 +116,7 @@ impl Worker {
 
     /// As [`Worker::start_standby`], with a file for what postgres says.
     pub(super) async fn start_standby_with(&mut self, log: Option<PathBuf>) -> bool {
-        if Instant::now() < self.not_before {
+        if Instant::now() < self.not_before || !self.programs_fit().await {
             return false;
         }
         let upstream = self.upstream();
@@ -137,6 +144,7 @@ impl Worker {
             }
             Err(e) => {
                 tracing::error!(error = %e, "postgres could not be started");
+                self.refused = Some(format!("postgres could not be started: {e}"));
                 self.failed_starts += 1;
                 self.not_before = Instant::now() + Duration::from_secs(1);
                 self.buried("not started").await;
@@ -176,6 +184,10 @@ impl Worker {
 
     /// A running primary: prepared once a term, synchronous commit as wished, clients when admitted, the endpoint here.
     async fn tend_primary(&mut self, wish: &Wish) -> bool {
+        if std::mem::take(&mut self.learning) {
+            tracing::info!("postgres starts after all: again, with its log where it belongs");
+            return self.stop().await;
+        }
         if self.prepared != Some(wish.term) {
             return self.prepare(wish.term).await;
         }

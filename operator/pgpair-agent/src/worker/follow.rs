@@ -11,10 +11,10 @@ use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_wire::report::{Need, RejoinKind, RejoinReport};
 use pgpair_wire::wal::{PrimaryHistory, PrimaryTimeline};
 
-use super::{Server, Worker};
+use super::{Server, Worker, refusal};
 use crate::archive;
 use crate::pgdata::{self, ControlData, DataDir};
-use crate::postmaster::{self, tool};
+use crate::postmaster;
 use crate::rejoin::{self, RejoinError, Relation};
 use crate::render::Upstream;
 
@@ -26,29 +26,10 @@ const DOUBT: Duration = Duration::from_secs(20);
 const CONFIRM: Duration = Duration::from_secs(5);
 /// After this many failed starts in a row the directory is compared with the primary before the next one.
 const FAILED_DOUBT: u32 = 2;
-/// After this many it is started once more to learn why, and then rebuilt if that can help.
+/// After this many it is rebuilt, if what postgres says is what a new copy cures.
 const FAILED_REBUILD: u32 = 5;
-/// Until the next try when a rebuild would not help.
-const HOPELESS: Duration = Duration::from_secs(30);
-/// What postgres says when its directory is not to blame: a new one would fail in the same way.
-const NOT_THE_DATA: &[&str] = &[
-    "contains errors",
-    "invalid value for parameter",
-    "could not load",
-    "could not bind",
-    "could not create any TCP/IP sockets",
-    "could not create any Unix-domain sockets",
-    "Address already in use",
-    "No space left on device",
-    "Cannot allocate memory",
-    "shared memory",
-    "out of memory",
-    "Permission denied",
-    "Read-only file system",
-    "Input/output error",
-    "Too many open files",
-];
-
+/// A return to the primary that fails again and again for so long is told.
+const REJOIN_TOLD: Duration = Duration::from_secs(20);
 /// What a worker remembers of following.
 #[derive(Debug, Default)]
 pub(super) struct Following {
@@ -63,6 +44,8 @@ pub(super) struct Following {
     pub(super) doubtful: bool,
     /// The last start was made to learn why it fails.
     learning: bool,
+    /// Since when the comparison with the primary has failed.
+    rejoin_fails: Option<Instant>,
     /// How this instance joined its present primary.
     pub(super) rejoin: Option<RejoinReport>,
 }
@@ -90,6 +73,10 @@ impl Worker {
         if Instant::now() < self.not_before || matches!(self.need, Some(Need::Rebuild { .. })) {
             return false;
         }
+        // Before the directory is compared: the programs of another version would read it wrongly.
+        if !self.programs_fit().await {
+            return false;
+        }
         let was_primary = !self.settings.layout.in_pgdata("standby.signal").exists();
         let fails = self.failed_starts >= FAILED_DOUBT;
         if was_primary || self.following.doubtful || fails {
@@ -98,40 +85,42 @@ impl Worker {
                 return false;
             };
             match self.reconcile(&primary).await {
-                Ok(true) => self.following.doubtful = false,
+                Ok(true) => (self.following.doubtful, self.following.rejoin_fails) = (false, None),
                 Ok(false) => return true,
                 Err(e) => {
                     tracing::warn!(error = e, "cannot rejoin yet; trying again");
                     self.not_before = Instant::now() + Duration::from_secs(1);
+                    if self.following.rejoin_fails.get_or_insert_with(Instant::now).elapsed() >= REJOIN_TOLD {
+                        self.refused = Some(format!("it cannot return to the primary; trying again: {e}"));
+                    }
                     return false;
                 }
             }
-            if self.failed_starts >= FAILED_REBUILD {
+            if fails {
                 return self.start_to_learn().await;
             }
         }
         self.start_standby().await
     }
 
-    /// Called with a primary that lives. The start before the rebuild keeps what postgres says.
+    /// Called with a primary that lives, after starts that failed: from now on each start keeps what postgres says, until one
+    /// succeeds.
     async fn start_to_learn(&mut self) -> bool {
         let log = self.settings.layout.start_log();
-        if !std::mem::take(&mut self.following.learning) {
-            tracing::warn!(failed = self.failed_starts, "starting once more to learn why it fails");
-            self.following.learning = true;
-            return self.start_standby_with(Some(log)).await;
+        if std::mem::take(&mut self.following.learning) {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let words = refusal::last_words(&said);
+            let failed = self.failed_starts;
+            tracing::error!(failed, words, "postgres does not start");
+            if failed >= FAILED_REBUILD && refusal::is_cured_by_a_copy(&said) {
+                return self
+                    .ask_rebuild(format!("postgres failed to start {failed} times in a row: {words}"));
+            }
+            self.refused = Some(format!("postgres does not start: {words}"));
         }
-        let said = tool::tail(&std::fs::read_to_string(&log).unwrap_or_default());
-        if NOT_THE_DATA.iter().any(|text| said.contains(text)) {
-            tracing::error!(
-                failed = self.failed_starts,
-                said,
-                "postgres does not start, and a rebuild would not help"
-            );
-            self.not_before = Instant::now() + HOPELESS;
-            return false;
-        }
-        self.ask_rebuild(format!("postgres failed to start {} times in a row: {said}", self.failed_starts))
+        tracing::warn!(failed = self.failed_starts, "starting once more to learn why it fails");
+        self.following.learning = true;
+        self.start_standby_with(Some(log)).await
     }
 
     async fn primary_of(&self, term: Term, needs: Option<Lsn>) -> Option<PrimaryTimeline> {
@@ -349,14 +338,5 @@ mod tests {
         assert!(past(1, 100) && past(2, 150) && past(2, 200));
         assert!(!past(1, 101) && !past(2, 201) && !past(3, 50));
         assert!(is_past(&primary, TimelineId(2), None));
-    }
-
-    #[test]
-    fn a_directory_is_not_blamed_for_a_full_disk_and_is_for_a_lost_checkpoint() {
-        let blamed = |said: &str| !NOT_THE_DATA.iter().any(|text| said.contains(text));
-        assert!(!blamed(r#"FATAL:  could not write lock file "postmaster.pid": No space left on device"#));
-        assert!(!blamed(r#"FATAL:  configuration file "/x/postgresql.conf" contains errors"#));
-        assert!(blamed("PANIC:  could not locate a valid checkpoint record"));
-        assert!(blamed("FATAL:  requested timeline 2 is not a child of this server's history"));
     }
 }

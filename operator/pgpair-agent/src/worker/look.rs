@@ -23,6 +23,7 @@ impl Worker {
                     tracing::info!(took_ms = since.elapsed().as_millis(), "postgres accepts connections");
                     *ready = true;
                     self.failed_starts = 0;
+                    self.refused = None;
                 }
                 self.last_flush = facts.flush_lsn.or(facts.receive_lsn).or(self.last_flush);
                 self.received_timeline =

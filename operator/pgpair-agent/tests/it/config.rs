@@ -132,6 +132,7 @@ fn the_first_directory_is_made_as_wished_and_the_users_statements_run_once() {
             checksums: false,
             locale: "C".into(),
             encoding: "SQL_ASCII".into(),
+            version: None,
             post_init_sql: vec![
                 "CREATE TABLE seeded (n int) -- of the application".into(),
                 "INSERT INTO seeded VALUES (1);".into(),

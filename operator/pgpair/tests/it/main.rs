@@ -10,3 +10,4 @@ mod orders;
 mod owned;
 mod pair;
 mod passwords;
+mod refusal;

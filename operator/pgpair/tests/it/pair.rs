@@ -73,7 +73,8 @@ impl Pair {
         pair
     }
 
-    async fn new(config: PairConfig) -> Pair {
+    /// Volumes and certificates, and no agent yet.
+    pub async fn new(config: PairConfig) -> Pair {
         let _ = rustls::crypto::ring::default_provider().install_default(); // another test of this process did
         let dir = tempfile::Builder::new().prefix("pgpair-it-").tempdir().unwrap();
         let (api, address) = Api::start("shop").await;
