@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::{Api, Client, Resource, ResourceExt};
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::FIELD_MANAGER;
@@ -19,6 +21,9 @@ use crate::metrics::Metrics;
 
 /// Longest wait for one answer of the API server. The client's own default has no end.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Events that are read about one object.
+const WARNINGS: u32 = 50;
 
 /// A namespaced object of a kind known at compile time.
 pub trait Object:
@@ -86,6 +91,16 @@ impl Requests {
     /// The request failed or was not answered.
     pub async fn get_node(&self, name: &str) -> Result<Option<Node>, Error> {
         bounded::<Node, _>("get", name, Api::<Node>::all(self.client.0.clone()).get_opt(name)).await
+    }
+
+    /// Reads some warning Events about the object with this uid.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn warnings_about(&self, uid: &str) -> Result<Vec<Event>, Error> {
+        let fields = format!("involvedObject.uid={uid},type=Warning");
+        let params = ListParams::default().fields(&fields).limit(WARNINGS);
+        Ok(bounded::<Event, _>("list", uid, self.api::<Event>().list(&params)).await?.items)
     }
 
     /// Creates an object; that it exists already is no error.

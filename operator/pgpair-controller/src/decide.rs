@@ -190,6 +190,11 @@ fn decide_running_standby(
     plan: &mut Plan,
 ) -> InstancePlan {
     let instance = observed.instance(i);
+    if instance.report.fresh().is_some() {
+        // It runs on what the Job has copied; the pod beside it would go on for ever.
+        let lingers = instance.jobs.iter().filter(|j| j.state == SeedState::Complete && j.lingers);
+        plan.delete_jobs.extend(lingers.map(|j| (i, j.number)));
+    }
     let Some(need) = instance.report.fresh().and_then(|r| r.need.clone()) else { return keep(set, 1) };
     let blocked = if record.mode == Mode::Paired {
         Some(Blocked::StillPaired)
@@ -283,6 +288,7 @@ fn is_settled(observed: &Observed, plan: &Plan) -> bool {
     plan.problems.is_empty()
         && plan.notices.is_empty()
         && plan.evidence.is_empty()
+        && plan.delete_jobs.is_empty()
         && plan.roll.step.is_none()
         // What is held is not given.
         && (observed.is_held() || plan.configure.is_empty())

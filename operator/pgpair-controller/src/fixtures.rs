@@ -130,6 +130,7 @@ pub fn pod(i: InstanceId) -> PodView {
         uid: format!("pod-{i}"),
         ip: Some(ip(i)),
         node: Some(format!("node-{i}")),
+        created: None,
         ready: true,
         deleting: false,
         running: true,
@@ -153,6 +154,8 @@ fn running(i: InstanceId, state: PostgresState) -> InstanceObserved {
         report: ReportView::Fresh(Box::new(report(i, state))),
         jobs: Vec::new(),
         update_revision: Some("r1".into()),
+        trouble: None,
+        silent_for: None,
         last_report: Some((Box::new(report(i, state)), Duration::ZERO)),
         known: Some(AgentProcess { incarnation: report(i, state).incarnation, node: format!("node-{i}") }),
     }
@@ -164,6 +167,7 @@ pub fn steady() -> Observed {
         now: now(),
         config: PairConfig { generation: 3, ..PairConfig::default() },
         paused: false,
+        apart_by: Some("kubernetes.io/hostname".into()),
         invalid: None,
         known_wal: KnownWal::default(),
         order: None,
@@ -224,6 +228,7 @@ impl Observed {
             state: state.clone(),
             progress: None,
             failure: None,
+            lingers: false,
         });
         self.b = InstanceObserved {
             set: Some(SetView { replicas: 0, running: 0, seed, seed_failures: 0 }),

@@ -36,5 +36,6 @@ pub mod rollout;
 pub mod run;
 pub mod secrets;
 pub mod status;
+pub mod trouble;
 pub mod undecodable;
 pub mod watched;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kube::core::ObjectMeta;
 use pgpair_core::ids::InstanceId;
@@ -11,6 +11,7 @@ use pgpair_wire::report::InstanceReport;
 use rustls::ClientConfig;
 
 use crate::agent_client::{AgentAddress, AgentLine};
+use crate::observe::Hindrance;
 use crate::observed::{LeaseView, Observed, SettingsRefusal, Taken};
 
 /// What is kept of one pair: its memory, which one reconcile at a time may use, and the errors in a row.
@@ -27,6 +28,12 @@ pub struct PairMemory {
 pub struct Memory {
     /// Last report of each instance, and when it came.
     pub reports: BTreeMap<InstanceId, (InstanceReport, Instant)>,
+    /// Since when this process has found that an instance is expected to run.
+    pub expected: BTreeMap<InstanceId, Instant>,
+    /// What keeps a pod of an instance from running.
+    pub hindrances: BTreeMap<InstanceId, Hindrance>,
+    /// When warnings about a pod of the pair were read last.
+    pub warnings_read: Option<Instant>,
     /// AgentLines to the agents.
     pub lines: AgentLines,
     /// Certificates, and the resource version of the Secret that they come from.
@@ -55,6 +62,15 @@ impl Memory {
         } else if !observed.lease_is_recent {
             self.lease = Some((observed.lease.clone(), Instant::now()));
         }
+    }
+
+    /// Notes whether an instance is expected to run; for how long this process has found that.
+    pub fn expected(&mut self, i: InstanceId, expected: bool) -> Option<Duration> {
+        if !expected {
+            self.expected.remove(&i);
+            return None;
+        }
+        Some(self.expected.entry(i).or_insert_with(Instant::now).elapsed())
     }
 }
 

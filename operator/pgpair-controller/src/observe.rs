@@ -1,5 +1,7 @@
 //! Reads what there is to know about a pair: watch caches, the agents, and the record from the API server itself.
 
+mod hindrance;
+mod silence;
 mod views;
 
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::PgReplicaPair;
 use pgpair_api::loss::KnownWal;
-use pgpair_api::names::{ANNOTATION_ORDER, COMPONENT_SEED, LABEL_COMPONENT, PairName};
+use pgpair_api::names::{ANNOTATION_ORDER, PairName};
 use pgpair_api::status::{InstanceStatus, PgReplicaPairStatus};
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::PairConfig;
@@ -21,6 +23,7 @@ use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
 use rustls::ClientConfig;
 
+use self::hindrance::observe_hindrance;
 use crate::agent_client::{AgentAddress, AgentLine, client_config, fetch_seed_progress};
 use crate::api::Requests;
 use crate::apply::is_outdated;
@@ -34,6 +37,8 @@ use crate::observed::{
 };
 use crate::rollout::Turn;
 use crate::secrets;
+
+pub use hindrance::Hindrance;
 
 /// A report that is older than this no longer says anything.
 const STALE_FOR: Duration = Duration::from_secs(10);
@@ -86,10 +91,13 @@ pub async fn observe(
     );
     note_report(memory, InstanceId::A, report_a, name, &status, &mut a);
     note_report(memory, InstanceId::B, report_b, name, &status, &mut b);
+    a.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::A, &status, &a).await;
+    b.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::B, &status, &b).await;
     let mut observed = Observed {
         now: Timestamp::now(),
         config: observe_settings(caches, desired),
         paused: desired.pair.paused,
+        apart_by: views::apart_by(&desired.pair.scheduling),
         invalid: desired.invalid.as_ref().map(ToString::to_string),
         order: pair.annotations().get(ANNOTATION_ORDER).cloned(),
         last_order: status.order.clone(),
@@ -248,20 +256,18 @@ async fn fetch_report(
 async fn observe_seed(caches: &Caches, name: &PairName, i: InstanceId, jobs: &mut [SeedJob]) {
     let Some(job) = jobs.last_mut().filter(|j| j.state != SeedState::Complete) else { return };
     let job_name = name.seed_job(i, job.number);
-    let pods: Vec<PodView> = caches
-        .pods
-        .state_filter(|pod| {
-            views::is_of(pod, name, i)
-                && pod.labels().get(LABEL_COMPONENT).map(String::as_str) == Some(COMPONENT_SEED)
-                && pod.labels().get("batch.kubernetes.io/job-name") == Some(&job_name)
-        })
-        .iter()
-        .map(|pod| views::pod_view(pod))
-        .collect();
+    let pods = views::seed_pods(caches, name, i, &job_name);
+    if job.state == SeedState::Running {
+        // A container beside the program keeps its pod, and with it the Job, from ever failing.
+        job.state =
+            pods.iter().find_map(|pod| views::stuck(pod, Timestamp::now())).unwrap_or(SeedState::Running);
+    }
+    let pods: Vec<PodView> = pods.iter().map(|pod| views::pod_view(pod)).collect();
     job.failure = pods.iter().find_map(views::seed_failure);
     // The Job says so some seconds later than its pod.
     if job.state == SeedState::Running && pods.iter().any(views::has_seeded) {
         job.state = SeedState::Complete;
+        job.lingers = pods.iter().any(|pod| pod.running && !pod.deleting);
     }
     let running = pods.into_iter().find(|p| p.running && !p.deleting);
     if let (SeedState::Running, Some(ip)) = (&job.state, running.and_then(|p| p.ip)) {
@@ -277,11 +283,12 @@ fn note_report(
     status: &PgReplicaPairStatus,
     instance: &mut InstanceObserved,
 ) {
-    let told = status.instances.iter().find(|s| s.name == name.instance(i)).and_then(parse_process);
+    let told = status.instances.iter().find(|s| s.name == name.instance(i));
     instance.known = match (&report, instance.pod.as_ref().and_then(|p| p.node.clone())) {
         (Some(report), Some(node)) => Some(AgentProcess { incarnation: report.incarnation, node }),
-        _ => told,
+        _ => told.and_then(parse_process),
     };
+    let expected = memory.expected(i, instance.set.is_some_and(|set| set.replicas == 1));
     if let Some(report) = report {
         memory.reports.insert(i, (report.clone(), Instant::now()));
         instance.last_report = Some((Box::new(report.clone()), Duration::ZERO));
@@ -290,7 +297,11 @@ fn note_report(
     }
     let last = memory.reports.get(&i).map(|(report, at)| (Box::new(report.clone()), at.elapsed()));
     instance.report = match &last {
-        None => ReportView::NeverSeen,
+        None => {
+            let silence = silence::of(expected, instance, status, told);
+            instance.silent_for = silence.lasting;
+            silence.view()
+        }
         Some((report, age)) if *age < STALE_FOR => ReportView::Stale(report.clone()),
         Some(_) => ReportView::Unreachable,
     };

@@ -15,6 +15,7 @@ use pgpair_wire::report::InstanceReport;
 use pgpair_wire::seed::SeedProgress;
 
 use crate::rollout::Turn;
+use crate::trouble::PodTrouble;
 
 /// Everything that is known about a pair.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct Observed {
     pub config: PairConfig,
     /// `spec.paused`.
     pub paused: bool,
+    /// Label of nodes by which the instances have to be apart; `None`: they may share a node.
+    pub apart_by: Option<String>,
     /// Why the spec cannot be carried out.
     pub invalid: Option<String>,
     /// The annotation `pgpair.dev/order`.
@@ -129,6 +132,10 @@ pub struct InstanceObserved {
     pub update_revision: Option<String>,
     /// The last report that this process had, however old, and its age.
     pub last_report: Option<(Box<InstanceReport>, Duration)>,
+    /// What keeps its pod, or the pod of its seeding Job, from existing or running.
+    pub trouble: Option<PodTrouble>,
+    /// Without a report in this process: how long the agent has not answered, at least.
+    pub silent_for: Option<Duration>,
     /// The agent process that reported last, and the node on which it ran; also from an earlier operator process.
     pub known: Option<AgentProcess>,
 }
@@ -166,6 +173,8 @@ pub struct PodView {
     pub ip: Option<String>,
     /// Node, once it is bound.
     pub node: Option<String>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
     /// Condition Ready.
     pub ready: bool,
     /// A deletion timestamp is set.
@@ -192,14 +201,14 @@ pub struct Ended {
 /// What the agent of an instance says, and how old that is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum ReportView {
-    /// This operator process has never had a report of it.
+    /// This operator process has never had a report of it, and none is overdue.
     #[default]
     NeverSeen,
     /// Answered in this observation.
     Fresh(Box<InstanceReport>),
     /// Answered a few seconds ago, not now.
     Stale(Box<InstanceReport>),
-    /// Has not answered for longer.
+    /// Has not answered for longer, or not at all although it is expected to run: also after a change of the operator's leader.
     Unreachable,
 }
 
@@ -234,6 +243,8 @@ pub struct SeedJob {
     pub progress: Option<SeedProgress>,
     /// Why its last pod failed, in the words of the seeding program.
     pub failure: Option<String>,
+    /// The program is done, and its pod goes on because a container of somebody else runs in it.
+    pub lingers: bool,
 }
 
 /// How a seeding Job stands.
@@ -303,6 +314,24 @@ impl Observed {
     pub fn served_lately(&self) -> Option<(InstanceId, &InstanceReport)> {
         let primary = self.serving(InstanceObserved::lately)?;
         Some((primary, self.instance(primary).lately()?))
+    }
+
+    /// The node on which both instances run; `None`: none, or it is not known.
+    #[must_use]
+    pub fn shared_node(&self) -> Option<&str> {
+        let node = |i: &InstanceObserved| i.pod.as_ref().and_then(|p| p.node.clone());
+        let both = node(&self.a).is_some_and(|node_a| node(&self.b) == Some(node_a));
+        self.a.pod.as_ref().filter(|_| both).and_then(|p| p.node.as_deref())
+    }
+
+    /// Whether `NAME-rw` leads to that instance. While its pod is not seen, to any address: one that is missed is not news.
+    #[must_use]
+    pub fn rw_leads_to(&self, i: InstanceId) -> bool {
+        let SliceView::Present(addresses) = &self.rw else { return false };
+        match self.instance(i).pod.as_ref().and_then(|p| p.ip.as_ref()) {
+            Some(ip) => std::slice::from_ref(ip) == addresses.as_slice(),
+            None => !addresses.is_empty(),
+        }
     }
 
     fn serving(&self, report: impl Fn(&InstanceObserved) -> Option<&InstanceReport>) -> Option<InstanceId> {

@@ -36,6 +36,8 @@ pub enum Reason {
     PrimaryAcceptsWrites,
     /// The primary is named, and its report does not say that it takes writes.
     PrimaryNotReady,
+    /// The primary's postgres takes writes, and Service `NAME-rw` does not lead to it.
+    EndpointPending,
     /// The first data directory is being made.
     Bootstrapping,
     /// The record is `Paired`.
@@ -104,6 +106,22 @@ pub enum Reason {
     RebuildBlocked,
     /// An instance does not report.
     InstanceUnreachable,
+    /// The scheduler finds no node for a pod.
+    PodUnschedulable,
+    /// The image of a container cannot be pulled.
+    ImageNotPulled,
+    /// A container cannot be created.
+    ContainerNotCreated,
+    /// A container ends again and again.
+    ContainerCrashes,
+    /// A pod exists and does not start.
+    PodNotStarting,
+    /// A pod is refused: no pod is made.
+    PodRefused,
+    /// The image holds another major version of PostgreSQL than the spec names.
+    VersionMismatch,
+    /// Both instances run on one node although they have to be apart.
+    SameNode,
     /// An agent tries something again and again without success.
     InstanceInTrouble,
     /// This version of the operator cannot read the pair.

@@ -26,12 +26,12 @@ pub(super) async fn apply_slices(
         RwPlan::Suspect => {
             Some(memory.rw_mismatch.map_or((1, Instant::now()), |(times, since)| (times + 1, since)))
         }
-        RwPlan::Keep | RwPlan::Create | RwPlan::Repair(..) => None,
+        RwPlan::Keep | RwPlan::Create(_) | RwPlan::Repair(..) => None,
     };
     match &plan.rw {
         RwPlan::Keep | RwPlan::Suspect => {}
-        RwPlan::Create => {
-            requests.create(&build_slice(pair, &pair.name.rw(), [])).await?;
+        RwPlan::Create(target) => {
+            requests.create(&build_slice(pair, &pair.name.rw(), target.as_slice())).await?;
         }
         RwPlan::Repair(_, target) => {
             replace_slice(requests, pair, &pair.name.rw(), std::slice::from_ref(target)).await?;

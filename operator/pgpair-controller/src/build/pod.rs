@@ -1,15 +1,15 @@
 //! The pod of an instance and the pod of its seeding Job: one shape, so that what the Job writes is what the instance
 //! reads.
 
+mod resources;
 mod scheduling;
 mod volumes;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
-    PodDNSConfig, PodDNSConfigOption, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecurityContext, VolumeMount,
+    PodDNSConfig, PodDNSConfigOption, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
+    SecurityContext, VolumeMount,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use pgpair_api::names::{COMPONENT_INSTANCE, COMPONENT_SEED, LABEL_COMPONENT, POSTGRES_PORT};
@@ -131,6 +131,11 @@ fn container_security() -> SecurityContext {
     }
 }
 
+/// A container that ends without having written its last words has the end of its output for them: the status tells them.
+fn last_words() -> Option<String> {
+    Some("FallbackToLogsOnError".into())
+}
+
 /// Waits for the agent's death, to tell the peer at once. Not part of the agent's container: it must outlive it.
 fn witness(pair: &ValidatedPair, postgres: &Container) -> Container {
     let needed = |m: &&VolumeMount| ["data", "tls", "config"].contains(&m.name.as_str());
@@ -144,6 +149,8 @@ fn witness(pair: &ValidatedPair, postgres: &Container) -> Container {
         image_pull_policy: Some(pair.image_pull_policy.clone()),
         command: Some(vec!["pgpair".into(), "witness".into()]),
         env: postgres.env.clone(),
+        resources: Some(resources::of_helper(pair)),
+        termination_message_policy: last_words(),
         security_context: Some(container_security()),
         volume_mounts: Some(mounts),
         ..Container::default()
@@ -156,6 +163,8 @@ fn install(pair: &ValidatedPair) -> Container {
         image: Some(pair.agent_image.clone()),
         image_pull_policy: Some(pair.image_pull_policy.clone()),
         command: Some(vec!["pgpair".into(), "install".into(), "/pgpair/bin".into()]),
+        resources: Some(resources::of_helper(pair)),
+        termination_message_policy: last_words(),
         security_context: Some(container_security()),
         volume_mounts: Some(vec![mount("bin", "/pgpair/bin", false)]),
         ..Container::default()
@@ -175,12 +184,13 @@ fn container(pair: &ValidatedPair, i: InstanceId, subcommand: &str) -> Container
         image_pull_policy: Some(pair.image_pull_policy.clone()),
         command: Some(vec![BINARY.into(), subcommand.into()]),
         env: Some(environment(pair, i)),
+        termination_message_policy: last_words(),
         ports: Some(vec![
             port("postgres", POSTGRES_PORT),
             port("peer", i32::from(PEER_PORT)),
             port("probe", i32::from(PROBE_PORT)),
         ]),
-        resources: resources(pair),
+        resources: resources::of_postgres(pair),
         security_context: Some(container_security()),
         volume_mounts: Some(vec![
             mount("data", "/pgpair/data", false),
@@ -196,17 +206,6 @@ fn container(pair: &ValidatedPair, i: InstanceId, subcommand: &str) -> Container
         ]),
         ..Container::default()
     }
-}
-
-fn resources(pair: &ValidatedPair) -> Option<ResourceRequirements> {
-    let quantities = |map: &std::collections::BTreeMap<String, String>| {
-        (!map.is_empty()).then(|| map.iter().map(|(k, v)| (k.clone(), Quantity(v.clone()))).collect())
-    };
-    pair.resources.as_ref().map(|r| ResourceRequirements {
-        requests: quantities(&r.requests),
-        limits: quantities(&r.limits),
-        ..ResourceRequirements::default()
-    })
 }
 
 fn environment(pair: &ValidatedPair, i: InstanceId) -> Vec<EnvVar> {

@@ -16,6 +16,7 @@ pub fn build_seed_job(pair: &ValidatedPair, i: InstanceId, n: u32) -> Job {
     Job {
         metadata: owned(pair, pair.name.seed_job(i, n), pair.name.instance_labels(i)),
         spec: Some(JobSpec {
+            // No deadline: a copy takes as long as the data is large, and the program itself gives up when nothing moves.
             backoff_limit: Some(BACKOFF_LIMIT),
             completions: Some(1),
             parallelism: Some(1),

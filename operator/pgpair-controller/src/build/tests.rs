@@ -135,6 +135,44 @@ fn without_anti_affinity_a_pod_goes_anywhere() {
     assert_eq!(pod::build_instance_pod(&pair, A).spec.unwrap().affinity, None);
 }
 
+/// What a ResourceQuota on CPU and memory asks of each container.
+#[test]
+fn every_container_of_every_pod_names_its_cpu_and_memory_if_the_spec_does() {
+    let named =
+        json!({"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "512Mi"}});
+    let pair = valid(json!({"resources": named}));
+    for template in [pod::build_instance_pod(&pair, A), pod::build_seed_pod(&pair, B)] {
+        let spec = template.spec.unwrap();
+        for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+            let resources = container.resources.clone().unwrap_or_default();
+            for map in [resources.requests, resources.limits] {
+                let map = map.unwrap_or_default();
+                assert!(map.contains_key("cpu") && map.contains_key("memory"), "{}: {map:?}", container.name);
+            }
+        }
+        let on_disk =
+            spec.volumes.iter().flatten().filter_map(|v| v.empty_dir.as_ref()).filter(|e| e.medium.is_none());
+        assert!(on_disk.into_iter().all(|e| e.size_limit.is_some()));
+    }
+}
+
+#[test]
+fn a_pod_is_of_class_guaranteed_when_postgres_asks_for_it() {
+    let guaranteed = |resources: serde_json::Value| {
+        let spec = pod::build_instance_pod(&valid(json!({"resources": resources})), A).spec.unwrap();
+        let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
+        all.all(|c| {
+            c.resources
+                .as_ref()
+                .is_some_and(|r| r.limits.is_some() && (r.requests.is_none() || r.requests == r.limits))
+        })
+    };
+    let both = || json!({"cpu": "1", "memory": "1Gi"});
+    assert!(guaranteed(json!({"requests": both(), "limits": both()})));
+    assert!(guaranteed(json!({"limits": both()})), "a request that is not named is the limit");
+    assert!(!guaranteed(json!({"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": both()})));
+}
+
 /// Pod Security Standards, profile `restricted`, each rule by its name there (those that need a field at all; the
 /// others forbid fields, and are checked by their absence).
 #[test]

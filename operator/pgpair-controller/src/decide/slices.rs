@@ -21,10 +21,13 @@ const REPAIR_TOLD: Duration = Duration::from_secs(2);
 const REPAIR_UNTOLD: Duration = Duration::from_secs(15);
 
 pub(super) fn decide_rw(observed: &Observed) -> RwPlan {
-    let SliceView::Present(addresses) = &observed.rw else { return RwPlan::Create };
-    let Some(primary) = observed.serving_primary() else { return RwPlan::Keep };
-    let Some(target) = target(observed.instance(primary)) else { return RwPlan::Keep };
-    if leads_to(addresses, &target) || !admits_clients(observed, primary) {
+    let serving = observed.serving_primary().filter(|primary| admits_clients(observed, *primary));
+    let served = serving.and_then(|primary| Some((primary, target(observed.instance(primary))?)));
+    let SliceView::Present(addresses) = &observed.rw else {
+        return RwPlan::Create(served.map(|(_, target)| target));
+    };
+    let Some((primary, target)) = served else { return RwPlan::Keep };
+    if leads_to(addresses, &target) {
         return RwPlan::Keep;
     }
     let long = if says_endpoint_done(observed, primary) { REPAIR_TOLD } else { REPAIR_UNTOLD };

@@ -27,7 +27,7 @@ fn a_new_pair_gets_its_record_and_only_instance_a_runs() {
     let plan = decide(&empty());
     assert!(plan.create_lease);
     assert_eq!((plan.a, plan.b), (plan_of(1, 0), plan_of(0, 1)));
-    assert_eq!(plan.rw, RwPlan::Create);
+    assert_eq!(plan.rw, RwPlan::Create(None));
     assert_eq!(plan.notices, [Notice::Bootstrapping]);
     assert_eq!(plan.create_job, None);
 }
@@ -108,6 +108,20 @@ fn a_running_copy_is_left_alone_and_a_complete_one_starts_its_instance() {
 }
 
 #[test]
+fn a_job_that_is_done_and_whose_pod_goes_on_is_deleted_once_its_instance_runs() {
+    let mut observed = steady();
+    let done =
+        SeedJob { number: 1, state: SeedState::Complete, progress: None, failure: None, lingers: true };
+    observed.b.jobs = vec![done.clone()];
+    assert_eq!(decide(&observed).delete_jobs, [(B, 1)]);
+    assert!(!decide(&observed).settled);
+    observed.b.jobs = vec![SeedJob { lingers: false, ..done.clone() }];
+    assert!(decide(&observed).delete_jobs.is_empty());
+    (observed.b.jobs, observed.b.report) = (vec![done], ReportView::NeverSeen);
+    assert!(decide(&observed).delete_jobs.is_empty(), "it may not have started yet");
+}
+
+#[test]
 fn the_job_of_an_earlier_copy_does_not_count_for_the_next() {
     let plan = decide(&steady().solo().b_waits_for(2, &[(1, SeedState::Complete)]));
     assert_eq!(plan.b, plan_of(0, 2));
@@ -177,7 +191,8 @@ fn a_primary_at_zero_replicas_runs_again_once_its_copy_has_let_go() {
 #[test]
 fn two_copies_never_run_at_once() {
     let mut observed = steady().solo().b_waits_for(1, &[]);
-    observed.a.jobs = vec![SeedJob { number: 4, state: SeedState::Running, progress: None, failure: None }];
+    observed.a.jobs =
+        vec![SeedJob { number: 4, state: SeedState::Running, progress: None, failure: None, lingers: false }];
     assert_eq!(decide(&observed).create_job, None);
 }
 
@@ -208,6 +223,23 @@ fn the_write_service_is_put_right_only_when_seen_wrong_often_and_long() {
     let RwPlan::Repair(A, target) = decide(&observed).rw else { panic!("not repaired") };
     assert_eq!(target.ip, ip(A));
     assert_eq!(decide(&observed).notices, [Notice::EndpointRepaired(A)]);
+}
+
+#[test]
+fn a_deleted_write_slice_is_made_again_where_it_led() {
+    let mut observed = steady();
+    observed.rw = SliceView::Missing;
+    let RwPlan::Create(Some(target)) = decide(&observed).rw else {
+        panic!("it is created without its target")
+    };
+    assert_eq!(target.ip, ip(A));
+    assert_eq!(decide(&observed.clone().a_silent()).rw, RwPlan::Create(None), "nothing says that it serves");
+    let mut report = report(A, PostgresState::Primary);
+    if let Some(standby) = &mut report.standby {
+        standby.synchronous = false;
+    }
+    observed.a.report = ReportView::Fresh(Box::new(report));
+    assert_eq!(decide(&observed).rw, RwPlan::Create(None), "clients are not let in yet");
 }
 
 #[test]

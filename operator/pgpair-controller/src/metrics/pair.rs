@@ -54,7 +54,10 @@ const GAUGES: [(&str, &str); 37] = [
     ("pair_last_failover_lost_bytes", "WAL that only the old primary of the last failover had"),
     ("pair_last_failover_step_seconds", "Time from the first step of the last failover, by step"),
     ("pair_certificate_days", "Days until the first certificate of the pair ends"),
-    ("instance_report_age_seconds", "Time since the agent of the instance last answered"),
+    (
+        "instance_report_age_seconds",
+        "Time since the agent of the instance last answered; at least, after a change of the operator's leader",
+    ),
     ("instance_flush_lsn_bytes", "Position that the instance has flushed"),
     ("instance_replay_lsn_bytes", "Position that the instance has replayed"),
     ("instance_archive_age_seconds", "Age of the newest segment in the archive of the instance"),
@@ -226,7 +229,8 @@ fn of_instance(observed: &Observed, i: InstanceId) -> Values {
     let instance = observed.instance(i);
     let mut out = Values::new();
     let mut put = |of: Of, value: Option<f64>| out.extend(value.map(|v| (of, i.as_str(), v)));
-    put(Of::ReportAge, instance.last_report.as_ref().map(|(_, age)| age.as_secs_f64()));
+    let age = instance.last_report.as_ref().map(|(_, age)| *age).or(instance.silent_for);
+    put(Of::ReportAge, age.map(|age| age.as_secs_f64()));
     let Some(report) = instance.report.recent() else { return out };
     put(Of::Flush, report.postgres.flush_lsn.map(|l| l.0 as f64));
     put(Of::Replay, report.postgres.replay_lsn.map(|l| l.0 as f64));
@@ -276,6 +280,17 @@ mod tests {
         assert_eq!(GAUGES[Of::CertificateDays as usize].0, "pair_certificate_days");
         assert_eq!(GAUGES[Of::Rto as usize].0, "pair_rto_seconds");
         assert_eq!(GAUGES[Of::ReportAge as usize].0, "instance_report_age_seconds");
+    }
+
+    #[test]
+    fn the_age_of_the_last_report_survives_a_change_of_the_operators_leader() {
+        let mut silent = steady();
+        silent.b.report = crate::observed::ReportView::Unreachable;
+        (silent.b.last_report, silent.b.silent_for) = (None, Some(std::time::Duration::from_secs(90)));
+        let text = shown(&Metrics::default(), &silent);
+        let age =
+            r#"pgpair_operator_instance_report_age_seconds{namespace="shop",name="orders",of="b"} 90.0"#;
+        assert!(text.contains(age), "{text}");
     }
 
     #[test]

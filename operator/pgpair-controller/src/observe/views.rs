@@ -1,23 +1,33 @@
 //! Objects of the API as what the decisions need of them. Pure.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerState, Node, Pod};
 use kube::ResourceExt;
-use pgpair_api::names::{ANNOTATION_SEED, ANNOTATION_SEED_FAILURES, LABEL_INSTANCE, LABEL_PAIR, PairName};
+use pgpair_api::names::{
+    ANNOTATION_SEED, ANNOTATION_SEED_FAILURES, COMPONENT_SEED, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_PAIR,
+    PairName,
+};
+use pgpair_api::spec::{AntiAffinity, SchedulingSpec};
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::{CONFIG_KEY, PairConfig};
 use pgpair_wire::lease;
 use pgpair_wire::seed::SeedEnd;
 
+use crate::cache::Caches;
 use crate::observed::{Ended, LeaseView, PodView, SeedJob, SeedState, SetView};
 
 /// The container of a pod that runs the agent, or the seeding program.
 const CONTAINER: &str = "postgres";
 /// Label of a StatefulSet's pod.
 const REVISION: &str = "controller-revision-hash";
+/// The kubelet ends a pod within about a second of its last container.
+const SETTLES: Duration = Duration::from_secs(10);
 /// Taint by which an administrator says that a node is shut down and will not come back by itself.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
@@ -67,6 +77,7 @@ pub(super) fn pod_view(pod: &Pod) -> PodView {
         uid: pod.uid().unwrap_or_default(),
         ip: status.and_then(|s| s.pod_ip.clone()),
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
+        created: pod.creation_timestamp().map(|t| t.0),
         ready: conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True")),
         deleting: pod.metadata.deletion_timestamp.is_some(),
         running: status.and_then(|s| s.phase.as_deref()) == Some("Running"),
@@ -97,7 +108,35 @@ pub(super) fn seed_job(job: &Job, name: &PairName, i: InstanceId) -> Option<Seed
     } else {
         SeedState::Running
     };
-    Some(SeedJob { number, state, progress: None, failure: None })
+    Some(SeedJob { number, state, progress: None, failure: None, lingers: false })
+}
+
+/// The pods of a seeding Job.
+pub(super) fn seed_pods(caches: &Caches, name: &PairName, i: InstanceId, job: &str) -> Vec<Arc<Pod>> {
+    caches.pods.state_filter(|pod| {
+        is_of(pod, name, i)
+            && pod.labels().get(LABEL_COMPONENT).map(String::as_str) == Some(COMPONENT_SEED)
+            && pod.labels().get("batch.kubernetes.io/job-name").map(String::as_str) == Some(job)
+    })
+}
+
+/// A seeding pod whose program has failed some time ago and that goes on all the same, because a container of somebody else runs
+/// in it: its Job waits for it for ever.
+pub(super) fn stuck(pod: &Pod, now: Timestamp) -> Option<SeedState> {
+    let status = pod.status.as_ref().filter(|s| s.phase.as_deref() == Some("Running"))?;
+    let program = status.container_statuses.iter().flatten().find(|c| c.name == CONTAINER)?;
+    let ended = program.state.as_ref()?.terminated.as_ref().filter(|t| t.exit_code != 0)?;
+    let at = ended.finished_at.as_ref()?.0;
+    let long = now.duration_since(at).unsigned_abs() >= SETTLES;
+    (long && pod.metadata.deletion_timestamp.is_none()).then(|| SeedState::Failed {
+        at,
+        message: format!("its program ended with exit code {}", ended.exit_code),
+    })
+}
+
+/// The label by which the scheduler has to keep the instances apart.
+pub(super) fn apart_by(scheduling: &SchedulingSpec) -> Option<String> {
+    (scheduling.anti_affinity == AntiAffinity::Required).then(|| scheduling.topology_key.clone())
 }
 
 /// Whether a seeding pod has done its work: its last words say so, and the process ended with them.
@@ -200,6 +239,24 @@ mod tests {
         assert!(!ended("Error", r#"{"seeded":true,"volumeId":"0000000000000007"}"#));
         assert!(!ended("Completed", r#"{"seeded":false,"error":"no space"}"#));
         assert!(!ended("Completed", ""));
+    }
+
+    #[test]
+    fn a_copy_that_failed_is_seen_although_a_container_beside_it_goes_on() {
+        let at = |seconds: i64| Timestamp::from_second(1_777_636_800 + seconds).unwrap();
+        let pod = |phase: &str, exit: i32| -> Pod {
+            let ended =
+                json!({"terminated": {"exitCode": exit, "reason": "Error", "finishedAt": at(0).to_string()}});
+            let status = |name: &str, state: serde_json::Value| json!({"name": name, "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": state});
+            let containers = [status("postgres", ended), status("proxy", json!({"running": {}}))];
+            let status = json!({"phase": phase, "containerStatuses": containers});
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap()
+        };
+        let failed = SeedState::Failed { at: at(0), message: "its program ended with exit code 1".into() };
+        assert_eq!(stuck(&pod("Running", 1), at(10)), Some(failed));
+        assert_eq!(stuck(&pod("Running", 1), at(9)), None, "the kubelet ends the pod in a moment");
+        assert_eq!(stuck(&pod("Failed", 1), at(60)), None, "its Job sees it");
+        assert_eq!(stuck(&pod("Running", 0), at(60)), None);
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub struct EndpointTarget {
 pub enum RwPlan {
     /// It is right, or nobody knows better.
     Keep,
-    /// It does not exist: create it empty; the promoting agent fills it.
-    Create,
+    /// It does not exist: create it, with its target if a primary serves clients; else empty, and the promoting agent fills it.
+    Create(Option<EndpointTarget>),
     /// It leads elsewhere; the promoting agent may be about to write it, so look again first.
     Suspect,
     /// It has led elsewhere for long enough: put it right.

@@ -3,6 +3,7 @@
 mod pending;
 mod protection;
 mod storage;
+mod trouble;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -11,7 +12,7 @@ use pgpair_api::status::{ConditionType, PgReplicaPairStatus, Reason};
 use pgpair_core::authority::Refusal;
 use pgpair_core::ids::{InstanceId, Term};
 
-use crate::observed::{Observed, ReportView, SeedState};
+use crate::observed::{Observed, SeedState};
 use crate::plan::{Blocked, Plan, Problem};
 
 /// Segments that may wait for the archiver before the archive counts as unhealthy: 512 MiB of WAL.
@@ -62,13 +63,17 @@ pub fn degraded(reason: Reason, message: String) -> Draft {
 fn ready(name: &PairName, observed: &Observed) -> Draft {
     let type_ = ConditionType::Ready;
     if let Some((primary, _)) = observed.served_lately() {
-        return draft(
-            type_,
-            true,
-            Reason::PrimaryAcceptsWrites,
-            format!("{} takes writes", name.instance(primary)),
-        );
+        let (me, service) = (name.instance(primary), name.rw());
+        if !observed.rw_leads_to(primary) {
+            let message = format!(
+                "{me} takes writes, but Service {service} does not lead to it yet, so clients do not reach it; its agent, or \
+                 else the operator, corrects that within seconds of letting clients in"
+            );
+            return draft(type_, false, Reason::EndpointPending, message);
+        }
+        return draft(type_, true, Reason::PrimaryAcceptsWrites, format!("{me} takes writes"));
     }
+    let why = |i: InstanceId| trouble::of_instance(name, observed, i).map(|(_, why)| format!(": {why}"));
     match observed.record() {
         Some(record) if record.term > Term(0) => {
             let report = observed.instance(record.primary.instance).lately();
@@ -81,10 +86,16 @@ fn ready(name: &PairName, observed: &Observed) -> Draft {
                 type_,
                 false,
                 Reason::PrimaryNotReady,
-                format!("{primary} is named as primary and does not say that it takes writes"),
+                format!(
+                    "{primary} is named as primary and does not say that it takes writes{}",
+                    why(record.primary.instance).unwrap_or_default()
+                ),
             )
         }
-        Some(_) => draft(type_, false, Reason::Bootstrapping, "the first data directory is being made"),
+        Some(record) => {
+            let why = why(record.primary.instance).unwrap_or_default();
+            draft(type_, false, Reason::Bootstrapping, format!("the first data directory is being made{why}"))
+        }
         None => draft(type_, false, Reason::Bootstrapping, "the record is not there yet"),
     }
 }
@@ -122,7 +133,12 @@ fn seeding(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
                 type_,
                 true,
                 Reason::SeedRunning,
-                format!("job {} copies the primary", name.seed_job(i, job.number)),
+                match &observed.instance(i).trouble {
+                    None => format!("job {} copies the primary", name.seed_job(i, job.number)),
+                    Some(trouble) => {
+                        trouble.sentence(&format!("the pod of job {}", name.seed_job(i, job.number)))
+                    }
+                },
             );
         }
     }
@@ -143,14 +159,8 @@ fn problem(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
         let (reason, message) = describe(name, problem);
         return degraded(reason, message);
     }
-    for i in InstanceId::ALL {
-        if observed.instance(i).report == ReportView::Unreachable {
-            return degraded(Reason::InstanceUnreachable, format!("{} does not answer", name.instance(i)));
-        }
-        let trouble = observed.instance(i).report.recent().and_then(|r| r.trouble.as_ref());
-        if let Some(trouble) = trouble {
-            return degraded(Reason::InstanceInTrouble, format!("{}: {trouble}", name.instance(i)));
-        }
+    if let Some((reason, message)) = trouble::of_pair(name, observed) {
+        return degraded(reason, message);
     }
     draft(ConditionType::Degraded, false, Reason::AsExpected, "nothing is known to be wrong")
 }

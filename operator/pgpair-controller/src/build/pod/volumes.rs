@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     ProjectedVolumeSource, SecretProjection, SecretVolumeSource, ServiceAccountTokenProjection, Volume,
     VolumeProjection,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 
@@ -16,10 +17,13 @@ pub(super) fn volumes(pair: &ValidatedPair, i: InstanceId) -> Vec<Volume> {
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name, read_only: None }),
         ..volume(name)
     };
-    let empty = |name: &str, medium: Option<&str>| Volume {
-        empty_dir: Some(EmptyDirVolumeSource { medium: medium.map(Into::into), size_limit: None }),
+    // Far above what is ever used: a pod that comes above it is evicted, and its primary with it.
+    let empty = |name: &str, size: &str| Volume {
+        empty_dir: Some(EmptyDirVolumeSource { medium: None, size_limit: Some(Quantity(size.into())) }),
         ..volume(name)
     };
+    // Without a limit of its own the kubelet takes the memory limit of the pod; what is in it counts as memory of `postgres`.
+    let memory = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: None };
     let secret = |name: &str, secret_name: String| Volume {
         secret: Some(SecretVolumeSource {
             secret_name: Some(secret_name),
@@ -31,10 +35,10 @@ pub(super) fn volumes(pair: &ValidatedPair, i: InstanceId) -> Vec<Volume> {
     vec![
         claim("data", pair.name.data_claim(i)),
         claim("archive", pair.name.archive_claim(i)),
-        empty("run", None),
-        empty("bin", None),
-        empty("tmp", None),
-        empty("shm", Some("Memory")),
+        empty("run", "256Mi"),
+        empty("bin", "256Mi"),
+        empty("tmp", "1Gi"),
+        Volume { empty_dir: Some(memory), ..volume("shm") },
         secret("tls", pair.name.tls_secret(i)),
         Volume { projected: Some(passwords(pair)), ..volume("app") },
         Volume {

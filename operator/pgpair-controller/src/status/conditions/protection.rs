@@ -7,7 +7,7 @@ use pgpair_core::authority::Refusal;
 use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::instance::PostgresState;
 
-use super::{Draft, draft};
+use super::{Draft, draft, trouble};
 use crate::observed::Observed;
 
 pub(super) fn failover_ready(name: &PairName, observed: &Observed, status: &PgReplicaPairStatus) -> Draft {
@@ -17,7 +17,13 @@ pub(super) fn failover_ready(name: &PairName, observed: &Observed, status: &PgRe
     };
     if status.mode == Some(PairMode::Paired) {
         if observed.config.automatic {
-            return draft(type_, true, Reason::Paired, "the standby may take over");
+            let message = match observed.shared_node() {
+                None => "the standby may take over".to_owned(),
+                Some(node) => format!(
+                    "the standby may take over; both instances run on node {node}, and its loss stops both"
+                ),
+            };
+            return draft(type_, true, Reason::Paired, message);
         }
         let message = "spec.failover.automatic is false: the standby is as good as the primary, and takes over only when ordered to";
         return draft(type_, false, Reason::AutomaticOff, message);
@@ -37,13 +43,16 @@ fn why_solo(name: &PairName, observed: &Observed, primary: InstanceId) -> (Reaso
         return (Reason::StandbySeeding, format!("{me} is being copied or waits for it"));
     }
     let Some(report) = standby.report.recent() else {
-        return (Reason::StandbyNotRunning, format!("{me} does not answer"));
+        let why = trouble::of_instance(name, observed, primary.peer()).map(|(_, why)| format!(": {why}"));
+        return (Reason::StandbyNotRunning, format!("{me} does not answer{}", why.unwrap_or_default()));
     };
     if report.authority.refusal.as_deref() == Some(Refusal::Fenced.as_str()) {
         return (Reason::Fenced, format!("{me} is fenced: kubectl pgpair unfence ends that"));
     }
     if report.postgres.state != PostgresState::Standby {
-        return (Reason::StandbyNotRunning, format!("no postgres of {me} runs as a standby"));
+        let why = trouble::of_instance(name, observed, primary.peer()).map(|(_, why)| format!(": {why}"));
+        let message = format!("no postgres of {me} runs as a standby{}", why.unwrap_or_default());
+        return (Reason::StandbyNotRunning, message);
     }
     let lag = observed.served_lately().and_then(|(_, report)| report.standby.as_ref());
     let Some(lag) = lag else { return (Reason::Solo, "the primary does not report".to_owned()) };
