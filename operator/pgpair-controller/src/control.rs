@@ -74,6 +74,7 @@ pub async fn lead(operator: &Operator, leading: watch::Receiver<Leadership>) -> 
     let scopes = operator.domain.scopes().into_iter();
     let result =
         try_join_all(scopes.map(|scope| lead_in(operator, scope, &filling, &rollout, leading.clone()))).await;
+    operator.signs.metrics.show_rollout((0, 0)); // a matter of the next leader
     health.enter(Phase::Waiting);
     result.map(|_| ())
 }
