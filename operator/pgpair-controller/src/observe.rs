@@ -75,24 +75,7 @@ pub async fn observe(
         Some((lease, _)) => lease,
         None => views::lease_view(requests.get::<Lease>(name.lease()).await?.as_ref()),
     };
-    let tls = fetch_tls(requests, caches, memory, name).await?;
-    let mut a = observe_instance(caches, name, InstanceId::A);
-    let mut b = observe_instance(caches, name, InstanceId::B);
-    (a.set, a.update_revision) = observe_set(requests, caches, memory, name, InstanceId::A).await?;
-    (b.set, b.update_revision) = observe_set(requests, caches, memory, name, InstanceId::B).await?;
-    let AgentLines { a: line_a, b: line_b } = &mut memory.lines;
-    line_a.1 = build_address(tls.as_ref(), name, InstanceId::A, a.pod.as_ref());
-    line_b.1 = build_address(tls.as_ref(), name, InstanceId::B, b.pod.as_ref());
-    let (report_a, report_b, (), ()) = tokio::join!(
-        fetch_report(line_a, InstanceId::A),
-        fetch_report(line_b, InstanceId::B),
-        observe_seed(caches, name, InstanceId::A, &mut a.jobs),
-        observe_seed(caches, name, InstanceId::B, &mut b.jobs),
-    );
-    note_report(memory, InstanceId::A, report_a, name, &status, &mut a);
-    note_report(memory, InstanceId::B, report_b, name, &status, &mut b);
-    a.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::A, &status, &a).await;
-    b.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::B, &status, &b).await;
+    let [a, b] = observe_instances(requests, caches, memory, name, &status).await?;
     let mut observed = Observed {
         now: Timestamp::now(),
         config: observe_settings(caches, desired),
@@ -126,6 +109,34 @@ pub async fn observe(
     };
     observed.out_of_service = observe_out_of_service(requests, &observed).await;
     Ok(observed)
+}
+
+async fn observe_instances(
+    requests: &Requests,
+    caches: &Caches,
+    memory: &mut Memory,
+    name: &PairName,
+    status: &PgReplicaPairStatus,
+) -> Result<[InstanceObserved; 2], Error> {
+    let tls = fetch_tls(requests, caches, memory, name).await?;
+    let mut a = observe_instance(caches, name, InstanceId::A);
+    let mut b = observe_instance(caches, name, InstanceId::B);
+    (a.set, a.update_revision) = observe_set(requests, caches, memory, name, InstanceId::A).await?;
+    (b.set, b.update_revision) = observe_set(requests, caches, memory, name, InstanceId::B).await?;
+    let AgentLines { a: line_a, b: line_b } = &mut memory.lines;
+    line_a.1 = build_address(tls.as_ref(), name, InstanceId::A, a.pod.as_ref());
+    line_b.1 = build_address(tls.as_ref(), name, InstanceId::B, b.pod.as_ref());
+    let (report_a, report_b, (), ()) = tokio::join!(
+        fetch_report(line_a, InstanceId::A),
+        fetch_report(line_b, InstanceId::B),
+        observe_seed(caches, name, InstanceId::A, &mut a.jobs),
+        observe_seed(caches, name, InstanceId::B, &mut b.jobs),
+    );
+    note_report(memory, InstanceId::A, report_a, name, status, &mut a);
+    note_report(memory, InstanceId::B, report_b, name, status, &mut b);
+    a.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::A, status, &a).await;
+    b.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::B, status, &b).await;
+    Ok([a, b])
 }
 
 /// What the agents are to follow. Of a pair that is held, what they were given last: what the spec says since then is not in effect.

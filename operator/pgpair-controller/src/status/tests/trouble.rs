@@ -1,0 +1,97 @@
+//! What keeps a pair from running, and when it is ready.
+
+use super::*;
+
+#[test]
+fn a_pair_is_ready_only_if_its_write_service_leads_to_the_primary() {
+    let ready = |rw: SliceView| told(&Observed { rw, ..steady() }, ConditionType::Ready);
+    let not_yet = ("False".to_owned(), "EndpointPending".to_owned());
+    assert_eq!(ready(SliceView::Missing), not_yet);
+    assert_eq!(ready(SliceView::Present(Vec::new())), not_yet);
+    assert_eq!(ready(SliceView::Present(vec!["10.0.0.2".into()])), not_yet, "it leads to the standby");
+    assert_eq!(ready(SliceView::Present(vec!["10.0.0.1".into()])).0, "True");
+    let mut missed = steady();
+    (missed.a.pod, missed.a.report) = (None, ReportView::Stale(Box::new(report(A, PostgresState::Primary))));
+    assert_eq!(
+        told(&missed, ConditionType::Ready).0,
+        "True",
+        "a pod that is not seen for a moment is not news"
+    );
+}
+
+#[test]
+fn what_keeps_a_pod_from_running_is_in_the_status() {
+    let refused = Some(PodTrouble::Refused("exceeded quota: team".into()));
+    let mut new = Observed { lease: LeaseView::Present(Record::initial()), ..empty() };
+    new.a.trouble.clone_from(&refused);
+    let status = status_of(&new);
+    let ready = condition(&status, ConditionType::Ready).unwrap();
+    assert_eq!(ready.reason, "Bootstrapping");
+    assert!(
+        ready.message.ends_with("being made: pod orders-a-0 cannot be created: exceeded quota: team"),
+        "{}",
+        ready.message
+    );
+    assert_eq!(told(&new, ConditionType::Degraded), ("True".into(), "PodRefused".into()));
+    let mut standby = steady().solo();
+    (standby.b.trouble, standby.b.report) = (refused, ReportView::Unreachable);
+    let status = status_of(&standby);
+    let failover = condition(&status, ConditionType::FailoverReady).unwrap();
+    assert!(
+        failover.message.contains("orders-b does not answer: pod orders-b-0 cannot be created"),
+        "{}",
+        failover.message
+    );
+    assert_eq!(
+        told(&standby, ConditionType::Degraded).1,
+        "PodRefused",
+        "it comes before the silence that it causes"
+    );
+}
+
+#[test]
+fn what_an_agent_cannot_do_before_there_is_data_says_what_is_left_to_do() {
+    let mut new = Observed { lease: LeaseView::Present(Record::initial()), ..empty() };
+    let mut report = report(A, PostgresState::Down);
+    (report.trouble, report.system_identifier) =
+        (Some("no data directory can be made: initdb: error: locale".into()), None);
+    new.a.report = ReportView::Fresh(Box::new(report));
+    let status = status_of(&new);
+    let degraded = condition(&status, ConditionType::Degraded).unwrap();
+    assert_eq!(degraded.reason, "InstanceInTrouble");
+    assert!(
+        degraded.message.contains("initdb: error: locale") && degraded.message.contains("create it again"),
+        "{}",
+        degraded.message
+    );
+    assert!(condition(&status, ConditionType::Ready).unwrap().message.contains("initdb: error: locale"));
+}
+
+#[test]
+fn an_image_of_another_major_version_than_the_spec_names_is_told() {
+    let spec = |version| {
+        let mut observed = steady();
+        observed.config.bootstrap.version = version;
+        told(&observed, ConditionType::Degraded)
+    };
+    assert_eq!(spec(Some(16)), ("True".into(), "VersionMismatch".into()));
+    assert_eq!(spec(Some(17)).0, "False");
+    assert_eq!(spec(None).0, "False");
+}
+
+#[test]
+fn two_instances_on_one_node_are_told() {
+    let mut shared = steady();
+    if let Some(pod) = &mut shared.b.pod {
+        pod.node = Some("node-a".into());
+    }
+    let failover = |observed: &Observed| {
+        condition(&status_of(observed), ConditionType::FailoverReady).unwrap().message.clone()
+    };
+    assert_eq!(told(&shared, ConditionType::Degraded), ("True".into(), "SameNode".into()));
+    assert!(failover(&shared).contains("both instances run on node node-a"));
+    let preferred = Observed { apart_by: None, ..shared };
+    assert_eq!(told(&preferred, ConditionType::Degraded).0, "False");
+    assert!(failover(&preferred).contains("both instances run on node node-a"));
+    assert!(!failover(&steady()).contains("node"));
+}
