@@ -12,6 +12,7 @@ use pgpair_wire::report::{
 };
 
 use crate::clock;
+use crate::sql::PeerRow;
 use crate::worker::Observed;
 
 /// What a person has ordered, and only the operator can do.
@@ -91,7 +92,7 @@ impl Reporter {
                 state: facts.state,
                 version_num: sql.map(|s| s.version_num),
                 timeline: facts.timeline,
-                flush_lsn: facts.flush,
+                flush_lsn: facts.position(),
                 replay_lsn: facts.replay,
                 streaming: (facts.state == PostgresState::Standby).then_some(facts.streaming),
             },
@@ -120,7 +121,7 @@ impl Reporter {
         let row = self.observed.as_ref()?.sql.as_ref()?.peer.as_ref();
         let told = authority.peer().map(|(_, info)| info);
         // The walsender's row while it is there; what the standby last said itself when it is not.
-        let received = row.and_then(|r| r.flush).or(told.and_then(|i| i.flush));
+        let received = row.and_then(PeerRow::position).or(told.and_then(|i| i.position()));
         let replayed = row.and_then(|r| r.replay).or(told.and_then(|i| i.replay));
         let at = |reached: Lsn| self.lag.lag(now, flush, reached);
         let total = replayed.map(at);

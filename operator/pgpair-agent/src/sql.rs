@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgpair_core::authority::position;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::TimelineId;
 use tokio::sync::Mutex;
@@ -117,6 +118,14 @@ pub struct PgFacts {
     pub peer_slot: Option<Slot>,
 }
 
+impl PgFacts {
+    /// The end of the WAL that this postgres has: see [`position`].
+    #[must_use]
+    pub fn position(&self) -> Option<Lsn> {
+        position(self.flush_lsn.or(self.receive_lsn), self.replay_lsn)
+    }
+}
+
 /// A physical replication slot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slot {
@@ -171,6 +180,14 @@ pub struct ArchiverFacts {
     pub last_archived_at_ms: Option<i64>,
     /// File of the last failure, if no success came after it.
     pub failing: Option<String>,
+}
+
+impl PeerRow {
+    /// The end of the WAL that the standby has, as its walsender knows it.
+    #[must_use]
+    pub fn position(&self) -> Option<Lsn> {
+        position(self.flush, self.replay)
+    }
 }
 
 impl Sql {

@@ -99,16 +99,16 @@ const fn deeper(run: Run, by: usize) -> Run {
 /// Small enough for each `cargo test`.
 pub const QUICK: [Run; 2] = [
     run("messages lost, clocks as they like", CALM, 8, 6_297),
-    run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 6, 3_250),
+    run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 6, 3_254),
 ];
 
 /// In less than five minutes on one core.
 pub const CI: [Run; 23] = [
     run("messages lost, clocks as they like", CALM, 16, 499_152),
-    run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 11, 263_406),
-    run("one postmaster killed, one commit", Bounds { postgres_crashes: 1, commits: 1, ..CALM }, 11, 279_268),
+    run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 11, 265_948),
+    run("one postmaster killed, one commit", Bounds { postgres_crashes: 1, commits: 1, ..CALM }, 11, 286_409),
     run("alone, one unknown write, one commit", Bounds { unknown: 1, commits: 1, ..ALONE }, 11, 201_737),
-    run("alone, one SIGTERM, one commit", Bounds { leaves: 1, commits: 1, ..ALONE }, 11, 306_936),
+    run("alone, one SIGTERM, one commit", Bounds { leaves: 1, commits: 1, ..ALONE }, 11, 309_879),
     run("one late message", Bounds { late: 1, ..CALM }, 10, 122_522),
     run(
         "Async, one container killed and proven dead",
@@ -120,7 +120,7 @@ pub const CI: [Run; 23] = [
         "one container killed, one volume replaced, one commit",
         Bounds { crashes: 1, wipes: 1, commits: 1, ..CALM },
         10,
-        167_396,
+        168_296,
     ),
     run("one switchover, one commit", Bounds { switchovers: 1, commits: 1, ..CALM }, 11, 220_328),
     run(
@@ -136,13 +136,13 @@ pub const CI: [Run; 23] = [
         10,
         160_524,
     ),
-    run("one order, one commit", Bounds { orders: 1, commits: 1, ..CALM }, 9, 266_011),
-    run("alone, one order, one commit", Bounds { orders: 1, commits: 1, ..ALONE }, 9, 177_908),
+    run("one order, one commit", Bounds { orders: 1, commits: 1, ..CALM }, 9, 267_091),
+    run("alone, one order, one commit", Bounds { orders: 1, commits: 1, ..ALONE }, 9, 178_863),
     run(
         "one container killed, one order, one commit",
         Bounds { crashes: 1, orders: 1, commits: 1, ..CALM },
         8,
-        177_874,
+        178_654,
     ),
     run(
         "Async, one container killed, one order",
@@ -160,14 +160,14 @@ pub const CI: [Run; 23] = [
         "one postmaster killed, one that does not start, one commit",
         Bounds { postgres_crashes: 1, unstartable: 1, commits: 1, ..CALM },
         9,
-        153_098,
+        154_458,
     ),
     run("one primary hangs, one commit", Bounds { hangs: 1, commits: 1, ..CALM }, 10, 124_548),
     run(
         "SyncStrict, one container killed, one commit",
         Bounds { crashes: 1, commits: 1, durability: Durability::SyncStrict, ..CALM },
         10,
-        122_848,
+        123_710,
     ),
     run("the way back from every state, one container killed", Bounds { crashes: 1, ..EVERY }, 10, 68_349),
     run(

@@ -27,7 +27,7 @@ impl World {
             volume: s.volume,
             system_identifier: s.volume.map(|_| SystemIdentifier(1)),
             timeline: up.then_some(TimelineId(s.timeline)),
-            flush: up.then_some(end),
+            flush: up.then_some(if s.received { end } else { Lsn(0) }),
             standby_write: None, // asked for only when the standby lacks more than this world has
             replay: up.then_some(end),
             streaming: self.streams(i),
@@ -113,6 +113,7 @@ impl World {
         let s = &mut self.node_mut(i).server;
         if let Some(commit) = primary.log.get(s.log.len()) {
             s.log.push(*commit);
+            s.received = true;
             if primary.writes() && primary.waits {
                 self.acknowledge(i);
             }
@@ -145,13 +146,14 @@ impl World {
             (Want::Primary, PostgresState::Down) => {
                 self.reign(i, term);
                 let s = &mut self.node_mut(i).server;
-                (s.state, s.failed_starts) = (PostgresState::Starting, 0);
+                (s.state, s.failed_starts, s.received) = (PostgresState::Starting, 0, true);
                 s.waits = desired.synchronous;
             }
             (Want::Promoted, PostgresState::Standby) => self.promote(i, term),
             (Want::Promoted, PostgresState::Down) if s.directory == Directory::Standby => {
                 let s = &mut self.node_mut(i).server;
-                (s.state, s.open, s.failed_starts) = (PostgresState::Standby, true, 0);
+                s.failed_starts = 0;
+                s.starts_as_standby();
             }
             (Want::Following(term), PostgresState::Down) => self.follow(i, term, bounds),
             (Want::Following(term), PostgresState::Standby) if !self.streams(i) => {
@@ -167,7 +169,7 @@ impl World {
     fn promote(&mut self, i: InstanceId, term: Term) {
         self.reign(i, term);
         let s = &mut self.node_mut(i).server;
-        s.state = PostgresState::Promoting;
+        (s.state, s.received) = (PostgresState::Promoting, true);
         let end = s.log.len();
         s.history.push((s.timeline, end));
         s.timeline = term.0;
@@ -188,7 +190,8 @@ impl World {
         match self.server(i).directory {
             Directory::Standby => {
                 let s = &mut self.node_mut(i).server;
-                (s.state, s.open, s.failed_starts) = (PostgresState::Standby, true, 0);
+                s.failed_starts = 0;
+                s.starts_as_standby();
             }
             Directory::Primary => self.rejoin(i, term, bounds),
             Directory::Unknown | Directory::Empty | Directory::Unusable => {}
@@ -208,7 +211,8 @@ impl World {
             s.log.truncate(common);
         }
         (s.timeline, s.history) = (primary.timeline, primary.history);
-        (s.directory, s.state, s.open) = (Directory::Standby, PostgresState::Standby, true);
+        s.directory = Directory::Standby;
+        s.starts_as_standby();
     }
 
     fn tend(&mut self, i: InstanceId, synchronous: bool, epoch: u32, admit: bool) {

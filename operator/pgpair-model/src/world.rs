@@ -199,6 +199,9 @@ pub struct Server {
     pub state: PostgresState,
     /// Commits in the log.
     pub log: Vec<u8>,
+    /// Whether the walreceiver of a standby has received anything since it started: before, it tells an earlier position than
+    /// the replayed one. True of all others.
+    pub received: bool,
     /// Timeline.
     pub timeline: u32,
     /// Earlier timelines, and where they were left.
@@ -242,6 +245,7 @@ impl Server {
             volume: None,
             state: PostgresState::Down,
             log: Vec::new(),
+            received: true,
             timeline: 1,
             history: Vec::new(),
             waits: false,
@@ -267,13 +271,18 @@ impl Server {
         matches!(self.state, PostgresState::Starting | PostgresState::Promoting | PostgresState::Primary)
     }
 
+    /// Started as a standby, or again as one.
+    pub(crate) fn starts_as_standby(&mut self) {
+        (self.state, self.open, self.received) = (PostgresState::Standby, true, false);
+    }
+
     /// Everything is killed.
     pub fn kill(&mut self) {
         if self.jammed != Jam::None {
             self.jammed = Jam::Killed;
             return;
         }
-        self.state = PostgresState::Down;
+        (self.state, self.received) = (PostgresState::Down, true);
         (self.waits, self.proof, self.switching, self.open) = (false, SyncState::Unknown, None, false);
         self.hung = false;
     }

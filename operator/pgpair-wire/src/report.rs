@@ -136,7 +136,7 @@ pub struct PostgresReport {
     pub version_num: Option<u32>,
     /// Timeline that is written (primary) or replayed (standby).
     pub timeline: Option<TimelineId>,
-    /// Flushed on a primary; received and flushed on a standby.
+    /// Flushed on a primary; on a standby the greater of received and replayed.
     pub flush_lsn: Option<Lsn>,
     /// Replayed; `None` on a primary.
     pub replay_lsn: Option<Lsn>,

@@ -242,7 +242,7 @@ impl Worker {
         self.following.not_streaming_since = None;
         let Some(primary) = self.primary_of(term, None).await else { return false };
         let Some(seen) = &self.seen else { return false };
-        let reached = seen.receive_lsn.max(seen.replay_lsn);
+        let reached = seen.position();
         let timeline = seen.timeline.unwrap_or(primary.past.history.timeline);
         if is_past(&primary.past, timeline, reached) {
             self.find_missing(term, &primary).await;
@@ -279,7 +279,7 @@ impl Worker {
     /// with the standby at the same place. Log that is gone does not come back.
     async fn find_missing(&mut self, term: Term, primary: &PrimaryTimeline) {
         let Some(seen) = &self.seen else { return };
-        let reached = seen.receive_lsn.max(seen.replay_lsn);
+        let reached = seen.position();
         let Some(position) = reached else { return };
         if position == primary.past.flush {
             return; // nothing is missing

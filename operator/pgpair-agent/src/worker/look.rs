@@ -25,7 +25,7 @@ impl Worker {
                     self.failed_starts = 0;
                     self.refused = None;
                 }
-                self.last_flush = facts.flush_lsn.or(facts.receive_lsn).or(self.last_flush);
+                self.last_flush = facts.position().or(self.last_flush);
                 self.received_timeline =
                     facts.receiver.as_ref().and_then(|r| r.timeline).max(self.received_timeline);
                 self.seen = Some(facts);

@@ -369,8 +369,7 @@ impl Worker {
         if upkeep.filling.is_some() || !due(&mut upkeep.next.fill, FILL_ON) {
             return;
         }
-        let end = seen.flush_lsn.max(seen.receive_lsn).max(seen.replay_lsn);
-        let (Some(timeline), Some(end)) = (seen.timeline, end) else { return };
+        let (Some(timeline), Some(end)) = (seen.timeline, seen.position()) else { return };
         let own = backfill::Own { timeline, end, segment_size: seen.segment_size };
         let (layout, peer) = (self.settings.layout.clone(), self.peer.clone());
         upkeep.filling = Some(tokio::spawn(async move { fill(&layout, &peer, own).await }));

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
+use crate::authority::position;
 use crate::ids::{Incarnation, Term, VolumeId};
 use crate::lsn::Lsn;
 use crate::record::{Holder, Version};
@@ -77,7 +78,7 @@ pub struct StandbyInfo {
     pub volume: Option<VolumeId>,
     /// The timeline that it receives.
     pub timeline: Option<TimelineId>,
-    /// Received and flushed.
+    /// Received and flushed. For comparisons: [`StandbyInfo::position`].
     pub flush: Option<Lsn>,
     /// Replayed.
     pub replay: Option<Lsn>,
@@ -85,6 +86,14 @@ pub struct StandbyInfo {
     pub streaming: bool,
     /// Whether it is going to stop: the primary must go `Solo` first.
     pub leaving: bool,
+}
+
+impl StandbyInfo {
+    /// The end of the WAL that the standby has: see [`position`].
+    #[must_use]
+    pub fn position(&self) -> Option<Lsn> {
+        position(self.flush, self.replay)
+    }
 }
 
 /// Primary to standby before it resigns: "can you take it?".

@@ -124,7 +124,7 @@ impl Authority {
     pub(super) fn admits_clients(&self) -> bool {
         self.durability() == Durability::Async
             || (self.is_settled_solo() && self.durability() == Durability::Sync)
-            || self.peer.is_some_and(|(_, info)| self.sync_is_confirmed(info.flush))
+            || self.peer.is_some_and(|(_, info)| self.sync_is_confirmed(info.position()))
     }
 
     /// The stricter of what is set and what the record says: a promise to clients is weakened in the record first, and
@@ -343,7 +343,7 @@ impl Authority {
 
     /// A walreceiver that is stopped still counts as streaming, and commits would wait for it for ever.
     fn note_stall(&mut self, now: Ms) {
-        let told = self.peer.and_then(|(_, info)| info.flush);
+        let told = self.peer.and_then(|(_, info)| info.position());
         let has = told.filter(|has| self.pg.flush > Some(*has));
         self.pairing.stalled = has.map(|has| match self.pairing.stalled {
             Some((since, had)) if had == has => (since, had),
@@ -359,9 +359,9 @@ impl Authority {
     fn note_behind(&mut self, now: Ms) {
         let has = self.peer.and_then(|(_, info)| match self.durability() {
             // What it has received outlives the primary, and its walsender knows it as of now.
-            Durability::Async => info.flush.max(self.pg.standby_write),
+            Durability::Async => info.position().max(self.pg.standby_write),
             // Commits wait until it is on its disk.
-            Durability::Sync | Durability::SyncStrict => info.flush,
+            Durability::Sync | Durability::SyncStrict => info.position(),
         });
         let far = has.zip(self.pg.flush).filter(|(has, due)| due.bytes_since(*has) > self.settings.max_lag);
         self.pairing.behind = far.map(|(has, due)| match self.pairing.behind {
@@ -419,7 +419,7 @@ impl Authority {
                 self.pairing.sync_epoch += 1;
             }
             let since = *self.pairing.sync_since.get_or_insert(now);
-            if keeps(Clause::SyncProven) && !self.sync_is_confirmed(info.flush) {
+            if keeps(Clause::SyncProven) && !self.sync_is_confirmed(info.position()) {
                 if now - since > SYNC_BUDGET_MS || self.stalls(now) {
                     self.back_off(now);
                 }
@@ -434,9 +434,9 @@ impl Authority {
         }
     }
 
-    fn sync_is_confirmed(&self, flush: Option<Lsn>) -> bool {
+    fn sync_is_confirmed(&self, position: Option<Lsn>) -> bool {
         match self.pg.sync {
-            SyncState::On { from, epoch } => epoch == self.pairing.sync_epoch && flush >= Some(from),
+            SyncState::On { from, epoch } => epoch == self.pairing.sync_epoch && position >= Some(from),
             SyncState::Unknown | SyncState::Off => false,
         }
     }
@@ -447,7 +447,7 @@ impl Authority {
         let (at, info) = self.peer?;
         let fresh = now - at < 2 * self.timing.heartbeat_every();
         let same_line = info.timeline.is_some() && info.timeline == self.pg.timeline;
-        let told = info.flush.is_some() && self.pg.flush.is_some();
+        let told = info.position().is_some() && self.pg.flush.is_some();
         let stops = self.leaving.is_some() || self.durable.fenced || self.orders.stops_primary();
         let running = self.pg.state == PostgresState::Primary && !stops && !self.pg.hung;
         let as_set = v.record.durability == self.settings.durability;

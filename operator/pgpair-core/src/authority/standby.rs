@@ -317,6 +317,6 @@ impl Authority {
 
     fn has_wal_up_to(&self, r: &Resignation) -> bool {
         !keeps(Clause::LogUpToEnd)
-            || (self.pg.timeline == Some(r.timeline) && self.pg.flush.max(self.pg.replay) >= Some(r.end))
+            || (self.pg.timeline == Some(r.timeline) && self.pg.position() >= Some(r.end))
     }
 }

@@ -394,6 +394,21 @@ fn a_standby_that_starts_again_is_paired_with_soon_however_long_the_pair_has_liv
 }
 
 #[test]
+fn an_idle_pair_is_paired_again_when_its_standby_starts_and_has_received_nothing() {
+    for durability in [Durability::Async, Durability::Sync, Durability::SyncStrict] {
+        let mut w = paired(17, durability);
+        w.run_for(2_000);
+        w.idle = true;
+        w.run_for(2_000);
+        w.inject(Fault::AgentCrash(InstanceId::B));
+        w.run_until(|w| w.mode() == Some(Mode::Solo), 10_000);
+        w.run_until(|w| w.mode() == Some(Mode::Paired), 20_000);
+        w.run_for(20_000);
+        assert_eq!(w.mode(), Some(Mode::Paired), "{durability:?}\n{}", w.tail());
+    }
+}
+
+#[test]
 fn a_hang_that_nobody_can_take_over_from_is_given_more_time() {
     let mut w = paired(13, Durability::Sync);
     w.inject(Fault::Isolate(InstanceId::B));

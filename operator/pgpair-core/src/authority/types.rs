@@ -159,7 +159,7 @@ pub struct PgFacts {
     pub system_identifier: Option<SystemIdentifier>,
     /// Timeline that is written or received.
     pub timeline: Option<TimelineId>,
-    /// Flushed (primary), or received and flushed (standby).
+    /// Flushed (primary), or received and flushed (standby). For comparisons: [`PgFacts::position`].
     pub flush: Option<Lsn>,
     /// Received by the standby, as the same look at the primary shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,6 +176,25 @@ pub struct PgFacts {
     pub failed_starts: u32,
     /// A running primary has neither answered nor written for longer than it may.
     pub hung: bool,
+}
+
+impl PgFacts {
+    /// The end of the WAL that this postgres has: see [`position`].
+    #[must_use]
+    pub fn position(&self) -> Option<Lsn> {
+        position(self.flush, self.replay)
+    }
+}
+
+/// The end of the WAL that a postgres has, from what it says that it has flushed (or received and flushed) and replayed.
+///
+/// A standby has the greater of the two. `pg_last_wal_receive_lsn()` begins with the start of a segment when the walreceiver
+/// starts, and does not move before the primary writes again, although replay may have come further from `pg_wal` or the archive
+/// (PostgreSQL, "Recovery Information Functions"; `RequestXLogStreaming` in `walreceiverfuncs.c`). Both positions lie on the
+/// timeline that is received, or on one of its ancestors before the standby left it.
+#[must_use]
+pub fn position(flush: Option<Lsn>, replay: Option<Lsn>) -> Option<Lsn> {
+    flush.max(replay)
 }
 
 impl Default for PgFacts {

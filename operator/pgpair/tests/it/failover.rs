@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgpair_core::authority::FailoverCause;
+use pgpair_core::authority::{Durability, FailoverCause};
 use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::order::{OrderKind, OrderReply};
 use pgpair_core::record::Mode;
@@ -185,6 +185,56 @@ async fn a_lost_standby_leaves_the_primary_writing_and_the_record_solo() {
     assert_eq!(pair.api.record().term, Term(1));
     pair.start(B);
     back_as_standby(&pair, B).await;
+}
+
+/// The end of the WAL, when nothing has been written for longer than the 15 s after which the background writer describes the running
+/// transactions once more.
+async fn idle(pair: &Pair, who: InstanceId) -> String {
+    let (mut seen, mut since) = (String::new(), Instant::now());
+    eventually("nothing is written any more", 2 * LIMIT, async || {
+        let end = pair.sql(who, "SELECT pg_current_wal_flush_lsn()").await.ok()?;
+        if end != seen {
+            (seen, since) = (end, Instant::now());
+        }
+        (since.elapsed() > Duration::from_secs(17)).then(|| seen.clone())
+    })
+    .await
+}
+
+/// Its walreceiver then says that it has received up to the start of a segment, until the primary writes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_standby_that_starts_again_is_paired_with_although_nothing_is_written() {
+    // In the sync modes the proof that commits wait is a checkpoint, which writes.
+    let parameters = [("autovacuum".to_owned(), "off".to_owned())].into();
+    let config = PairConfig { durability: Durability::Async, parameters, ..PairConfig::default() };
+    let pair = Pair::up_with(config).await;
+    table(&pair, A).await;
+    pair.sql(A, "CHECKPOINT").await.unwrap();
+    pair.sql(A, "SELECT pg_switch_wal()").await.unwrap();
+    let end = idle(&pair, A).await;
+    let has_it = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
+    eventually("all is replayed", LIMIT, async || {
+        (pair.sql(B, &has_it).await.as_deref() == Ok("t")).then_some(())
+    })
+    .await;
+    rustix::process::kill_process(pair.postmaster_pid(B), Signal::KILL).unwrap();
+    eventually("the record says Solo", LIMIT, async || (pair.api.mode() == Mode::Solo).then_some(())).await;
+    // Long enough for a standby that lacks something to count as stalled.
+    pair.api.set_away(true);
+    let streams = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+    eventually("it streams", LIMIT, async || {
+        (pair.sql(B, streams).await.as_deref() == Ok("1")).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let behind = "SELECT pg_last_wal_receive_lsn() < pg_last_wal_replay_lsn()";
+    assert_eq!(pair.sql(B, behind).await.as_deref(), Ok("t"), "nothing was written meanwhile");
+    let report = pair.report(B).await.unwrap();
+    assert!(report.postgres.flush_lsn.is_some() && report.postgres.flush_lsn == report.postgres.replay_lsn);
+    pair.api.set_away(false);
+    pair.paired().await;
+    let now = pair.sql(A, "SELECT pg_current_wal_flush_lsn()").await.unwrap();
+    assert_eq!(now, end, "nothing was written until they were paired");
 }
 
 /// What settles it is a later version of the record, and a write that changes nothing makes none.

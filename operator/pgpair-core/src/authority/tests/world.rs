@@ -6,6 +6,7 @@ mod net;
 mod postgres;
 mod twin;
 
+use self::postgres::{Receiver, Server};
 use super::rng::Rng;
 use crate::authority::OnPostgresCrash;
 use crate::authority::timing::{Ms, Timing};
@@ -13,9 +14,8 @@ use crate::authority::view::CasId;
 use crate::authority::{
     Authority, Command, Directory, Durability, Durable, Event, NodeId, ReplyId, Settings, SyncState,
 };
-use crate::ids::{Incarnation, InstanceId, VolumeId};
+use crate::ids::{Incarnation, InstanceId};
 use crate::instance::PostgresState;
-use crate::lsn::Lsn;
 use crate::order::{OrderKind, OrderReply};
 use crate::record::{Holder, Mode, Record, Version};
 
@@ -68,33 +68,6 @@ impl Fault {
     }
 }
 
-/// How a walreceiver does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Receiver {
-    Runs,
-    Slow,
-    Stopped,
-}
-
-/// Postgres of one instance, with its directory.
-struct Server {
-    directory: Directory,
-    volume: Option<VolumeId>,
-    state: PostgresState,
-    writable: bool,
-    log: Vec<u64>,
-    timeline: u32,
-    sync_from: Option<Lsn>,
-    /// Proof of `sync_from` as the worker reports it, and the switch that is under way with its end.
-    proof: SyncState,
-    switching: Option<(u64, bool, u32)>,
-    ready_at: u64,
-    followed: u32,
-    hung: bool,
-    disk_hangs: bool,
-    receiver: Receiver,
-}
-
 struct Node {
     agent: Option<Authority>,
     disk: Durable,
@@ -142,6 +115,8 @@ pub struct World {
     /// Of each checkpoint that begins synchronous commit.
     checkpoint_ms: u64,
     twins: Option<twin::Twins>,
+    /// Clients write nothing.
+    pub idle: bool,
 }
 
 fn index(i: InstanceId) -> usize {
@@ -168,6 +143,7 @@ impl World {
                 hung: false,
                 disk_hangs: false,
                 receiver: Receiver::Runs,
+                received: true,
             },
             fence_at: None,
             stalled_until: 0,
@@ -200,6 +176,7 @@ impl World {
             max_lag: 1_000,
             checkpoint_ms: 20,
             twins: None,
+            idle: false,
         }
     }
 

@@ -2,13 +2,42 @@
 
 use std::collections::BTreeSet;
 
-use super::{Node, Receiver, World, index};
+use super::{Node, World, index};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Directory, Durability, PgFacts, SyncState, Want};
 use crate::ids::{InstanceId, SystemIdentifier, VolumeId};
 use crate::instance::PostgresState;
 use crate::lsn::Lsn;
 use crate::timeline::TimelineId;
+
+/// How a walreceiver does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Receiver {
+    Runs,
+    Slow,
+    Stopped,
+}
+
+/// Postgres of one instance, with its directory.
+pub(super) struct Server {
+    pub(super) directory: Directory,
+    pub(super) volume: Option<VolumeId>,
+    pub(super) state: PostgresState,
+    pub(super) writable: bool,
+    pub(super) log: Vec<u64>,
+    pub(super) timeline: u32,
+    pub(super) sync_from: Option<Lsn>,
+    /// Proof of `sync_from` as the worker reports it, and the switch that is under way with its end.
+    pub(super) proof: SyncState,
+    pub(super) switching: Option<(u64, bool, u32)>,
+    pub(super) ready_at: u64,
+    pub(super) followed: u32,
+    pub(super) hung: bool,
+    pub(super) disk_hangs: bool,
+    pub(super) receiver: Receiver,
+    /// A walreceiver that has received nothing yet tells an earlier position than the replayed one.
+    pub(super) received: bool,
+}
 
 impl Node {
     pub(super) fn kill(&mut self) {
@@ -36,7 +65,7 @@ impl World {
             volume: s.volume,
             system_identifier: s.volume.map(|_| SystemIdentifier(1)),
             timeline: up.then_some(TimelineId(s.timeline)),
-            flush: up.then_some(end),
+            flush: up.then_some(if s.received { end } else { Lsn(0) }),
             standby_write: self.streams(i.peer()).then_some(Lsn(peer.log.len() as u64)),
             replay: (s.state == PostgresState::Standby).then_some(end),
             streaming: self.streams(i),
@@ -76,7 +105,7 @@ impl World {
             (Want::Stopped, s) if s != PostgresState::Down => n.kill(),
             (Want::Initialise, _) => (s.directory, s.volume) = (Directory::Primary, Some(volume)),
             (Want::Primary, PostgresState::Down) => {
-                (s.state, s.ready_at) = (PostgresState::Starting, now + 300)
+                (s.state, s.ready_at, s.received) = (PostgresState::Starting, now + 300, true)
             }
             (Want::Primary, PostgresState::Starting) if now >= s.ready_at => {
                 (s.state, s.writable) = (PostgresState::Primary, true);
@@ -89,7 +118,7 @@ impl World {
             }
             (Want::Promoted, PostgresState::Down | PostgresState::Standby) => {
                 assert!(may_promote, "promotion through a closed gate");
-                (s.state, s.ready_at) = (PostgresState::Promoting, now + 100);
+                (s.state, s.ready_at, s.received) = (PostgresState::Promoting, now + 100, true);
             }
             (Want::Promoted, PostgresState::Promoting) if now >= s.ready_at => {
                 (s.state, s.writable, s.directory) = (PostgresState::Primary, true, Directory::Primary);
@@ -100,13 +129,14 @@ impl World {
                 return;
             }
             (Want::Following(_), PostgresState::Down) if s.directory == Directory::Standby => {
-                s.state = PostgresState::Standby;
+                (s.state, s.received) = (PostgresState::Standby, false);
             }
             // Rejoin: only a confirmed primary of that term is compared with; what goes beyond its past is cut off.
             (Want::Following(t), PostgresState::Down) if linked && peer_writable && peer_timeline <= t.0 => {
                 let common = s.log.iter().zip(&peer_log).take_while(|(a, b)| a == b).count();
                 s.log.truncate(common);
                 (s.directory, s.state, s.followed) = (Directory::Standby, PostgresState::Standby, t.0);
+                s.received = false;
             }
             (Want::Primary | Want::Promoted, PostgresState::Primary) => {
                 let proven = match s.proof {
@@ -176,6 +206,7 @@ impl World {
                 let more = if one { usize::from(self.rng.chance(60)) } else { log.len() };
                 let s = &mut self.nodes[index(i)].server;
                 let end = log.len().min(s.log.len() + more);
+                s.received |= end > s.log.len();
                 (s.log, s.timeline) = (log[..end].to_vec(), timeline);
             }
         }
@@ -187,7 +218,7 @@ impl World {
             let other = self.nodes[index(i.peer())].server.log.len();
             let attached = self.streams(i.peer());
             let s = &mut self.nodes[index(i)].server;
-            if !s.writable || s.hung {
+            if !s.writable || s.hung || self.idle {
                 continue;
             }
             self.next_commit += 1;
