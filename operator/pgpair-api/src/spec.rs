@@ -165,10 +165,10 @@ pub struct StorageSpec {
 /// One volume.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")] // KubeSchema knows no default of a whole struct: each field names its own
-#[x_kube(validation = Rule::new("!quantity(self.size).isLessThan(quantity(oldSelf.size))").message("a volume cannot shrink: give the old size or a larger one"))]
 #[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot change on an existing volume: create a new pair"))]
 pub struct VolumeSpec {
-    /// Size, such as `10Gi`; at least 256Mi.
+    /// Size, such as `10Gi`; at least 256Mi. A volume grows to it if its StorageClass allows that, and never shrinks: a smaller size
+    /// leaves a larger volume as it is.
     #[serde(default = "default_size")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).compareTo(quantity('256Mi')) >= 0").message("size must be a quantity of at least 256Mi, such as 10Gi"))]

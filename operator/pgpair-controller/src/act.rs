@@ -3,6 +3,8 @@
 mod agents;
 mod slices;
 
+use std::time::Instant;
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
@@ -15,13 +17,17 @@ use crate::apply::apply;
 use crate::build::stateful_set::build_stateful_set;
 use crate::build::{record, seed_job};
 use crate::cache::Caches;
-use crate::children::{Children, apply_child, build_children};
-use crate::error::Error;
+use crate::children::{Children, apply_child, build_children, check_children};
+use crate::error::{Error, NotOurs, chain};
 use crate::memory::Memory;
 use crate::observed::Observed;
-use crate::outcome::{Child, Outcome, Step, StepError};
+use crate::outcome::{Child, Fault, Outcome, Step};
+use crate::ownership::{check_others, create, if_taken};
 use crate::plan::{Notice, Plan, Scope};
 use crate::secrets::{self, Extent};
+
+/// Requests without any answer in one reconcile after which the API server counts as away: each takes its full limit.
+const UNANSWERED: u32 = 2;
 
 /// What the steps work with.
 struct Act<'a> {
@@ -34,8 +40,9 @@ struct Act<'a> {
     children: Option<Children>,
 }
 
-/// Carries out what of `plan` belongs to `scope`; the first step that fails is the last one. Agents get their proofs of death and
-/// their orders in every scope, because the agents of a pair that is held still fail over.
+/// Carries out what of `plan` belongs to `scope`. A step that fails holds back only those that need it, and is tried again later,
+/// more and more slowly; all others go on. Agents get their proofs of death and their orders first and in every scope, because the
+/// agents of a pair that is held still fail over.
 pub async fn act(
     requests: &Requests,
     caches: &Caches,
@@ -51,12 +58,27 @@ pub async fn act(
         failed: Vec::new(),
     };
     let mut act = Act { requests, caches, memory, pair, plan, scope, children: None };
-    for step in Step::of(scope) {
-        match act.carry_out(*step).await {
-            Ok(notices) => outcome.done.extend(notices),
+    let generation = pair.config().generation;
+    let mut unanswered = 0;
+    for step in Step::of(scope).iter().copied().filter(|step| step.is_due(observed)) {
+        let held_back = outcome.failed.iter().any(|failed| step.needs(failed.step, observed));
+        if held_back || (unanswered >= UNANSWERED && step != Step::Settings) {
+            continue;
+        }
+        if let Some(failed) = act.memory.retries.waits(step, generation, Instant::now()) {
+            outcome.failed.push(failed);
+            continue;
+        }
+        match act.carry_out(step).await {
+            Ok(notices) => {
+                act.memory.retries.forget(step);
+                outcome.done.extend(notices);
+            }
             Err(error) => {
-                outcome.failed.push(StepError { step: *step, error });
-                break;
+                tracing::warn!(%step, error = chain(&error), "a step failed; the others go on");
+                unanswered += u32::from(matches!(error, Error::Request { .. } | Error::Timeout { .. }));
+                let fault = Fault::of(step, pair, &error);
+                outcome.failed.push(act.memory.retries.failed(step, generation, fault, Instant::now()));
             }
         }
     }
@@ -69,11 +91,13 @@ impl Act<'_> {
         let Act { requests, plan, pair, .. } = *self;
         let mut done = plan.notices.iter().filter(|notice| step.tells(notice)).cloned().collect();
         match step {
+            Step::Names => self.check_names().await?,
             Step::Base(child) => self.apply_base(child).await?,
             Step::Secrets => self.apply_secrets().await?,
             Step::Record => {
                 if plan.create_lease
-                    && requests.create::<Lease>(&record::build_lease(pair)).await? == Created::AlreadyExists
+                    && create::<Lease>(requests, pair, &record::build_lease(pair)).await?
+                        == Created::AlreadyExists
                 {
                     done = Vec::new();
                 }
@@ -88,7 +112,7 @@ impl Act<'_> {
             Step::Set(i) => self.apply_set(i).await?,
             Step::SeedJob => {
                 if let Some((i, number)) = plan.create_job
-                    && requests.create(&seed_job::build_seed_job(pair, i, number)).await?
+                    && create(requests, pair, &seed_job::build_seed_job(pair, i, number)).await?
                         == Created::AlreadyExists
                 {
                     done = Vec::new();
@@ -110,7 +134,14 @@ impl Act<'_> {
             Some(children) => children,
             None => self.children.insert(build_children(self.pair)?),
         };
-        apply_child(self.requests, self.caches, self.memory, children, child).await
+        apply_child(self.requests, self.caches, self.memory, self.pair, children, child).await
+    }
+
+    async fn check_names(&self) -> Result<(), Error> {
+        let children = build_children(self.pair)?;
+        let mut taken = if_taken(check_children(self.requests, self.caches, self.pair, &children).await)?;
+        taken.extend(if_taken(check_others(self.requests, self.pair).await)?);
+        if taken.is_empty() { Ok(()) } else { Err(NotOurs(taken).into()) }
     }
 
     async fn apply_secrets(&self) -> Result<(), Error> {
@@ -129,7 +160,7 @@ impl Act<'_> {
         };
         let Some(planned) = planned else { return Ok(()) };
         let set = build_stateful_set(self.pair, i, planned);
-        apply(self.requests, self.memory, &self.caches.stateful_sets, &set).await
+        apply(self.requests, self.memory, self.pair, &self.caches.stateful_sets, &set).await
     }
 }
 

@@ -10,13 +10,14 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
 };
+use kube::core::ObjectMeta;
 use kube::{Api, Client, Resource, ResourceExt};
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::FIELD_MANAGER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::Error;
+use crate::error::{Error, Refusal};
 use crate::metrics::Metrics;
 
 /// Longest wait for one answer of the API server. The client's own default has no end.
@@ -38,6 +39,15 @@ impl<K> Object for K where
         + Serialize
         + DeserializeOwned
 {
+}
+
+/// What an object is applied over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// An object of the pair.
+    Own,
+    /// There was none.
+    Nothing,
 }
 
 /// Outcome of [`Requests::create`].
@@ -103,7 +113,16 @@ impl Requests {
         Ok(bounded::<Event, _>("list", uid, self.api::<Event>().list(&params)).await?.items)
     }
 
-    /// Creates an object; that it exists already is no error.
+    /// Reads the metadata of an object from the API server itself.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn get_metadata<K: Object>(&self, name: &str) -> Result<Option<ObjectMeta>, Error> {
+        let found = bounded::<K, _>("get", name, self.api::<K>().get_metadata_opt(name)).await?;
+        Ok(found.map(|found| found.metadata))
+    }
+
+    /// Creates an object. That it exists already is no error; whose it is then, [`crate::ownership`] tells.
     ///
     /// # Errors
     /// The request failed or was not answered.
@@ -113,18 +132,23 @@ impl Requests {
         self.metrics.wrote(&K::kind(&()), "create");
         match bounded::<K, _>("create", &name, self.api::<K>().create(&params, object)).await {
             Ok(_) => Ok(Created::Yes),
-            Err(Error::Request { source, .. }) if is_status(&source, 409) => Ok(Created::AlreadyExists),
+            Err(e) if e.is_refused_with(409) => Ok(Created::AlreadyExists),
             Err(e) => Err(e),
         }
     }
 
-    /// Server-side apply: the object is to have at least these fields.
+    /// Server-side apply: the object is to have at least these fields. Of an object of the pair every such field is taken from whoever
+    /// wrote it; where there was none a moment ago, nothing is taken from an object that came in between.
     ///
     /// # Errors
     /// The request failed or was not answered.
-    pub async fn apply<K: Object>(&self, object: &K) -> Result<K, Error> {
+    pub async fn apply<K: Object>(&self, object: &K, over: Over) -> Result<K, Error> {
         let name = object.name_any();
-        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let params = PatchParams::apply(FIELD_MANAGER);
+        let params = match over {
+            Over::Own => params.force(),
+            Over::Nothing => params,
+        };
         self.metrics.wrote(&K::kind(&()), "apply");
         // k8s-openapi types carry apiVersion and kind when serialised, as server-side apply wants it.
         bounded::<K, _>("apply", &name, self.api::<K>().patch(&name, &params, &Patch::Apply(object))).await
@@ -161,7 +185,7 @@ impl Requests {
         match bounded::<K, _>("delete", name, self.api::<K>().delete(name, &DeleteParams::background())).await
         {
             Ok(_) => Ok(()),
-            Err(Error::Request { source, .. }) if is_status(&source, 404) => Ok(()),
+            Err(e) if e.is_refused_with(404) => Ok(()),
             Err(e) => Err(e),
         }
     }
@@ -205,9 +229,7 @@ impl Requests {
         match bounded::<Pod, _>("delete", name, self.api::<Pod>().delete(name, &params)).await {
             Ok(_) => Ok(()),
             // 409: another pod has this name by now.
-            Err(Error::Request { source, .. }) if is_status(&source, 404) || is_status(&source, 409) => {
-                Ok(())
-            }
+            Err(e) if e.is_refused_with(404) || e.is_refused_with(409) => Ok(()),
             Err(e) => Err(e),
         }
     }
@@ -227,6 +249,7 @@ async fn bounded<K: Resource<DynamicType = ()>, T>(
     let kind = || K::kind(&()).into_owned();
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(value)) => Ok(value),
+        Ok(Err(kube::Error::Api(status))) => Err(Refusal::new(verb, kind(), name, &status).into()),
         Ok(Err(source)) => {
             Err(Error::Request { verb, kind: kind(), name: name.to_owned(), source: Box::new(source) })
         }

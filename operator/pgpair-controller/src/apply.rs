@@ -1,14 +1,18 @@
 //! Where an object meets the API server: what is built is compared with what is there and with what was applied before.
 
+use std::sync::Arc;
+
 use kube::ResourceExt;
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::reflector::{ObjectRef, Store};
+use pgpair_api::validate::ValidatedPair;
 use sha2::{Digest, Sha256};
 
 use crate::api::{Object, Requests};
 use crate::cache::Cached;
 use crate::error::Error;
 use crate::memory::{Applied, AppliedMark, Memory};
+use crate::ownership::{self, check, create, is_own, not_ours};
 
 /// A cache in which objects of kind `K` are found: of the objects, or of their metadata.
 pub trait CacheOf<K>: Cached {}
@@ -19,22 +23,41 @@ impl<K: Object> CacheOf<K> for PartialObjectMeta<K> where PartialObjectMeta<K>: 
 /// Applies `object` unless exactly this was applied before and the cache says that it still stands.
 ///
 /// # Errors
-/// The request failed.
+/// The request failed, or an object of that name is not the pair's.
 pub async fn apply<K: Object, C: CacheOf<K>>(
     requests: &Requests,
     memory: &mut Memory,
+    pair: &ValidatedPair,
     cache: &Store<C>,
     object: &K,
 ) -> Result<(), Error> {
-    let namespace = object.namespace().unwrap_or_default();
-    let found = cache.get(&ObjectRef::new(&object.name_any()).within(&namespace));
-    apply_over(requests, memory, found.as_ref().map(|found| found.meta()), object).await
+    let found = cached(cache, pair, object);
+    apply_over(requests, memory, pair, found.as_ref().map(|found| found.meta()), object).await
+}
+
+/// Whether the name of `object` is free or the pair's.
+///
+/// # Errors
+/// An object of that name is not the pair's, or the request failed.
+pub async fn check_name<K: Object, C: CacheOf<K>>(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    cache: &Store<C>,
+    object: &K,
+) -> Result<(), Error> {
+    let found = cached(cache, pair, object);
+    check::<K>(requests, pair, &object.name_any(), found.as_ref().map(|found| found.meta())).await.map(|_| ())
+}
+
+fn cached<K: Object, C: CacheOf<K>>(cache: &Store<C>, pair: &ValidatedPair, object: &K) -> Option<Arc<C>> {
+    cache.get(&ObjectRef::new(&object.name_any()).within(&pair.name.namespace))
 }
 
 /// The same over what was found there.
 async fn apply_over<K: Object>(
     requests: &Requests,
     memory: &mut Memory,
+    pair: &ValidatedPair,
     found: Option<&ObjectMeta>,
     object: &K,
 ) -> Result<(), Error> {
@@ -46,7 +69,7 @@ async fn apply_over<K: Object>(
     {
         return Ok(());
     }
-    let stored = requests.apply(object).await?;
+    let stored = ownership::apply(requests, pair, object, found).await?;
     memory.applied.insert(key, Applied { hash, mark: mark::<K>(stored.meta()) });
     Ok(())
 }
@@ -55,16 +78,18 @@ async fn apply_over<K: Object>(
 /// creates it if there is none. Nothing is written if `is_same` holds of what is there and of `object`.
 ///
 /// # Errors
-/// A request failed (409: it was changed meanwhile).
+/// A request failed (409: it was changed meanwhile), or an object of that name is not the pair's.
 pub async fn replace<K: Object>(
     requests: &Requests,
+    pair: &ValidatedPair,
     mut object: K,
     is_same: impl Fn(&K, &K) -> bool,
 ) -> Result<(), Error> {
     match requests.get::<K>(&object.name_any()).await? {
         None => {
-            requests.create(&object).await?;
+            create(requests, pair, &object).await?;
         }
+        Some(current) if !is_own(pair, current.meta()) => return Err(not_ours::<K>(&object.name_any())),
         Some(current) if is_same(&current, &object) => {}
         Some(current) => {
             object.meta_mut().resource_version = current.resource_version();
@@ -109,9 +134,10 @@ mod tests {
         let (client, server) = mock_api(Answers::Empty);
         let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
         let mut memory = Memory::default();
-        let [service, ..] = build_services(&valid(json!({})));
+        let pair = valid(json!({}));
+        let [service, ..] = build_services(&pair);
         let found =
-            |version: &str| ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() };
+            |version: &str| ObjectMeta { resource_version: Some(version.into()), ..service.metadata.clone() };
         let (as_written, changed) = (found("5"), found("6"));
         let mut other = service.clone();
         other.metadata.annotations = Some([("a".to_owned(), "b".to_owned())].into());
@@ -123,9 +149,9 @@ mod tests {
             (Some(&as_written), &other),   // it is to change
         ];
         for (found, object) in cases {
-            apply_over(&requests, &mut memory, found, object).await.unwrap();
+            apply_over(&requests, &mut memory, &pair, found, object).await.unwrap();
         }
         drop(requests);
-        assert_eq!(seen(server).await.len(), 4);
+        assert_eq!(seen(server).await.iter().filter(|request| request.is_write()).count(), 4);
     }
 }

@@ -45,8 +45,8 @@ pub struct Caches {
     pub jobs: Store<Job>,
     /// EndpointSlices.
     pub slices: Store<EndpointSlice>,
-    /// Claims.
-    pub claims: Store<PartialObjectMeta<PersistentVolumeClaim>>,
+    /// Claims, with the sizes that they ask for.
+    pub claims: Store<PersistentVolumeClaim>,
     /// Settings for the agents: what they were given last.
     pub config_maps: Store<ConfigMap>,
     /// Disruption budgets.

@@ -4,16 +4,19 @@
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId::{A, B};
 
 use crate::api::Requests;
-use crate::apply::apply;
+use crate::apply::{apply, check_name};
 use crate::build::{budget, claims, config, rbac, services};
 use crate::cache::Caches;
-use crate::error::Error;
+use crate::error::{Error, NotOurs};
 use crate::memory::Memory;
 use crate::outcome::Child;
+use crate::ownership::if_taken;
 
 /// The objects. Not among them: what depends on the state of the pair (StatefulSets, Jobs, EndpointSlices), what is made once
 /// (the Lease), and Secrets, whose contents are random.
@@ -56,11 +59,12 @@ pub fn build_children(pair: &ValidatedPair) -> Result<Children, Error> {
 /// Applies one of them if it is not as it should be.
 ///
 /// # Errors
-/// The request failed.
+/// The request failed, or an object of that name is not the pair's.
 pub async fn apply_child(
     requests: &Requests,
     caches: &Caches,
     memory: &mut Memory,
+    pair: &ValidatedPair,
     children: &Children,
     child: Child,
 ) -> Result<(), Error> {
@@ -69,18 +73,59 @@ pub async fn apply_child(
     let [pods, rw, ro, any] = services;
     let [data_a, archive_a, data_b, archive_b] = claims;
     match child {
-        Child::Account => apply(requests, memory, &caches.accounts, account).await,
-        Child::Role => apply(requests, memory, &caches.roles, role).await,
-        Child::Binding => apply(requests, memory, &caches.bindings, binding).await,
-        Child::Budget => apply(requests, memory, &caches.budgets, budget).await,
-        Child::Config => apply(requests, memory, &caches.config_maps, config).await,
-        Child::PodsService => apply(requests, memory, &caches.services, pods).await,
-        Child::RwService => apply(requests, memory, &caches.services, rw).await,
-        Child::RoService => apply(requests, memory, &caches.services, ro).await,
-        Child::AnyService => apply(requests, memory, &caches.services, any).await,
-        Child::DataClaim(A) => apply(requests, memory, &caches.claims, data_a).await,
-        Child::ArchiveClaim(A) => apply(requests, memory, &caches.claims, archive_a).await,
-        Child::DataClaim(B) => apply(requests, memory, &caches.claims, data_b).await,
-        Child::ArchiveClaim(B) => apply(requests, memory, &caches.claims, archive_b).await,
+        Child::Account => apply(requests, memory, pair, &caches.accounts, account).await,
+        Child::Role => apply(requests, memory, pair, &caches.roles, role).await,
+        Child::Binding => apply(requests, memory, pair, &caches.bindings, binding).await,
+        Child::Budget => apply(requests, memory, pair, &caches.budgets, budget).await,
+        Child::Config => apply(requests, memory, pair, &caches.config_maps, config).await,
+        Child::PodsService => apply(requests, memory, pair, &caches.services, pods).await,
+        Child::RwService => apply(requests, memory, pair, &caches.services, rw).await,
+        Child::RoService => apply(requests, memory, pair, &caches.services, ro).await,
+        Child::AnyService => apply(requests, memory, pair, &caches.services, any).await,
+        Child::DataClaim(A) => apply_claim(requests, caches, memory, pair, data_a).await,
+        Child::ArchiveClaim(A) => apply_claim(requests, caches, memory, pair, archive_a).await,
+        Child::DataClaim(B) => apply_claim(requests, caches, memory, pair, data_b).await,
+        Child::ArchiveClaim(B) => apply_claim(requests, caches, memory, pair, archive_b).await,
     }
+}
+
+/// A volume never shrinks: one that is larger than the spec says, because somebody enlarged it or the spec was put back, stays as it
+/// is.
+async fn apply_claim(
+    requests: &Requests,
+    caches: &Caches,
+    memory: &mut Memory,
+    pair: &ValidatedPair,
+    claim: &PersistentVolumeClaim,
+) -> Result<(), Error> {
+    let key = ObjectRef::new(&claim.name_any()).within(&pair.name.namespace);
+    let found = caches.claims.get(&key);
+    let claim = found.map_or_else(|| claim.clone(), |found| claims::at_least_as_large(claim, &found));
+    apply(requests, memory, pair, &caches.claims, &claim).await
+}
+
+/// Whether the names of all of them are free or the pair's.
+///
+/// # Errors
+/// The names that are not; or a request failed.
+pub async fn check_children(
+    requests: &Requests,
+    caches: &Caches,
+    pair: &ValidatedPair,
+    children: &Children,
+) -> Result<(), Error> {
+    let Children { account, role, binding, budget, config, services, claims } = children;
+    let mut taken = Vec::new();
+    taken.extend(if_taken(check_name(requests, pair, &caches.accounts, account).await)?);
+    taken.extend(if_taken(check_name(requests, pair, &caches.roles, role).await)?);
+    taken.extend(if_taken(check_name(requests, pair, &caches.bindings, binding).await)?);
+    taken.extend(if_taken(check_name(requests, pair, &caches.budgets, budget).await)?);
+    taken.extend(if_taken(check_name(requests, pair, &caches.config_maps, config).await)?);
+    for service in services {
+        taken.extend(if_taken(check_name(requests, pair, &caches.services, service).await)?);
+    }
+    for claim in claims {
+        taken.extend(if_taken(check_name(requests, pair, &caches.claims, claim).await)?);
+    }
+    if taken.is_empty() { Ok(()) } else { Err(NotOurs(taken).into()) }
 }

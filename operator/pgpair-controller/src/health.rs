@@ -10,8 +10,8 @@ use std::time::Duration;
 use kube::runtime::watcher;
 use tokio::time::Instant;
 
+use crate::error::chain;
 use crate::metrics::Metrics;
-use crate::report::chain;
 
 /// An API server that has not answered for so long cannot be reached. The election asks it every 2 s.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);

@@ -13,6 +13,7 @@ use rustls::ClientConfig;
 use crate::agent_client::{AgentAddress, AgentLine};
 use crate::observe::Hindrance;
 use crate::observed::{LeaseView, Observed, SettingsRefusal, Taken};
+use crate::retry::Retries;
 
 /// What is kept of one pair: its memory, which one reconcile at a time may use, and the errors in a row.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +53,8 @@ pub struct Memory {
     pub refused_settings: BTreeMap<InstanceId, (SettingsRefusal, Instant)>,
     /// When a step of a rolling change was taken.
     pub rolled: Option<Instant>,
+    /// Steps that failed and are tried again later.
+    pub retries: Retries,
 }
 
 impl Memory {

@@ -42,21 +42,29 @@ pub enum Answers {
     Empty,
     /// Every write meets a conflict.
     Conflict,
-    /// As `Empty`, but every write of this plural is forbidden.
-    Forbids(&'static str),
+    /// As `Empty`, but every write of this plural is refused with this code.
+    Refuses(&'static str, u16),
+    /// As `Empty`, but an object of this plural is there under any name, and another owner's.
+    Foreign(&'static str),
+    /// As `Empty`, but requests for this plural get no answer.
+    Silent(&'static str),
 }
 
 /// A client of such a server, and the requests it will have seen when the client is gone.
 pub fn mock_api(answers: Answers) -> (Client, JoinHandle<Vec<Seen>>) {
     let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     let server = tokio::spawn(async move {
-        let mut seen = Vec::new();
+        let (mut seen, mut unanswered) = (Vec::new(), Vec::new());
         while let Some((request, send)) = handle.next_request().await {
             let (parts, body) = request.into_parts();
             let bytes = body.collect().await.unwrap().to_bytes();
             let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
             let (code, answer) = answer(answers, &parts.method, parts.uri.path(), &body);
             seen.push(Seen { method: parts.method, path: parts.uri.path().to_owned(), body });
+            if matches!(answers, Answers::Silent(plural) if is_of(plural, parts.uri.path())) {
+                unanswered.push(send);
+                continue;
+            }
             let answer = Body::from(serde_json::to_vec(&answer).unwrap());
             send.send_response(Response::builder().status(code).body(answer).unwrap());
         }
@@ -113,11 +121,22 @@ impl MakeCache for Store {
 /// A client of a server that keeps what is created or applied. Of server-side apply it knows that a field that was applied
 /// and is applied no more goes away; nothing of conflicts.
 pub fn store_api() -> (Client, Store) {
-    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     let store = Store::default();
-    let kept = store.clone();
+    (store.client(usize::MAX), store)
+}
+
+impl Store {
+    /// A client of this server, whose connection breaks after so many answers.
+    pub fn client(&self, answers: usize) -> Client {
+        store_client(self.clone(), answers)
+    }
+}
+
+fn store_client(kept: Store, answers: usize) -> Client {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     tokio::spawn(async move {
-        while let Some((request, send)) = handle.next_request().await {
+        for _ in 0..answers {
+            let Some((request, send)) = handle.next_request().await else { break };
             let (parts, body) = request.into_parts();
             let bytes = body.collect().await.unwrap().to_bytes();
             let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
@@ -131,7 +150,7 @@ pub fn store_api() -> (Client, Store) {
             send.send_response(Response::builder().status(code).body(answer).unwrap());
         }
     });
-    (Client::new(service, "default"), store)
+    Client::new(service, "default")
 }
 
 fn kept_answer(
@@ -155,17 +174,27 @@ fn kept_answer(
 
 fn answer(answers: Answers, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {
     match (answers, method) {
+        (Answers::Foreign(plural), &Method::GET) if is_of(plural, path) => {
+            let name = path.rsplit('/').next();
+            let owner = json!([{"apiVersion": "v1", "kind": "Shop", "name": "x", "uid": "theirs", "controller": true}]);
+            let metadata = json!({"name": name, "resourceVersion": "7", "ownerReferences": owner});
+            (StatusCode::OK, json!({"metadata": metadata}))
+        }
         (_, &Method::GET) => (StatusCode::NOT_FOUND, status(404, "NotFound")),
         (Answers::Conflict, _) => (StatusCode::CONFLICT, status(409, "Conflict")),
-        (Answers::Forbids(plural), _) if path.split('/').any(|part| part == plural) => {
-            (StatusCode::FORBIDDEN, status(403, "Forbidden"))
+        (Answers::Refuses(plural, code), _) if is_of(plural, path) => {
+            (StatusCode::from_u16(code).unwrap(), status(code, "no, says the server"))
         }
-        (Answers::Empty | Answers::Forbids(_), _) => {
+        (_, _) => {
             let mut stored = body.clone();
             stored["metadata"]["resourceVersion"] = json!("5");
             (StatusCode::OK, stored)
         }
     }
+}
+
+fn is_of(plural: &str, path: &str) -> bool {
+    path.split('/').any(|part| part == plural)
 }
 
 fn status(code: u16, reason: &str) -> Value {

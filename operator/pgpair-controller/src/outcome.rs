@@ -2,14 +2,16 @@
 
 use std::fmt;
 
+use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::ids::InstanceId::{A, B};
 
-use crate::error::Error;
+use crate::error::{Error, Refusal, chain};
+use crate::observed::Observed;
 use crate::plan::{Notice, OrderProgress, Scope};
 
 /// One object that a pair has whatever becomes of it: a row of [`Children`](crate::children::Children).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Child {
     /// The identity of the agents.
     Account,
@@ -36,8 +38,10 @@ pub enum Child {
 }
 
 /// One step of what is carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
+    /// See that all names of a new pair are free or its own, before anything is made.
+    Names,
     /// Apply an object that the pair has whatever becomes of it.
     Base(Child),
     /// Make and renew the Secrets.
@@ -59,7 +63,8 @@ pub enum Step {
 }
 
 /// Everything, in the order in which it runs: an object comes after those that it needs.
-const EVERYTHING: [Step; 22] = [
+const EVERYTHING: [Step; 23] = [
+    Step::Names,
     Step::Base(Child::Account),
     Step::Base(Child::Role),
     Step::Base(Child::Binding),
@@ -99,6 +104,34 @@ impl Step {
         }
     }
 
+    /// Whether it has a meaning for what was observed: the names of a pair that exists are its own, and each object is looked at again
+    /// when it is applied.
+    #[must_use]
+    pub fn is_due(self, observed: &Observed) -> bool {
+        self != Step::Names || !is_born(observed)
+    }
+
+    /// Whether this step has to wait when `failed` failed. What exists is kept going; what is new comes after all that it needs.
+    #[must_use]
+    pub fn needs(self, failed: Step, observed: &Observed) -> bool {
+        let is_new = |i: InstanceId| observed.instance(i).set.is_none();
+        match (self, failed) {
+            (_, Step::Names) => true,
+            (Step::Set(i), Step::Base(Child::DataClaim(of) | Child::ArchiveClaim(of))) => {
+                i == of && is_new(i)
+            }
+            (
+                Step::Set(i),
+                Step::Secrets
+                | Step::Base(
+                    Child::Account | Child::Role | Child::Binding | Child::Config | Child::PodsService,
+                ),
+            ) => is_new(i),
+            (Step::SeedJob | Step::Roll, Step::Set(_)) => true,
+            _ => false,
+        }
+    }
+
     /// Whether `notice` tells that this step was done.
     #[must_use]
     pub fn tells(self, notice: &Notice) -> bool {
@@ -134,6 +167,7 @@ impl fmt::Display for Child {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Step::Names => f.write_str("check the names of the pair's objects"),
             Step::Base(child) => write!(f, "apply the {child}"),
             Step::Secrets => f.write_str("make and renew the secrets"),
             Step::Record => f.write_str("create the record"),
@@ -147,13 +181,90 @@ impl fmt::Display for Step {
     }
 }
 
-/// A step that failed.
-#[derive(Debug)]
-pub struct StepError {
+fn is_born(observed: &Observed) -> bool {
+    InstanceId::ALL.into_iter().any(|i| observed.instance(i).set.is_some())
+}
+
+/// What kind of failure it is: how soon it is worth a word, and another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A name that the pair needs is another owner's.
+    NameTaken,
+    /// It will fail again until something is changed.
+    Lasting,
+    /// It may be gone a second later.
+    Passing,
+}
+
+/// Why a step failed, in one sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What kind of failure.
+    pub kind: FaultKind,
+    /// The sentence: which object, what the API server said, what to do.
+    pub sentence: String,
+}
+
+impl Fault {
+    /// Of `error` in `step`.
+    #[must_use]
+    pub fn of(step: Step, pair: &ValidatedPair, error: &Error) -> Fault {
+        let kind = match error {
+            Error::NotOurs(_) => FaultKind::NameTaken,
+            // Conflict, too many requests, or the server's own trouble.
+            Error::Refused(refusal) if matches!(refusal.code, 409 | 429 | 500..) => FaultKind::Passing,
+            Error::Request { .. } | Error::Timeout { .. } => FaultKind::Passing,
+            Error::Refused(_)
+            | Error::Invalid(_)
+            | Error::Certificates { .. }
+            | Error::Config { .. }
+            | Error::Password { .. }
+            | Error::Secret { .. } => FaultKind::Lasting,
+        };
+        let sentence = match (step, error) {
+            (Step::Base(Child::DataClaim(_)), Error::Refused(refusal)) => {
+                claim_refused(refusal, "data", &pair.data.size)
+            }
+            (Step::Base(Child::ArchiveClaim(_)), Error::Refused(refusal)) => {
+                claim_refused(refusal, "archive", &pair.archive.size)
+            }
+            (_, Error::Refused(Refusal { kind, name, message, .. })) => {
+                format!("the API server refuses {kind} {name}: {message}")
+            }
+            _ => chain(error),
+        };
+        Fault { kind, sentence }
+    }
+}
+
+fn claim_refused(refusal: &Refusal, field: &str, size: &str) -> String {
+    let Refusal { name, message, .. } = refusal;
+    format!(
+        "volume {name} cannot have {size}: {message}. Put spec.storage.{field}.size back to the size that the volume has, or use a \
+         StorageClass that allows expansion; everything else goes on"
+    )
+}
+
+/// What may be gone a second later is told when it has failed so often in a row.
+const PASSING_TOLD: u32 = 3;
+
+impl StepFailure {
+    /// Whether people are told of it.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.fault.kind != FaultKind::Passing || self.times >= PASSING_TOLD
+    }
+}
+
+/// A step that failed, now or when it was tried last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepFailure {
     /// Which.
     pub step: Step,
     /// Why.
-    pub error: Error,
+    pub fault: Fault,
+    /// Tries that failed in a row.
+    pub times: u32,
 }
 
 /// What became of a plan.
@@ -164,5 +275,5 @@ pub struct Outcome {
     /// What is to be told of the order of a person.
     pub order: Option<OrderProgress>,
     /// What failed, in the order of the steps.
-    pub failed: Vec<StepError>,
+    pub failed: Vec<StepFailure>,
 }

@@ -7,6 +7,7 @@ mod slices;
 use pgpair_core::authority::messages::Evidence;
 use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier};
 
+use crate::outcome::{FaultKind, StepFailure};
 pub use order::{OrderPlan, OrderProgress};
 pub use roll::{Pending, RollPlan, RollStep, Waits};
 pub use slices::{AnyPlan, EndpointTarget, RoPlan, RwPlan};
@@ -49,6 +50,16 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// With what failed of it among the problems.
+    #[must_use]
+    pub fn with_failures(mut self, failed: Vec<StepFailure>) -> Plan {
+        let (taken, failed): (Vec<_>, Vec<_>) =
+            failed.into_iter().partition(|failure| failure.fault.kind == FaultKind::NameTaken);
+        self.problems.splice(0..0, taken.into_iter().map(Problem::StepFailed));
+        self.problems.extend(failed.into_iter().map(Problem::StepFailed));
+        self
+    }
+
     /// Whether there is nothing to carry out or to look at again: it may rest on a record that is some seconds old.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -116,8 +127,18 @@ pub enum Problem {
     SeedFailed(InstanceId, u32, String),
     /// An instance asks for a base backup and cannot get it yet; why not.
     RebuildBlocked(InstanceId, Blocked),
+    /// A step of the operator failed.
+    StepFailed(StepFailure),
     /// The volume of an instance holds data of an earlier pair of this name: nothing is done with it.
     ForeignData(InstanceId, Option<SystemIdentifier>),
+}
+
+impl Problem {
+    /// Whether people are told of it: what may be gone a second later is told when it has lasted.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        !matches!(self, Problem::StepFailed(failure) if !failure.is_told())
+    }
 }
 
 /// Why an instance that asks for a base backup does not get it.

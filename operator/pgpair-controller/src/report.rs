@@ -7,9 +7,8 @@ use kube::Resource;
 use kube::runtime::events::Recorder;
 use pgpair_api::status::{OrderState, PgReplicaPairStatus, Reason};
 
-use crate::api::is_status;
 use crate::context::Pass;
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::events::{EventDraft, of_change, of_notice};
 use crate::memory::Memory;
 use crate::metrics::{ErrorLabels, Metrics, OrderLabels};
@@ -23,10 +22,10 @@ const EVENT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A request that failed so often in a row is told in the status: a single refusal may be gone a second later.
 const ERRORS_TOLD: u32 = 3;
 
-/// Tells what was done, and the state of the pair.
+/// Tells what was done, what failed, and the state of the pair.
 ///
 /// # Errors
-/// The first step that failed: then the status is left to its error; or the status could not be written.
+/// The status could not be written.
 pub async fn report(
     pass: &Pass<'_>,
     memory: &mut Memory,
@@ -36,10 +35,7 @@ pub async fn report(
 ) -> Result<(), Error> {
     let Outcome { done, order, failed } = outcome;
     report_done(pass, &done).await;
-    if let Some(failed) = failed.into_iter().next() {
-        tracing::warn!(step = %failed.step, "a step failed");
-        return Err(failed.error);
-    }
+    let plan = &plan.clone().with_failures(failed);
     memory.settled(observed, plan.is_idle());
     let old = pass.pair.status.clone().unwrap_or_default();
     let new = compute(&pass.name, pass.pair.metadata.generation, observed, plan, order.as_ref(), &old);
@@ -83,7 +79,7 @@ async fn replace_status(pass: &Pass<'_>, new: PgReplicaPairStatus) -> Result<boo
     body.status = Some(new);
     match pass.requests.replace_status(&body).await {
         Ok(_) => Ok(true),
-        Err(Error::Request { source, .. }) if is_status(&source, 409) || is_status(&source, 404) => Ok(false),
+        Err(e) if e.is_refused_with(409) || e.is_refused_with(404) => Ok(false),
         Err(e) => Err(e),
     }
 }
@@ -136,12 +132,13 @@ pub async fn report_error(pass: &Pass<'_>, memory: &mut Memory, error: &Error) {
     tracing::warn!(error = chain(error), "reconcile failed");
     let reason = match error {
         Error::Invalid(_) => Reason::InvalidSpec,
+        Error::NotOurs(_) => Reason::NameTaken,
         Error::Certificates { .. } | Error::Secret { .. } | Error::Password { .. } | Error::Config { .. } => {
             Reason::ApplyFailed
         }
         // An API server that is away cannot take a status either; one refusal may be gone a second later.
-        Error::Request { .. } | Error::Timeout { .. } if errors < ERRORS_TOLD => return,
-        Error::Request { .. } | Error::Timeout { .. } => Reason::ApplyFailed,
+        Error::Refused(_) | Error::Request { .. } | Error::Timeout { .. } if errors < ERRORS_TOLD => return,
+        Error::Refused(_) | Error::Request { .. } | Error::Timeout { .. } => Reason::ApplyFailed,
     };
     let old = pair.status.clone().unwrap_or_default();
     let mut new = PgReplicaPairStatus { observed_generation: pair.metadata.generation, ..old.clone() };
@@ -150,18 +147,6 @@ pub async fn report_error(pass: &Pass<'_>, memory: &mut Memory, error: &Error) {
     if let Err(error) = report_status(pass, memory, &old, new).await {
         tracing::warn!(error = chain(&error), "the error could not be told in the status");
     }
-}
-
-/// An error with its causes, as one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut cause = error.source();
-    while let Some(c) = cause {
-        out = format!("{out}: {c}");
-        cause = c.source();
-    }
-    out
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod party;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use pgpair_api::names::{ANNOTATION_NOT_AFTER, OPERATOR_CN, PairName, REPLICATION_ROLE};
 use pgpair_api::validate::ValidatedPair;
 
@@ -15,7 +15,8 @@ use crate::certificates::rotation::{
     AuthorityView, CertificateView, PartyStep, PartyView, Policy, Wants, decide_authority, decide_party,
 };
 use crate::certificates::{digest, names_of, new_leaf};
-use crate::error::Error;
+use crate::error::{Error, NotOurs};
+use crate::ownership::{self, if_taken};
 use authority::CertificateAuthority;
 use party::{Annotations, ClientRole, Party, build_secret, failed};
 pub use party::{Extent, text};
@@ -56,18 +57,19 @@ pub async fn apply_secrets(
         None => authority::fetch(requests, pair).await?,
     };
     let writer = Writer { requests, pair, extent, authority: &authority, policy, now };
+    let (mut taken, mut failed) = (Vec::new(), None);
     for (party, step) in steps {
-        match (step, party) {
-            (PartyStep::Issue, Party::Clients(role)) => writer.create_clients(party, role).await?,
-            (PartyStep::Issue, Party::Instance(_) | Party::Operator) => {
-                writer.apply_certificate(party).await?
-            }
-            (PartyStep::Spread, _) => {
-                writer.apply_bundle(party).await?;
-            }
+        // One Secret that cannot be written must not keep the certificates of the others from being renewed.
+        match if_taken(writer.carry_out(party, step).await) {
+            Ok(names) => taken.extend(names),
+            Err(error) => failed = failed.or(Some(error)),
         }
     }
-    Ok(())
+    match failed {
+        Some(error) => Err(error),
+        None if taken.is_empty() => Ok(()),
+        None => Err(NotOurs(taken).into()),
+    }
 }
 
 /// The end of each certificate of a pair, by the name of its Secret; what is not known is left out. `known` as in [`apply_secrets`].
@@ -92,6 +94,14 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    async fn carry_out(&self, party: Party, step: PartyStep) -> Result<(), Error> {
+        match (step, party) {
+            (PartyStep::Issue, Party::Clients(role)) => self.create_clients(party, role).await,
+            (PartyStep::Issue, Party::Instance(_) | Party::Operator) => self.apply_certificate(party).await,
+            (PartyStep::Spread, _) => self.apply_bundle(party).await.map(|_| ()),
+        }
+    }
+
     /// A new certificate; all of the Secret is written.
     async fn apply_certificate(&self, party: Party) -> Result<(), Error> {
         let names = match self.extent {
@@ -100,8 +110,7 @@ impl Writer<'_> {
         };
         let names = names.or_else(|| party.dns_names(self.pair)).unwrap_or_default();
         let secret = self.build_tls(party, names).map_err(|e| failed(self.pair, e))?;
-        self.requests.apply(&secret).await?;
-        Ok(())
+        ownership::apply(self.requests, self.pair, &secret, None).await.map(|_| ())
     }
 
     /// The names in the certificate that is there; `None` if there is none.
@@ -150,7 +159,7 @@ impl Writer<'_> {
         data.extend(secret.data.take().unwrap_or_default());
         secret.data = Some(data);
         secret.metadata.resource_version = current.resource_version();
-        self.requests.apply(&secret).await?;
+        ownership::apply(self.requests, self.pair, &secret, Some(current.meta())).await?;
         Ok(true)
     }
 
@@ -164,9 +173,15 @@ impl Writer<'_> {
             PartyView { trusts: self.authority.view.trusted(), certificate: None, changed_at: self.now };
         let data = clients::build_content(self.pair, role, &password, self.authority.bundle());
         let secret = build_secret(self.pair, &party.secret(&self.pair.name), data, view.annotations());
-        self.requests.create(&secret).await?;
+        ownership::create(self.requests, self.pair, &secret).await?;
         Ok(())
     }
+}
+
+/// The names of all of them.
+#[must_use]
+pub fn names(name: &PairName) -> Vec<String> {
+    Party::ALL.into_iter().map(|party| party.secret(name)).chain([name.ca_secret()]).collect()
 }
 
 #[cfg(test)]

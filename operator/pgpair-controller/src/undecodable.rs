@@ -13,7 +13,7 @@ use pgpair_api::names::PairName;
 use pgpair_api::status::Reason;
 use serde_json::{Value, json};
 
-use crate::api::{Requests, is_status};
+use crate::api::Requests;
 use crate::context::Context;
 use crate::error::Error;
 use crate::events::EventDraft;
@@ -61,7 +61,7 @@ async fn report_undecodable(watched: &Watched, pair: &Undecodable, ctx: &Context
     let (tell, next) = match written {
         Ok(changed) => (changed, AGAIN),
         Err(error) => {
-            let error = crate::report::chain(&error);
+            let error = crate::error::chain(&error);
             tracing::warn!(namespace = name.namespace, pair = name.name, error, "that is not in its status");
             (true, AGAIN_REFUSED)
         }
@@ -89,7 +89,7 @@ async fn write_condition(requests: &Requests, name: &PairName, message: &str) ->
     match requests.replace_status_as_json(&pair).await {
         Ok(_) => Ok(true),
         // It has changed or is gone: the next look sees it.
-        Err(Error::Request { source, .. }) if is_status(&source, 409) || is_status(&source, 404) => Ok(false),
+        Err(error) if error.is_refused_with(409) || error.is_refused_with(404) => Ok(false),
         Err(e) => Err(e),
     }
 }

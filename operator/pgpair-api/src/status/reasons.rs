@@ -128,6 +128,8 @@ pub enum Reason {
     Undecodable,
     /// The operator could not write one of the pair's objects.
     ApplyFailed,
+    /// An object that does not belong to the pair has a name that the pair needs.
+    NameTaken,
     /// Nothing is wrong.
     AsExpected,
 }

@@ -10,6 +10,7 @@ use crate::apply::replace;
 use crate::build::services::build_slice;
 use crate::error::Error;
 use crate::memory::Memory;
+use crate::ownership::create;
 use crate::plan::{AnyPlan, EndpointTarget, Plan, RoPlan, RwPlan};
 
 /// Leads the Services where they belong.
@@ -31,7 +32,7 @@ pub(super) async fn apply_slices(
     match &plan.rw {
         RwPlan::Keep | RwPlan::Suspect => {}
         RwPlan::Create(target) => {
-            requests.create(&build_slice(pair, &pair.name.rw(), target.as_slice())).await?;
+            create(requests, pair, &build_slice(pair, &pair.name.rw(), target.as_slice())).await?;
         }
         RwPlan::Repair(_, target) => {
             replace_slice(requests, pair, &pair.name.rw(), std::slice::from_ref(target)).await?;
@@ -53,5 +54,5 @@ async fn replace_slice(
     targets: &[EndpointTarget],
 ) -> Result<(), Error> {
     let leads_there = |current: &EndpointSlice, slice: &EndpointSlice| current.endpoints == slice.endpoints;
-    replace(requests, build_slice(pair, name, targets), leads_there).await
+    replace(requests, pair, build_slice(pair, name, targets), leads_there).await
 }

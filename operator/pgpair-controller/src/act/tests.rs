@@ -8,8 +8,9 @@ use super::*;
 use crate::decide::decide;
 use crate::fixtures::{empty, ip, steady, valid};
 use crate::metrics::Metrics;
-use crate::mock_api::{Answers, Seen, empty_caches, mock_api, seen};
+use crate::mock_api::{Answers, Seen, Store, empty_caches, mock_api, seen};
 use crate::observed::{Mismatch, Observed, SliceView};
+use crate::outcome::FaultKind;
 
 /// What becomes of `observed` in `scope`, and the requests that it takes.
 async fn outcome(answers: Answers, observed: &Observed, scope: Scope) -> (Outcome, Vec<Seen>) {
@@ -28,16 +29,174 @@ async fn run(observed: &Observed, scope: Scope) -> (Vec<Notice>, Vec<Seen>) {
     (outcome.done, requests)
 }
 
+/// Plurals of all that a new pair is made of.
+const PLURALS: [&str; 12] = [
+    "serviceaccounts",
+    "roles",
+    "rolebindings",
+    "poddisruptionbudgets",
+    "configmaps",
+    "services",
+    "persistentvolumeclaims",
+    "secrets",
+    "leases",
+    "endpointslices",
+    "statefulsets",
+    "jobs",
+];
+
+fn writes(requests: &[Seen]) -> Vec<String> {
+    let writes = requests.iter().filter(|r| r.is_write());
+    writes.map(|r| format!("{} {}", r.body["kind"], r.body["metadata"]["name"])).collect()
+}
+
 #[tokio::test]
-async fn what_was_done_before_a_step_failed_is_told_and_the_failure_names_its_step() {
-    let (outcome, _) = outcome(Answers::Forbids("statefulsets"), &empty(), Scope::Everything).await;
-    assert_eq!(outcome.done, [Notice::Bootstrapping], "the record is there, and is not created again");
-    let failed: Vec<String> = outcome.failed.iter().map(|failed| failed.step.to_string()).collect();
-    assert_eq!(failed, ["apply the stateful set of a"]);
+async fn a_refused_object_keeps_no_other_from_being_written_and_is_told_with_the_servers_words() {
+    // What exists is kept going: nothing waits for anything. The plan has a slice to repair and an instance to scale.
+    let mut observed = steady();
+    observed.ro = SliceView::Present(vec![ip(InstanceId::A)]);
+    let (_, all) = run(&observed, Scope::Everything).await;
+    let all = writes(&all);
+    for plural in PLURALS {
+        for code in [403, 409, 422, 429, 500] {
+            let (outcome, requests) =
+                outcome(Answers::Refuses(plural, code), &observed, Scope::Everything).await;
+            let refused: Vec<String> = requests
+                .iter()
+                .filter(|r| r.is_write() && r.path.split('/').any(|part| part == plural))
+                .map(|r| format!("{} {}", r.body["kind"], r.body["metadata"]["name"]))
+                .collect();
+            let others: Vec<_> = writes(&requests).into_iter().filter(|w| !refused.contains(w)).collect();
+            let expected: Vec<_> = all.iter().filter(|w| !refused.contains(w)).cloned().collect();
+            // Without an authority there is nothing that the other Secrets could hold.
+            if plural != "secrets" {
+                assert_eq!(others, expected, "{plural} {code}");
+            }
+            // What "exists already" when it is to be created is no failure.
+            let fails = !refused.is_empty() && code != 409;
+            assert!(!fails || !outcome.failed.is_empty(), "{plural} {code}: {:?}", outcome.failed);
+            // A Secret that "exists already" and is not there is no server's answer.
+            for failed in outcome.failed.iter().filter(|_| (plural, code) != ("secrets", 409)) {
+                assert!(failed.fault.sentence.contains("no, says the server"), "{:?}", failed.fault);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_a_new_pair_an_instance_waits_for_what_it_needs_and_only_for_that() {
+    let sets = async |answers| {
+        let (_, requests) = outcome(answers, &empty(), Scope::Everything).await;
+        writes(&requests).iter().filter(|w| w.starts_with("\"StatefulSet")).count()
+    };
+    for plural in ["serviceaccounts", "roles", "configmaps", "services", "persistentvolumeclaims", "secrets"]
+    {
+        assert_eq!(sets(Answers::Refuses(plural, 403)).await, 0, "{plural}");
+    }
+    for plural in ["poddisruptionbudgets", "endpointslices", "leases"] {
+        assert_eq!(sets(Answers::Refuses(plural, 403)).await, 2, "{plural}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_pair_makes_nothing_while_one_of_its_names_is_another_owners() {
+    for plural in PLURALS.into_iter().filter(|plural| *plural != "jobs") {
+        let (outcome, requests) = outcome(Answers::Foreign(plural), &empty(), Scope::Everything).await;
+        assert_eq!(writes(&requests), Vec::<String>::new(), "{plural}");
+        let [failed] = &outcome.failed[..] else { panic!("{plural}: {:?}", outcome.failed) };
+        assert_eq!((failed.step, failed.fault.kind), (Step::Names, FaultKind::NameTaken), "{plural}");
+        assert!(failed.fault.sentence.contains("orders"), "{}", failed.fault.sentence);
+    }
+}
+
+/// An object that was deleted and came back by another hand.
+#[tokio::test]
+async fn of_a_pair_that_exists_only_the_object_that_is_not_its_own_is_left_alone() {
+    let mut observed = steady();
+    observed.ro = SliceView::Present(vec![ip(InstanceId::A)]);
+    let (_, all) = run(&observed, Scope::Everything).await;
+    for plural in PLURALS.into_iter().filter(|plural| !["jobs", "leases", "secrets"].contains(plural)) {
+        let (outcome, requests) = outcome(Answers::Foreign(plural), &observed, Scope::Everything).await;
+        let of_plural = |r: &&Seen| r.path.split('/').any(|part| part == plural);
+        assert_eq!(requests.iter().filter(of_plural).filter(|r| r.is_write()).count(), 0, "{plural}");
+        let theirs = all.iter().filter(of_plural).filter(|r| r.is_write()).count();
+        assert_eq!(outcome.failed.len(), theirs, "{plural}: {:?}", outcome.failed);
+        assert!(outcome.failed.iter().all(|failed| failed.fault.kind == FaultKind::NameTaken), "{plural}");
+        assert_eq!(writes(&requests).len(), writes(&all).len() - theirs, "{plural}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_step_is_not_tried_again_at_once_and_is_told_all_the_same() {
+    let (client, server) = mock_api(Answers::Refuses("configmaps", 422));
+    let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
+    let (pair, mut memory, observed) = (valid(json!({})), Memory::default(), steady());
+    let plan = decide(&observed);
+    let mut failures = Vec::new();
+    for _ in 0..3 {
+        let scope = Scope::Everything;
+        failures
+            .push(act(&requests, &empty_caches(), &mut memory, &pair, &observed, &plan, scope).await.failed);
+    }
+    drop(requests);
+    let tries = seen(server).await.iter().filter(|r| r.is_write() && r.path.contains("/configmaps")).count();
+    assert_eq!(tries, 1);
+    assert!(failures.iter().all(|failed| failed.len() == 1 && failed == &failures[0]), "{failures:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_kind_without_an_answer_stops_nothing_and_a_server_without_any_ends_the_pass() {
+    let begun = tokio::time::Instant::now();
+    let (outcome, requests) = outcome(Answers::Silent("configmaps"), &steady(), Scope::Everything).await;
+    assert_eq!(outcome.failed.len(), 1, "{:?}", outcome.failed);
+    assert!(writes(&requests).iter().any(|w| w.starts_with("\"StatefulSet")), "{requests:?}");
+    let one = begun.elapsed();
+    let away = Requests::new(Store::default().client(0), "shop", Arc::new(Metrics::default()));
+    let (pair, mut memory, observed) = (valid(json!({})), Memory::default(), steady());
+    let plan = decide(&observed);
+    let outcome = act(&away, &empty_caches(), &mut memory, &pair, &observed, &plan, Scope::Everything).await;
+    assert_eq!(outcome.failed.len(), 2, "two requests without an answer tell enough: {:?}", outcome.failed);
+    assert!(one < Duration::from_secs(15), "{one:?}");
+}
+
+/// Everything that the server keeps, without what is random.
+fn kept(store: &Store) -> Vec<(String, serde_json::Value)> {
+    let objects = store.objects();
+    let plain = |(path, object): (&String, &serde_json::Value)| {
+        let mut object = object.clone();
+        if path.contains("/secrets/") {
+            object = json!(object["data"].as_object().map(|data| data.keys().collect::<Vec<_>>()));
+        }
+        (path.clone(), object)
+    };
+    objects.iter().map(plain).collect()
+}
+
+#[tokio::test]
+async fn a_crash_after_any_request_leads_to_the_same_objects() {
+    let pass = async |store: &Store, answers: usize| {
+        let requests = Requests::new(store.client(answers), "shop", Arc::new(Metrics::default()));
+        let (pair, mut memory, observed) = (valid(json!({})), Memory::default(), empty());
+        let plan = decide(&observed);
+        // What the first pass made has been seen by the next process.
+        let caches = store.caches();
+        act(&requests, &caches, &mut memory, &pair, &observed, &plan, Scope::Everything).await
+    };
+    let straight = Store::default();
+    assert!(pass(&straight, usize::MAX).await.failed.is_empty());
+    let (expected, requests) = (kept(&straight), straight.requests());
+    assert!(requests > 50, "{requests}");
+    for answers in 0..requests {
+        let store = Store::default();
+        pass(&store, answers).await;
+        let again = pass(&store, usize::MAX).await;
+        assert!(again.failed.is_empty(), "after {answers}: {:?}", again.failed);
+        assert_eq!(kept(&store), expected, "after {answers} requests");
+    }
 }
 
 fn of_leases(seen: &[Seen]) -> Vec<&Seen> {
-    seen.iter().filter(|s| s.path.contains("/leases")).collect()
+    seen.iter().filter(|s| s.is_write() && s.path.contains("/leases")).collect()
 }
 
 #[tokio::test]

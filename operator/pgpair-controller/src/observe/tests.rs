@@ -35,7 +35,7 @@ async fn the_record_of_a_settled_pair_is_not_read_again_for_some_seconds() {
 async fn settings_of(given: serde_json::Value, spec: serde_json::Value) -> PairConfig {
     let (client, store) = store_api();
     let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
-    requests.apply(&build_config(&valid(given)).unwrap()).await.unwrap();
+    requests.apply(&build_config(&valid(given)).unwrap(), crate::api::Over::Nothing).await.unwrap();
     let mut changed = pair(spec);
     changed.metadata.generation = Some(4);
     let desired = DesiredPair::of(&changed, &defaults()).unwrap();

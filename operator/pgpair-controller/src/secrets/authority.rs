@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use pgpair_api::validate::ValidatedPair;
 
 use super::party::{Party, build_secret, failed, text};
@@ -12,6 +12,7 @@ use crate::api::{Created, Requests};
 use crate::certificates::rotation::{AuthorityId, AuthorityStep, AuthorityView, Policy};
 use crate::certificates::{Pem, certificates, new_authority};
 use crate::error::Error;
+use crate::ownership;
 
 /// The content of `NAME-ca`.
 #[derive(Debug, Clone)]
@@ -121,7 +122,17 @@ fn marks(pem: &str) -> BTreeSet<AuthorityId> {
 pub async fn fetch(requests: &Requests, pair: &ValidatedPair) -> Result<CertificateAuthority, Error> {
     let name = pair.name.ca_secret();
     let secret = requests.get::<Secret>(&name).await?.unwrap_or_default();
+    own(pair, &secret, &name)?;
     CertificateAuthority::from_secret(&secret, &name)
+}
+
+/// Whoever made an authority knows its key: one that is not the pair's never signs for it.
+fn own(pair: &ValidatedPair, secret: &Secret, name: &str) -> Result<(), Error> {
+    let exists = secret.metadata.name.is_some();
+    if exists && !ownership::is_own(pair, secret.meta()) {
+        return Err(ownership::not_ours::<Secret>(name));
+    }
+    Ok(())
 }
 
 /// Takes a step that was decided on what was `seen`, and gives what is stored then.
@@ -139,12 +150,13 @@ pub async fn apply_step(
     let Some(secret) = requests.get::<Secret>(&name).await? else {
         return create(requests, pair, now).await;
     };
+    own(pair, &secret, &name)?;
     let stored = CertificateAuthority::from_secret(&secret, &name)?;
     if seen.is_some_and(|seen| *seen != stored.view) {
         return Ok(stored); // the cache is behind: this step may have been taken already
     }
     let changed = stored.stepped(step, pair, now)?;
-    requests.apply(&changed.to_secret(pair)).await?;
+    ownership::apply(requests, pair, &changed.to_secret(pair), Some(secret.meta())).await?;
     Ok(changed)
 }
 
@@ -168,7 +180,7 @@ async fn create(
     let view = AuthorityView::established(mark, marks(&old), end);
     let (current, next) = if view.signing.is_some() { (made, Pem::none()) } else { (Pem::none(), made) };
     let authority = CertificateAuthority { view, current, next, old, version: None };
-    match requests.create(&authority.to_secret(pair)).await? {
+    match ownership::create(requests, pair, &authority.to_secret(pair)).await? {
         Created::Yes => Ok(authority),
         Created::AlreadyExists => fetch(requests, pair).await,
     }

@@ -47,6 +47,10 @@ impl Shop {
         self.store.objects().insert(Self::path(name), secret);
     }
 
+    fn label(&self, name: &str, labels: &Value) {
+        self.store.objects().get_mut(&Self::path(name)).unwrap()["metadata"]["labels"] = labels.clone();
+    }
+
     fn delete(&self, name: &str) {
         self.store.objects().remove(&Self::path(name));
     }
@@ -203,10 +207,42 @@ async fn a_password_of_the_user_is_taken_and_a_missing_one_is_asked_for_by_name(
 }
 
 #[tokio::test]
-async fn a_secret_without_annotations_keeps_its_password() {
+async fn a_secret_of_the_pair_without_annotations_keeps_its_password() {
     let shop = Shop::new(json!({}));
     shop.put("orders-app", &json!({"password": "cGFzcw=="}));
+    shop.label("orders-app", &json!({"pgpair.dev/pair": "orders"}));
     shop.ensure(now()).await.unwrap();
     assert_eq!(shop.text("orders-app", "password"), "pass");
     assert!(!shop.text("orders-app", "ca.crt").is_empty());
+}
+
+#[tokio::test]
+async fn a_secret_of_another_owner_is_left_alone_and_the_others_are_made() {
+    let shop = Shop::new(json!({}));
+    for theirs in ["orders-app", "orders-superuser", "orders-b-tls"] {
+        shop.put(theirs, &json!({"token": "dGhlaXJz"}));
+    }
+    let error = shop.ensure(now()).await.unwrap_err().to_string();
+    assert!(
+        error.contains("Secret orders-b-tls, Secret orders-app, Secret orders-superuser exist"),
+        "{error}"
+    );
+    for theirs in ["orders-app", "orders-superuser", "orders-b-tls"] {
+        assert_eq!(shop.secret(theirs).unwrap().data.unwrap().len(), 1, "{theirs}");
+    }
+    assert!(!shop.text("orders-a-tls", "tls.crt").is_empty());
+    assert!(!shop.text("orders-operator-tls", "tls.crt").is_empty());
+}
+
+/// Who made it knows its key.
+#[tokio::test]
+async fn an_authority_of_another_owner_signs_nothing() {
+    let shop = Shop::new(json!({}));
+    let theirs = Shop::new(json!({}));
+    theirs.ensure(now()).await.unwrap();
+    let data = theirs.store.objects()[&Shop::path("orders-ca")]["data"].clone();
+    shop.put("orders-ca", &data);
+    let error = shop.ensure(now()).await.unwrap_err().to_string();
+    assert!(error.contains("Secret orders-ca exist"), "{error}");
+    assert!(shop.secret("orders-a-tls").is_none());
 }

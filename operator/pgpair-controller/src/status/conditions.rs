@@ -13,10 +13,14 @@ use pgpair_core::authority::Refusal;
 use pgpair_core::ids::{InstanceId, Term};
 
 use crate::observed::{Observed, SeedState};
+use crate::outcome::{FaultKind, StepFailure};
 use crate::plan::{Blocked, Plan, Problem};
 
 /// Segments that may wait for the archiver before the archive counts as unhealthy: 512 MiB of WAL.
 const BACKLOG_LIMIT: u64 = 32;
+
+/// Problems that are told beside the most important one.
+const OTHERS: usize = 3;
 
 /// A condition before it has its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,9 +159,11 @@ fn seed_failed(name: &PairName, i: InstanceId, n: u32, why: &str) -> String {
 }
 
 fn problem(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
-    if let Some(problem) = plan.problems.first() {
-        let (reason, message) = describe(name, problem);
-        return degraded(reason, message);
+    let mut all = plan.problems.iter().filter(|problem| problem.is_told());
+    if let Some(first) = all.next() {
+        let (reason, message) = describe(name, first);
+        let others = all.take(OTHERS).map(|problem| format!("; also: {}", describe(name, problem).1));
+        return degraded(reason, others.fold(message, |message, other| message + &other));
     }
     if let Some((reason, message)) = trouble::of_pair(name, observed) {
         return degraded(reason, message);
@@ -168,6 +174,13 @@ fn problem(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
 fn describe(name: &PairName, problem: &Problem) -> (Reason, String) {
     match problem {
         Problem::InvalidSpec(why) => (Reason::InvalidSpec, why.clone()),
+        Problem::StepFailed(StepFailure { fault, .. }) => {
+            let reason = match fault.kind {
+                FaultKind::NameTaken => Reason::NameTaken,
+                FaultKind::Lasting | FaultKind::Passing => Reason::ApplyFailed,
+            };
+            (reason, fault.sentence.clone())
+        }
         Problem::RecordMissing => (
             Reason::RecordMissing,
             format!(
