@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 use jiff::Timestamp;
 use pgpair_api::status::{FailoverStatus, PgReplicaPairStatus};
+use pgpair_api::word::Word;
+use pgpair_core::authority::FailoverCause;
 use pgpair_e2e::harness::cluster::{Cluster, ensure_namespace};
 use pgpair_e2e::harness::describe::describe;
 use pgpair_e2e::harness::failover::{Failover, Judgement};
@@ -15,6 +17,7 @@ use pgpair_e2e::harness::pair::Pair;
 use pgpair_e2e::oracle::event::Ack;
 use pgpair_e2e::oracle::verdict::Verdict;
 use pgpair_e2e::repository;
+use pgpair_wire::report::FailoverStep;
 use tokio::time::sleep;
 
 const NAMESPACE: &str = "pgpair-demo";
@@ -192,7 +195,7 @@ fn progress_line(status: &PgReplicaPairStatus) -> String {
         parts.push(format!("seeding {}{percent} ({done} of {total} MiB)", seeding.instance));
     }
     if let (Some(primary), Some(term)) = (&status.primary, status.term) {
-        let mode = status.mode.map(|m| format!("{m:?}")).unwrap_or_default();
+        let mode = status.mode.as_ref().map(ToString::to_string).unwrap_or_default();
         parts.push(format!("primary {primary}, term {term}, {mode}"));
     }
     let is = |name: &str| status.conditions.iter().any(|c| c.type_ == name && c.status == "True");
@@ -240,20 +243,20 @@ fn print_timeline(failover: &Failover, told: &FailoverStatus, last: Option<&Ack>
     }
 }
 
-fn explain(step: &str, told: &FailoverStatus) -> String {
+fn explain(step: &Word<FailoverStep>, told: &FailoverStatus) -> String {
     let words = match step {
-        "LastHeartbeat" => "last promise given to the old primary",
-        "Noticed" => match told.cause.as_str() {
-            "Resigned" => "the old primary's agent resigned: its postgres is dead",
-            "Evidence" => "evidence: the old primary's agent is dead",
+        Word::Known(FailoverStep::LastHeartbeat) => "last promise given to the old primary",
+        Word::Known(FailoverStep::Noticed) => match told.cause.known() {
+            Some(FailoverCause::Resigned) => "the old primary's agent resigned: its postgres is dead",
+            Some(FailoverCause::Evidence) => "evidence: the old primary's agent is dead",
             _ => "every promise to the old primary has lapsed",
         },
-        "CasSent" => "compare-and-set of the record sent",
-        "CasWon" => "the record names this instance",
-        "TriggerFile" => "trigger file created",
-        "Promoted" => "promoted: out of recovery, a write is on disk",
-        "Endpoint" => "the read-write Service leads here",
-        other => return other.to_owned(),
+        Word::Known(FailoverStep::CasSent) => "compare-and-set of the record sent",
+        Word::Known(FailoverStep::CasWon) => "the record names this instance",
+        Word::Known(FailoverStep::TriggerFile) => "trigger file created",
+        Word::Known(FailoverStep::Promoted) => "promoted: out of recovery, a write is on disk",
+        Word::Known(FailoverStep::Endpoint) => "the read-write Service leads here",
+        Word::Other(other) => return other.clone(),
     };
     format!("{step}: {words}")
 }

@@ -191,7 +191,7 @@ impl Trial {
             api_writes,
             record: record::tell(&record),
             expected: case.entry.expected.successor.fits(primary != case.primary),
-            cause: status.last_failover.filter(|f| f.term > self.failover.term).map(|f| f.cause),
+            cause: status.last_failover.filter(|f| f.term > self.failover.term).map(|f| f.cause.to_string()),
             equal: compared.is_ok(),
             compared: compared.unwrap_or_else(|error| first_line("not equal", &error)),
         })

@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use pgpair_api::status::{FailoverStatus, PgReplicaPairStatus};
 use pgpair_core::authority::Durability;
 use pgpair_core::ids::InstanceId;
+use pgpair_wire::report::FailoverStep;
 
 use crate::harness::faults::{Broken, Fault, inject};
 use crate::harness::oracle_pod::{Oracle, Target};
@@ -164,7 +165,10 @@ impl Failover {
             ensure!(primary == self.new_primary(), "status.primary is {primary} in term {term}");
             let last = status.last_failover.clone().context("status has no lastFailover")?;
             ensure!(last.term > self.term, "lastFailover is of term {}", last.term);
-            ensure!(last.steps.iter().any(|s| s.step == "Endpoint"), "lastFailover has no step Endpoint yet");
+            ensure!(
+                last.steps.iter().any(|s| s.step.is(FailoverStep::Endpoint)),
+                "lastFailover has no step Endpoint yet"
+            );
             self.pair.rw_leads_to(self.new_primary()).await?;
             Ok((status, last))
         });

@@ -12,8 +12,10 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, ResourceExt as _};
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::PairName;
-use pgpair_api::status::{InstanceStatus, PairMode, PgReplicaPairStatus};
+use pgpair_api::status::{InstanceStatus, PgReplicaPairStatus};
 use pgpair_core::ids::InstanceId;
+use pgpair_core::instance::Role;
+use pgpair_core::record::Mode;
 use serde_json::{Value, json};
 
 use crate::harness::cluster::Cluster;
@@ -378,11 +380,11 @@ fn is_paired(status: PgReplicaPairStatus, term: i64) -> anyhow::Result<PgReplica
     }
     let found = status.term.unwrap_or(0);
     ensure!(found >= term, "term is {found}, not yet {term}");
-    ensure!(status.mode == Some(PairMode::Paired), "mode is {:?}", status.mode);
-    let count = |role: &str| status.instances.iter().filter(|i| i.role == role && i.ready).count();
+    ensure!(status.mode.as_ref().is_some_and(|m| m.is(Mode::Paired)), "mode is {:?}", status.mode);
+    let count = |role: Role| status.instances.iter().filter(|i| i.role.is(role) && i.ready).count();
     let told = |i: &InstanceStatus| format!("{} {} {} ready={}", i.name, i.role, i.state, i.ready);
     ensure!(
-        count("Primary") == 1 && count("Standby") == 1,
+        count(Role::Primary) == 1 && count(Role::Standby) == 1,
         "instances: {}",
         status.instances.iter().map(told).collect::<Vec<_>>().join(", ")
     );

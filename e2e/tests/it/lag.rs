@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use kube::api::LogParams;
-use pgpair_api::status::{LagStatus, LagValue, OrderState, PairMode, Reason};
+use pgpair_api::order::OrderReason;
+use pgpair_api::status::{LagStatus, LagValue, OrderState, Reason};
 use pgpair_core::authority::Durability;
 use pgpair_core::ids::InstanceId;
+use pgpair_core::order::OrderRefusal;
 use pgpair_core::record::Mode;
 use pgpair_e2e::harness::pair::{CONTAINER, Pair};
 use pgpair_e2e::harness::record::{self, RecordLog};
@@ -216,7 +218,7 @@ async fn keep_behind(pair: &Pair, primary: InstanceId, enough: &AtomicBool) -> a
 async fn beyond_max_lag(pair: &Pair, primary: InstanceId) -> anyhow::Result<String> {
     let told = await_condition("FailoverReady=False for the lag, in mode Solo", CATCH_UP, || async {
         let status = pair.status().await?;
-        ensure!(status.mode == Some(PairMode::Solo), "mode is {:?}", status.mode);
+        ensure!(status.mode.as_ref().is_some_and(|m| m.is(Mode::Solo)), "mode is {:?}", status.mode);
         let found = status.conditions.into_iter().find(|c| c.type_ == "FailoverReady");
         let found = found.context("no condition FailoverReady")?;
         ensure!(found.status == "False" && found.reason == Reason::StandbyLags.as_str(), "{found:?}");
@@ -228,7 +230,8 @@ async fn beyond_max_lag(pair: &Pair, primary: InstanceId) -> anyhow::Result<Stri
     let why = went_alone(pair, primary).await?;
     ensure!(why.contains("StandbyLags"), "{why}");
     let order = crate::orders::ordered(pair, json!({"kind": "Switchover"})).await?;
-    ensure!(order.state == OrderState::Refused && order.reason.as_deref() == Some("NotPaired"), "{order:?}");
+    let is_not_paired = order.reason == Some(OrderReason::Refused(OrderRefusal::NotPaired).into());
+    ensure!(order.state.is(OrderState::Refused) && is_not_paired, "{order:?}");
     Ok(told)
 }
 

@@ -5,9 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use pgpair_api::status::{LagValue, OrderState, OrderStatus, PairMode};
-use pgpair_core::authority::Durability;
+use pgpair_api::order::OrderReason;
+use pgpair_api::status::{InstanceState, LagValue, OrderState, OrderStatus};
+use pgpair_core::authority::{Durability, FailoverCause};
 use pgpair_core::ids::InstanceId;
+use pgpair_core::instance::PostgresState;
+use pgpair_core::order::OrderRefusal;
+use pgpair_core::record::Mode;
 use pgpair_e2e::harness::failover::Failover;
 use pgpair_e2e::harness::faults::{Fault, inject};
 use pgpair_e2e::harness::pair::Pair;
@@ -34,12 +38,12 @@ pub async fn ordered(pair: &Pair, order: Value) -> anyhow::Result<OrderStatus> {
     let ended = await_condition(&what, CARRIED_OUT, || async {
         let told = pair.status().await?.order.context("the status tells of no order")?;
         ensure!(Some(&told.id) != before.as_ref(), "the status tells of the order before: {told:?}");
-        ensure!(told.state != OrderState::Running, "it is {told:?}");
+        ensure!(!told.state.is(OrderState::Running), "it is {told:?}");
         Ok(told)
     });
     let ended = ended.await;
     let ended = pair.explain(ended).await?;
-    println!("  {}: {:?}, {}", ended.kind, ended.state, ended.message.as_deref().unwrap_or("-"));
+    println!("  {}: {}, {}", ended.kind, ended.state, ended.message.as_deref().unwrap_or("-"));
     Ok(ended)
 }
 
@@ -51,14 +55,14 @@ pub async fn a_fenced_primary_hands_over_and_follows_when_it_is_let_go(
     let mut failover = Failover::begin(&pair, "fence").await?;
     let old = failover.old;
     let fence = ordered(&pair, json!({"kind": "Fence", "instance": old.as_str()})).await?;
-    ensure!(fence.state == OrderState::Done, "{fence:?}");
+    ensure!(fence.state.is(OrderState::Done), "{fence:?}");
     failover.await_first_ack().await?;
     failover.await_takeover().await?;
     let asked = pair.psql(old, "SELECT 1").await;
     ensure!(asked.is_err(), "postgres of the fenced {old} answers {asked:?}");
 
     let unfence = ordered(&pair, json!({"kind": "Unfence", "instance": old.as_str()})).await?;
-    ensure!(unfence.state == OrderState::Done, "{unfence:?}");
+    ensure!(unfence.state.is(OrderState::Done), "{unfence:?}");
     failover.await_rejoined().await?;
     let judgement = failover.judge().await?;
     println!("  fence: {}", judgement.verdict);
@@ -75,7 +79,7 @@ pub async fn a_restarted_instance_keeps_its_role(c: &mut Context) -> anyhow::Res
     for instance in [primary.peer(), primary] {
         let before = pair.psql(instance, STARTED).await?;
         let restart = ordered(&pair, json!({"kind": "Restart", "instance": instance.as_str()})).await?;
-        ensure!(restart.state == OrderState::Done, "{restart:?}");
+        ensure!(restart.state.is(OrderState::Done), "{restart:?}");
         let after = pair.await_paired(1, WHOLE).await?;
         ensure!(after.term == status.term, "the term went from {:?} to {:?}", status.term, after.term);
         ensure!(pair.primary_of(&after)? == primary, "the primary is {:?}", after.primary);
@@ -92,7 +96,7 @@ pub async fn a_fenced_standby_stays_down_until_it_is_let_go(c: &mut Context) -> 
     let primary = pair.primary_of(&status)?;
     let standby = primary.peer();
     let fence = ordered(&pair, json!({"kind": "Fence", "instance": standby.as_str()})).await?;
-    ensure!(fence.state == OrderState::Done, "{fence:?}");
+    ensure!(fence.state.is(OrderState::Done), "{fence:?}");
     let fenced = async {
         let asked = pair.psql(standby, "SELECT 1").await;
         ensure!(asked.is_err(), "postgres of the fenced {standby} answers {asked:?}");
@@ -106,7 +110,7 @@ pub async fn a_fenced_standby_stays_down_until_it_is_let_go(c: &mut Context) -> 
     // The pair is used by others, whatever was found.
     let unfence = ordered(&pair, json!({"kind": "Unfence", "instance": standby.as_str()})).await?;
     fenced?;
-    ensure!(unfence.state == OrderState::Done, "{unfence:?}");
+    ensure!(unfence.state.is(OrderState::Done), "{unfence:?}");
     let after = pair.await_paired(1, WHOLE).await?;
     ensure!(after.term == status.term, "the term went from {:?} to {:?}", status.term, after.term);
     Ok(Outcome::Passed)
@@ -119,13 +123,14 @@ pub async fn a_standby_is_copied_anew(c: &mut Context) -> anyhow::Result<Outcome
     let primary = pair.primary_of(&status)?;
     let refused = ordered(&pair, json!({"kind": "Rebuild", "instance": primary.as_str()})).await?;
     ensure!(
-        refused.state == OrderState::Refused && refused.reason.as_deref() == Some("NotStandby"),
+        refused.state.is(OrderState::Refused)
+            && refused.reason == Some(OrderReason::Refused(OrderRefusal::NotStandby).into()),
         "{refused:?}"
     );
 
     let before = pair.completed_seed_jobs(primary.peer()).await?;
     let rebuild = ordered(&pair, json!({"kind": "Rebuild", "instance": primary.peer().as_str()})).await?;
-    ensure!(rebuild.state == OrderState::Done, "{rebuild:?}");
+    ensure!(rebuild.state.is(OrderState::Done), "{rebuild:?}");
     let after = pair.await_paired(1, WHOLE).await?;
     ensure!(after.term == status.term, "the term went from {:?} to {:?}", status.term, after.term);
     let jobs = pair.completed_seed_jobs(primary.peer()).await?;
@@ -188,7 +193,7 @@ async fn promoted_by_force(pair: &Pair) -> anyhow::Result<()> {
     let lost = await_condition("the loss of the forced promotion", CARRIED_OUT, || async {
         let last = pair.status().await?.last_failover.context("no lastFailover")?;
         ensure!(
-            last.term > term && last.cause == "Forced",
+            last.term > term && last.cause.is(FailoverCause::Forced),
             "in term {} the cause is {}",
             last.term,
             last.cause
@@ -216,7 +221,7 @@ async fn promoted_by_force(pair: &Pair) -> anyhow::Result<()> {
 async fn write_alone(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
     await_condition("mode Solo", CARRIED_OUT, || async {
         let mode = pair.status().await?.mode;
-        ensure!(mode == Some(PairMode::Solo), "mode is {mode:?}");
+        ensure!(mode.as_ref().is_some_and(|m| m.is(Mode::Solo)), "mode is {mode:?}");
         Ok(())
     })
     .await?;
@@ -243,12 +248,16 @@ async fn force(pair: &Pair, lost: InstanceId) -> anyhow::Result<LagValue> {
         );
         let told = status.instances.iter().find(|i| i.name == pair.names.instance(lost.peer()));
         let told = told.context("the status does not tell of it")?;
-        ensure!(told.state == "Standby", "its state is {}", told.state);
+        ensure!(
+            told.state.is(InstanceState::Reported(PostgresState::Standby)),
+            "its state is {}",
+            told.state
+        );
         Ok(())
     })
     .await?;
     let promote = ordered(pair, json!({"kind": "Promote", "dead": dead})).await?;
-    ensure!(promote.state == OrderState::Done, "{promote:?}");
+    ensure!(promote.state.is(OrderState::Done), "{promote:?}");
     // Estimated when it was announced, and kept since.
     let estimated =
         promote.estimated_loss.with_context(|| format!("no estimate of the loss: {promote:?}"))?;

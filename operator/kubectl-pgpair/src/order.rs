@@ -3,11 +3,10 @@
 use std::io::{BufRead, Write};
 
 use anyhow::{Context as _, bail};
-use pgpair_api::order::{UserOrder, UserOrderKind};
+use pgpair_api::order::{OrderReason, UserOrder, UserOrderKind};
 use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::order::OrderRefusal;
 use pgpair_core::record::Record;
-use serde_json::json;
 
 /// The order `kind` to `instance` (none where the kind says it), in the term that the record shows.
 ///
@@ -29,9 +28,10 @@ pub fn new(
 
 /// What to do after a refusal of pair `name`, in one line. `None` for a reason that is not an agent's.
 #[must_use]
-pub fn next_step(name: &str, reason: &str) -> Option<String> {
+pub fn next_step(name: &str, reason: OrderReason) -> Option<String> {
+    let OrderReason::Refused(why) = reason else { return None };
     let look = format!("look at it with `kubectl pgpair status {name}`");
-    Some(match serde_json::from_value(json!(reason)).ok()? {
+    Some(match why {
         OrderRefusal::TermIsOver | OrderRefusal::OtherIncarnation => {
             format!("{look}, and order again if it is still wanted")
         }
@@ -84,7 +84,7 @@ pub fn confirm(name: &str, input: &mut impl BufRead, output: &mut impl Write) ->
 
 #[cfg(test)]
 mod tests {
-    use pgpair_api::order::order_id;
+    use pgpair_api::order::{OrderStage, order_id};
     use pgpair_core::ids::{Incarnation, SystemIdentifier, VolumeId};
     use pgpair_core::record::{Holder, Mode};
 
@@ -135,11 +135,11 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_to_do() {
-        let next = next_step("orders", OrderRefusal::NotPaired.as_str()).unwrap();
+        let next = next_step("orders", OrderReason::Refused(OrderRefusal::NotPaired)).unwrap();
         assert!(next.contains("pgreplicapair/orders --for=condition=FailoverReady"), "{next}");
-        let next = next_step("orders", OrderRefusal::PrimaryIsAlive.as_str()).unwrap();
+        let next = next_step("orders", OrderReason::Refused(OrderRefusal::PrimaryIsAlive)).unwrap();
         assert!(next.contains("switchover orders"), "{next}");
-        assert_eq!(next_step("orders", "SomethingElse"), None);
+        assert_eq!(next_step("orders", OrderStage::Withdrawn.into()), None);
     }
 
     #[test]

@@ -161,7 +161,7 @@ fn conclude(name: &str, request: &UserOrder, outcome: &OrderOutcome, how: Follow
     }
     let text = sentence(&what, name, outcome, how.timeout);
     match outcome {
-        OrderOutcome::Ended(order) if order.state == OrderState::Done => {
+        OrderOutcome::Ended(order) if order.state.is(OrderState::Done) => {
             if how.output == Output::Page {
                 println!("{text}");
             }
@@ -175,14 +175,15 @@ fn conclude(name: &str, request: &UserOrder, outcome: &OrderOutcome, how: Follow
 fn sentence(what: &str, name: &str, outcome: &OrderOutcome, limit: u64) -> String {
     match outcome {
         OrderOutcome::Ended(order) => {
-            let state = match order.state {
-                OrderState::Done => "done",
-                OrderState::Refused => "refused",
-                OrderState::Failed => "failed",
-                OrderState::Running => "under way",
+            let state = match order.state.known() {
+                Some(OrderState::Done) => "done",
+                Some(OrderState::Refused) => "refused",
+                Some(OrderState::Failed) => "failed",
+                Some(OrderState::Running) => "under way",
+                None => order.state.as_str(),
             };
             let mut text = format!("{what}: {state}");
-            if order.state != OrderState::Done
+            if !order.state.is(OrderState::Done)
                 && let Some(reason) = &order.reason
             {
                 text += &format!(" ({reason})");
@@ -190,8 +191,8 @@ fn sentence(what: &str, name: &str, outcome: &OrderOutcome, limit: u64) -> Strin
             if let Some(message) = &order.message {
                 text += &format!(": {message}");
             }
-            let next = order.reason.as_deref().and_then(|reason| order::next_step(name, reason));
-            if order.state != OrderState::Done
+            let next = order.reason.as_ref().and_then(|reason| order::next_step(name, reason.known()?));
+            if !order.state.is(OrderState::Done)
                 && let Some(next) = next
             {
                 text += &format!("\nwhat to do: {next}");
@@ -327,8 +328,10 @@ mod tests {
     #[test]
     fn every_outcome_is_a_sentence_with_what_to_do() {
         let order = |state: OrderState, reason: Option<&str>| -> OrderStatus {
-            serde_json::from_value(json!({"id": "000000ab-1", "kind": "Switchover", "state": state,
-                "reason": reason, "message": "the operator's words"}))
+            serde_json::from_value(
+                json!({"id": "000000ab-1", "kind": "Switchover", "state": <&str>::from(state),
+                "reason": reason, "message": "the operator's words"}),
+            )
             .unwrap()
         };
         let text = |outcome: &OrderOutcome| sentence("Switchover of orders", "orders", outcome, 120);

@@ -58,7 +58,7 @@ fn overview(out: &mut String, status: &PgReplicaPairStatus) {
             "primary {}, term {}, mode {}, timeline {}",
             status.primary.as_deref().unwrap_or("-"),
             status.term.map_or_else(dash, |t| t.to_string()),
-            status.mode.map_or_else(dash, |m| format!("{m:?}")),
+            status.mode.as_ref().map_or_else(dash, ToString::to_string),
             status.timeline.map_or_else(dash, |t| t.to_string()),
         ),
     );
@@ -87,7 +87,15 @@ fn instances(out: &mut String, instances: &[InstanceStatus]) {
         let ready = if i.ready { "yes" } else { "no" };
         row(
             out,
-            [&i.name, &i.role, &i.state, ready, &text(&i.node), &text(&i.flush_lsn), &text(&i.replay_lsn)],
+            [
+                &i.name,
+                i.role.as_str(),
+                i.state.as_str(),
+                ready,
+                &text(&i.node),
+                &text(&i.flush_lsn),
+                &text(&i.replay_lsn),
+            ],
         );
         if let Some(refusal) = &i.refusal {
             line(out, &format!("{:wide$}  waits: {refusal}", ""));
@@ -126,13 +134,13 @@ fn estimates(out: &mut String, rpo: Option<&RpoStatus>, rto: Option<&RtoStatus>)
             let known: Vec<_> = [bytes, seconds].into_iter().flatten().collect();
             if known.is_empty() { "not known".into() } else { known.join(", ") }
         };
-        let text = match rpo.basis {
-            RpoBasis::Synchronous => "nothing acknowledged".to_owned(),
-            RpoBasis::Lag => number(),
-            RpoBasis::NotProtected => {
+        let text = match rpo.basis.known() {
+            Some(RpoBasis::Synchronous) => "nothing acknowledged".to_owned(),
+            Some(RpoBasis::Lag) => number(),
+            Some(RpoBasis::NotProtected) => {
                 format!("nothing while its volume exists; a forced promotion: {}", number())
             }
-            RpoBasis::Unknown => "not known".to_owned(),
+            Some(RpoBasis::Unknown) | None => "not known".to_owned(),
         };
         line(out, &format!("LOSS      if the primary were lost now: {text}"));
     }
@@ -199,7 +207,7 @@ fn order_line(out: &mut String, order: &OrderStatus, now: Timestamp) {
     let to = order.instance.as_ref().map(|i| format!(" of {i}")).unwrap_or_default();
     let reason = order.reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
     let message = order.message.as_ref().map(|m| format!(": {m}")).unwrap_or_default();
-    line(out, &format!("\nLAST ORDER  {}{to}, {:?}{reason}, {when}{message}", order.kind, order.state));
+    line(out, &format!("\nLAST ORDER  {}{to}, {}{reason}, {when}{message}", order.kind, order.state));
 }
 
 fn archives(out: &mut String, archives: &[ArchiveStatus], now: Timestamp) {
@@ -234,11 +242,7 @@ fn failover_lines(out: &mut String, failover: &FailoverStatus, now: Timestamp) {
             failover.from,
             failover.to,
             failover.term,
-            [Some(failover.cause.clone()), failover.evidence.clone()]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join("/"),
+            cause(failover),
         ),
     );
     for step in &failover.steps {
@@ -252,6 +256,12 @@ fn failover_lines(out: &mut String, failover: &FailoverStatus, now: Timestamp) {
         };
         line(out, &format!("  {} came back: {rejoin}{kept}", failover.from));
     }
+}
+
+/// The cause, and the proof for it if there is one.
+fn cause(failover: &FailoverStatus) -> String {
+    let evidence = failover.evidence.as_ref().map(|kind| format!("/{kind}")).unwrap_or_default();
+    format!("{}{evidence}", failover.cause)
 }
 
 fn range(failover: &FailoverStatus) -> String {

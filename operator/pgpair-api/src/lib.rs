@@ -12,6 +12,7 @@ pub mod settings;
 pub mod spec;
 pub mod status;
 pub mod validate;
+pub mod word;
 
 pub use spec::{PgReplicaPair, PgReplicaPairSpec};
 pub use status::PgReplicaPairStatus;

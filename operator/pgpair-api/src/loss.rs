@@ -15,7 +15,8 @@ use pgpair_core::timeline::TimelineId;
 
 use crate::convert::{ago, bytes, lag_of, span};
 use crate::names::PairName;
-use crate::status::{ConditionType, PairMode, PgReplicaPairStatus};
+use crate::status::{ConditionType, PgReplicaPairStatus};
+use crate::word::Word;
 
 /// What is known of the WAL of a pair.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,10 +38,7 @@ impl KnownWal {
     /// they have moved far, so this is that coarse.
     #[must_use]
     pub fn of_status(name: &PairName, status: &PgReplicaPairStatus) -> KnownWal {
-        let mode = status.mode.map(|mode| match mode {
-            PairMode::Paired => Mode::Paired,
-            PairMode::Solo => Mode::Solo,
-        });
+        let mode = status.mode.as_ref().and_then(Word::known);
         let term = status.term.and_then(|term| u32::try_from(term).ok()).map(Term);
         let end = |i: InstanceId| {
             let instance = status.instances.iter().find(|s| s.name == name.instance(i))?;

@@ -108,6 +108,20 @@ impl UserOrderKind {
     pub fn as_str(self) -> &'static str {
         self.into()
     }
+
+    /// The kind of an order to an agent; `None` if no person can give it.
+    #[must_use]
+    pub fn of(kind: OrderKind) -> Option<UserOrderKind> {
+        match kind {
+            OrderKind::Switchover => Some(UserOrderKind::Switchover),
+            OrderKind::Promote { .. } => Some(UserOrderKind::Promote),
+            OrderKind::Restart => Some(UserOrderKind::Restart),
+            OrderKind::Fence => Some(UserOrderKind::Fence),
+            OrderKind::Unfence => Some(UserOrderKind::Unfence),
+            OrderKind::Rebuild => Some(UserOrderKind::Rebuild),
+            OrderKind::TakeOver => None,
+        }
+    }
 }
 
 /// The id of an order that is given at `unix_seconds`; `word` tells it from others of the same second.

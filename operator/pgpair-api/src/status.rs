@@ -1,11 +1,22 @@
 //! What the operator tells about a pair. What is not known is absent; it is never zero.
 
+mod instance;
 mod reasons;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use pgpair_core::authority::messages::EvidenceKind;
+use pgpair_core::authority::{FailoverCause, FailoverSignal};
+use pgpair_core::instance::Role;
+use pgpair_core::record::Mode;
+use pgpair_wire::report::{FailoverStep, RejoinKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
+use crate::order::{OrderReason, UserOrderKind};
+use crate::word::Word;
+
+pub use instance::{InstanceState, Unreported};
 pub use reasons::{ConditionType, Reason};
 
 /// State of a pair as last written by the operator.
@@ -29,7 +40,7 @@ pub struct PgReplicaPairStatus {
     pub term: Option<i64>,
     /// `Paired`: the standby may take over. `Solo`: it may not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<PairMode>,
+    pub mode: Option<Word<Mode>>,
     /// Timeline of the primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<i64>,
@@ -75,15 +86,15 @@ pub struct OrderStatus {
     /// `id` of the annotation.
     pub id: String,
     /// `Switchover`, `Promote`, `Restart`, `Fence`, `Unfence` or `Rebuild`.
-    pub kind: String,
+    pub kind: Word<UserOrderKind>,
     /// Instance that it was given to, such as `orders-a`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-    /// How far it has come.
-    pub state: OrderState,
+    /// How far it has come: `Running`, `Done`, `Refused` (nothing has changed) or `Failed` (begun and not finished).
+    pub state: Word<OrderState>,
     /// Why it was refused or failed, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<Word<OrderReason>>,
     /// The same as a sentence, with what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -99,7 +110,7 @@ pub struct OrderStatus {
 }
 
 /// How far an order has come.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, EnumString, VariantNames)]
 pub enum OrderState {
     /// The agent works on it.
     Running,
@@ -111,15 +122,6 @@ pub enum OrderState {
     Failed,
 }
 
-/// Mode of the record.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PairMode {
-    /// The standby may take over, and nothing acknowledged is lost then in the `Sync` modes.
-    Paired,
-    /// The primary goes on alone; nobody takes over by itself.
-    Solo,
-}
-
 /// One instance.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
@@ -127,7 +129,7 @@ pub struct InstanceStatus {
     /// Such as `orders-a`.
     pub name: String,
     /// `Primary`, `Standby` or `Unknown`, by the instance's own report.
-    pub role: String,
+    pub role: Word<Role>,
     /// Whether its pod is ready.
     pub ready: bool,
     /// Node on which its pod runs.
@@ -135,7 +137,7 @@ pub struct InstanceStatus {
     pub node: Option<String>,
     /// State of its postgres, or why it is not known: `Down`, `Starting`, `Standby`, `Promoting`, `Primary`, `Seeding`,
     /// `Stale`, `Unreachable`, `NeverSeen`.
-    pub state: String,
+    pub state: Word<InstanceState>,
     /// Timeline that it writes or replays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<i64>,
@@ -248,15 +250,15 @@ pub struct FailoverStatus {
     /// The term that began.
     pub term: i64,
     /// `PromiseLapsed`, `Resigned`, `Evidence`, `Switchover` or `Forced`.
-    pub cause: String,
+    pub cause: Word<FailoverCause>,
     /// For the cause `Evidence`, the proof that the standby got first: `VolumeLock` (by the witness of the pod), `KubeletTerminated`
     /// or `OutOfServiceTaint` (by the operator), `Person`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evidence: Option<String>,
+    pub evidence: Option<Word<EvidenceKind>>,
     /// What else spoke for it when the standby decided: `Silent` (no heartbeat for two intervals), `StreamEnded` (no log
     /// came any more), `Resigned`, `ProvenDead`. The cause alone decides; these tell whether all pointed the same way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub signals: Vec<String>,
+    pub signals: Vec<Word<FailoverSignal>>,
     /// Instance that was primary.
     pub from: String,
     /// Instance that became primary.
@@ -273,7 +275,7 @@ pub struct FailoverStatus {
     /// What became of the old primary's log: `Followed` (all of it is part of the new history) or `Rewound`. Absent until
     /// it is back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rejoin: Option<String>,
+    pub rejoin: Option<Word<RejoinKind>>,
     /// Bytes of WAL that only the old primary had: 0 if it could follow. Absent until it is back. In the `Sync` modes
     /// none of it was acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -291,7 +293,7 @@ pub struct FailoverStatus {
 #[serde(rename_all = "camelCase")]
 pub struct FailoverStepStatus {
     /// `LastHeartbeat`, `Noticed`, `CasSent`, `CasWon`, `TriggerFile`, `Promoted`, `Endpoint`.
-    pub step: String,
+    pub step: Word<FailoverStep>,
     /// When.
     pub at: MicroTime,
     /// Milliseconds since the first step.
@@ -325,8 +327,8 @@ pub struct StorageStatus {
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RpoStatus {
-    /// What the numbers rest on.
-    pub basis: RpoBasis,
+    /// What the numbers rest on: `Synchronous`, `Lag`, `NotProtected` (mode `Solo`) or `Unknown`.
+    pub basis: Word<RpoBasis>,
     /// Bytes of WAL; absent when not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
@@ -342,7 +344,7 @@ pub struct RpoStatus {
 }
 
 /// What an estimate of loss rests on.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, EnumString, VariantNames)]
 pub enum RpoBasis {
     /// Every acknowledged commit is on both disks: nothing acknowledged is lost.
     Synchronous,
@@ -367,7 +369,20 @@ pub struct RtoStatus {
     pub last_measured_seconds: Option<f64>,
     /// Its cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_measured_cause: Option<String>,
+    pub last_measured_cause: Option<Word<FailoverCause>>,
+}
+
+/// What takes the primary away, for an estimate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, EnumString, VariantNames)]
+pub enum OutageCause {
+    /// The postmaster is killed, its agent lives.
+    PostgresKilled,
+    /// The pod is deleted.
+    PodDeleted,
+    /// The container of postgres and its agent is killed.
+    ContainerKilled,
+    /// The node is gone.
+    NodeLost,
 }
 
 /// One estimate.
@@ -375,7 +390,7 @@ pub struct RtoStatus {
 #[serde(rename_all = "camelCase")]
 pub struct RtoEstimate {
     /// `PostgresKilled`, `PodDeleted`, `ContainerKilled` or `NodeLost`.
-    pub cause: String,
+    pub cause: Word<OutageCause>,
     /// Seconds from the last acknowledged commit to the first one on the other side.
     pub seconds: f64,
 }
@@ -389,3 +404,6 @@ pub struct CertificateStatus {
     /// End of its life. The operator renews it before.
     pub not_after: Time,
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,12 @@
 use kube::runtime::events::{Event, EventType};
 use pgpair_api::events::EventReason;
 use pgpair_api::names::PairName;
-use pgpair_api::status::{ConditionType, OrderState, PgReplicaPairStatus, Reason};
+use pgpair_api::order::UserOrderKind;
+use pgpair_api::status::{ConditionType, InstanceState, OrderState, PgReplicaPairStatus, Reason};
+use pgpair_api::word::Word;
+use pgpair_core::authority::FailoverCause;
+use pgpair_core::instance::PostgresState;
 
-use crate::evidence::word;
 use crate::plan::{Notice, Pending, RollStep};
 use crate::status::condition;
 
@@ -85,7 +88,7 @@ pub fn of_notice(name: &PairName, notice: &Notice) -> EventDraft {
                 "told the agent of {} that incarnation {} is dead ({})",
                 name.instance(*to),
                 evidence.incarnation,
-                word(evidence.kind)
+                <&str>::from(evidence.kind)
             ),
         ),
         Notice::Rolling(step, what) => {
@@ -155,7 +158,7 @@ fn of_failover(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<E
     let gap = failover.gap_estimate_seconds.map(|s| format!(", gap about {s:.1} s")).unwrap_or_default();
     Some(EventDraft::new(
         EventReason::FailoverObserved,
-        failover.cause != "Switchover", // that one was ordered
+        !failover.cause.is(FailoverCause::Switchover), // that one was ordered
         format!(
             "{} took over from {} in term {} ({}{gap}): {}",
             failover.to,
@@ -170,10 +173,11 @@ fn of_failover(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<E
 /// The instance that lost the primary's place in the last failover now runs as standby.
 fn of_rejoin(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<EventDraft> {
     let former = &new.last_failover.as_ref()?.from;
-    let state = |status: &PgReplicaPairStatus| {
-        status.instances.iter().find(|i| i.name == *former).map(|i| i.state.clone()).unwrap_or_default()
+    let follows = |status: &PgReplicaPairStatus| {
+        let instance = status.instances.iter().find(|i| i.name == *former);
+        instance.is_some_and(|i| i.state.is(InstanceState::Reported(PostgresState::Standby)))
     };
-    let rejoined = state(old) != "Standby" && state(new) == "Standby" && new.primary.as_ref() != Some(former);
+    let rejoined = !follows(old) && follows(new) && new.primary.as_ref() != Some(former);
     rejoined.then(|| {
         EventDraft::new(
             EventReason::RejoinedAsStandby,
@@ -207,18 +211,18 @@ fn of_loss(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Event
 
 fn of_order(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<EventDraft> {
     let order = new.order.as_ref()?;
-    let before = old.order.as_ref().filter(|o| o.id == order.id).map(|o| o.state);
-    if before == Some(order.state) {
+    let before = old.order.as_ref().filter(|o| o.id == order.id).map(|o| &o.state);
+    if before == Some(&order.state) {
         return None;
     }
-    let (reason, warning) = match order.state {
-        OrderState::Running => (EventReason::OrderAnnounced, order.kind == "Promote"),
+    let (reason, warning) = match order.state.known()? {
+        OrderState::Running => (EventReason::OrderAnnounced, order.kind.is(UserOrderKind::Promote)),
         OrderState::Done => (EventReason::OrderDone, false),
         OrderState::Refused => (EventReason::OrderRefused, true),
         OrderState::Failed => (EventReason::OrderFailed, true),
     };
     let to = order.instance.as_ref().map(|i| format!(" to {i}")).unwrap_or_default();
-    let why = order.reason.as_deref().unwrap_or_default();
+    let why = order.reason.as_ref().map(Word::as_str).unwrap_or_default();
     let message = order.message.as_deref().unwrap_or_default();
     Some(EventDraft::new(reason, warning, format!("order {} {}{to}: {why}: {message}", order.kind, order.id)))
 }

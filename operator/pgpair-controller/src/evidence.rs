@@ -59,17 +59,6 @@ fn proven_by_the_kubelet(ended: &Ended) -> Option<Incarnation> {
     ended.message.trim().parse().ok()
 }
 
-/// The word of a kind in status, Events and metrics.
-#[must_use]
-pub fn word(kind: EvidenceKind) -> &'static str {
-    match kind {
-        EvidenceKind::KubeletTerminated => "KubeletTerminated",
-        EvidenceKind::OutOfServiceTaint => "OutOfServiceTaint",
-        EvidenceKind::VolumeLock => "VolumeLock",
-        EvidenceKind::Person => "Person",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use pgpair_core::ids::InstanceId::{A, B};
@@ -96,7 +85,7 @@ mod tests {
     }
 
     fn words(observed: &Observed) -> Vec<(u64, &'static str)> {
-        decide_evidence(observed).iter().map(|e| (e.incarnation.0, word(e.kind))).collect()
+        decide_evidence(observed).iter().map(|e| (e.incarnation.0, e.kind.into())).collect()
     }
 
     #[test]

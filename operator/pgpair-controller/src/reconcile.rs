@@ -113,7 +113,7 @@ fn exists(caches: &Caches, name: &PairName) -> bool {
 fn next_look(observed: &Observed, order: Option<&OrderProgress>) -> Duration {
     let running = match order {
         Some(told) => told.state == OrderState::Running,
-        None => observed.last_order.as_ref().is_some_and(|o| o.state == OrderState::Running),
+        None => observed.last_order.as_ref().is_some_and(|o| o.state.is(OrderState::Running)),
     };
     if running { ORDER } else { QUICK }
 }

@@ -14,7 +14,7 @@ use crate::memory::Memory;
 use crate::metrics::{ErrorLabels, Metrics, OrderLabels};
 use crate::observed::Observed;
 use crate::outcome::Outcome;
-use crate::plan::{Notice, OrderProgress, Plan};
+use crate::plan::{Notice, Plan};
 use crate::status::{compute, degraded, is_worth_a_write, merge};
 
 /// Longest wait for an Event to be taken; Events are for people and never hold up work.
@@ -86,16 +86,12 @@ async fn replace_status(pass: &Pass<'_>, new: PgReplicaPairStatus) -> Result<boo
 
 fn count_order(metrics: &Metrics, old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) {
     let Some(order) = &new.order else { return };
-    let before = old.order.as_ref().filter(|o| o.id == order.id).map(|o| o.state);
-    let state = match order.state {
-        OrderState::Running => return,
-        OrderState::Done => "Done",
-        OrderState::Refused => "Refused",
-        OrderState::Failed => "Failed",
-    };
-    if before != Some(order.state) {
-        let kind = OrderProgress::kind_word(&order.kind);
-        metrics.orders.get_or_create(&OrderLabels { kind, state }).inc();
+    let before = old.order.as_ref().filter(|o| o.id == order.id).map(|o| &o.state);
+    // Labels have to be of few words.
+    let Some(state) = order.state.known().filter(|state| *state != OrderState::Running) else { return };
+    if before != Some(&order.state) {
+        let kind = order.kind.known().map(Into::into).unwrap_or_default();
+        metrics.orders.get_or_create(&OrderLabels { kind, state: state.into() }).inc();
     }
 }
 

@@ -11,13 +11,12 @@ use pgpair_api::convert::{bytes, lag_value, number};
 use pgpair_api::names::PairName;
 use pgpair_api::order::OrderStage;
 use pgpair_api::status::{
-    ArchiveStatus, CertificateStatus, ConditionType, InstanceStatus, LagStatus, OrderStatus, PairMode,
-    PgReplicaPairStatus, SeedingStatus, StorageStatus,
+    ArchiveStatus, CertificateStatus, ConditionType, InstanceState, InstanceStatus, LagStatus, OrderStatus,
+    PgReplicaPairStatus, SeedingStatus, StorageStatus, Unreported,
 };
 use pgpair_core::ids::InstanceId;
 use pgpair_core::instance::{PostgresState, Role};
 use pgpair_core::lag::Lag;
-use pgpair_core::record::Mode;
 use pgpair_wire::report::InstanceReport;
 
 use crate::observed::{Observed, ReportView, SeedState};
@@ -46,10 +45,7 @@ pub fn compute(
     if let Some(record) = observed.record() {
         status.primary = Some(name.instance(record.primary.instance));
         status.term = Some(i64::from(record.term.0));
-        status.mode = Some(match record.mode {
-            Mode::Paired => PairMode::Paired,
-            Mode::Solo => PairMode::Solo,
-        });
+        status.mode = Some(record.mode.into());
         // Once known it never changes: another identifier would be another pair's record.
         status.system_identifier =
             status.system_identifier.or(record.system_identifier.map(|id| id.to_string()));
@@ -58,7 +54,7 @@ pub fn compute(
     if let Some((_, report)) = observed.served_lately() {
         status.timeline = report.postgres.timeline.map(|t| i64::from(t.0));
         status.lag = report.standby.as_ref().map(lag);
-    } else if (status.term, status.mode) != (old.term, old.mode) {
+    } else if (status.term, &status.mode) != (old.term, &old.mode) {
         status.lag = None; // of another primary, or of this one before it went on alone
     }
     status.archive = InstanceId::ALL.into_iter().filter_map(|i| archive(name, i, observed, old)).collect();
@@ -90,10 +86,10 @@ fn instance(
     let seeding = seen.jobs.iter().any(|j| j.state == SeedState::Running);
     let mut status = InstanceStatus {
         name: me,
-        role: "Unknown".into(),
+        role: Role::Unknown.into(),
         ready: seen.pod.as_ref().is_some_and(|p| p.ready && !p.deleting),
         node: seen.pod.as_ref().and_then(|p| p.node.clone()),
-        state: unreported_state(&seen.report, seeding).into(),
+        state: InstanceState::Unreported(unreported(&seen.report, seeding)).into(),
         ..InstanceStatus::default()
     };
     if let Some(known) = &seen.known {
@@ -118,31 +114,19 @@ fn instance(
     status
 }
 
-fn unreported_state(report: &ReportView, seeding: bool) -> &'static str {
+fn unreported(report: &ReportView, seeding: bool) -> Unreported {
     match report {
-        _ if seeding => "Seeding",
-        ReportView::Unreachable => "Unreachable",
-        ReportView::NeverSeen => "NeverSeen",
-        ReportView::Fresh(_) | ReportView::Stale(_) => "Stale",
+        _ if seeding => Unreported::Seeding,
+        ReportView::Unreachable => Unreported::Unreachable,
+        ReportView::NeverSeen => Unreported::NeverSeen,
+        ReportView::Fresh(_) | ReportView::Stale(_) => Unreported::Stale,
     }
 }
 
 fn fill_instance(status: &mut InstanceStatus, report: &InstanceReport) {
     let postgres = &report.postgres;
-    status.role = match report.authority.role {
-        Role::Primary => "Primary",
-        Role::Standby => "Standby",
-        Role::Unknown => "Unknown",
-    }
-    .into();
-    status.state = match postgres.state {
-        PostgresState::Down => "Down",
-        PostgresState::Starting => "Starting",
-        PostgresState::Standby => "Standby",
-        PostgresState::Promoting => "Promoting",
-        PostgresState::Primary => "Primary",
-    }
-    .into();
+    status.role = report.authority.role.into();
+    status.state = InstanceState::Reported(postgres.state).into();
     status.timeline = postgres.timeline.map(|t| i64::from(t.0));
     status.flush_lsn = postgres.flush_lsn.map(|l| l.to_string());
     status.replay_lsn = postgres.replay_lsn.map(|l| l.to_string());
@@ -254,10 +238,10 @@ fn order_status(
     let announced = (told.reason == OrderStage::Announced.into()).then(|| told.id.clone());
     OrderStatus {
         id: told.id.clone(),
-        kind: told.kind.to_owned(),
+        kind: told.kind.clone(),
         instance: told.instance.map(|i| name.instance(i)),
-        state: told.state,
-        reason: Some(told.reason.as_str().to_owned()),
+        state: told.state.into(),
+        reason: Some(told.reason.into()),
         message: Some(told.message.clone()),
         time: Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
         estimated_loss: told.estimated_loss.map(lag_value),

@@ -1,7 +1,9 @@
 //! Why an order stands as it does.
 
+use std::str::FromStr;
+
 use pgpair_core::order::OrderRefusal;
-use strum::{EnumString, IntoStaticStr, VariantNames};
+use strum::{EnumString, IntoStaticStr, ParseError, VariantNames};
 
 use super::InvalidOrderReason;
 
@@ -51,11 +53,27 @@ impl OrderReason {
     /// The word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
+        self.into()
+    }
+}
+
+impl From<OrderReason> for &'static str {
+    fn from(reason: OrderReason) -> &'static str {
+        match reason {
             OrderReason::Stage(stage) => stage.into(),
             OrderReason::Refused(why) => why.into(),
             OrderReason::Invalid(why) => why.into(),
         }
+    }
+}
+
+impl FromStr for OrderReason {
+    type Err = ParseError;
+
+    fn from_str(word: &str) -> Result<OrderReason, ParseError> {
+        let refused = word.parse().map(OrderReason::Refused);
+        let stage = refused.or_else(|_| word.parse().map(OrderReason::Stage));
+        stage.or_else(|_| word.parse().map(OrderReason::Invalid))
     }
 }
 

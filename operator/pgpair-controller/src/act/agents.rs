@@ -13,7 +13,6 @@ use pgpair_wire::paths;
 use crate::api::Requests;
 use crate::decide::replied;
 use crate::error::Error;
-use crate::evidence::word;
 use crate::memory::Memory;
 use crate::observed::{Observed, SettingsRefusal, Taken};
 use crate::plan::{Notice, OrderPlan, OrderProgress, Plan, RollStep};
@@ -33,7 +32,7 @@ pub async fn send_evidence(memory: &mut Memory, plan: &Plan) -> Vec<Notice> {
                 done.push(Notice::EvidenceSent(*to, *evidence));
             }
             Err(error) => {
-                let kind = word(evidence.kind);
+                let kind: &str = evidence.kind.into();
                 tracing::warn!(%to, dead = %evidence.incarnation, kind, error = &error as &dyn std::error::Error, "a proof of death was not taken");
             }
         }

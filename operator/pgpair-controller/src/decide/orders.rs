@@ -9,6 +9,7 @@ use std::time::Duration;
 use pgpair_api::convert::lag_of;
 use pgpair_api::order::{InvalidOrder, OrderReason, OrderStage, UserOrder, UserOrderKind, time_of};
 use pgpair_api::status::{OrderState, OrderStatus};
+use pgpair_api::word::Word;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::instance::PostgresState;
 use pgpair_core::lag::Lag;
@@ -28,7 +29,7 @@ const FOLLOW_FOR: Duration = Duration::from_secs(900);
 pub fn decide_order(observed: &Observed) -> OrderPlan {
     match &observed.last_order {
         // A new annotation waits until the order before it has come to its end.
-        Some(last) if last.state == OrderState::Running => decide_running(observed, last),
+        Some(last) if last.state.is(OrderState::Running) => decide_running(observed, last),
         last => match observed.order.as_deref() {
             Some(annotation) => decide_new(observed, last.as_ref(), annotation),
             None => OrderPlan::None,
@@ -40,7 +41,7 @@ pub fn decide_order(observed: &Observed) -> OrderPlan {
 #[must_use]
 pub fn is_under_way(observed: &Observed, plan: &OrderPlan) -> bool {
     let running = match plan {
-        OrderPlan::None => observed.last_order.as_ref().is_some_and(|o| o.state == OrderState::Running),
+        OrderPlan::None => observed.last_order.as_ref().is_some_and(|o| o.state.is(OrderState::Running)),
         OrderPlan::Tell(told) => told.state == OrderState::Running,
         OrderPlan::Send { .. } => true,
     };
@@ -67,7 +68,7 @@ fn decide_new(observed: &Observed, last: Option<&OrderStatus>, annotation: &str)
     if last.is_some_and(|l| l.id == order.id) {
         return OrderPlan::None;
     }
-    let (id, kind) = (order.id.clone(), user.kind.as_str());
+    let (id, kind) = (order.id.clone(), Word::from(user.kind));
     let sent = last.and_then(|l| l.last_sent.as_deref());
     if sent.is_some_and(|sent| sent == id || time_of(sent) > time_of(&id)) {
         let message = "it was carried out before, or is older than an order that was: order again";
@@ -90,16 +91,16 @@ fn decide_new(observed: &Observed, last: Option<&OrderStatus>, annotation: &str)
     }
 }
 
-type Unchecked = (String, &'static str, InvalidOrder);
+type Unchecked = (String, Word<UserOrderKind>, InvalidOrder);
 
 fn parse_order(observed: &Observed, annotation: &str) -> Result<(Order, UserOrder), Unchecked> {
     let user = UserOrder::parse(annotation).map_err(|why| match &why {
-        InvalidOrder::Id(id) => (id.clone(), "", why),
-        _ => (format!("unread-{:016x}", fingerprint(annotation)), "", why),
+        InvalidOrder::Id(id) => (id.clone(), Word::default(), why),
+        _ => (format!("unread-{:016x}", fingerprint(annotation)), Word::default(), why),
     })?;
     match user.check(observed.now.as_second()) {
         Ok(order) => Ok((order, user)),
-        Err(why) => Err((user.id.clone(), user.kind.as_str(), why)),
+        Err(why) => Err((user.id.clone(), user.kind.into(), why)),
     }
 }
 
@@ -181,7 +182,7 @@ fn decide_running(observed: &Observed, last: &OrderStatus) -> OrderPlan {
     };
     let reported = observed.instance(i).report.fresh();
     let reply = reported.and_then(|report| find_reply(report, &last.id));
-    let is = |stage: OrderStage| last.reason.as_deref() == Some(stage.into());
+    let is = |stage: OrderStage| last.reason.as_ref().is_some_and(|r| r.is(stage.into()));
     if let Some(report) = reported.filter(|r| reply.is_none() && r.preparing.contains(&last.id)) {
         return decide_preparing(last, report, since, is(OrderStage::Preparing));
     }
@@ -194,7 +195,7 @@ fn decide_running(observed: &Observed, last: &OrderStatus) -> OrderPlan {
         }
         _ => {}
     }
-    if last.kind == UserOrderKind::Rebuild.as_str() && !matches!(reply, Some(OrderReply::Refused(_))) {
+    if last.kind.is(UserOrderKind::Rebuild) && !matches!(reply, Some(OrderReply::Refused(_))) {
         return decide_rebuild(observed, last, i, since);
     }
     match reply {
@@ -238,7 +239,8 @@ fn decide_preparing(
     if is_told {
         return OrderPlan::None;
     }
-    let stops = [UserOrderKind::Switchover, UserOrderKind::Restart].iter().any(|k| k.as_str() == last.kind);
+    let stops =
+        [UserOrderKind::Switchover, UserOrderKind::Restart].into_iter().any(|kind| last.kind.is(kind));
     let message = if stops && report.postgres.state == PostgresState::Primary {
         "the primary writes a checkpoint before it stops"
     } else {
@@ -251,7 +253,7 @@ fn decide_preparing(
 
 /// The agent's report shows that it has judged an order of which no reply is known.
 fn taken_up(last: &OrderStatus, i: InstanceId, reply: OrderReply) -> OrderPlan {
-    let is_rebuild = last.kind == UserOrderKind::Rebuild.as_str();
+    let is_rebuild = last.kind.is(UserOrderKind::Rebuild);
     let (state, reason, message) = meaning(is_rebuild, reply);
     OrderPlan::Tell(OrderProgress { state, reason, message: message.into(), ..told(last, Some(i)) })
 }
@@ -277,7 +279,7 @@ fn decide_send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: D
 /// The instance goes down, is copied, and comes back as another agent process: its report alone cannot tell.
 fn decide_rebuild(observed: &Observed, last: &OrderStatus, i: InstanceId, since: Duration) -> OrderPlan {
     let instance = observed.instance(i);
-    let copying = last.reason.as_deref() == Some(OrderStage::Copying.into());
+    let copying = last.reason.as_ref().is_some_and(|r| r.is(OrderStage::Copying.into()));
     let down = instance.set.is_some_and(|s| s.replicas == 0) || instance.is_seeding();
     let runs = instance.report.fresh().is_some_and(|r| r.postgres.state == PostgresState::Standby);
     match (copying, down) {
@@ -308,7 +310,7 @@ pub fn replied(
 ) -> OrderProgress {
     let (state, reason, message) = meaning(order.kind == OrderKind::Rebuild, reply);
     let estimated_loss = last.and_then(|l| l.estimated_loss).and_then(lag_of);
-    let (id, kind) = (order.id.clone(), order.kind.as_str());
+    let (id, kind) = (order.id.clone(), UserOrderKind::of(order.kind).map(Word::from).unwrap_or_default());
     OrderProgress { id, kind, instance: Some(to), state, reason, message: message.into(), estimated_loss }
 }
 
@@ -328,7 +330,7 @@ fn meaning(is_rebuild: bool, reply: OrderReply) -> (OrderState, OrderReason, &'s
 
 fn refuse(
     id: String,
-    kind: &'static str,
+    kind: Word<UserOrderKind>,
     instance: Option<InstanceId>,
     reason: OrderReason,
     message: String,
@@ -358,9 +360,9 @@ fn end(
 fn told(last: &OrderStatus, instance: Option<InstanceId>) -> OrderProgress {
     OrderProgress {
         id: last.id.clone(),
-        kind: OrderProgress::kind_word(&last.kind),
+        kind: last.kind.clone(),
         instance,
-        state: last.state,
+        state: OrderState::Running,
         reason: OrderStage::Announced.into(),
         message: String::new(),
         estimated_loss: last.estimated_loss.and_then(lag_of),

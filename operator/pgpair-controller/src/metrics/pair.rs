@@ -5,9 +5,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use pgpair_api::names::PairName;
-use pgpair_api::status::{ConditionType, PairMode, PgReplicaPairStatus};
+use pgpair_api::status::{ConditionType, PgReplicaPairStatus};
+use pgpair_api::word::Word;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::lag::Lag;
+use pgpair_core::record::Mode;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -177,7 +179,8 @@ fn of_pair(observed: &Observed, status: &PgReplicaPairStatus) -> Values {
     let mut out = Values::new();
     let mut put = |of: Of, value: Option<f64>| out.extend(value.map(|v| (of, "", v)));
     put(Of::Term, observed.record().map(|r| f64::from(r.term.0)));
-    put(Of::Paired, status.mode.map(|m| f64::from(u8::from(m == PairMode::Paired))));
+    let mode = status.mode.as_ref().and_then(Word::known);
+    put(Of::Paired, mode.map(|m| f64::from(u8::from(m == Mode::Paired))));
     put(Of::Timeline, status.timeline.map(|t| t as f64));
     let serving = observed.serving_primary().and_then(|i| observed.instance(i).report.fresh());
     let lag = serving.and_then(|r| r.standby.as_ref());
@@ -215,13 +218,16 @@ fn of_pair(observed: &Observed, status: &PgReplicaPairStatus) -> Values {
         put(Of::FailoverTime, failover.started_at.as_ref().map(|t| t.0.as_millisecond() as f64 / 1000.0));
         put(Of::FailoverGap, failover.gap_estimate_seconds);
         put(Of::FailoverLost, failover.bytes_lost.map(|b| b as f64));
+        // A label has to be one of few words: another one is not shown.
         let steps = failover.steps.iter();
         out.extend(
-            steps.filter_map(|s| Some((Of::FailoverStep, step(&s.step)?, s.offset_ms as f64 / 1000.0))),
+            steps.filter_map(|s| {
+                Some((Of::FailoverStep, s.step.known()?.into(), s.offset_ms as f64 / 1000.0))
+            }),
         );
     }
     let causes = status.rto.iter().flat_map(|r| &r.estimates);
-    out.extend(causes.filter_map(|e| Some((Of::Rto, cause(&e.cause)?, e.seconds))));
+    out.extend(causes.filter_map(|e| Some((Of::Rto, e.cause.known()?.into(), e.seconds))));
     out
 }
 
@@ -246,17 +252,6 @@ fn of_instance(observed: &Observed, i: InstanceId) -> Values {
     put(Of::FullIn, report.space.full_in_seconds.map(|n| n as f64));
     put(Of::ConfigGeneration, Some(report.config_generation as f64));
     out
-}
-
-/// A label's value has to be one of few words.
-fn step(word: &str) -> Option<&'static str> {
-    ["LastHeartbeat", "Noticed", "CasSent", "CasWon", "TriggerFile", "Promoted", "Endpoint"]
-        .into_iter()
-        .find(|known| *known == word)
-}
-
-fn cause(word: &str) -> Option<&'static str> {
-    ["PostgresKilled", "PodDeleted", "ContainerKilled", "NodeLost"].into_iter().find(|known| *known == word)
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pgpair_api::status::{ConditionType, InstanceStatus, PgReplicaPairStatus, Reason};
+use pgpair_api::status::{
+    ConditionType, InstanceState, InstanceStatus, PgReplicaPairStatus, Reason, Unreported,
+};
 
 use super::STALE_FOR;
 use crate::observed::{InstanceObserved, ReportView};
@@ -31,7 +33,7 @@ pub(super) fn of(
     pair: &PgReplicaPairStatus,
     told: Option<&InstanceStatus>,
 ) -> Silence {
-    let told = told.is_some_and(|s| s.state == "Unreachable");
+    let told = told.is_some_and(|s| s.state.is(InstanceState::Unreported(Unreported::Unreachable)));
     let since = condition(pair, ConditionType::Degraded)
         .filter(|c| told && c.reason == Reason::InstanceUnreachable.as_str())
         .map(|c| Timestamp::now().duration_since(c.last_transition_time.0).unsigned_abs());

@@ -2,6 +2,7 @@
 
 use pgpair_api::order::{OrderReason, UserOrderKind};
 use pgpair_api::status::OrderState;
+use pgpair_api::word::Word;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::lag::Lag;
 use pgpair_wire::order::Order;
@@ -28,7 +29,7 @@ pub struct OrderProgress {
     /// Its id.
     pub id: String,
     /// What was ordered; empty if that could not be read.
-    pub kind: &'static str,
+    pub kind: Word<UserOrderKind>,
     /// Who carries it out.
     pub instance: Option<InstanceId>,
     /// How it stands.
@@ -39,14 +40,4 @@ pub struct OrderProgress {
     pub message: String,
     /// What a promotion may lose.
     pub estimated_loss: Option<Lag>,
-}
-
-impl OrderProgress {
-    /// The known word for the kind of an order; empty for another one.
-    #[must_use]
-    pub fn kind_word(word: &str) -> &'static str {
-        use UserOrderKind::{Fence, Promote, Rebuild, Restart, Switchover, Unfence};
-        let kinds = [Switchover, Promote, Restart, Fence, Unfence, Rebuild];
-        kinds.into_iter().map(UserOrderKind::as_str).find(|known| *known == word).unwrap_or_default()
-    }
 }

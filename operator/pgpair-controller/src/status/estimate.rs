@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgpair_api::convert::lag_value;
-use pgpair_api::status::{PgReplicaPairStatus, RpoBasis, RpoStatus, RtoEstimate, RtoStatus};
+use pgpair_api::status::{OutageCause, PgReplicaPairStatus, RpoBasis, RpoStatus, RtoEstimate, RtoStatus};
 use pgpair_core::authority::{Durability, OnPostgresCrash};
 use pgpair_core::record::Mode;
 use pgpair_wire::report::StandbyLag;
@@ -33,7 +33,7 @@ pub(super) fn rpo(observed: &Observed, status: &PgReplicaPairStatus) -> Option<R
     };
     let lag = lag.map(lag_value);
     Some(RpoStatus {
-        basis,
+        basis: basis.into(),
         bytes: lag.map(|l| l.bytes),
         seconds: lag.map(|l| l.seconds),
         last_measured_bytes: measured.and_then(|f| f.bytes_lost).or(before(status).0),
@@ -64,17 +64,17 @@ pub(super) fn rto(observed: &Observed, status: &PgReplicaPairStatus) -> Option<R
 fn by_cause(observed: &Observed, replay: f64) -> Vec<RtoEstimate> {
     let ttl = f64::from(observed.config.ttl_ms) / 1000.0;
     let mut causes = vec![
-        ("PodDeleted", SHUTDOWN + TAKE_OVER),
-        ("ContainerKilled", WITNESS + TAKE_OVER),
-        ("NodeLost", ttl * LAPSE + TAKE_OVER),
+        (OutageCause::PodDeleted, SHUTDOWN + TAKE_OVER),
+        (OutageCause::ContainerKilled, WITNESS + TAKE_OVER),
+        (OutageCause::NodeLost, ttl * LAPSE + TAKE_OVER),
     ];
     // A restart in place takes as long as the crash recovery, which nobody knows.
     if observed.config.on_postgres_crash == OnPostgresCrash::Failover {
-        causes.insert(0, ("PostgresKilled", TAKE_OVER));
+        causes.insert(0, (OutageCause::PostgresKilled, TAKE_OVER));
     }
-    let estimate = |(cause, seconds): (&str, f64)| {
+    let estimate = |(cause, seconds): (OutageCause, f64)| {
         let tenths = ((seconds + replay) * 10.0).ceil();
-        RtoEstimate { cause: cause.to_owned(), seconds: tenths / 10.0 }
+        RtoEstimate { cause: cause.into(), seconds: tenths / 10.0 }
     };
     causes.into_iter().map(estimate).collect()
 }

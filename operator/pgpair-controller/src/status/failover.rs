@@ -5,10 +5,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use pgpair_api::convert::number;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{FailoverStatus, FailoverStepStatus, PgReplicaPairStatus};
-use pgpair_core::authority::messages::EvidenceKind;
-use pgpair_core::authority::{FailoverCause, FailoverSignal};
+use pgpair_api::word::Word;
 use pgpair_core::ids::InstanceId;
-use pgpair_wire::report::{FailoverReport, FailoverStep, RejoinKind};
+use pgpair_wire::report::{FailoverReport, FailoverStep};
 
 use crate::observed::Observed;
 
@@ -51,13 +50,7 @@ fn measure_loss(name: &PairName, observed: &Observed, failover: &mut FailoverSta
         return;
     }
     failover.bytes_lost = Some(number(rejoin.branch_bytes));
-    failover.rejoin = Some(
-        match rejoin.how {
-            RejoinKind::Followed => "Followed",
-            RejoinKind::Rewound => "Rewound",
-        }
-        .into(),
-    );
+    failover.rejoin = Some(rejoin.how.into());
     failover.lost_from = rejoin.branch.map(|(from, _)| from.to_string());
     failover.lost_to = rejoin.branch.map(|(_, to)| to.to_string());
 }
@@ -67,60 +60,18 @@ fn told(name: &PairName, to: InstanceId, report: &FailoverReport) -> FailoverSta
     let last = report.steps.last().map(|(_, at)| *at);
     let time = |ms: i64| Timestamp::from_millisecond(ms).ok().map(MicroTime);
     let steps = report.steps.iter().filter_map(|(step, at)| {
-        Some(FailoverStepStatus { step: step_name(*step).into(), at: time(*at)?, offset_ms: at - start? })
+        Some(FailoverStepStatus { step: (*step).into(), at: time(*at)?, offset_ms: at - start? })
     });
     FailoverStatus {
         term: i64::from(report.term.0),
-        cause: cause_name(report.cause).into(),
-        evidence: report.evidence.map(|kind| evidence_name(kind).to_owned()),
-        signals: report.signals.iter().map(|signal| signal_name(*signal).to_owned()).collect(),
+        cause: report.cause.into(),
+        evidence: report.evidence.map(Word::from),
+        signals: report.signals.iter().copied().map(Word::from).collect(),
         from: name.instance(to.peer()),
         to: name.instance(to),
         started_at: start.and_then(time),
         steps: steps.collect(),
         gap_estimate_seconds: start.zip(last).map(|(a, b)| (b - a) as f64 / 1000.0),
         ..FailoverStatus::default()
-    }
-}
-
-fn cause_name(cause: FailoverCause) -> &'static str {
-    match cause {
-        FailoverCause::PromiseLapsed => "PromiseLapsed",
-        FailoverCause::Resigned => "Resigned",
-        FailoverCause::Evidence => "Evidence",
-        FailoverCause::Switchover => "Switchover",
-        FailoverCause::Forced => "Forced",
-    }
-}
-
-fn evidence_name(kind: EvidenceKind) -> &'static str {
-    match kind {
-        EvidenceKind::KubeletTerminated => "KubeletTerminated",
-        EvidenceKind::OutOfServiceTaint => "OutOfServiceTaint",
-        EvidenceKind::VolumeLock => "VolumeLock",
-        EvidenceKind::Person => "Person",
-    }
-}
-
-fn signal_name(signal: FailoverSignal) -> &'static str {
-    match signal {
-        FailoverSignal::Silent => "Silent",
-        FailoverSignal::StreamEnded => "StreamEnded",
-        FailoverSignal::Resigned => "Resigned",
-        FailoverSignal::ProvenDead => "ProvenDead",
-    }
-}
-
-/// The word of a step.
-#[must_use]
-pub fn step_name(step: FailoverStep) -> &'static str {
-    match step {
-        FailoverStep::LastHeartbeat => "LastHeartbeat",
-        FailoverStep::Noticed => "Noticed",
-        FailoverStep::CasSent => "CasSent",
-        FailoverStep::CasWon => "CasWon",
-        FailoverStep::TriggerFile => "TriggerFile",
-        FailoverStep::Promoted => "Promoted",
-        FailoverStep::Endpoint => "Endpoint",
     }
 }

@@ -1,12 +1,14 @@
 use std::time::Duration;
 
+use pgpair_api::order::UserOrderKind;
+use pgpair_api::word::Word;
 use pgpair_core::authority::messages::EvidenceKind;
 use pgpair_core::authority::{FailoverCause, FailoverSignal};
 use pgpair_core::ids::InstanceId::{A, B};
 use pgpair_core::ids::Term;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::record::Record;
-use pgpair_wire::report::{FailoverReport, FailoverStep, Need};
+use pgpair_wire::report::{FailoverReport, FailoverStep, Need, RejoinKind};
 use pgpair_wire::seed::SeedProgress;
 use serde_json::json;
 
@@ -135,7 +137,7 @@ fn one_missed_answer_is_not_news_and_silence_is() {
     silent.b.report = ReportView::Unreachable;
     let new = over(&old, &silent);
     assert!(is_worth_a_write(&old, &new, JUST_NOW));
-    assert_eq!(new.instances[1].state, "Unreachable");
+    assert_eq!(new.instances[1].state.as_str(), "Unreachable");
     assert_eq!(new.instances[1].flush_lsn, old.instances[1].flush_lsn, "what was known is kept");
 }
 
@@ -162,7 +164,7 @@ fn the_progress_of_a_copy_is_written_in_steps() {
     assert!(!is_worth_a_write(&old, &over(&old, &at(14)), LONG_AGO));
     assert!(is_worth_a_write(&old, &over(&old, &at(15)), LONG_AGO));
     assert!(!is_worth_a_write(&old, &over(&old, &at(90)), JUST_NOW));
-    assert_eq!(old.instances[1].state, "Seeding");
+    assert_eq!(old.instances[1].state.as_str(), "Seeding");
     assert_eq!(condition(&old, ConditionType::Seeding).unwrap().status, "True");
 }
 
@@ -271,7 +273,8 @@ fn a_lag_that_moves_does_not_write_the_message_of_the_condition_each_time() {
 #[test]
 fn what_a_loss_would_cost_is_told_honestly() {
     use pgpair_api::status::RpoBasis::{Lag, NotProtected, Synchronous, Unknown};
-    let rpo = |observed: &Observed| status_of(observed).rpo.map(|r| (r.basis, r.bytes)).unwrap();
+    let rpo =
+        |observed: &Observed| status_of(observed).rpo.map(|r| (r.basis.known().unwrap(), r.bytes)).unwrap();
     assert_eq!(rpo(&steady()), (Synchronous, Some(0)));
     let behind = with_primary(|r| r.standby = Some(lag_of(4096)));
     let mut asynchronous = behind.clone();
@@ -283,7 +286,7 @@ fn what_a_loss_would_cost_is_told_honestly() {
     assert_eq!(rpo(&steady().a_silent()), (Unknown, None));
     let causes = |observed: &Observed| {
         let rto = status_of(observed).rto.unwrap_or_default();
-        rto.estimates.into_iter().map(|e| (e.cause, e.seconds)).collect::<Vec<_>>()
+        rto.estimates.into_iter().map(|e| (e.cause.to_string(), e.seconds)).collect::<Vec<_>>()
     };
     let expected =
         [("PostgresKilled", 0.5), ("PodDeleted", 1.0), ("ContainerKilled", 0.7), ("NodeLost", 5.6)];
@@ -313,7 +316,7 @@ fn rejoined(mut observed: Observed, term: u32, bytes: u64) -> Observed {
     let mut standby = report(B, PostgresState::Standby);
     standby.rejoin = Some(pgpair_wire::report::RejoinReport {
         term: Term(term),
-        how: pgpair_wire::report::RejoinKind::Rewound,
+        how: RejoinKind::Rewound,
         branch_bytes: bytes,
         branch: Some((Lsn(0x500_0000), Lsn(0x500_0000 + bytes))),
     });
@@ -329,7 +332,7 @@ fn what_a_failover_lost_is_not_known_until_the_old_primary_tells_it() {
     assert_eq!(other.last_failover.as_ref().unwrap().bytes_lost, None, "that was another failover");
     let after = over(&before, &rejoined(with_primary(failover_of_term_3), 3, 96));
     let failover = after.last_failover.clone().unwrap();
-    assert_eq!((failover.bytes_lost, failover.rejoin.as_deref()), (Some(96), Some("Rewound")));
+    assert_eq!((failover.bytes_lost, failover.rejoin), (Some(96), Some(RejoinKind::Rewound.into())));
     assert_eq!(
         (failover.lost_from.as_deref(), failover.lost_to.as_deref()),
         (Some("0/5000000"), Some("0/5000060"))
@@ -343,7 +346,7 @@ fn what_a_failover_lost_is_not_known_until_the_old_primary_tells_it() {
 
 #[test]
 fn the_proof_that_opened_a_failover_is_what_the_agent_says() {
-    for (told, named) in [(Some(EvidenceKind::VolumeLock), Some("VolumeLock")), (None, None)] {
+    for told in [Some(EvidenceKind::VolumeLock), None] {
         let mut observed = with_primary(|r| {
             failover_of_term_3(r);
             if let Some(f) = &mut r.last_failover {
@@ -354,7 +357,8 @@ fn the_proof_that_opened_a_failover_is_what_the_agent_says() {
         let (by, dead) = (pgpair_core::ids::Incarnation(7), pgpair_core::ids::Incarnation(1));
         observed.taken.insert(crate::observed::Taken::new(by, dead, EvidenceKind::OutOfServiceTaint));
         let failover = status_of(&observed).last_failover.unwrap();
-        assert_eq!((failover.cause.as_str(), failover.evidence.as_deref()), ("Evidence", named));
+        let expected = (FailoverCause::Evidence.into(), told.map(Word::from));
+        assert_eq!((failover.cause, failover.evidence), expected);
     }
 }
 
@@ -460,7 +464,7 @@ fn the_words_of_a_failed_copy_are_shown() {
 fn an_order_is_told_step_by_step_and_counts_as_sent_when_it_is_announced() {
     let told = |reason, state| crate::plan::OrderProgress {
         id: "x-1777636795".into(),
-        kind: "Switchover",
+        kind: UserOrderKind::Switchover.into(),
         instance: Some(A),
         state,
         reason,

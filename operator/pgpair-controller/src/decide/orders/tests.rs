@@ -24,15 +24,19 @@ fn told_of(plan: &OrderPlan) -> (OrderState, &'static str) {
     }
 }
 
+fn word<T: std::str::FromStr>(text: &str) -> Word<T> {
+    text.parse().map_or(Word::Other(text.to_owned()), Word::Known)
+}
+
 /// The status of order x, in a state since some seconds ago.
 fn last(kind: &str, instance: &str, state: OrderState, reason: &str, seconds_ago: i64) -> OrderStatus {
     let at = jiff::Timestamp::from_second(now().as_second() - seconds_ago).unwrap();
     OrderStatus {
         id: id("x", 5),
-        kind: kind.into(),
+        kind: word(kind),
         instance: Some(format!("orders-{instance}")),
-        state,
-        reason: Some(reason.into()),
+        state: state.into(),
+        reason: Some(word(reason)),
         message: None,
         time: Some(Time(at)),
         estimated_loss: None,
@@ -74,13 +78,16 @@ fn an_order_is_announced_and_then_sent_to_whom_it_concerns(#[case] fields: &str,
         (told.state, told.reason, told.instance),
         (OrderState::Running, OrderStage::Announced.into(), Some(to))
     );
-    let announced = last(told.kind, to.as_str(), OrderState::Running, "Announced", 0);
+    let announced = last(told.kind.as_str(), to.as_str(), OrderState::Running, "Announced", 0);
     let OrderPlan::Send { to: sent_to, order } =
         decide_order(&Observed { last_order: Some(announced), ..observed })
     else {
         panic!("not sent")
     };
-    assert_eq!((sent_to, order.id, order.term, order.kind.as_str()), (to, id("x", 5), Term(3), told.kind));
+    assert_eq!(
+        (sent_to, order.id, order.term, order.kind.as_str()),
+        (to, id("x", 5), Term(3), told.kind.as_str())
+    );
 }
 
 #[rstest]

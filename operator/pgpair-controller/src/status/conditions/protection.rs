@@ -2,10 +2,11 @@
 
 use pgpair_api::convert::bytes;
 use pgpair_api::names::PairName;
-use pgpair_api::status::{ConditionType, PairMode, PgReplicaPairStatus, Reason};
+use pgpair_api::status::{ConditionType, PgReplicaPairStatus, Reason};
 use pgpair_core::authority::Refusal;
 use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::instance::PostgresState;
+use pgpair_core::record::Mode;
 
 use super::{Draft, draft, trouble};
 use crate::observed::Observed;
@@ -15,7 +16,7 @@ pub(super) fn failover_ready(name: &PairName, observed: &Observed, status: &PgRe
     let Some(record) = observed.record() else {
         return draft(type_, None, Reason::Unknown, "the record cannot be read");
     };
-    if status.mode == Some(PairMode::Paired) {
+    if status.mode.as_ref().is_some_and(|m| m.is(Mode::Paired)) {
         if observed.config.automatic {
             let message = match observed.shared_node() {
                 None => "the standby may take over".to_owned(),
