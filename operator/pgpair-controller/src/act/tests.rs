@@ -9,7 +9,7 @@ use crate::decide::decide;
 use crate::fixtures::{empty, ip, steady, valid};
 use crate::metrics::Metrics;
 use crate::mock_api::{Answers, Seen, Store, empty_caches, mock_api, seen};
-use crate::observed::{Mismatch, Observed, SliceView};
+use crate::observed::{Mismatch, Observed, SeedState, SliceView};
 use crate::outcome::FaultKind;
 
 /// What becomes of `observed` in `scope`, and the requests that it takes.
@@ -192,6 +192,42 @@ async fn a_crash_after_any_request_leads_to_the_same_objects() {
         let again = pass(&store, usize::MAX).await;
         assert!(again.failed.is_empty(), "after {answers}: {:?}", again.failed);
         assert_eq!(kept(&store), expected, "after {answers} requests");
+    }
+}
+
+/// Verbs that the chart's rules give the operator for the resource of that plural.
+fn rights(plural: &str) -> Vec<String> {
+    let chart =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/pgreplicapair-operator/templates/rbac.yaml");
+    let text = std::fs::read_to_string(chart).unwrap();
+    let list = |line: &str| -> Vec<String> {
+        let inside = line.split(['[', ']']).nth(1).unwrap_or_default();
+        inside.split(',').map(|word| word.trim().to_owned()).collect()
+    };
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let rules = lines.windows(2).filter(|w| w[0].starts_with("resources:") && w[1].starts_with("verbs:"));
+    rules.filter(|w| list(w[0]).iter().any(|r| r == plural)).flat_map(|w| list(w[1])).collect()
+}
+
+#[tokio::test]
+async fn the_chart_gives_the_right_to_every_request() {
+    let mut astray = steady();
+    astray.ro = SliceView::Present(vec![ip(InstanceId::A)]);
+    let seeding = steady().solo().b_waits_for(2, &[(1, SeedState::Complete)]);
+    for observed in [empty(), astray, seeding] {
+        let (_, requests) = run(&observed, Scope::Everything).await;
+        for Seen { method, path, .. } in requests {
+            let plural = path.split('/').skip_while(|part| *part != "shop").nth(1).unwrap();
+            let verb = match method {
+                Method::GET => "get",
+                Method::POST => "create",
+                Method::PATCH => "patch",
+                Method::PUT => "update",
+                Method::DELETE => "delete",
+                other => panic!("{other}"),
+            };
+            assert!(rights(plural).iter().any(|right| right == verb), "no right to {verb} {plural}");
+        }
     }
 }
 
