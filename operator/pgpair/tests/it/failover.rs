@@ -204,14 +204,31 @@ async fn idle(pair: &Pair, who: InstanceId) -> String {
 /// Its walreceiver then says that it has received up to the start of a segment, until the primary writes again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_standby_that_starts_again_is_paired_with_although_nothing_is_written() {
+    let parameters = [
+        ("autovacuum".to_owned(), "off".to_owned()),
+        // A background writer that has nothing to do sleeps 50 times as long, and describes the running transactions as much later.
+        ("bgwriter_delay".to_owned(), "10ms".to_owned()),
+    ]
+    .into();
     // In the sync modes the proof that commits wait is a checkpoint, which writes.
-    let parameters = [("autovacuum".to_owned(), "off".to_owned())].into();
     let config = PairConfig { durability: Durability::Async, parameters, ..PairConfig::default() };
     let pair = Pair::up_with(config).await;
     table(&pair, A).await;
+    let mut undisturbed = false;
+    for _ in 0..3 {
+        undisturbed = restarts_while_nothing_is_written(&pair).await;
+        if undisturbed {
+            break;
+        }
+    }
+    assert!(undisturbed, "postgres itself wrote each time before they were paired");
+}
+
+/// `false`: postgres wrote something by itself before they were paired, which shows nothing.
+async fn restarts_while_nothing_is_written(pair: &Pair) -> bool {
     pair.sql(A, "CHECKPOINT").await.unwrap();
     pair.sql(A, "SELECT pg_switch_wal()").await.unwrap();
-    let end = idle(&pair, A).await;
+    let end = idle(pair, A).await;
     let has_it = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
     eventually("all is replayed", LIMIT, async || {
         (pair.sql(B, &has_it).await.as_deref() == Ok("t")).then_some(())
@@ -228,13 +245,15 @@ async fn an_idle_standby_that_starts_again_is_paired_with_although_nothing_is_wr
     .await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let behind = "SELECT pg_last_wal_receive_lsn() < pg_last_wal_replay_lsn()";
-    assert_eq!(pair.sql(B, behind).await.as_deref(), Ok("t"), "nothing was written meanwhile");
-    let report = pair.report(B).await.unwrap();
-    assert!(report.postgres.flush_lsn.is_some() && report.postgres.flush_lsn == report.postgres.replay_lsn);
+    let still_behind = pair.sql(B, behind).await.as_deref() == Ok("t");
+    if still_behind {
+        let report = pair.report(B).await.unwrap();
+        let (flush, replay) = (report.postgres.flush_lsn, report.postgres.replay_lsn);
+        assert!(flush.is_some() && flush == replay, "{flush:?} {replay:?}");
+    }
     pair.api.set_away(false);
     pair.paired().await;
-    let now = pair.sql(A, "SELECT pg_current_wal_flush_lsn()").await.unwrap();
-    assert_eq!(now, end, "nothing was written until they were paired");
+    still_behind && pair.sql(A, "SELECT pg_current_wal_flush_lsn()").await.unwrap() == end
 }
 
 /// What settles it is a later version of the record, and a write that changes nothing makes none.
