@@ -1,8 +1,10 @@
 //! Probes and metrics of the operator, on plain HTTP: nothing secret.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -33,7 +35,8 @@ pub async fn serve(
             "/metrics",
             get(async move || {
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                ([(header::CONTENT_TYPE, kind)], metrics.render())
+                let parts = metrics.parts().filter(|part| !part.is_empty()).map(Ok::<_, Infallible>);
+                ([(header::CONTENT_TYPE, kind)], Body::from_stream(futures::stream::iter(parts)))
             }),
         );
     let listener = TcpListener::bind(address).await?;

@@ -2,8 +2,6 @@
 
 mod pair;
 
-use std::fmt::Write as _;
-use std::sync::Mutex;
 use std::time::Instant;
 
 use pgpair_api::names::PairName;
@@ -17,6 +15,9 @@ use prometheus_client::registry::Registry;
 
 use crate::plan::{Notice, RollStep};
 pub use pair::PairMetrics;
+
+/// Before the name of each metric.
+const PREFIX: &str = "pgpair_operator";
 
 /// A write to the API server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,7 +70,7 @@ pub struct PairLabels {
 /// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Mutex<Registry>,
+    registry: Registry,
     /// Reconciles that ended.
     pub reconciles: Counter,
     /// Reconciles that failed.
@@ -100,8 +101,8 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let metrics = Metrics {
-            registry: Mutex::new(Registry::with_prefix("pgpair_operator")),
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix(PREFIX),
             reconciles: Counter::default(),
             errors: Family::default(),
             duration: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
@@ -122,8 +123,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    fn register(&self) {
-        let Ok(mut r) = self.registry.lock() else { return };
+    fn register(&mut self) {
+        let r = &mut self.registry;
         r.register("reconciles", "Reconciles that ended", self.reconciles.clone());
         r.register("reconcile_errors", "Reconciles that failed", self.errors.clone());
         r.register("reconcile_duration_seconds", "Seconds of each reconcile", self.duration.clone());
@@ -148,7 +149,6 @@ impl Metrics {
             "1 while this installation stands aside for another one that looks after the same pairs",
             self.conflict.clone(),
         );
-        self.pairs.register(&mut r);
     }
 
     /// Counts a step that was taken.
@@ -156,17 +156,22 @@ impl Metrics {
         self.decisions.get_or_create(&DecisionLabels { decision: decision(notice) }).inc();
     }
 
-    /// Text in the OpenMetrics format.
-    #[must_use]
+    /// Text in the OpenMetrics format, in parts: first that of the operator's own work, then one for each gauge of the pairs, as they stood at
+    /// the call. With many pairs the whole is large: it never stands in memory at once, and no reconcile waits for whoever reads it.
+    pub fn parts(&self) -> impl Iterator<Item = String> + Send + use<> {
+        let own = encoded(&self.registry);
+        let gauges = self.pairs.gauges().map(|gauge| {
+            let mut registry = Registry::with_prefix(PREFIX);
+            registry.register_collector(Box::new(gauge));
+            encoded(&registry)
+        });
+        std::iter::once(own).chain(gauges).chain(std::iter::once("# EOF\n".to_owned()))
+    }
+
+    /// All parts as one text.
+    #[cfg(test)]
     pub fn render(&self) -> String {
-        let mut out = String::new();
-        match self.registry.lock() {
-            Ok(registry) if text::encode(&mut out, &registry).is_ok() => out,
-            _ => {
-                let _ = writeln!(out, "# EOF"); // an empty exposition is valid; a broken one is not
-                out
-            }
-        }
+        self.parts().collect()
     }
 
     /// Counts a write.
@@ -206,6 +211,12 @@ impl Metrics {
         self.pairs.forget(pair);
         self.decoded(pair, true);
     }
+}
+
+/// A part that cannot be encoded is left out: a text without it is valid, a broken one is not.
+fn encoded(registry: &Registry) -> String {
+    let mut out = String::new();
+    text::encode_registry(&mut out, registry).map_or_else(|_| String::new(), |()| out)
 }
 
 fn decision(notice: &Notice) -> &'static str {

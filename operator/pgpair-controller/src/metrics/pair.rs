@@ -1,8 +1,8 @@
 //! What is known of each pair, at full resolution. What is not known has no series: it is never zero.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, PgReplicaPairStatus};
@@ -10,27 +10,15 @@ use pgpair_api::word::Word;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::lag::Lag;
 use pgpair_core::record::Mode;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
 
 use crate::observed::Observed;
 use crate::status::condition;
 
-/// One series of a pair.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
-struct Labels {
-    /// Namespace of the pair.
-    namespace: String,
-    /// Name of the pair.
-    name: String,
-    /// What of it: the instance, the step or the cause; empty where there is one series.
-    of: &'static str,
-}
-
 /// Name and help of each gauge, in the order of [`Of`].
-const GAUGES: [(&str, &str); 37] = [
+const GAUGES: [(&str, &str); 38] = [
     ("pair_term", "Term of the record"),
     ("pair_paired", "1 in mode Paired, 0 in mode Solo"),
     ("pair_timeline", "Timeline of the primary"),
@@ -56,6 +44,10 @@ const GAUGES: [(&str, &str); 37] = [
     ("pair_last_failover_lost_bytes", "WAL that only the old primary of the last failover had"),
     ("pair_last_failover_step_seconds", "Time from the first step of the last failover, by step"),
     ("pair_certificate_days", "Days until the first certificate of the pair ends"),
+    (
+        "pair_observed_timestamp_seconds",
+        "When the operator last observed the pair: the time of all its gauges",
+    ),
     (
         "instance_report_age_seconds",
         "Time since the agent of the instance last answered; at least, after a change of the operator's leader",
@@ -104,6 +96,7 @@ enum Of {
     FailoverLost,
     FailoverStep,
     CertificateDays,
+    Observed,
     ReportAge,
     Flush,
     Replay,
@@ -118,26 +111,19 @@ enum Of {
     ConfigGeneration,
 }
 
-type Values = Vec<(Of, &'static str, f64)>;
+/// One series of a pair: its gauge; what it is about (the instance, the step or the cause; empty where there is one series); its value.
+type Series = (Of, &'static str, f64);
+type Values = Vec<Series>;
+/// A pair, and its series in the order of their gauges.
+type Shown = (Arc<PairName>, Arc<[Series]>);
 
-/// Gauges of all pairs.
-#[derive(Debug)]
-pub struct PairMetrics {
-    gauges: Vec<Family<Labels, Gauge<f64, AtomicU64>>>,
-    shown: Mutex<BTreeSet<(Labels, usize)>>,
-}
-
-impl Default for PairMetrics {
-    fn default() -> Self {
-        PairMetrics { gauges: GAUGES.iter().map(|_| Family::default()).collect(), shown: Mutex::default() }
-    }
-}
+/// Gauges of all pairs: of each pair a short list of numbers. Showing one pair costs the same however many there are.
+#[derive(Debug, Default)]
+pub struct PairMetrics(Mutex<BTreeMap<Arc<PairName>, Arc<[Series]>>>);
 
 impl PairMetrics {
-    pub(super) fn register(&self, registry: &mut Registry) {
-        for ((name, help), family) in GAUGES.iter().zip(&self.gauges) {
-            registry.register(*name, *help, family.clone());
-        }
+    fn shown(&self) -> MutexGuard<'_, BTreeMap<Arc<PairName>, Arc<[Series]>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shows what is known of a pair now, and nothing of what no longer is.
@@ -146,32 +132,76 @@ impl PairMetrics {
         for i in InstanceId::ALL {
             values.extend(of_instance(observed, i));
         }
-        self.show(pair, &values);
+        self.show(pair, values);
     }
 
     /// Removes the series of a pair that is gone.
     pub fn forget(&self, pair: &PairName) {
-        self.show(pair, &[]);
+        self.shown().remove(pair);
     }
 
-    fn show(&self, pair: &PairName, values: &[(Of, &'static str, f64)]) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = |of| Labels { namespace: pair.namespace.clone(), name: pair.name.clone(), of };
-        let now: BTreeSet<(Labels, usize)> = values.iter().map(|(g, of, _)| (key(of), *g as usize)).collect();
-        shown.retain(|(labels, gauge)| {
-            let other = (&labels.namespace, &labels.name) != (&pair.namespace, &pair.name);
-            let keep = other || now.contains(&(labels.clone(), *gauge));
-            if !keep && let Some(family) = self.gauges.get(*gauge) {
-                family.remove(labels);
+    fn show(&self, pair: &PairName, mut values: Values) {
+        values.sort_by_key(|(gauge, of, _)| (*gauge, *of));
+        values.dedup_by(|later, first| {
+            let same = (later.0, later.1) == (first.0, first.1);
+            if same {
+                first.2 = later.2; // a series that stands twice would make the whole text invalid
             }
-            keep
+            same
         });
-        for (gauge, of, value) in values {
-            if let Some(family) = self.gauges.get(*gauge as usize) {
-                family.get_or_create(&key(of)).set(*value);
-            }
+        let (values, mut shown) = (Arc::from(values), self.shown());
+        match shown.get_mut(pair) {
+            Some(known) => *known = values,
+            None => drop(shown.insert(Arc::new(pair.clone()), values)),
         }
-        shown.extend(now);
+    }
+
+    /// The gauges as they stand, for one scrape. Nothing is locked after this.
+    pub(super) fn gauges(&self) -> impl Iterator<Item = PairGauge> + Send + use<> {
+        let pairs: Vec<_> =
+            self.shown().iter().map(|(pair, series)| (pair.clone(), series.clone())).collect();
+        let pairs: Arc<[_]> = pairs.into();
+        GAUGES.iter().enumerate().map(move |(number, (name, help))| PairGauge {
+            number,
+            name,
+            help,
+            pairs: pairs.clone(),
+        })
+    }
+}
+
+/// One gauge of all pairs, at one moment.
+#[derive(Debug)]
+pub(super) struct PairGauge {
+    number: usize,
+    name: &'static str,
+    help: &'static str,
+    pairs: Arc<[Shown]>,
+}
+
+impl PairGauge {
+    fn series(&self) -> impl Iterator<Item = (&PairName, &Series)> {
+        self.pairs.iter().flat_map(|(pair, series)| {
+            let begin = series.partition_point(|(gauge, ..)| (*gauge as usize) < self.number);
+            let series = series.iter().skip(begin);
+            series.take_while(|(gauge, ..)| *gauge as usize == self.number).map(|series| (&**pair, series))
+        })
+    }
+}
+
+impl Collector for PairGauge {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut series = self.series().peekable();
+        if series.peek().is_none() {
+            return Ok(()); // a name without a series says nothing
+        }
+        let help = format!("{}.", self.help);
+        let mut metric = encoder.encode_descriptor(self.name, &help, None, MetricType::Gauge)?;
+        for (pair, (_, of, value)) in series {
+            let labels = [("namespace", pair.namespace.as_str()), ("name", pair.name.as_str()), ("of", *of)];
+            metric.encode_family(&labels)?.encode_gauge(value)?;
+        }
+        Ok(())
     }
 }
 
@@ -214,6 +244,7 @@ fn of_pair(observed: &Observed, status: &PgReplicaPairStatus) -> Values {
     put(Of::SeedingBytes, seeding.and_then(|s| s.done_bytes).map(|b| b as f64));
     let days = |end: &jiff::Timestamp| (end.as_second() - observed.now.as_second()) as f64 / 86400.0;
     put(Of::CertificateDays, observed.certificates.iter().map(|(_, end)| days(end)).reduce(f64::min));
+    put(Of::Observed, Some(observed.now.as_millisecond() as f64 / 1000.0));
     if let Some(failover) = &status.last_failover {
         put(Of::FailoverTime, failover.started_at.as_ref().map(|t| t.0.as_millisecond() as f64 / 1000.0));
         put(Of::FailoverGap, failover.gap_estimate_seconds);
@@ -273,6 +304,7 @@ mod tests {
     fn each_gauge_has_its_name() {
         assert_eq!(Of::ConfigGeneration as usize + 1, GAUGES.len());
         assert_eq!(GAUGES[Of::CertificateDays as usize].0, "pair_certificate_days");
+        assert_eq!(GAUGES[Of::Observed as usize].0, "pair_observed_timestamp_seconds");
         assert_eq!(GAUGES[Of::Rto as usize].0, "pair_rto_seconds");
         assert_eq!(GAUGES[Of::ReportAge as usize].0, "instance_report_age_seconds");
     }
@@ -305,5 +337,50 @@ mod tests {
         assert!(silent.contains(r#"pair_term{namespace="shop",name="orders",of=""} 3.0"#));
         metrics.forget(&name());
         assert!(!metrics.render().contains("orders"));
+    }
+
+    #[test]
+    fn showing_one_pair_touches_no_other_pair() {
+        let metrics = Metrics::default();
+        let named = |n: usize| PairName { namespace: "shop".into(), name: format!("p{n}") };
+        for n in 0..100 {
+            metrics.pairs.show(&named(n), vec![(Of::Term, "", n as f64)]);
+        }
+        let others = |shown: &PairMetrics| -> Vec<_> {
+            shown.shown().iter().filter(|(pair, _)| pair.name != "p7").map(|(_, list)| list.clone()).collect()
+        };
+        let before = others(&metrics.pairs);
+        metrics.pairs.show(&named(7), vec![(Of::Term, "", 8.0)]);
+        assert!(before.iter().zip(&others(&metrics.pairs)).all(|(a, b)| Arc::ptr_eq(a, b)));
+        let text = metrics.render();
+        assert_eq!(text.matches("pgpair_operator_pair_term{").count(), 100);
+        assert!(text.contains(r#"pair_term{namespace="shop",name="p7",of=""} 8.0"#), "{text}");
+    }
+
+    #[test]
+    fn a_scrape_holds_nothing_that_a_reconcile_needs_and_shows_one_moment() {
+        let metrics = Metrics::default();
+        metrics.pairs.show(&name(), vec![(Of::Term, "", 1.0), (Of::Paired, "", 1.0)]);
+        let mut scrape = metrics.parts();
+        let own = scrape.next().unwrap();
+        metrics.pairs.show(&name(), vec![(Of::Paired, "", 0.0)]);
+        let rest: String = scrape.collect();
+        assert!(own.contains("pgpair_operator_leader 0") && !own.contains("operator_pair_"), "{own}");
+        assert!(rest.contains(r#"pair_term{namespace="shop",name="orders",of=""} 1.0"#), "{rest}");
+        assert!(rest.contains(r#"pair_paired{namespace="shop",name="orders",of=""} 1.0"#), "{rest}");
+        assert!(rest.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_series_stands_once_and_below_its_help() {
+        let metrics = Metrics::default();
+        let values = [(Of::Rto, "NodeLost", 1.0), (Of::Term, "", 3.0), (Of::Rto, "NodeLost", 2.0)];
+        metrics.pairs.show(&name(), values.to_vec());
+        let text = metrics.render();
+        let rto = "# HELP pgpair_operator_pair_rto_seconds Estimate of how long clients would wait, by cause.\n\
+                   # TYPE pgpair_operator_pair_rto_seconds gauge\n\
+                   pgpair_operator_pair_rto_seconds{namespace=\"shop\",name=\"orders\",of=\"NodeLost\"} 2.0\n# EOF\n";
+        assert!(text.ends_with(rto), "{text}");
+        assert!(!text.contains("pair_lag_bytes"), "nothing is known of it");
     }
 }
