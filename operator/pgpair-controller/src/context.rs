@@ -47,17 +47,20 @@ impl Context {
         f(pairs.entry(name.clone()).or_default())
     }
 
-    /// Forgets pairs that are no longer there, and their metrics.
-    pub fn retain(&self, exists: impl Fn(&PairName) -> bool) {
-        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        pairs.retain(|name, _| {
-            let keep = exists(name);
-            if !keep {
-                self.rollout.end(name);
-                self.metrics.forget(name);
-            }
-            keep
-        });
+    /// Forgets a pair that is no longer there, and its metrics.
+    pub fn forget(&self, name: &PairName) {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.rollout.end(name);
+        self.metrics.forget(name);
+    }
+
+    /// Forgets all pairs: they are a matter of the next leader.
+    pub fn forget_all(&self) {
+        let pairs = std::mem::take(&mut *self.pairs.lock().unwrap_or_else(PoisonError::into_inner));
+        for name in pairs.keys() {
+            self.rollout.end(name);
+            self.metrics.forget(name);
+        }
     }
 }
 

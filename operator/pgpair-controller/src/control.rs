@@ -1,6 +1,6 @@
 //! What the leading replica does: caches first, then the controller, until leadership ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -127,7 +127,7 @@ async fn control(
         () = cut_off(&mut leading) => tracing::warn!("reconciles still ran when leadership had ended and are cut off"),
     }
     // What the next leader shows must not stand beside what this one knew.
-    ctx.retain(|_| false);
+    ctx.forget_all();
     ctx.metrics.undecodable.clear();
 }
 
@@ -151,6 +151,7 @@ async fn reconcile_all(
     ends: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let (reader, writer) = reflector::store();
+    let mut present = Present { ctx: ctx.clone(), known: HashSet::new(), listed: HashSet::new() };
     let (signs, metrics, class) =
         (operator.signs.clone(), ctx.metrics.clone(), operator.domain.class.clone());
     let pairs = watcher(pairs, watcher::Config::default())
@@ -160,6 +161,7 @@ async fn reconcile_all(
         .inspect(move |item| note_decoded(&metrics, item))
         .modify(|pair| pair.managed_fields_mut().clear())
         .reflect(writer)
+        .inspect(move |item| present.note(item))
         .applied_objects()
         // Our own status writes are no reason to look again.
         .predicate_filter(
@@ -174,15 +176,54 @@ async fn reconcile_all(
         .graceful_shutdown_on(ends)
         .run(reconcile_watched, watched_error_policy, ctx)
         .for_each(move |ended| {
-            note_ended(ended);
-            context.retain(|name| is_known(&known, name));
+            if let Some(pair) = note_ended(ended) {
+                forget_if_gone(&context, &known, &pair);
+            }
             futures::future::ready(())
         })
         .await;
 }
 
-fn is_known(pairs: &Store<Watched>, name: &PairName) -> bool {
-    pairs.get(&ObjectRef::new(&name.name).within(&name.namespace)).is_some()
+/// A reconcile that ran while its pair went has remembered and shown it again.
+fn forget_if_gone(ctx: &Context, known: &Store<Watched>, pair: &PairName) {
+    if known.get(&ObjectRef::new(&pair.name).within(&pair.namespace)).is_none() {
+        ctx.forget(pair);
+    }
+}
+
+/// The pairs that the watch knows: what is kept of one goes with it.
+struct Present {
+    ctx: Arc<Context>,
+    known: HashSet<PairName>,
+    /// Those of a list that is being read.
+    listed: HashSet<PairName>,
+}
+
+impl Present {
+    /// Notes what the watch brought, which the store has taken in before.
+    fn note(&mut self, item: &watcher::Result<watcher::Event<Watched>>) {
+        match item {
+            Ok(watcher::Event::Apply(pair)) => drop(self.known.insert(name_of(pair))),
+            Ok(watcher::Event::Delete(pair)) => {
+                let name = name_of(pair);
+                self.known.remove(&name);
+                self.ctx.forget(&name);
+            }
+            Ok(watcher::Event::Init) => self.listed.clear(),
+            Ok(watcher::Event::InitApply(pair)) => drop(self.listed.insert(name_of(pair))),
+            Ok(watcher::Event::InitDone) => {
+                let before = std::mem::replace(&mut self.known, std::mem::take(&mut self.listed));
+                for gone in before.difference(&self.known) {
+                    self.ctx.forget(gone);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn name_of(pair: &Watched) -> PairName {
+    PairName { namespace: pair.namespace().unwrap_or_default(), name: pair.name_any() }
 }
 
 fn note_decoded(metrics: &Metrics, item: &watcher::Result<watcher::Event<Watched>>) {
@@ -191,24 +232,34 @@ fn note_decoded(metrics: &Metrics, item: &watcher::Result<watcher::Event<Watched
         Ok(watcher::Event::Delete(pair)) => (pair, true),
         Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => return,
     };
-    let name = PairName { namespace: pair.namespace().unwrap_or_default(), name: pair.name_any() };
-    metrics.decoded(&name, decodable);
+    metrics.decoded(&name_of(pair), decodable);
 }
 
 /// How a reconcile ended, or what kept the controller from beginning one.
 type Ended = Result<(ObjectRef<Watched>, Action), controller::Error<Error, watcher::Error>>;
 
-fn note_ended(ended: Ended) {
+/// Notes it; gives the pair, where one is known.
+fn note_ended(ended: Ended) -> Option<PairName> {
+    let named = |namespace: Option<String>, name| PairName { namespace: namespace.unwrap_or_default(), name };
     match ended {
-        Ok(_) => {}
+        Ok((pair, _)) => Some(named(pair.namespace, pair.name)),
         // A change of an object whose pair is gone or is not ours.
-        Err(controller::Error::ObjectNotFound(pair)) => tracing::debug!(%pair, "no such pair"),
+        Err(controller::Error::ObjectNotFound(pair)) => {
+            tracing::debug!(%pair, "no such pair");
+            None
+        }
         // What failed has been told by the reconcile itself, and errors of the watch where they came.
-        Err(error @ (controller::Error::ReconcilerFailed(..) | controller::Error::QueueError(_))) => {
+        Err(controller::Error::ReconcilerFailed(error, pair)) => {
+            tracing::debug!(%pair, error = chain(&error), "not reconciled");
+            Some(named(pair.namespace, pair.name))
+        }
+        Err(error @ controller::Error::QueueError(_)) => {
             tracing::debug!(error = chain(&error), "not reconciled");
+            None
         }
         Err(error @ controller::Error::RunnerError(_)) => {
             tracing::error!(error = chain(&error), "the controller failed");
+            None
         }
     }
 }

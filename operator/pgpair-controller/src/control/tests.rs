@@ -115,3 +115,53 @@ async fn a_reconcile_that_runs_is_cut_off_in_time_and_the_metrics_of_its_pairs_g
     tokio::time::timeout(Duration::from_secs(5), both).await.expect("it waits for the reconcile");
     assert!(!ctx.metrics.render().contains("silent"));
 }
+
+#[tokio::test]
+async fn what_is_kept_of_a_pair_goes_with_it_and_nothing_of_any_other_pair() {
+    let (client, _paths) = holds(Vec::new());
+    let ctx = Arc::new(context(client, empty_caches()));
+    let watched = |name: &str| {
+        let mut pair = pair(json!({}));
+        pair.metadata.name = Some(name.into());
+        Watched::from(pair)
+    };
+    let named = |name: &str| PairName { namespace: "shop".into(), name: name.into() };
+    let (store, mut writer) = reflector::store::<Watched>();
+    let mut present = Present { ctx: ctx.clone(), known: HashSet::new(), listed: HashSet::new() };
+    let mut brings = |event: watcher::Event<Watched>| {
+        writer.apply_watcher_event(&event);
+        present.note(&Ok(event));
+    };
+    let remember = |name: &str| {
+        ctx.with_memory(&named(name), |known| known.errors = 1);
+        ctx.metrics.decoded(&named(name), false);
+    };
+    let kept = || -> Vec<String> {
+        let shown = ctx.metrics.render();
+        let pairs = ctx.pairs.lock().unwrap();
+        let shown =
+            |name: &String| shown.contains(&format!("undecodable{{namespace=\"shop\",name=\"{name}\"}}"));
+        ["a", "b", "c"]
+            .map(String::from)
+            .into_iter()
+            .filter(|n| pairs.contains_key(&named(n)) && shown(n))
+            .collect()
+    };
+    for name in ["a", "b", "c"] {
+        brings(watcher::Event::Apply(watched(name)));
+        remember(name);
+    }
+    assert_eq!(kept(), ["a", "b", "c"]);
+    brings(watcher::Event::Delete(watched("a")));
+    assert_eq!(kept(), ["b", "c"], "it was deleted");
+    for event in [watcher::Event::Init, watcher::Event::InitApply(watched("c")), watcher::Event::InitDone] {
+        brings(event);
+    }
+    assert_eq!(kept(), ["c"], "a new list lacks it");
+    remember("a"); // a reconcile that ran meanwhile
+    forget_if_gone(&ctx, &store, &named("a"));
+    forget_if_gone(&ctx, &store, &named("c"));
+    assert_eq!(kept(), ["c"]);
+    ctx.forget_all();
+    assert_eq!(kept(), Vec::<String>::new());
+}
