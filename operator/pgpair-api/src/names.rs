@@ -169,7 +169,12 @@ impl PairName {
     /// The seeding Job number `n` of an instance.
     #[must_use]
     pub fn seed_job(&self, i: InstanceId, n: u32) -> String {
-        format!("{}-{i}-seed-{n}", self.name)
+        format!("{}{n}", self.seed_job_stem(i))
+    }
+    /// How the names of the seeding Jobs of an instance begin; their numbers follow.
+    #[must_use]
+    pub fn seed_job_stem(&self, i: InstanceId) -> String {
+        format!("{}-{i}-seed-", self.name)
     }
     /// Labels of everything that belongs to the pair.
     #[must_use]

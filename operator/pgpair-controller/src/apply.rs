@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use kube::core::{ObjectMeta, PartialObjectMeta};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use pgpair_api::validate::ValidatedPair;
 use sha2::{Digest, Sha256};
 
 use crate::api::{Object, Requests};
-use crate::cache::Cached;
+use crate::cache::{Cache, Cached};
 use crate::error::Error;
 use crate::memory::{Applied, AppliedMark, Memory};
 use crate::ownership::{self, check, create, is_own, not_ours};
@@ -28,7 +28,7 @@ pub async fn apply<K: Object, C: CacheOf<K>>(
     requests: &Requests,
     memory: &mut Memory,
     pair: &ValidatedPair,
-    cache: &Store<C>,
+    cache: &Cache<C>,
     object: &K,
 ) -> Result<(), Error> {
     let found = cached(cache, pair, object);
@@ -42,14 +42,14 @@ pub async fn apply<K: Object, C: CacheOf<K>>(
 pub async fn check_name<K: Object, C: CacheOf<K>>(
     requests: &Requests,
     pair: &ValidatedPair,
-    cache: &Store<C>,
+    cache: &Cache<C>,
     object: &K,
 ) -> Result<(), Error> {
     let found = cached(cache, pair, object);
     check::<K>(requests, pair, &object.name_any(), found.as_ref().map(|found| found.meta())).await.map(|_| ())
 }
 
-fn cached<K: Object, C: CacheOf<K>>(cache: &Store<C>, pair: &ValidatedPair, object: &K) -> Option<Arc<C>> {
+fn cached<K: Object, C: CacheOf<K>>(cache: &Cache<C>, pair: &ValidatedPair, object: &K) -> Option<Arc<C>> {
     cache.get(&ObjectRef::new(&object.name_any()).within(&pair.name.namespace))
 }
 

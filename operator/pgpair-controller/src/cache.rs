@@ -1,4 +1,8 @@
-//! Watch caches of the pairs' objects. A change is stored first and triggers the reconcile then.
+//! Watch caches of the pairs' objects, each cut down to what the operator reads of it. A change is stored first and triggers the
+//! reconcile then.
+
+mod store;
+mod trim;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -15,21 +19,22 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::store::WriterDropped;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, reflector, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource};
 use pgpair_api::names::LABEL_PAIR;
-use serde::de::DeserializeOwned;
 
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::watched::Watched;
 
+pub use store::{Cache, CacheWriter, NeverFilled, cache};
+pub use trim::{Cached, JOB_NAME, REVISION};
+
 /// The task that feeds one cache.
 pub type Feeder = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Ends when a cache has its first list; an error: its feeder ended.
-pub type FirstList = Pin<Box<dyn Future<Output = Result<(), WriterDropped>> + Send>>;
+pub type FirstList = Pin<Box<dyn Future<Output = Result<(), NeverFilled>> + Send>>;
 /// Where changes are announced.
 pub type Triggers = mpsc::UnboundedSender<ObjectRef<Watched>>;
 
@@ -38,64 +43,41 @@ pub type Triggers = mpsc::UnboundedSender<ObjectRef<Watched>>;
 #[derive(Clone)]
 pub struct Caches {
     /// StatefulSets.
-    pub stateful_sets: Store<StatefulSet>,
+    pub stateful_sets: Cache<StatefulSet>,
     /// Pods of instances and of seeding Jobs.
-    pub pods: Store<Pod>,
+    pub pods: Cache<Pod>,
     /// Seeding Jobs.
-    pub jobs: Store<Job>,
+    pub jobs: Cache<Job>,
     /// EndpointSlices.
-    pub slices: Store<EndpointSlice>,
+    pub slices: Cache<EndpointSlice>,
     /// Claims, with the sizes that they ask for.
-    pub claims: Store<PersistentVolumeClaim>,
+    pub claims: Cache<PersistentVolumeClaim>,
     /// Settings for the agents: what they were given last.
-    pub config_maps: Store<ConfigMap>,
+    pub config_maps: Cache<ConfigMap>,
     /// Disruption budgets.
-    pub budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
+    pub budgets: Cache<PartialObjectMeta<PodDisruptionBudget>>,
     /// Services.
-    pub services: Store<PartialObjectMeta<Service>>,
+    pub services: Cache<PartialObjectMeta<Service>>,
     /// Secrets.
-    pub secrets: Store<PartialObjectMeta<Secret>>,
+    pub secrets: Cache<PartialObjectMeta<Secret>>,
     /// Service accounts.
-    pub accounts: Store<PartialObjectMeta<ServiceAccount>>,
+    pub accounts: Cache<PartialObjectMeta<ServiceAccount>>,
     /// Roles.
-    pub roles: Store<PartialObjectMeta<Role>>,
+    pub roles: Cache<PartialObjectMeta<Role>>,
     /// Role bindings.
-    pub bindings: Store<PartialObjectMeta<RoleBinding>>,
+    pub bindings: Cache<PartialObjectMeta<RoleBinding>>,
 }
 
 impl Debug for Caches {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Caches").field("pods", &self.pods.len()).finish_non_exhaustive()
+        f.debug_struct("Caches").finish_non_exhaustive()
     }
-}
-
-/// An object, or the metadata of one, that is kept in a cache.
-pub trait Cached:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + Debug
-    + DeserializeOwned
-    + Send
-    + Sync
-    + 'static
-{
-}
-
-impl<K> Cached for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static
-{
 }
 
 /// Makes the cache of one kind after the other.
 pub trait MakeCache {
     /// The cache of kind `K`.
-    fn make<K: Cached>(&mut self) -> Store<K>;
+    fn make<K: Cached>(&mut self) -> Cache<K>;
 }
 
 impl Caches {
@@ -116,6 +98,26 @@ impl Caches {
             roles: maker.make(),
             bindings: maker.make(),
         }
+    }
+}
+
+#[cfg(test)]
+impl Caches {
+    /// Objects that they have given out.
+    pub fn given(&self) -> usize {
+        let Caches { stateful_sets, pods, jobs, slices, claims, config_maps, .. } = self;
+        let Caches { budgets, services, secrets, accounts, roles, bindings, .. } = self;
+        let given = [
+            &stateful_sets.given,
+            &pods.given,
+            &jobs.given,
+            &slices.given,
+            &claims.given,
+            &config_maps.given,
+        ];
+        let of_metadata =
+            [&budgets.given, &services.given, &secrets.given, &accounts.given, &roles.given, &bindings.given];
+        given.into_iter().chain(of_metadata).map(|n| n.load(std::sync::atomic::Ordering::Relaxed)).sum()
     }
 }
 
@@ -172,33 +174,23 @@ struct Watcher<'a> {
 }
 
 impl MakeCache for Watcher<'_> {
-    fn make<K: Cached>(&mut self) -> Store<K> {
-        let (store, writer) = reflector::store::<K>();
+    fn make<K: Cached>(&mut self) -> Cache<K> {
+        let (cache, mut writer) = cache::<K>();
         let config = watcher::Config::default().labels(LABEL_PAIR);
         let (triggers, signs) = (self.triggers.clone(), self.signs.clone());
         let stream = watcher(api_in::<K>(self.client, self.namespace), config)
             .default_backoff()
             .inspect(move |item| signs.note(&K::kind(&()), item))
-            .modify(|object| object.managed_fields_mut().clear())
-            .reflect(writer)
-            .touched_objects()
-            .for_each(move |event| {
+            .for_each(move |item| {
                 // An error has been noted above.
-                if let Ok(object) = event {
-                    announce(&triggers, &object);
+                for pair in item.map(|event| writer.take(event)).unwrap_or_default() {
+                    // Fails only when the controller has ended; then nobody has to know.
+                    let _ = triggers.unbounded_send(ObjectRef::new(&pair.name).within(&pair.namespace));
                 }
                 futures::future::ready(())
             });
         self.feeders.push(Box::pin(stream));
-        let filled = store.clone();
-        self.first_lists.push(Box::pin(async move { filled.wait_until_ready().await }));
-        store
-    }
-}
-
-fn announce<K: Resource>(triggers: &Triggers, object: &K) {
-    if let (Some(namespace), Some(pair)) = (object.namespace(), object.labels().get(LABEL_PAIR)) {
-        // Fails only when the controller has ended; then nobody has to know.
-        let _ = triggers.unbounded_send(ObjectRef::new(pair).within(&namespace));
+        self.first_lists.push(Box::pin(cache.clone().first_list()));
+        cache
     }
 }

@@ -11,12 +11,12 @@ use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::{reflector, watcher};
+use kube::runtime::watcher;
 use pgpair_api::validate::Defaults;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::cache::{Cached, Caches, MakeCache};
+use crate::cache::{Cache, Cached, Caches, MakeCache, cache};
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::rollout::Rollout;
@@ -106,12 +106,12 @@ impl Store {
 }
 
 impl MakeCache for Store {
-    fn make<K: Cached>(&mut self) -> reflector::Store<K> {
-        let (reader, mut writer) = reflector::store();
+    fn make<K: Cached>(&mut self) -> Cache<K> {
+        let (reader, mut writer) = cache();
         for (path, object) in self.objects().iter() {
             if path.rsplit('/').nth(1) == Some(&*K::plural(&())) {
                 let object = serde_json::from_value(object.clone()).unwrap();
-                writer.apply_watcher_event(&watcher::Event::Apply(object));
+                writer.take(watcher::Event::Apply(object));
             }
         }
         reader

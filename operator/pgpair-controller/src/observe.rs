@@ -2,7 +2,7 @@
 
 mod hindrance;
 mod silence;
-mod views;
+pub(crate) mod views;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -194,12 +194,7 @@ async fn fetch_tls(
 fn observe_instance(caches: &Caches, name: &PairName, i: InstanceId) -> InstanceObserved {
     let pod_key = ObjectRef::new(&name.pod(i)).within(&name.namespace);
     let pod = caches.pods.get(&pod_key).map(|p| views::pod_view(&p));
-    let mut jobs: Vec<SeedJob> = caches
-        .jobs
-        .state_filter(|job| views::is_of(job, name, i))
-        .iter()
-        .filter_map(|job| views::seed_job(job, name, i))
-        .collect();
+    let mut jobs = views::seed_jobs(caches, name, i);
     jobs.sort_by_key(|job| job.number);
     InstanceObserved { pod, jobs, ..InstanceObserved::default() }
 }

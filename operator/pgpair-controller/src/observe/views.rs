@@ -19,19 +19,17 @@ use pgpair_wire::config::{CONFIG_KEY, PairConfig};
 use pgpair_wire::lease;
 use pgpair_wire::seed::SeedEnd;
 
-use crate::cache::Caches;
+use crate::cache::{Caches, JOB_NAME, REVISION};
 use crate::observed::{Ended, LeaseView, PodView, SeedJob, SeedState, SetView};
 
 /// The container of a pod that runs the agent, or the seeding program.
 const CONTAINER: &str = "postgres";
-/// Label of a StatefulSet's pod.
-const REVISION: &str = "controller-revision-hash";
 /// The kubelet ends a pod within about a second of its last container.
 const SETTLES: Duration = Duration::from_secs(10);
 /// Taint by which an administrator says that a node is shut down and will not come back by itself.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-pub(super) fn lease_view(lease: Option<&Lease>) -> LeaseView {
+pub(crate) fn lease_view(lease: Option<&Lease>) -> LeaseView {
     let Some(lease) = lease else { return LeaseView::Missing };
     let spec = lease.spec.as_ref();
     let holder = spec.and_then(|s| s.holder_identity.as_deref());
@@ -41,13 +39,13 @@ pub(super) fn lease_view(lease: Option<&Lease>) -> LeaseView {
     }
 }
 
-pub(super) fn is_of<K: ResourceExt>(object: &K, name: &PairName, i: InstanceId) -> bool {
+fn is_of<K: ResourceExt>(object: &K, name: &PairName, i: InstanceId) -> bool {
     object.namespace().as_deref() == Some(&name.namespace)
         && object.labels().get(LABEL_PAIR) == Some(&name.name)
         && object.labels().get(LABEL_INSTANCE).map(String::as_str) == Some(i.as_str())
 }
 
-pub(super) fn set_view(set: &StatefulSet) -> SetView {
+pub(crate) fn set_view(set: &StatefulSet) -> SetView {
     let number = |key: &str| set.annotations().get(key).and_then(|text| text.parse().ok()).unwrap_or(0);
     SetView {
         replicas: set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
@@ -58,13 +56,13 @@ pub(super) fn set_view(set: &StatefulSet) -> SetView {
 }
 
 /// The revision of the newest template; `None` while the StatefulSet's controller has not looked at it.
-pub(super) fn update_revision(set: &StatefulSet) -> Option<String> {
+pub(crate) fn update_revision(set: &StatefulSet) -> Option<String> {
     let status = set.status.as_ref()?;
     let current = status.observed_generation? >= set.metadata.generation?;
     status.update_revision.clone().filter(|_| current)
 }
 
-pub(super) fn pod_view(pod: &Pod) -> PodView {
+pub(crate) fn pod_view(pod: &Pod) -> PodView {
     let status = pod.status.as_ref();
     let conditions = status.and_then(|s| s.conditions.as_ref());
     let container = status
@@ -95,9 +93,15 @@ fn ended(state: &ContainerState) -> Option<Ended> {
     })
 }
 
-pub(super) fn seed_job(job: &Job, name: &PairName, i: InstanceId) -> Option<SeedJob> {
-    let stem = name.seed_job(i, 0);
-    let number = job.name_any().strip_prefix(stem.strip_suffix('0')?)?.parse().ok()?;
+/// The seeding Jobs of an instance, also older ones than its StatefulSet waits for.
+pub(crate) fn seed_jobs(caches: &Caches, name: &PairName, i: InstanceId) -> Vec<SeedJob> {
+    let stem = name.seed_job_stem(i);
+    let jobs = caches.jobs.beginning_with(&name.namespace, &stem);
+    jobs.iter().filter(|job| is_of(&***job, name, i)).filter_map(|job| seed_job(job, &stem)).collect()
+}
+
+fn seed_job(job: &Job, stem: &str) -> Option<SeedJob> {
+    let number = job.name_any().strip_prefix(stem)?.parse().ok()?;
     let conditions = job.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let holds = |type_: &str| conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
     let state = if let Some(failed) = holds("Failed") {
@@ -112,17 +116,20 @@ pub(super) fn seed_job(job: &Job, name: &PairName, i: InstanceId) -> Option<Seed
 }
 
 /// The pods of a seeding Job.
-pub(super) fn seed_pods(caches: &Caches, name: &PairName, i: InstanceId, job: &str) -> Vec<Arc<Pod>> {
-    caches.pods.state_filter(|pod| {
-        is_of(pod, name, i)
+pub(crate) fn seed_pods(caches: &Caches, name: &PairName, i: InstanceId, job: &str) -> Vec<Arc<Pod>> {
+    // The name of a pair is short enough for the names of such pods to begin with the whole name of their Job.
+    let mut pods = caches.pods.beginning_with(&name.namespace, &format!("{job}-"));
+    pods.retain(|pod| {
+        is_of(&**pod, name, i)
             && pod.labels().get(LABEL_COMPONENT).map(String::as_str) == Some(COMPONENT_SEED)
-            && pod.labels().get("batch.kubernetes.io/job-name").map(String::as_str) == Some(job)
-    })
+            && pod.labels().get(JOB_NAME).map(String::as_str) == Some(job)
+    });
+    pods
 }
 
 /// A seeding pod whose program has failed some time ago and that goes on all the same, because a container of somebody else runs
 /// in it: its Job waits for it for ever.
-pub(super) fn stuck(pod: &Pod, now: Timestamp) -> Option<SeedState> {
+pub(crate) fn stuck(pod: &Pod, now: Timestamp) -> Option<SeedState> {
     let status = pod.status.as_ref().filter(|s| s.phase.as_deref() == Some("Running"))?;
     let program = status.container_statuses.iter().flatten().find(|c| c.name == CONTAINER)?;
     let ended = program.state.as_ref()?.terminated.as_ref().filter(|t| t.exit_code != 0)?;
@@ -135,27 +142,27 @@ pub(super) fn stuck(pod: &Pod, now: Timestamp) -> Option<SeedState> {
 }
 
 /// The label by which the scheduler has to keep the instances apart.
-pub(super) fn apart_by(scheduling: &SchedulingSpec) -> Option<String> {
+pub(crate) fn apart_by(scheduling: &SchedulingSpec) -> Option<String> {
     (scheduling.anti_affinity == AntiAffinity::Required).then(|| scheduling.topology_key.clone())
 }
 
 /// Whether a seeding pod has done its work: its last words say so, and the process ended with them.
-pub(super) fn has_seeded(pod: &PodView) -> bool {
+pub(crate) fn has_seeded(pod: &PodView) -> bool {
     let says = |message: &str| serde_json::from_str::<SeedEnd>(message).is_ok_and(|end| end.seeded);
     pod.ended.iter().any(|ended| ended.reason == "Completed" && says(&ended.message))
 }
 
 /// Why a seeding pod failed: the `error` of its last words.
-pub(super) fn seed_failure(pod: &PodView) -> Option<String> {
+pub(crate) fn seed_failure(pod: &PodView) -> Option<String> {
     pod.ended.iter().find_map(|ended| serde_json::from_str::<SeedEnd>(&ended.message).ok()?.error)
 }
 
 /// The settings in ConfigMap `NAME-config`; `None` if it is not readable.
-pub(super) fn settings(map: &ConfigMap) -> Option<PairConfig> {
+pub(crate) fn settings(map: &ConfigMap) -> Option<PairConfig> {
     serde_json::from_str(map.data.as_ref()?.get(CONFIG_KEY)?).ok()
 }
 
-pub(super) fn is_out_of_service(node: &Node) -> bool {
+pub(crate) fn is_out_of_service(node: &Node) -> bool {
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
     taints.is_some_and(|taints| taints.iter().any(|t| t.key == OUT_OF_SERVICE))
 }

@@ -124,3 +124,31 @@ async fn of_two_pairs_that_would_roll_one_begins_and_the_other_waits_until_it_is
     assert_eq!(look(&first, &revision), crate::plan::RollPlan::default(), "it is done");
     assert!(look(&second, "newer").step.is_some());
 }
+
+/// Objects that a reconcile takes out of caches that hold so many other pairs too.
+async fn taken_from_caches(others: usize) -> usize {
+    let (client, store) = store_api();
+    let orders = Arc::new(pair(json!({})));
+    reconcile(orders.clone(), Arc::new(context(client.clone(), empty_caches()))).await.unwrap();
+    let valid = crate::fixtures::valid(json!({}));
+    for number in [1, 2] {
+        let job = crate::build::seed_job::build_seed_job(&valid, InstanceId::B, number);
+        let path = format!("/apis/batch/v1/namespaces/shop/jobs/orders-b-seed-{number}");
+        store.objects().insert(path, serde_json::to_value(job).unwrap());
+    }
+    let own = serde_json::to_string(&*store.objects()).unwrap();
+    for number in 0..others {
+        let other: Objects = serde_json::from_str(&own.replace("orders", &format!("other{number}"))).unwrap();
+        store.objects().extend(other);
+    }
+    let ctx = Arc::new(context(client, store.caches()));
+    reconcile(orders, ctx.clone()).await.unwrap();
+    ctx.caches.given()
+}
+
+#[tokio::test]
+async fn a_reconcile_looks_at_the_objects_of_its_own_pair_and_at_no_others() {
+    let alone = taken_from_caches(0).await;
+    assert!(alone > 10, "{alone}");
+    assert_eq!(taken_from_caches(50).await, alone);
+}

@@ -1,0 +1,252 @@
+//! One cache: the objects of one kind, found by name. There is no way to walk through all of them: what a look at a pair costs does not
+//! grow with the number of pairs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use pgpair_api::names::{LABEL_PAIR, PairName};
+use tokio::sync::watch;
+
+use super::Cached;
+
+/// Objects by namespace, then by name.
+type Objects<K> = HashMap<Box<str>, BTreeMap<Box<str>, Kept<K>>>;
+
+#[derive(Debug)]
+struct Kept<K> {
+    /// The name of the pair that it belongs to.
+    pair: Option<Box<str>>,
+    object: Arc<K>,
+}
+
+/// The objects of one kind, as far as the operator reads them.
+#[derive(Debug, Clone)]
+pub struct Cache<K> {
+    objects: Arc<RwLock<Objects<K>>>,
+    filled: watch::Receiver<bool>,
+    /// Objects that were given out.
+    #[cfg(test)]
+    pub given: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+/// The feeder of a cache ended before there was a first list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the watch ended before its first list")]
+pub struct NeverFilled;
+
+/// The only one who changes a cache.
+#[derive(Debug)]
+pub struct CacheWriter<K> {
+    objects: Arc<RwLock<Objects<K>>>,
+    /// The list that is being read.
+    list: Objects<K>,
+    filled: watch::Sender<bool>,
+}
+
+/// An empty cache, and what fills it.
+#[must_use]
+pub fn cache<K: Cached>() -> (Cache<K>, CacheWriter<K>) {
+    let objects = Arc::<RwLock<Objects<K>>>::default();
+    let (filled, is_filled) = watch::channel(false);
+    let cache = Cache {
+        objects: objects.clone(),
+        filled: is_filled,
+        #[cfg(test)]
+        given: Arc::default(),
+    };
+    (cache, CacheWriter { objects, list: Objects::new(), filled })
+}
+
+impl<K: Cached> Cache<K> {
+    /// The object of that name.
+    #[must_use]
+    pub fn get(&self, key: &ObjectRef<K>) -> Option<Arc<K>> {
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let kept = objects.get(key.namespace.as_deref().unwrap_or_default())?.get(key.name.as_str())?;
+        self.count(1);
+        Some(kept.object.clone())
+    }
+
+    /// The objects whose names begin like that.
+    #[must_use]
+    pub fn beginning_with(&self, namespace: &str, prefix: &str) -> Vec<Arc<K>> {
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(named) = objects.get(namespace) else { return Vec::new() };
+        let from = named.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let found: Vec<_> = from
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .map(|(_, kept)| kept.object.clone())
+            .collect();
+        self.count(found.len());
+        found
+    }
+
+    #[cfg(test)]
+    fn count(&self, given: usize) {
+        self.given.fetch_add(given, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    #[cfg(not(test))]
+    fn count(&self, _: usize) {}
+
+    /// Ends when there is a first list.
+    ///
+    /// # Errors
+    /// The writer is gone without one.
+    pub async fn first_list(mut self) -> Result<(), NeverFilled> {
+        self.filled.wait_for(|filled| *filled).await.map(|_| ()).map_err(|_| NeverFilled)
+    }
+}
+
+impl<K: Cached> CacheWriter<K> {
+    /// Takes in what the watch brought; gives the pairs of which something is other than before. A first list is no change.
+    pub fn take(&mut self, event: watcher::Event<K>) -> BTreeSet<PairName> {
+        match event {
+            watcher::Event::Apply(object) => {
+                let pair = pair_of(&object);
+                insert(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner), object);
+                pair.into_iter().collect()
+            }
+            watcher::Event::Delete(object) => {
+                remove(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner), &object);
+                pair_of(&object).into_iter().collect()
+            }
+            watcher::Event::Init => {
+                self.list = Objects::new();
+                BTreeSet::new()
+            }
+            watcher::Event::InitApply(object) => {
+                insert(&mut self.list, object);
+                BTreeSet::new()
+            }
+            watcher::Event::InitDone => self.swap(),
+        }
+    }
+
+    /// Puts the list that was read in the place of what there was.
+    fn swap(&mut self) -> BTreeSet<PairName> {
+        let new = std::mem::take(&mut self.list);
+        let is_first = !self.filled.send_replace(true);
+        let before =
+            std::mem::replace(&mut *self.objects.write().unwrap_or_else(PoisonError::into_inner), new);
+        if is_first {
+            return BTreeSet::new();
+        }
+        let now = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        differing(&now, &before).into_iter().chain(differing(&before, &now)).collect()
+    }
+}
+
+/// The pairs of the objects of `these` that are not the same in `others`.
+fn differing<K: Cached>(these: &Objects<K>, others: &Objects<K>) -> BTreeSet<PairName> {
+    let mut pairs = BTreeSet::new();
+    for (namespace, named) in these {
+        let others = others.get(namespace);
+        for (name, kept) in named {
+            let other = others.and_then(|others| others.get(name));
+            let same = other
+                .is_some_and(|o| o.object.meta().resource_version == kept.object.meta().resource_version);
+            if !same && let Some(pair) = &kept.pair {
+                pairs.insert(PairName { namespace: namespace.to_string(), name: pair.to_string() });
+            }
+        }
+    }
+    pairs
+}
+
+/// The pair that an object belongs to, by its label.
+fn pair_of<K: Cached>(object: &K) -> Option<PairName> {
+    let name = object.labels().get(LABEL_PAIR)?.clone();
+    Some(PairName { namespace: object.namespace()?, name })
+}
+
+fn insert<K: Cached>(objects: &mut Objects<K>, mut object: K) {
+    let pair = object.labels().get(LABEL_PAIR).map(|name| name.as_str().into());
+    object.trim();
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let kept = Kept { pair, object: Arc::new(object) };
+    objects.entry(namespace.into()).or_default().insert(name.into(), kept);
+}
+
+fn remove<K: Cached>(objects: &mut Objects<K>, object: &K) {
+    let namespace = object.namespace().unwrap_or_default();
+    if let Some(named) = objects.get_mut(namespace.as_str()) {
+        named.remove(object.name_any().as_str());
+        if named.is_empty() {
+            objects.remove(namespace.as_str());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::*;
+
+    fn map(namespace: &str, name: &str, pair: &str, version: &str) -> ConfigMap {
+        let labels = json!({LABEL_PAIR: pair});
+        let meta =
+            json!({"namespace": namespace, "name": name, "labels": labels, "resourceVersion": version});
+        serde_json::from_value(json!({"metadata": meta})).unwrap()
+    }
+
+    fn pairs(names: &[&str]) -> BTreeSet<PairName> {
+        names.iter().map(|name| PairName { namespace: "shop".into(), name: (*name).into() }).collect()
+    }
+
+    fn key(name: &str) -> ObjectRef<ConfigMap> {
+        ObjectRef::new(name).within("shop")
+    }
+
+    #[test]
+    fn objects_are_found_by_name_and_by_the_beginning_of_it_in_their_namespace() {
+        let (cache, mut writer) = cache();
+        for name in ["orders-a-seed-1", "orders-a-seed-12", "orders-b-seed-1", "orders-a"] {
+            assert_eq!(writer.take(Event::Apply(map("shop", name, "orders", "1"))), pairs(&["orders"]));
+        }
+        writer.take(Event::Apply(map("bank", "orders-a-seed-7", "orders", "1")));
+        let named = |prefix| -> Vec<_> {
+            cache.beginning_with("shop", prefix).iter().map(|object| object.name_any()).collect()
+        };
+        assert_eq!(named("orders-a-seed-"), ["orders-a-seed-1", "orders-a-seed-12"]);
+        assert_eq!(named("orders-a-seed-1-"), Vec::<String>::new());
+        assert!(cache.get(&key("orders-a")).is_some() && cache.get(&key("orders-a-seed-7")).is_none());
+        assert_eq!(writer.take(Event::Delete(map("shop", "orders-a", "orders", "2"))), pairs(&["orders"]));
+        assert!(cache.get(&key("orders-a")).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_new_list_takes_the_place_of_the_old_one_at_once_and_announces_only_what_is_other_than_before()
+    {
+        let (cache, mut writer) = cache();
+        let mut list = |objects: Vec<ConfigMap>| {
+            assert!(writer.take(Event::Init).is_empty());
+            for object in objects {
+                assert!(writer.take(Event::InitApply(object)).is_empty());
+            }
+            (cache.get(&key("gone")).is_some(), writer.take(Event::InitDone))
+        };
+        let [same, gone] = [map("shop", "same", "a", "1"), map("shop", "gone", "b", "1")];
+        let [changed, new] = [map("shop", "changed", "c", "1"), map("shop", "new", "d", "4")];
+        let first = list(vec![same.clone(), gone, changed]);
+        assert_eq!(first, (false, BTreeSet::new()), "all pairs are looked at then anyway");
+        cache.clone().first_list().await.unwrap();
+        let second = list(vec![same, map("shop", "changed", "c", "2"), new]);
+        assert_eq!(second, (true, pairs(&["b", "c", "d"])), "it stands until the whole list is there");
+        assert!(cache.get(&key("gone")).is_none() && cache.get(&key("new")).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_cache_whose_feeder_ends_early_is_never_filled() {
+        let (cache, writer) = cache::<ConfigMap>();
+        drop(writer);
+        assert_eq!(cache.first_list().await, Err(NeverFilled));
+    }
+}

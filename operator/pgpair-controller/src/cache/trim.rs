@@ -1,0 +1,179 @@
+//! What of an object is kept in a cache: what the operator reads there, and nothing else. A pair has two dozen objects, and most of what
+//! stands in them the operator itself has written.
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus};
+use k8s_openapi::api::batch::v1::{Job, JobStatus};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ContainerStatus, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodSpec, PodStatus,
+    VolumeResourceRequirements,
+};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use kube::Resource;
+use kube::core::{ObjectMeta, PartialObjectMeta};
+use pgpair_api::names::{GROUP, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_PAIR};
+use pgpair_wire::config::CONFIG_KEY;
+use serde::de::DeserializeOwned;
+
+/// Label of a StatefulSet's pod: the revision of its template.
+pub const REVISION: &str = "controller-revision-hash";
+/// Label of a Job's pod: the name of the Job.
+pub const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+
+/// An object, or the metadata of one, that is kept in a cache.
+pub trait Cached:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+    /// Takes everything away that is not read in the cache. Who reads more of a kind extends this.
+    fn trim(&mut self);
+}
+
+/// Of the metadata: name, versions, times, annotations of ours and the owner. Of the owner what [`crate::ownership::is_own`] reads;
+/// and labels only where there is no owner, because they say then whose it is.
+fn trim_meta(meta: &mut ObjectMeta) {
+    meta.managed_fields = None;
+    meta.finalizers = None;
+    meta.generate_name = None;
+    meta.self_link = None;
+    let ours = |key: &str| key.split_once('/').is_some_and(|(group, _)| group == GROUP);
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.retain(|key, _| ours(key));
+    }
+    meta.annotations = meta.annotations.take().filter(|kept| !kept.is_empty());
+    let owner = meta.owner_references.take().into_iter().flatten().find(|o| o.controller == Some(true));
+    match owner {
+        Some(mut owner) => {
+            for word in [&mut owner.api_version, &mut owner.kind, &mut owner.name] {
+                *word = String::new();
+            }
+            meta.owner_references = Some(vec![owner]);
+            meta.labels = None;
+        }
+        None => keep_labels(meta, &[LABEL_PAIR]),
+    }
+}
+
+fn keep_labels(meta: &mut ObjectMeta, names: &[&str]) {
+    if let Some(labels) = &mut meta.labels {
+        labels.retain(|name, _| names.contains(&name.as_str()));
+    }
+}
+
+/// The same with labels by which the object is told from others of its pair.
+fn trim_labelled(meta: &mut ObjectMeta) {
+    let mut labels = meta.labels.take();
+    trim_meta(meta);
+    meta.labels = labels.take();
+    keep_labels(meta, &[LABEL_PAIR, LABEL_INSTANCE, LABEL_COMPONENT, REVISION, JOB_NAME]);
+}
+
+impl<K> Cached for PartialObjectMeta<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Send + Sync + 'static,
+{
+    fn trim(&mut self) {
+        self.types = None;
+        trim_meta(&mut self.metadata);
+    }
+}
+
+impl Cached for StatefulSet {
+    fn trim(&mut self) {
+        trim_meta(&mut self.metadata);
+        self.spec =
+            self.spec.take().map(|spec| StatefulSetSpec { replicas: spec.replicas, ..Default::default() });
+        self.status = self.status.take().map(|status| StatefulSetStatus {
+            observed_generation: status.observed_generation,
+            replicas: status.replicas,
+            update_revision: status.update_revision,
+            ..Default::default()
+        });
+    }
+}
+
+impl Cached for Pod {
+    fn trim(&mut self) {
+        trim_labelled(&mut self.metadata);
+        self.spec = self.spec.take().map(|spec| PodSpec { node_name: spec.node_name, ..Default::default() });
+        self.status = self.status.take().map(|status| PodStatus {
+            conditions: status.conditions.map(|mut conditions| {
+                conditions.retain(|c| ["Ready", "PodScheduled"].contains(&c.type_.as_str()));
+                conditions
+            }),
+            container_statuses: status.container_statuses.map(trim_containers),
+            init_container_statuses: status.init_container_statuses.map(trim_containers),
+            phase: status.phase,
+            pod_ip: status.pod_ip,
+            ..Default::default()
+        });
+    }
+}
+
+fn trim_containers(containers: Vec<ContainerStatus>) -> Vec<ContainerStatus> {
+    let trim = |status: ContainerStatus| ContainerStatus {
+        name: status.name,
+        image: status.image,
+        last_state: status.last_state,
+        ready: status.ready,
+        restart_count: status.restart_count,
+        started: status.started,
+        state: status.state,
+        ..Default::default()
+    };
+    containers.into_iter().map(trim).collect()
+}
+
+impl Cached for Job {
+    fn trim(&mut self) {
+        trim_labelled(&mut self.metadata);
+        self.spec = None;
+        self.status = self
+            .status
+            .take()
+            .map(|status| JobStatus { conditions: status.conditions, ..Default::default() });
+    }
+}
+
+impl Cached for EndpointSlice {
+    fn trim(&mut self) {
+        trim_meta(&mut self.metadata);
+        self.ports = None;
+        for endpoint in &mut self.endpoints {
+            let addresses = std::mem::take(&mut endpoint.addresses);
+            *endpoint = Endpoint { addresses, ..Default::default() };
+        }
+    }
+}
+
+impl Cached for PersistentVolumeClaim {
+    fn trim(&mut self) {
+        trim_meta(&mut self.metadata);
+        let resources = self.spec.take().and_then(|spec| spec.resources);
+        self.spec = resources.map(|resources| PersistentVolumeClaimSpec {
+            resources: Some(VolumeResourceRequirements { requests: resources.requests, limits: None }),
+            ..Default::default()
+        });
+        self.status = None;
+    }
+}
+
+impl Cached for ConfigMap {
+    fn trim(&mut self) {
+        trim_meta(&mut self.metadata);
+        self.binary_data = None;
+        if let Some(data) = &mut self.data {
+            data.retain(|key, _| key == CONFIG_KEY);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
