@@ -17,12 +17,12 @@ use crate::apply::apply;
 use crate::build::stateful_set::build_stateful_set;
 use crate::build::{record, seed_job};
 use crate::cache::Caches;
-use crate::children::{Children, apply_child, build_children, check_children};
-use crate::error::{Error, NotOurs, chain};
+use crate::children::{Children, apply_child, build_children, look_at_children};
+use crate::error::{Error, chain};
 use crate::memory::Memory;
 use crate::observed::Observed;
 use crate::outcome::{Child, Fault, Outcome, Step};
-use crate::ownership::{check_others, create, if_taken};
+use crate::ownership::{Taken, create, look_at_others};
 use crate::plan::{Notice, Plan, Scope};
 use crate::secrets::{self, Extent};
 
@@ -139,9 +139,10 @@ impl Act<'_> {
 
     async fn check_names(&self) -> Result<(), Error> {
         let children = build_children(self.pair)?;
-        let mut taken = if_taken(check_children(self.requests, self.caches, self.pair, &children).await)?;
-        taken.extend(if_taken(check_others(self.requests, self.pair).await)?);
-        if taken.is_empty() { Ok(()) } else { Err(NotOurs(taken).into()) }
+        let mut taken = Taken::default();
+        look_at_children(self.requests, self.caches, self.pair, &children, &mut taken).await?;
+        look_at_others(self.requests, self.pair, &mut taken).await?;
+        taken.none()
     }
 
     async fn apply_secrets(&self) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use crate::api::{Object, Requests};
 use crate::cache::{Cache, Cached};
 use crate::error::Error;
 use crate::memory::{Applied, AppliedMark, Memory};
-use crate::ownership::{self, check, create, is_own, not_ours};
+use crate::ownership::{self, create, is_own, not_ours};
 
 /// A cache in which objects of kind `K` are found: of the objects, or of their metadata.
 pub trait CacheOf<K>: Cached {}
@@ -35,26 +35,20 @@ pub async fn apply<K: Object, C: CacheOf<K>>(
     apply_over(requests, memory, pair, found.as_ref().map(|found| found.meta()), object).await
 }
 
-/// Whether the name of `object` is free or the pair's.
-///
-/// # Errors
-/// An object of that name is not the pair's, or the request failed.
-pub async fn check_name<K: Object, C: CacheOf<K>>(
-    requests: &Requests,
-    pair: &ValidatedPair,
+/// What a cache has of `object`.
+pub fn cached<K: Object, C: CacheOf<K>>(
     cache: &Cache<C>,
+    pair: &ValidatedPair,
     object: &K,
-) -> Result<(), Error> {
-    let found = cached(cache, pair, object);
-    check::<K>(requests, pair, &object.name_any(), found.as_ref().map(|found| found.meta())).await.map(|_| ())
-}
-
-fn cached<K: Object, C: CacheOf<K>>(cache: &Cache<C>, pair: &ValidatedPair, object: &K) -> Option<Arc<C>> {
+) -> Option<Arc<C>> {
     cache.get(&ObjectRef::new(&object.name_any()).within(&pair.name.namespace))
 }
 
 /// The same over what was found there.
-async fn apply_over<K: Object>(
+///
+/// # Errors
+/// As [`apply`].
+pub async fn apply_over<K: Object>(
     requests: &Requests,
     memory: &mut Memory,
     pair: &ValidatedPair,

@@ -4,19 +4,18 @@
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::ResourceExt;
-use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId::{A, B};
 
-use crate::api::Requests;
-use crate::apply::{apply, check_name};
+use crate::api::{Object, Requests};
+use crate::apply::{CacheOf, apply, apply_over, cached};
 use crate::build::{budget, claims, config, rbac, services};
-use crate::cache::Caches;
-use crate::error::{Error, NotOurs};
+use crate::cache::{Cache, Caches};
+use crate::error::Error;
 use crate::memory::Memory;
 use crate::outcome::Child;
-use crate::ownership::if_taken;
+use crate::ownership::Taken;
 
 /// The objects. Not among them: what depends on the state of the pair (StatefulSets, Jobs, EndpointSlices), what is made once
 /// (the Lease), and Secrets, whose contents are random.
@@ -98,34 +97,45 @@ async fn apply_claim(
     pair: &ValidatedPair,
     claim: &PersistentVolumeClaim,
 ) -> Result<(), Error> {
-    let key = ObjectRef::new(&claim.name_any()).within(&pair.name.namespace);
-    let found = caches.claims.get(&key);
-    let claim = found.map_or_else(|| claim.clone(), |found| claims::at_least_as_large(claim, &found));
-    apply(requests, memory, pair, &caches.claims, &claim).await
+    let found = cached(&caches.claims, pair, claim);
+    let larger = found.as_deref().map(|found| claims::at_least_as_large(claim, found));
+    apply_over(requests, memory, pair, found.as_deref().map(Resource::meta), larger.as_ref().unwrap_or(claim))
+        .await
 }
 
-/// Whether the names of all of them are free or the pair's.
+/// Looks at the names of all of them.
 ///
 /// # Errors
-/// The names that are not; or a request failed.
-pub async fn check_children(
+/// A request failed.
+pub async fn look_at_children(
     requests: &Requests,
     caches: &Caches,
     pair: &ValidatedPair,
     children: &Children,
+    taken: &mut Taken,
 ) -> Result<(), Error> {
     let Children { account, role, binding, budget, config, services, claims } = children;
-    let mut taken = Vec::new();
-    taken.extend(if_taken(check_name(requests, pair, &caches.accounts, account).await)?);
-    taken.extend(if_taken(check_name(requests, pair, &caches.roles, role).await)?);
-    taken.extend(if_taken(check_name(requests, pair, &caches.bindings, binding).await)?);
-    taken.extend(if_taken(check_name(requests, pair, &caches.budgets, budget).await)?);
-    taken.extend(if_taken(check_name(requests, pair, &caches.config_maps, config).await)?);
+    look(requests, pair, &caches.accounts, account, taken).await?;
+    look(requests, pair, &caches.roles, role, taken).await?;
+    look(requests, pair, &caches.bindings, binding, taken).await?;
+    look(requests, pair, &caches.budgets, budget, taken).await?;
+    look(requests, pair, &caches.config_maps, config, taken).await?;
     for service in services {
-        taken.extend(if_taken(check_name(requests, pair, &caches.services, service).await)?);
+        look(requests, pair, &caches.services, service, taken).await?;
     }
     for claim in claims {
-        taken.extend(if_taken(check_name(requests, pair, &caches.claims, claim).await)?);
+        look(requests, pair, &caches.claims, claim, taken).await?;
     }
-    if taken.is_empty() { Ok(()) } else { Err(NotOurs(taken).into()) }
+    Ok(())
+}
+
+async fn look<K: Object, C: CacheOf<K>>(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    cache: &Cache<C>,
+    object: &K,
+    taken: &mut Taken,
+) -> Result<(), Error> {
+    let found = cached(cache, pair, object);
+    taken.look::<K>(requests, pair, &object.name_any(), found.as_deref().map(Resource::meta)).await
 }

@@ -26,59 +26,83 @@ pub fn is_own(pair: &ValidatedPair, meta: &ObjectMeta) -> bool {
     }
 }
 
-/// What an object of that kind and name would be applied over; `found` is what a cache has of it.
-///
-/// # Errors
-/// It exists and is not the pair's, or the request failed.
-pub async fn check<K: Object>(
+/// What an object of that kind and name would be applied over, or its name if it is not the pair's; `found` is what a cache has of it.
+async fn look_up<K: Object>(
     requests: &Requests,
     pair: &ValidatedPair,
     name: &str,
     found: Option<&ObjectMeta>,
-) -> Result<Over, Error> {
+) -> Result<Result<Over, String>, Error> {
     // Caches hold only what carries the label: what they lack may exist.
     if found.is_some_and(|found| is_own(pair, found)) {
-        return Ok(Over::Own);
+        return Ok(Ok(Over::Own));
     }
-    match requests.get_metadata::<K>(name).await? {
+    Ok(match requests.get_metadata::<K>(name).await? {
         None => Ok(Over::Nothing),
         Some(meta) if is_own(pair, &meta) => Ok(Over::Own),
-        Some(_) => Err(not_ours::<K>(name)),
+        Some(_) => Err(full_name::<K>(name)),
+    })
+}
+
+/// Names of objects that are not the pair's: all are told in one error.
+#[derive(Debug, Default)]
+pub struct Taken(Vec<String>);
+
+impl Taken {
+    /// Looks whether the name is free or the pair's; `found` is what a cache has of the object.
+    ///
+    /// # Errors
+    /// The request failed.
+    pub async fn look<K: Object>(
+        &mut self,
+        requests: &Requests,
+        pair: &ValidatedPair,
+        name: &str,
+        found: Option<&ObjectMeta>,
+    ) -> Result<(), Error> {
+        self.0.extend(look_up::<K>(requests, pair, name, found).await?.err());
+        Ok(())
+    }
+
+    /// Notes the names that kept something from being done; any other error stays one.
+    ///
+    /// # Errors
+    /// It failed otherwise.
+    pub fn note(&mut self, done: Result<(), Error>) -> Result<(), Error> {
+        match done {
+            Err(Error::NotOurs(NotOurs(names))) => self.0.extend(names),
+            other => other?,
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// There are such names.
+    pub fn none(self) -> Result<(), Error> {
+        if self.0.is_empty() { Ok(()) } else { Err(NotOurs(self.0).into()) }
     }
 }
 
-/// The names that are not the pair's; any other error stays one.
+/// Looks at the names of the objects that are not [`Children`](crate::children::Children).
 ///
 /// # Errors
-/// The request failed.
-pub fn if_taken(checked: Result<(), Error>) -> Result<Vec<String>, Error> {
-    match checked {
-        Ok(()) => Ok(Vec::new()),
-        Err(Error::NotOurs(NotOurs(names))) => Ok(names),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether the names of the objects that are not [`Children`](crate::children::Children) are free or the pair's.
-///
-/// # Errors
-/// The names that are not; or a request failed.
-pub async fn check_others(requests: &Requests, pair: &ValidatedPair) -> Result<(), Error> {
+/// A request failed.
+pub async fn look_at_others(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    taken: &mut Taken,
+) -> Result<(), Error> {
     let name = &pair.name;
-    let mut taken = Vec::new();
     for secret in secrets::names(name) {
-        taken.extend(if_taken(check::<Secret>(requests, pair, &secret, None).await.map(|_| ()))?);
+        taken.look::<Secret>(requests, pair, &secret, None).await?;
     }
     for slice in [name.rw(), name.ro(), name.any()] {
-        taken.extend(if_taken(check::<EndpointSlice>(requests, pair, &slice, None).await.map(|_| ()))?);
+        taken.look::<EndpointSlice>(requests, pair, &slice, None).await?;
     }
     for i in InstanceId::ALL {
-        taken.extend(if_taken(
-            check::<StatefulSet>(requests, pair, &name.instance(i), None).await.map(|_| ()),
-        )?);
+        taken.look::<StatefulSet>(requests, pair, &name.instance(i), None).await?;
     }
-    taken.extend(if_taken(check::<Lease>(requests, pair, name.lease(), None).await.map(|_| ()))?);
-    if taken.is_empty() { Ok(()) } else { Err(NotOurs(taken).into()) }
+    taken.look::<Lease>(requests, pair, name.lease(), None).await
 }
 
 /// Server-side apply over an object of the pair, or over nothing; `found` is what is known of it.
@@ -91,8 +115,8 @@ pub async fn apply<K: Object>(
     object: &K,
     found: Option<&ObjectMeta>,
 ) -> Result<K, Error> {
-    let over = check::<K>(requests, pair, &object.name_any(), found).await?;
-    requests.apply(object, over).await
+    let over = look_up::<K>(requests, pair, &object.name_any(), found).await?;
+    requests.apply(object, over.map_err(|name| NotOurs(vec![name]))?).await
 }
 
 /// As [`Requests::create`]; but one that exists already must be the pair's.
@@ -107,7 +131,9 @@ pub async fn create<K: Object>(
     match requests.create(object).await? {
         Created::Yes => Ok(Created::Yes),
         Created::AlreadyExists => {
-            check::<K>(requests, pair, &object.name_any(), None).await.map(|_| Created::AlreadyExists)
+            let over = look_up::<K>(requests, pair, &object.name_any(), None).await?;
+            over.map_err(|name| NotOurs(vec![name]))?;
+            Ok(Created::AlreadyExists)
         }
     }
 }
@@ -115,5 +141,9 @@ pub async fn create<K: Object>(
 /// An object of that kind and name is not the pair's.
 #[must_use]
 pub fn not_ours<K: Object>(name: &str) -> Error {
-    NotOurs(vec![format!("{} {name}", K::kind(&()))]).into()
+    NotOurs(vec![full_name::<K>(name)]).into()
+}
+
+fn full_name<K: Object>(name: &str) -> String {
+    format!("{} {name}", K::kind(&()))
 }

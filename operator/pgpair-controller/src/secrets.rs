@@ -15,8 +15,8 @@ use crate::certificates::rotation::{
     AuthorityView, CertificateView, PartyStep, PartyView, Policy, Wants, decide_authority, decide_party,
 };
 use crate::certificates::{digest, names_of, new_leaf};
-use crate::error::{Error, NotOurs};
-use crate::ownership::{self, if_taken};
+use crate::error::Error;
+use crate::ownership::{self, Taken};
 use authority::CertificateAuthority;
 use party::{Annotations, ClientRole, Party, build_secret, failed};
 pub use party::{Extent, text};
@@ -57,19 +57,14 @@ pub async fn apply_secrets(
         None => authority::fetch(requests, pair).await?,
     };
     let writer = Writer { requests, pair, extent, authority: &authority, policy, now };
-    let (mut taken, mut failed) = (Vec::new(), None);
+    let (mut taken, mut failed) = (Taken::default(), None);
     for (party, step) in steps {
         // One Secret that cannot be written must not keep the certificates of the others from being renewed.
-        match if_taken(writer.carry_out(party, step).await) {
-            Ok(names) => taken.extend(names),
-            Err(error) => failed = failed.or(Some(error)),
+        if let Err(error) = taken.note(writer.carry_out(party, step).await) {
+            failed = failed.or(Some(error));
         }
     }
-    match failed {
-        Some(error) => Err(error),
-        None if taken.is_empty() => Ok(()),
-        None => Err(NotOurs(taken).into()),
-    }
+    failed.map_or_else(|| taken.none(), Err)
 }
 
 /// The end of each certificate of a pair, by the name of its Secret; what is not known is left out. `known` as in [`apply_secrets`].
