@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kube::runtime::events::Recorder;
 use kube::{Client, ResourceExt};
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::PairName;
@@ -11,6 +10,7 @@ use pgpair_api::validate::Defaults;
 
 use crate::api::Requests;
 use crate::cache::Caches;
+use crate::events::EventQueue;
 use crate::memory::PairMemory;
 use crate::metrics::Metrics;
 use crate::rollout::Rollout;
@@ -26,8 +26,8 @@ pub struct Context {
     pub defaults: Arc<Defaults>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// Sender of Events; one per process, because it holds the series.
-    pub recorder: Recorder,
+    /// Where Events are handed in; one per process, because it holds their series.
+    pub events: EventQueue,
     /// The roll-out over all pairs.
     pub rollout: Arc<Rollout>,
     /// Memory and errors in a row of each pair.

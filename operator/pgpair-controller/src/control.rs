@@ -9,7 +9,6 @@ use futures::channel::mpsc;
 use futures::future::try_join_all;
 use futures::{Stream, StreamExt};
 use kube::runtime::controller::{self, Action, Config};
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, Predicate, WatchStreamExt, predicates, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -22,6 +21,7 @@ use crate::cache::{Caches, Signs, api_in, watch_all};
 use crate::context::Context;
 use crate::error::Error;
 use crate::error::chain;
+use crate::events::EventQueue;
 use crate::health::Phase;
 use crate::leader::Leadership;
 use crate::memory::PairMemory;
@@ -46,8 +46,8 @@ pub struct Operator {
     pub client: Client,
     /// What the operator gives where the spec is silent.
     pub defaults: Arc<Defaults>,
-    /// Sender of Events; one per process, because it holds the series.
-    pub recorder: Recorder,
+    /// Where Events are handed in; one per process, because it holds their series.
+    pub events: EventQueue,
     /// What it looks after.
     pub domain: Domain,
     /// Pairs that roll at the same time.
@@ -270,7 +270,7 @@ fn context(operator: &Operator, caches: Caches, rollout: &Arc<Rollout>) -> Arc<C
         caches,
         defaults: operator.defaults.clone(),
         metrics: operator.signs.metrics.clone(),
-        recorder: operator.recorder.clone(),
+        events: operator.events.clone(),
         rollout: rollout.clone(),
         pairs: Arc::new(Mutex::new(HashMap::<PairName, PairMemory>::new())),
     })

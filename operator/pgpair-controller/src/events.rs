@@ -1,5 +1,7 @@
 //! Events: what is worth telling once. Reasons are words of this enumeration, never free text.
 
+mod queue;
+
 use kube::runtime::events::{Event, EventType};
 use pgpair_api::events::EventReason;
 use pgpair_api::names::PairName;
@@ -11,6 +13,8 @@ use pgpair_core::instance::PostgresState;
 
 use crate::plan::{Notice, Pending, RollStep};
 use crate::status::condition;
+
+pub use queue::EventQueue;
 
 /// One Event about a pair, before it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

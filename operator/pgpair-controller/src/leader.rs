@@ -13,12 +13,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
-use kube::runtime::events::Recorder;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cache::Signs;
+use crate::events::EventQueue;
 use crate::neighbours::{Domain, Neighbours};
 use claim::Claim;
 
@@ -82,7 +82,7 @@ pub struct Elector {
     api: Api<Lease>,
     member: Membership,
     signs: Signs,
-    recorder: Recorder,
+    events: EventQueue,
     seen: Option<(String, Instant)>,
     claim: Claim,
     neighbours: Neighbours,
@@ -108,13 +108,13 @@ enum AttemptError {
 impl Elector {
     /// A replica of that installation.
     #[must_use]
-    pub fn new(client: Client, member: Membership, signs: Signs, recorder: Recorder) -> Self {
+    pub fn new(client: Client, member: Membership, signs: Signs, events: EventQueue) -> Self {
         Elector {
             api: Api::namespaced(client.clone(), &member.namespace),
             client,
             member,
             signs,
-            recorder,
+            events,
             seen: None,
             claim: Claim::default(),
             neighbours: Neighbours::default(),

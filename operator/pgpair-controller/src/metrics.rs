@@ -85,6 +85,8 @@ pub struct Metrics {
     pub orders: Family<OrderLabels, Counter>,
     /// Errors of watches.
     pub watch_errors: Family<WatchLabels, Counter>,
+    /// Events that were dropped because too many waited.
+    pub events_dropped: Counter,
     /// 1 for each pair that cannot be decoded.
     pub undecodable: Family<PairLabels, Gauge>,
     /// Whether this replica leads.
@@ -110,6 +112,7 @@ impl Default for Metrics {
             decisions: Family::default(),
             orders: Family::default(),
             watch_errors: Family::default(),
+            events_dropped: Counter::default(),
             undecodable: Family::default(),
             leader: Gauge::default(),
             conflict: Gauge::default(),
@@ -132,6 +135,11 @@ impl Metrics {
         r.register("decisions", "Steps that were taken", self.decisions.clone());
         r.register("orders", "Orders of people that came to an end", self.orders.clone());
         r.register("watch_errors", "Errors of watches, which are opened again", self.watch_errors.clone());
+        r.register(
+            "events_dropped",
+            "Events that were dropped because too many waited for the API server",
+            self.events_dropped.clone(),
+        );
         r.register(
             "undecodable",
             "1 for a pair that this version of the operator cannot read",

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::cache::{Cache, Cached, Caches, MakeCache, cache};
 use crate::context::Context;
+use crate::events::EventQueue;
 use crate::metrics::Metrics;
 use crate::rollout::Rollout;
 
@@ -213,16 +214,18 @@ pub fn empty_caches() -> Caches {
 
 /// What reconciles share, with these caches.
 pub fn context(client: Client, caches: Caches) -> Context {
+    let metrics = Arc::<Metrics>::default();
+    let recorder = Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None });
     Context {
-        client: client.clone(),
+        client,
         caches,
         defaults: Arc::new(Defaults {
             postgres_image_template: "pg:{version}".into(),
             agent_image: "pgpair:1".into(),
             image_pull_policy: "IfNotPresent".into(),
         }),
-        metrics: Arc::new(Metrics::default()),
-        recorder: Recorder::new(client, Reporter { controller: "test".into(), instance: None }),
+        events: EventQueue::start(recorder, metrics.clone()),
+        metrics,
         rollout: Arc::new(Rollout::new(1)),
         pairs: Arc::default(),
     }

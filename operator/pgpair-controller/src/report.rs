@@ -1,10 +1,8 @@
 //! Tells what was observed, decided and done: Events, metrics, the status.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
-use kube::runtime::events::Recorder;
 use pgpair_api::status::{OrderState, PgReplicaPairStatus, Reason};
 
 use crate::context::Pass;
@@ -17,8 +15,6 @@ use crate::outcome::Outcome;
 use crate::plan::{Notice, Plan};
 use crate::status::{compute, degraded, is_worth_a_write, merge};
 
-/// Longest wait for an Event to be taken; Events are for people and never hold up work.
-const EVENT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A request that failed so often in a row is told in the status: a single refusal may be gone a second later.
 const ERRORS_TOLD: u32 = 3;
 
@@ -34,7 +30,7 @@ pub async fn report(
     outcome: Outcome,
 ) -> Result<(), Error> {
     let Outcome { done, order, failed } = outcome;
-    report_done(pass, &done).await;
+    report_done(pass, &done);
     let plan = &plan.clone().with_failures(failed);
     memory.settled(observed, plan.is_idle());
     let old = pass.pair.status.clone().unwrap_or_default();
@@ -43,7 +39,7 @@ pub async fn report(
     report_status(pass, memory, &old, new).await
 }
 
-async fn report_done(pass: &Pass<'_>, notices: &[Notice]) {
+fn report_done(pass: &Pass<'_>, notices: &[Notice]) {
     for notice in notices {
         pass.ctx.metrics.decided(notice);
     }
@@ -51,7 +47,7 @@ async fn report_done(pass: &Pass<'_>, notices: &[Notice]) {
     for draft in &drafts {
         tracing::info!(reason = draft.shown, "{}", draft.note);
     }
-    publish_events(pass, drafts).await;
+    publish_events(pass, drafts);
 }
 
 /// Writes the status if it is worth it; the Events of the change follow the write, so that they are told once.
@@ -69,7 +65,7 @@ async fn report_status(
     }
     memory.status_written = Some(Instant::now());
     count_order(&pass.ctx.metrics, old, &new);
-    publish_events(pass, of_change(old, &new)).await;
+    publish_events(pass, of_change(old, &new));
     Ok(())
 }
 
@@ -95,25 +91,10 @@ fn count_order(metrics: &Metrics, old: &PgReplicaPairStatus, new: &PgReplicaPair
     }
 }
 
-async fn publish_events(pass: &Pass<'_>, drafts: Vec<EventDraft>) {
+fn publish_events(pass: &Pass<'_>, drafts: Vec<EventDraft>) {
     let about = pass.pair.object_ref(&());
-    for draft in &drafts {
-        publish_event(&pass.ctx.recorder, &pass.ctx.metrics, &about, draft).await;
-    }
-}
-
-/// Sends one Event about `about`. That it is not taken is logged, and no more.
-pub async fn publish_event(
-    recorder: &Recorder,
-    metrics: &Metrics,
-    about: &ObjectReference,
-    draft: &EventDraft,
-) {
-    metrics.wrote("Event", "event");
-    match tokio::time::timeout(EVENT_TIMEOUT, recorder.publish(&draft.event(), about)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, reason = draft.shown, "an event was refused"),
-        Err(_) => tracing::warn!(reason = draft.shown, "an event was not taken in time"),
+    for draft in drafts {
+        pass.ctx.events.publish(&about, draft);
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::api::is_status;
 use crate::cache::{Signs, api_in};
 use crate::control::{FIRST_LIST, Operator, lead};
+use crate::events::EventQueue;
 use crate::health::{Health, Phase};
 use crate::leader::{Elector, Leadership, Membership};
 use crate::metrics::Metrics;
@@ -150,12 +151,12 @@ async fn work(
     let operator = Operator {
         client: client.clone(),
         defaults: Arc::new(flags.defaults()),
-        recorder: Recorder::new(client.clone(), reporter),
+        events: EventQueue::start(Recorder::new(client.clone(), reporter), signs.metrics.clone()),
         domain: member.domain.clone(),
         max_rolling: usize::from(flags.rollout_max_concurrent),
         signs: signs.clone(),
     };
-    let election = Elector::new(client, member, signs.clone(), operator.recorder.clone());
+    let election = Elector::new(client, member, signs.clone(), operator.events.clone());
     let (leads, leading) = watch::channel(Leadership::Ended { until: Instant::now() });
     let (working, works) = watch::channel(false);
     let (end, ended) = watch::channel(false);
@@ -189,6 +190,7 @@ async fn lead_again(
         let result = lead(operator, leading.clone()).await;
         leader.set(0);
         working.send_replace(false);
+        operator.events.drain().await; // the next leader need not wait for it
         result?;
     }
     Ok(())

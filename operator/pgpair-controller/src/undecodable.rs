@@ -19,7 +19,6 @@ use crate::error::Error;
 use crate::events::EventDraft;
 use crate::metrics::ErrorLabels;
 use crate::reconcile::{error_policy, reconcile};
-use crate::report::publish_event;
 use crate::status::{degraded, merge};
 use crate::watched::{Undecodable, Watched};
 
@@ -68,7 +67,7 @@ async fn report_undecodable(watched: &Watched, pair: &Undecodable, ctx: &Context
     };
     if tell {
         let draft = EventDraft::new(EventReason::Undecodable, true, message);
-        publish_event(&ctx.recorder, &ctx.metrics, &watched.object_ref(&()), &draft).await;
+        ctx.events.publish(&watched.object_ref(&()), draft);
     }
     next
 }
@@ -149,10 +148,12 @@ mod tests {
         assert_eq!((&condition["type"], &condition["reason"]), (&json!("Degraded"), &json!("Undecodable")));
         assert!(condition["message"].as_str().unwrap().contains("status.term"), "{condition}");
         assert_eq!((&status["term"], &status["mode"]), (&json!("three"), &json!("Paired")));
+        ctx.events.drain().await;
         let sent = store.requests();
         object["status"] = status;
         store.objects().insert(PATH.into(), object.clone());
-        reconcile_watched(watched(&object), ctx).await.unwrap();
+        reconcile_watched(watched(&object), ctx.clone()).await.unwrap();
+        ctx.events.drain().await;
         assert_eq!(store.requests(), sent + 1, "it is told once: one read, no write");
     }
 
@@ -163,8 +164,9 @@ mod tests {
         store.objects().insert(PATH.into(), object.clone());
         store.forbid(&format!("{PATH}/status"));
         let ctx = Arc::new(context(client, empty_caches()));
-        let action = reconcile_watched(watched(&object), ctx).await.unwrap();
+        let action = reconcile_watched(watched(&object), ctx.clone()).await.unwrap();
         assert_eq!(action, Action::requeue(AGAIN_REFUSED));
+        ctx.events.drain().await;
         let objects = store.objects();
         let event = objects.iter().find(|(path, _)| path.contains("/events/")).expect("an event").1;
         assert_eq!(

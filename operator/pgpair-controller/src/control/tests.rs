@@ -72,11 +72,11 @@ async fn a_pair_that_cannot_be_decoded_keeps_no_other_pair_from_being_reconciled
     check_definition(&client, None).await.expect("the check at the start asks for no content");
     let ctx = Arc::new(context(client.clone(), empty_caches()));
     let signs = Signs { health: Arc::default(), metrics: ctx.metrics.clone() };
-    let (recorder, defaults) = (ctx.recorder.clone(), ctx.defaults.clone());
+    let (events, defaults) = (ctx.events.clone(), ctx.defaults.clone());
     let operator = Operator {
         client: client.clone(),
         defaults,
-        recorder,
+        events,
         domain: Domain::default(),
         max_rolling: 1,
         signs,
@@ -101,8 +101,8 @@ async fn a_reconcile_that_runs_is_cut_off_in_time_and_the_metrics_of_its_pairs_g
     let (client, mut paths) = holds(vec![bad]);
     let ctx = Arc::new(context(client.clone(), empty_caches()));
     let signs = Signs { health: Arc::default(), metrics: ctx.metrics.clone() };
-    let (recorder, defaults) = (ctx.recorder.clone(), ctx.defaults.clone());
-    let operator = Operator { client, defaults, recorder, domain: Domain::default(), max_rolling: 1, signs };
+    let (events, defaults) = (ctx.events.clone(), ctx.defaults.clone());
+    let operator = Operator { client, defaults, events, domain: Domain::default(), max_rolling: 1, signs };
     let (leads, leading) = watch::channel(Leadership::Leads);
     let (_triggers, triggered) = mpsc::unbounded();
     let control = control(&operator, None, ctx.clone(), triggered, leading);

@@ -14,7 +14,6 @@ use super::{AttemptError, Elector, bounded};
 use crate::api::is_status;
 use crate::events::EventDraft;
 use crate::neighbours::{Installation, Verdict, decide_claim};
-use crate::report::publish_event;
 use pgpair_api::events::EventReason;
 
 /// Time between two looks at the other installations while this one works.
@@ -129,7 +128,7 @@ impl Elector {
                 let known = self.claim.state == State::Theirs(other.clone());
                 self.claim.state = State::Theirs(other.clone());
                 if !known {
-                    self.tell_conflict(&other, mine).await;
+                    self.tell_conflict(&other, mine);
                 }
                 other
             }
@@ -138,14 +137,14 @@ impl Elector {
         false
     }
 
-    async fn tell_conflict(&self, (namespace, lease): &(String, String), mine: &Lease) {
+    fn tell_conflict(&self, (namespace, lease): &(String, String), mine: &Lease) {
         self.signs.metrics.conflict.set(1);
         let message = format!(
             "another installation of the operator (Lease {lease} in namespace {namespace}) looks after the same pairs: this one does nothing until that one is uninstalled. Give one of them another class or other namespaces (values class and watchNamespaces of the chart), or uninstall it"
         );
         tracing::warn!(namespace, lease, "{message}");
         let draft = EventDraft::new(EventReason::OperatorConflict, true, message);
-        publish_event(&self.recorder, &self.signs.metrics, &mine.object_ref(&()), &draft).await;
+        self.events.publish(&mine.object_ref(&()), draft);
     }
 
     /// The Leases of all installations that this one can see: in the whole cluster, or else in the namespaces that it looks after and in

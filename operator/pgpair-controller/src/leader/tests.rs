@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use kube::client::Body;
-use kube::runtime::events::Reporter;
+use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -101,7 +101,8 @@ impl Cluster {
         };
         let signs = Signs { health: Arc::default(), metrics: Arc::default() };
         let recorder = Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None });
-        let elector = Elector::new(client, member, signs.clone(), recorder);
+        let events = EventQueue::start(recorder, signs.metrics.clone());
+        let elector = Elector::new(client, member, signs.clone(), events);
         let (leads, leading) = watch::channel(Leadership::Ended { until: Instant::now() });
         let (working, works) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
