@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, ResourceExt as _};
 use pgpair_api::PgReplicaPair;
-use pgpair_api::names::PairName;
+use pgpair_api::names::{ANNOTATION_SEED, PairName};
 use pgpair_api::status::{InstanceStatus, PgReplicaPairStatus};
 use pgpair_core::ids::InstanceId;
 use pgpair_core::instance::Role;
@@ -243,19 +243,17 @@ impl Pair {
         Ok(())
     }
 
-    /// The base-backup Jobs of `instance` that completed.
+    /// The number of the base-backup Job on whose copy `instance` runs; 0: on none. The Job itself is deleted when the instance runs.
     ///
     /// # Errors
     /// When the API does not answer.
-    pub async fn completed_seed_jobs(&self, instance: InstanceId) -> anyhow::Result<BTreeSet<String>> {
-        let api: Api<Job> = Api::namespaced(self.cluster.client.clone(), &self.names.namespace);
-        let jobs = api.list(&ListParams::default()).await.context("listing Jobs")?;
-        let prefix = format!("{}-seed-", self.names.instance(instance));
-        let completed = |job: &&Job| {
-            job.name_any().starts_with(&prefix)
-                && job.status.as_ref().and_then(|s| s.succeeded).unwrap_or(0) > 0
-        };
-        Ok(jobs.iter().filter(completed).map(|job| job.name_any()).collect())
+    pub async fn last_seed(&self, instance: InstanceId) -> anyhow::Result<u32> {
+        let api: Api<StatefulSet> = Api::namespaced(self.cluster.client.clone(), &self.names.namespace);
+        let set = api.get(&self.names.instance(instance)).await.context("reading a StatefulSet")?;
+        let number: u32 = set.annotations().get(ANNOTATION_SEED).map_or(Ok(0), |n| n.parse())?;
+        // At 0 replicas it waits for that Job.
+        let runs = set.spec.and_then(|spec| spec.replicas) == Some(1);
+        Ok(if runs { number } else { number.saturating_sub(1) })
     }
 
     /// The branches that `instance` has kept on its archive volume: one for each time that its log went beyond a new

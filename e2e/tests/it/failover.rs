@@ -193,20 +193,19 @@ async fn walk(failover: &mut Failover, case: &Case) -> anyhow::Result<()> {
 /// What an instance leaves behind when it comes back other than by following.
 struct Traces {
     branches: BTreeSet<String>,
-    backups: BTreeSet<String>,
+    backup: u32,
 }
 
 impl Traces {
     async fn of(pair: &Pair, instance: InstanceId) -> anyhow::Result<Traces> {
         let branches = pair.kept_branches(instance).await?;
-        Ok(Traces { branches, backups: pair.completed_seed_jobs(instance).await? })
+        Ok(Traces { branches, backup: pair.last_seed(instance).await? })
     }
 
     fn came_back(&self, after: &Traces) -> Return {
-        let new = |before: &BTreeSet<String>, after: &BTreeSet<String>| after.difference(before).count() > 0;
-        if new(&self.backups, &after.backups) {
+        if after.backup > self.backup {
             Return::Rebuilt
-        } else if new(&self.branches, &after.branches) {
+        } else if after.branches.difference(&self.branches).count() > 0 {
             Return::Rewound
         } else {
             Return::Followed

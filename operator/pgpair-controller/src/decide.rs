@@ -28,7 +28,7 @@ use pgpair_core::record::{Mode, Record};
 use pgpair_wire::report::Need;
 
 use crate::evidence::{decide_evidence, decide_receivers};
-use crate::observed::{LeaseView, Observed, SeedJob, SeedState, SetView, SettingsRefusal};
+use crate::observed::{InstanceObserved, LeaseView, Observed, SeedJob, SeedState, SetView, SettingsRefusal};
 use crate::plan::{Blocked, InstancePlan, Notice, Plan, Problem, RollPlan, RwPlan, Scope};
 pub use orders::replied;
 
@@ -163,6 +163,7 @@ fn decide_primary(observed: &Observed, i: InstanceId, plan: &mut Plan) -> Instan
         plan.problems.push(Problem::RebuildBlocked(i, Blocked::IsPrimary));
     }
     let running: Vec<u32> = running_jobs(&instance.jobs).collect();
+    clear_jobs(instance, i, plan);
     if set.replicas == 0 && !running.is_empty() {
         // It was chosen for seeding and then became primary by a person's order: the Job has to let go of the volume first.
         plan.delete_jobs.extend(running.into_iter().map(|n| (i, n)));
@@ -190,11 +191,7 @@ fn decide_running_standby(
     plan: &mut Plan,
 ) -> InstancePlan {
     let instance = observed.instance(i);
-    if instance.report.fresh().is_some() {
-        // It runs on what the Job has copied; the pod beside it would go on for ever.
-        let lingers = instance.jobs.iter().filter(|j| j.state == SeedState::Complete && j.lingers);
-        plan.delete_jobs.extend(lingers.map(|j| (i, j.number)));
-    }
+    clear_jobs(instance, i, plan);
     let Some(need) = instance.report.fresh().and_then(|r| r.need.clone()) else { return keep(set, 1) };
     let blocked = if record.mode == Mode::Paired {
         Some(Blocked::StillPaired)
@@ -217,6 +214,15 @@ fn decide_running_standby(
     plan.notices.push(Notice::RebuildStarted(i, reason));
     let seed = set.seed.max(last_number(&instance.jobs)) + 1;
     InstancePlan { replicas: 0, seed, seed_failures: set.seed_failures }
+}
+
+/// An instance that runs needs no Job any more: it runs on what the last one has copied, and a container that somebody put into the Job's pod
+/// would go on for ever. The number of the last one stands on the StatefulSet.
+fn clear_jobs(instance: &InstanceObserved, i: InstanceId, plan: &mut Plan) {
+    if instance.report.fresh().is_some() {
+        let ended = instance.jobs.iter().filter(|job| job.state != SeedState::Running);
+        plan.delete_jobs.extend(ended.map(|job| (i, job.number)));
+    }
 }
 
 /// The other instance makes the first data directory: the first Job gets its volumes and its pod meanwhile, and waits. Not before the

@@ -228,7 +228,6 @@ impl Observed {
             state: state.clone(),
             progress: None,
             failure: None,
-            lingers: false,
         });
         self.b = InstanceObserved {
             set: Some(SetView { replicas: 0, running: 0, seed, seed_failures: 0 }),

@@ -273,7 +273,6 @@ async fn observe_seed(caches: &Caches, name: &PairName, i: InstanceId, jobs: &mu
     // The Job says so some seconds later than its pod.
     if job.state == SeedState::Running && pods.iter().any(views::has_seeded) {
         job.state = SeedState::Complete;
-        job.lingers = pods.iter().any(|pod| pod.running && !pod.deleting);
     }
     let running = pods.into_iter().find(|p| p.running && !p.deleting);
     if let (SeedState::Running, Some(ip)) = (&job.state, running.and_then(|p| p.ip)) {

@@ -243,8 +243,6 @@ pub struct SeedJob {
     pub progress: Option<SeedProgress>,
     /// Why its last pod failed, in the words of the seeding program.
     pub failure: Option<String>,
-    /// The program is done, and its pod goes on because a container of somebody else runs in it.
-    pub lingers: bool,
 }
 
 /// How a seeding Job stands.

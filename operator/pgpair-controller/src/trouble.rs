@@ -1,5 +1,7 @@
 //! What keeps a pod from existing or from starting, in the words of the component that refuses. Pure.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
 use kube::ResourceExt;
@@ -30,6 +32,10 @@ pub enum PodTrouble {
     NotStarting(String),
     /// No pod is made: quota, LimitRange, Pod Security, a webhook.
     Refused(String),
+    /// The pod of a seeding Job runs and gets no further; for how long.
+    Stalled(Duration),
+    /// The pod of a seeding Job was to end and does not; for how long.
+    NotEnding(Duration),
 }
 
 /// What the kubelet says of a container.
@@ -65,6 +71,7 @@ impl PodTrouble {
             PodTrouble::CrashLoop(_) | PodTrouble::InitFailed(_) => Reason::ContainerCrashes,
             PodTrouble::NotStarting(_) => Reason::PodNotStarting,
             PodTrouble::Refused(_) => Reason::PodRefused,
+            PodTrouble::Stalled(_) | PodTrouble::NotEnding(_) => Reason::SeedingStalled,
         }
     }
 
@@ -83,6 +90,15 @@ impl PodTrouble {
             PodTrouble::InitFailed(crash) => format!("init container {crash} of {pod} fails"),
             PodTrouble::NotStarting(words) => format!("{pod} does not start: {words}"),
             PodTrouble::Refused(words) => format!("{pod} cannot be created: {words}"),
+            PodTrouble::Stalled(lasting) => format!(
+                "{pod} has got no further for {} min: see its log. Delete the job, and the copy begins again",
+                lasting.as_secs() / 60
+            ),
+            PodTrouble::NotEnding(lasting) => format!(
+                "{pod} was to end {} min ago and has not, so no other pod takes its place: is its node lost? Once the node is \
+                 surely off, delete the pod with --force",
+                lasting.as_secs() / 60
+            ),
         }
     }
 }

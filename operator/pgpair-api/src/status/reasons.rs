@@ -118,6 +118,8 @@ pub enum Reason {
     PodNotStarting,
     /// A pod is refused: no pod is made.
     PodRefused,
+    /// A base backup gets no further, or its pod does not end.
+    SeedingStalled,
     /// The image holds another major version of PostgreSQL than the spec names.
     VersionMismatch,
     /// Both instances run on one node although they have to be apart.

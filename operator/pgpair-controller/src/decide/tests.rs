@@ -108,16 +108,17 @@ fn a_running_copy_is_left_alone_and_a_complete_one_starts_its_instance() {
 }
 
 #[test]
-fn a_job_that_is_done_and_whose_pod_goes_on_is_deleted_once_its_instance_runs() {
+fn jobs_that_have_ended_are_deleted_once_their_instance_runs_as_standby_or_as_primary() {
+    let job = |number, state| SeedJob { number, state, progress: None, failure: None };
+    let done = || vec![job(1, failed(90)), job(2, SeedState::Complete)];
     let mut observed = steady();
-    let done =
-        SeedJob { number: 1, state: SeedState::Complete, progress: None, failure: None, lingers: true };
-    observed.b.jobs = vec![done.clone()];
-    assert_eq!(decide(&observed).delete_jobs, [(B, 1)]);
+    observed.b.jobs = done();
+    assert_eq!(decide(&observed).delete_jobs, [(B, 1), (B, 2)]);
     assert!(!decide(&observed).settled);
-    observed.b.jobs = vec![SeedJob { lingers: false, ..done.clone() }];
-    assert!(decide(&observed).delete_jobs.is_empty());
-    (observed.b.jobs, observed.b.report) = (vec![done], ReportView::NeverSeen);
+    let mut promoted = steady();
+    promoted.a.jobs = done();
+    assert_eq!(decide(&promoted).delete_jobs, [(A, 1), (A, 2)], "it was a standby when it was copied");
+    (observed.b.jobs, observed.b.report) = (done(), ReportView::NeverSeen);
     assert!(decide(&observed).delete_jobs.is_empty(), "it may not have started yet");
 }
 
@@ -191,8 +192,7 @@ fn a_primary_at_zero_replicas_runs_again_once_its_copy_has_let_go() {
 #[test]
 fn two_copies_never_run_at_once() {
     let mut observed = steady().solo().b_waits_for(1, &[]);
-    observed.a.jobs =
-        vec![SeedJob { number: 4, state: SeedState::Running, progress: None, failure: None, lingers: false }];
+    observed.a.jobs = vec![SeedJob { number: 4, state: SeedState::Running, progress: None, failure: None }];
     assert_eq!(decide(&observed).create_job, None);
 }
 

@@ -16,7 +16,7 @@ use super::views;
 use crate::api::Requests;
 use crate::cache::Caches;
 use crate::memory::Memory;
-use crate::observed::{InstanceObserved, SeedState};
+use crate::observed::{InstanceObserved, SeedJob, SeedState};
 use crate::status::condition;
 use crate::trouble::{PodTrouble, newest, of_pod};
 
@@ -26,6 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const UNMADE: Duration = Duration::from_secs(5);
 /// Pulling an image and attaching a volume may take so long before the warnings about the pod are read.
 const UNSTARTED: Duration = Duration::from_secs(30);
+/// The seeding program gives up when its copy stands still for 10 min. What has got no further for so long hangs elsewhere.
+const STALLED: Duration = Duration::from_secs(1200);
+/// A pod that is deleted gets 30 s to end.
+const NOT_ENDING: Duration = Duration::from_secs(300);
 /// Warnings of a pair are read at most so often.
 const READ_AGAIN: Duration = Duration::from_secs(10);
 
@@ -41,6 +45,8 @@ pub struct Hindrance {
 enum Suspect {
     /// Its own status says it.
     Told(PodTrouble),
+    /// It is trouble when it lasts so long.
+    Lasting(PodTrouble, Duration),
     /// There is no pod: the warnings about its maker say why.
     Unmade,
     /// It does not start: the warnings about it say why.
@@ -75,6 +81,7 @@ pub(super) async fn observe_hindrance(
                 .is_some_and(|c| c.reason == trouble.reason().as_str());
             return (told || lasting >= PATIENCE).then_some(trouble);
         }
+        Suspect::Lasting(trouble, patience) => return (lasting >= patience).then_some(trouble),
         Suspect::Unmade => (UNMADE, true),
         Suspect::Unstarted => (UNSTARTED, false),
     };
@@ -119,17 +126,18 @@ fn suspect(
                 .stateful_sets
                 .get(&ObjectRef::<StatefulSet>::new(&name.instance(i)).within(&name.namespace))
         };
-        return of_pods(pod.as_deref().into_iter(), || set()?.uid());
+        return of_pods(pod.as_deref().into_iter(), None, || set()?.uid());
     }
-    let job = instance.jobs.iter().rev().find(|job| job.state == SeedState::Running)?;
-    let job_name = name.seed_job(i, job.number);
+    let job_view = instance.jobs.iter().rev().find(|job| job.state == SeedState::Running)?;
+    let job_name = name.seed_job(i, job_view.number);
     let pods = views::seed_pods(caches, name, i, &job_name);
     let job = || caches.jobs.get(&ObjectRef::<Job>::new(&job_name).within(&name.namespace));
-    of_pods(pods.iter().map(AsRef::as_ref), || job()?.uid())
+    of_pods(pods.iter().map(AsRef::as_ref), Some(job_view), || job()?.uid())
 }
 
 fn of_pods<'a>(
     pods: impl Iterator<Item = &'a Pod>,
+    seeds: Option<&SeedJob>,
     maker: impl Fn() -> Option<String>,
 ) -> Option<(String, Suspect)> {
     let Some(pod) = pods.max_by_key(|pod| pod.creation_timestamp().map(|t| t.0)) else {
@@ -137,12 +145,17 @@ fn of_pods<'a>(
     };
     let (uid, view) = (pod.uid()?, views::pod_view(pod));
     if view.deleting {
-        return None; // another one follows
+        // Another one follows; that of a Job only when this one has gone.
+        return seeds.map(|_| (uid, Suspect::Lasting(PodTrouble::NotEnding(NOT_ENDING), NOT_ENDING)));
     }
     match of_pod(pod) {
         Some(trouble) => Some((uid, Suspect::Told(trouble))),
         None if !view.started && view.node.is_some() => Some((uid, Suspect::Unstarted)),
-        None => None,
+        None => {
+            // With each byte it is about something else.
+            let done = seeds?.progress.as_ref().map(|progress| progress.done_bytes);
+            Some((format!("{uid} {done:?}"), Suspect::Lasting(PodTrouble::Stalled(STALLED), STALLED)))
+        }
     }
 }
 

@@ -112,7 +112,7 @@ fn seed_job(job: &Job, stem: &str) -> Option<SeedJob> {
     } else {
         SeedState::Running
     };
-    Some(SeedJob { number, state, progress: None, failure: None, lingers: false })
+    Some(SeedJob { number, state, progress: None, failure: None })
 }
 
 /// The pods of a seeding Job.

@@ -156,8 +156,7 @@ fn the_progress_of_a_copy_is_written_in_steps() {
         let mut observed = steady().solo().b_waits_for(1, &[(1, SeedState::Running)]);
         let progress =
             Some(SeedProgress { done_bytes: percent.into(), total_bytes: Some(100), percent: Some(percent) });
-        observed.b.jobs =
-            vec![SeedJob { number: 1, state: SeedState::Running, progress, failure: None, lingers: false }];
+        observed.b.jobs = vec![SeedJob { number: 1, state: SeedState::Running, progress, failure: None }];
         observed
     };
     let old = status_of(&at(10));

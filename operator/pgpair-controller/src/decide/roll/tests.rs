@@ -204,7 +204,7 @@ prop_compose! {
             set.replicas = i32::from(!scaled_down);
         }
         if seeding {
-            instance.jobs = vec![crate::observed::SeedJob { number: 1, state: SeedState::Running, progress: None, failure: None, lingers: false }];
+            instance.jobs = vec![crate::observed::SeedJob { number: 1, state: SeedState::Running, progress: None, failure: None }];
         }
         instance
     }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use pgpair_core::ids::InstanceId::A;
+use pgpair_wire::seed::SeedProgress;
 use serde_json::{Value, json};
 
 use super::*;
@@ -39,6 +40,31 @@ impl World {
     async fn look(&mut self) -> Option<PodTrouble> {
         let caches = self.store.caches();
         let instance = InstanceObserved { jobs: Vec::new(), ..steady().a };
+        observe_hindrance(&self.requests, &caches, &mut self.memory, &name(), A, &self.status, &instance)
+            .await
+    }
+
+    /// Job 1 of instance a, whose pod runs; `more` of the pod's metadata.
+    fn seeding(more: Value) -> World {
+        let world = World::new(None, "");
+        world.store.objects().retain(|path, _| !path.contains("statefulsets"));
+        let labels = json!({"pgpair.dev/pair": "orders", "pgpair.dev/instance": "a", "pgpair.dev/component": "instance-seed",
+                            "batch.kubernetes.io/job-name": "orders-a-seed-1"});
+        let mut meta =
+            json!({"name": "orders-a-seed-1-x", "namespace": "shop", "uid": "pod-1", "labels": labels});
+        meta.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let status = json!({"phase": "Running", "containerStatuses": [{"name": "postgres", "ready": true, "restartCount": 0,
+                            "started": true, "image": "", "imageID": "", "state": {"running": {}}}]});
+        let pod = json!({"metadata": meta, "spec": {"containers": [], "nodeName": "n1"}, "status": status});
+        world.store.objects().insert("/api/v1/namespaces/shop/pods/orders-a-seed-1-x".into(), pod);
+        world
+    }
+
+    async fn look_at_copy(&mut self, done_bytes: u64) -> Option<PodTrouble> {
+        let progress = SeedProgress { done_bytes, total_bytes: None, percent: None };
+        let job = SeedJob { number: 1, state: SeedState::Running, progress: Some(progress), failure: None };
+        let instance = InstanceObserved { jobs: vec![job], ..InstanceObserved::default() };
+        let caches = self.store.caches();
         observe_hindrance(&self.requests, &caches, &mut self.memory, &name(), A, &self.status, &instance)
             .await
     }
@@ -112,4 +138,26 @@ async fn what_the_pod_itself_says_is_told_after_a_while_and_at_once_if_it_was_to
     );
     assert_eq!(world.look().await, told, "after a change of the operator's leader");
     assert_eq!(world.store.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_copy_that_gets_no_further_is_told_and_with_the_next_byte_no_longer() {
+    let mut world = World::seeding(json!({}));
+    for done in [1, 2] {
+        assert_eq!(world.look_at_copy(done).await, None);
+        world.later(STALLED - Duration::from_secs(1));
+        assert_eq!(world.look_at_copy(done).await, None, "it may still be about to give up");
+        world.later(Duration::from_secs(1));
+        assert_eq!(world.look_at_copy(done).await, Some(PodTrouble::Stalled(STALLED)));
+    }
+    assert_eq!(world.look_at_copy(3).await, None);
+    assert_eq!(world.store.requests(), 0);
+}
+
+#[tokio::test]
+async fn the_pod_of_a_copy_that_does_not_end_is_told() {
+    let mut world = World::seeding(json!({"deletionTimestamp": "2026-05-01T12:00:00Z"}));
+    assert_eq!(world.look_at_copy(1).await, None);
+    world.later(NOT_ENDING);
+    assert_eq!(world.look_at_copy(1).await, Some(PodTrouble::NotEnding(NOT_ENDING)));
 }
