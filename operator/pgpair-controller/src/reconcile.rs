@@ -45,6 +45,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(60);
 pub async fn reconcile(pair: Arc<PgReplicaPair>, ctx: Arc<Context>) -> Result<Action, Error> {
     let _timer = ctx.metrics.reconcile_timer();
     if pair.metadata.deletion_timestamp.is_some() {
+        ctx.metrics.pairs.forget(&pair_name(&pair)); // it is observed no more
         return Ok(Action::await_change()); // the garbage collector takes what the pair owns
     }
     let pass = Pass::new(&ctx, &pair);

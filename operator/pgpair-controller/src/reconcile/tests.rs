@@ -95,7 +95,10 @@ async fn a_pair_that_is_being_deleted_is_left_to_the_garbage_collector() {
     let mut gone = pair(json!({}));
     gone.metadata.deletion_timestamp =
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(crate::fixtures::now()));
+    ctx.metrics.pairs.measure(&pair_name(&gone), &steady(), &Default::default());
+    assert!(ctx.metrics.render().contains("pair_observed_timestamp_seconds{"));
     assert_eq!(reconcile(Arc::new(gone), ctx.clone()).await.unwrap(), Action::await_change());
+    assert!(!ctx.metrics.render().contains("orders"), "numbers that stand still say nothing");
     drop(ctx);
     assert_eq!(seen(server).await, []);
 }
