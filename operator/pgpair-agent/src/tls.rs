@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use pgpair_wire::client::secured_by;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -187,11 +188,8 @@ impl Current {
             .with_client_cert_verifier(verifier)
             .with_single_cert(f.chain.clone(), f.key.clone_key())
             .map_err(|e| unfit(dir, e))?;
-        let client = ClientConfig::builder()
-            .with_root_certificates(f.roots)
-            .with_client_auth_cert(f.chain, f.key)
-            .map_err(|e| unfit(dir, e))?;
-        Ok(Current { pem, server: Arc::new(server), client: Arc::new(client) })
+        let client = secured_by(f.roots, f.chain, f.key).map_err(|e| unfit(dir, e))?;
+        Ok(Current { pem, server: Arc::new(server), client })
     }
 }
 

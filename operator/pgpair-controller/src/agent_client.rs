@@ -31,7 +31,7 @@ pub fn client_config(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Arc<Cl
     }
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate).collect::<Result<_, _>>().map_err(bad)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(bad)?;
-    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?))
+    client::secured_by(roots.into(), chain, key)
 }
 
 /// Where the agent of an instance is, and by which certificates it is talked to.

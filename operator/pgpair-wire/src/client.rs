@@ -17,8 +17,9 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::client::Resumption;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -38,6 +39,25 @@ pub const MAX_ANSWER: usize = 1024 * 1024;
 const MAX_REFUSAL: usize = 64 * 1024;
 /// Of the text of a refusal that is kept, in characters.
 const MAX_MESSAGE: usize = 1000;
+
+/// Sessions that are kept to be resumed: those of both instances of a pair. rustls makes room for 32 servers, which is 16 kB for each pair
+/// of an operator.
+const SESSIONS: usize = 16;
+
+/// By which certificates the one end of a connection shows itself and trusts the other.
+///
+/// # Errors
+/// The key is not that of the certificate.
+pub fn secured_by(
+    roots: Arc<RootCertStore>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let mut config =
+        ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    Ok(Arc::new(config))
+}
 
 /// A request that had no usable answer.
 #[derive(Debug, thiserror::Error)]
