@@ -199,9 +199,9 @@ impl Driver {
         report.order = self.order.clone();
         report.refused_order = self.refused_order.clone();
         report.preparing = self.unjudged.iter().map(|u| u.id.clone()).collect();
-        self.around.report.send_if_modified(|r| {
-            let changed = *r != report;
-            *r = report;
+        self.around.report.send_if_modified(|last| {
+            let changed = report.follow(last);
+            *last = report;
             changed
         });
     }

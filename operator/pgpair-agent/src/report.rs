@@ -104,6 +104,7 @@ impl Reporter {
             order: None,
             refused_order: None,
             preparing: Vec::new(),
+            version: None,
             config_generation: self.observed.as_ref().map_or(0, |o| o.config_generation),
             pending_restart: self.observed.as_ref().map(|o| o.pending_restart.clone()).unwrap_or_default(),
             raised: self.observed.as_ref().map(|o| o.raised.clone()).unwrap_or_default(),

@@ -19,6 +19,7 @@ use pgpair_core::instance::PostgresState;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::order::OrderReply;
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::hold::hold;
 use pgpair_wire::order::{ANSWERED, JUDGED, Order};
 use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
@@ -120,7 +121,7 @@ pub async fn serve_probes(shared: Shared) -> std::io::Result<()> {
     let app = Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
-        .route("/v1/report", get(report))
+        .route(paths::REPORT, get(latest))
         .with_state(shared);
     axum::serve(TcpListener::bind(address).await?, app).await
 }
@@ -134,7 +135,27 @@ async fn meet(State(peer): State<Peer>, request: Request, next: Next) -> Respons
     next.run(request).await
 }
 
-async fn report(State(s): State<Shared>) -> Json<InstanceReport> {
+/// What [`paths::report_after`] asks for.
+#[derive(Deserialize)]
+struct ReportQuery {
+    after: Option<String>,
+    hold: Option<u64>,
+}
+
+/// A version that is none is that of a newer operator: answered at once.
+async fn report(State(mut s): State<Shared>, Query(query): Query<ReportQuery>) -> Response {
+    let after = query.after.and_then(|after| after.parse().ok());
+    let (Some(after), Some(millis)) = (after, query.hold) else {
+        return Json(s.report.borrow().clone()).into_response();
+    };
+    match hold(&mut s.report, after, Duration::from_millis(millis)).await {
+        Some(report) => Json(report).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+/// Strangers are not waited for.
+async fn latest(State(s): State<Shared>) -> Json<InstanceReport> {
     Json(s.report.borrow().clone())
 }
 

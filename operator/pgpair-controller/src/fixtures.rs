@@ -108,6 +108,7 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
         pending_restart: Vec::new(),
         raised: Vec::new(),
         trouble: None,
+        version: None,
         rejoin: None,
         space: SpaceReport {
             data_bytes: Some(10 << 30),
@@ -172,7 +173,7 @@ pub fn steady() -> Observed {
         known_wal: KnownWal::default(),
         order: None,
         last_order: None,
-        lease_is_recent: false,
+        is_glance: false,
         certificates: vec![("orders-a-tls".into(), "2026-07-01T00:00:00Z".parse().unwrap())],
         taken: BTreeSet::new(),
         out_of_service: None,

@@ -4,6 +4,8 @@
 #[cfg(feature = "client")]
 pub mod client;
 pub mod config;
+#[cfg(feature = "server")]
+pub mod hold;
 pub mod lease;
 pub mod order;
 pub mod paths;

@@ -1,5 +1,9 @@
 //! Ports and paths on which the agents and the operator meet.
 
+use std::time::Duration;
+
+use crate::report::ReportVersion;
+
 /// mTLS: agents and operator.
 pub const PEER_PORT: u16 = 8443;
 /// Plain HTTP: probes and metrics, nothing secret.
@@ -10,7 +14,7 @@ pub const HERE: &str = "x-pgpair-here";
 pub const LIVE_WAL: &str = "x-pgpair-live";
 /// Header of an answer to [`WAL`] that ends where the log does: how many bytes the file has. The rest of it means nothing.
 pub const WAL_SIZE: &str = "x-pgpair-size";
-/// `GET`: [`crate::report::InstanceReport`] as JSON.
+/// `GET`: [`crate::report::InstanceReport`] as JSON. With `?after=VERSION&hold=MILLISECONDS`, see [`report_after`].
 pub const REPORT: &str = "/v1/report";
 /// `POST` heartbeat -> answer.
 pub const HEARTBEAT: &str = "/v1/heartbeat";
@@ -32,3 +36,10 @@ pub const TIMELINE: &str = "/v1/timeline";
 pub const NEEDS: &str = "/v1/needs";
 /// `GET` of a seeding pod, on [`PROBE_PORT`]: [`crate::seed::SeedProgress`].
 pub const SEED: &str = "/v1/seed";
+
+/// Path of a request for a report newer than `version`. It is answered as soon as there is one, and after `hold` with 204 if there
+/// is none. Older agents answer at once.
+#[must_use]
+pub fn report_after(version: ReportVersion, hold: Duration) -> String {
+    format!("{REPORT}?after={version}&hold={}", hold.as_millis())
+}

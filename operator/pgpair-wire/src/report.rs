@@ -14,6 +14,10 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::order::OrderReport;
 
+mod version;
+
+pub use version::{NoVersion, ReportVersion};
+
 /// Everything that an agent knows about its own instance at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -67,6 +71,9 @@ pub struct InstanceReport {
     /// What the agent tries again and again without success, for people.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// Which of this agent process's reports it is. Older agents do not number them.
+    #[serde(default)]
+    pub version: Option<ReportVersion>,
 }
 
 /// What became of an old primary's log.
@@ -225,4 +232,44 @@ pub enum FailoverStep {
     Promoted,
     /// The read-write endpoint names this instance.
     Endpoint,
+}
+
+/// A report of an agent that has nothing yet.
+#[cfg(test)]
+pub(crate) fn fixture() -> InstanceReport {
+    InstanceReport {
+        instance: InstanceId::A,
+        incarnation: Incarnation(1),
+        volume: None,
+        system_identifier: None,
+        authority: AuthorityReport {
+            term: Term(0),
+            mode: None,
+            role: Role::Standby,
+            gate_open: false,
+            refusal: None,
+        },
+        postgres: PostgresReport {
+            state: PostgresState::Down,
+            version_num: None,
+            timeline: None,
+            flush_lsn: None,
+            replay_lsn: None,
+            streaming: None,
+        },
+        standby: None,
+        archive: ArchiveReport::default(),
+        need: None,
+        last_failover: None,
+        order: None,
+        refused_order: None,
+        preparing: Vec::new(),
+        config_generation: 0,
+        pending_restart: Vec::new(),
+        raised: Vec::new(),
+        rejoin: None,
+        space: SpaceReport::default(),
+        trouble: None,
+        version: None,
+    }
 }
