@@ -30,6 +30,8 @@ pub const ANNOTATION_NAMESPACES: &str = "pgpair.dev/watch-namespaces";
 pub const ANNOTATION_CLAIMS: &str = "pgpair.dev/claims";
 /// Label of Kubernetes that names the program that manages an object.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// On what is applied: a digest of its content, by which another leader knows what need not be applied again.
+pub const ANNOTATION_APPLIED: &str = "pgpair.dev/applied";
 /// Annotation of a StatefulSet at 0 replicas: number of the seeding Job that it waits for.
 pub const ANNOTATION_SEED: &str = "pgpair.dev/seed";
 /// Annotation of a StatefulSet: seeding Jobs that failed in a row.

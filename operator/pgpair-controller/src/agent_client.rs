@@ -1,8 +1,8 @@
 //! Talks to agents and seeding pods. The address is the pod's, the name in the certificate is the pod's DNS name, so that
 //! the operator needs no DNS.
 //!
-//! One connection per agent is kept open: a pair is looked at every second, and a TLS handshake each time would cost both
-//! sides more than everything else they do for it.
+//! What an agent is told goes over a line that is kept open while something is under way with its pair; what it tells is heard by
+//! [`crate::hear`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
 
 /// Longest wait for an answer, from the connect to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,11 +49,31 @@ pub struct AgentAddress {
 }
 
 impl AgentAddress {
-    fn is(&self, other: &AgentAddress) -> bool {
+    /// Whether both are the same.
+    #[must_use]
+    pub fn is(&self, other: &AgentAddress) -> bool {
         Arc::ptr_eq(&self.config, &other.config)
             && self.ip == other.ip
             && self.port == other.port
             && self.dns == other.dns
+    }
+}
+
+impl AgentAddress {
+    /// A connection to the agent, without a word said.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn connect(&self) -> Result<TcpStream, RequestError> {
+        client::connect((self.ip.as_str(), self.port)).await
+    }
+
+    /// The handshake over it.
+    ///
+    /// # Errors
+    /// It broke, or the agent has another certificate than it should.
+    pub async fn secure(&self, stream: TcpStream) -> Result<Connection, RequestError> {
+        Connection::secured(stream, &self.dns, self.config.clone()).await
     }
 }
 
@@ -114,8 +135,7 @@ impl AgentLine {
 }
 
 async fn open(to: &AgentAddress) -> Result<Connection, RequestError> {
-    let stream = client::connect((to.ip.as_str(), to.port)).await?;
-    Connection::secured(stream, &to.dns, to.config.clone()).await
+    to.secure(to.connect().await?).await
 }
 
 /// How far the seeding pod at `ip` has come.

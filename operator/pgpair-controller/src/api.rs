@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Refusal};
+use crate::managed::Shapes;
 use crate::metrics::Metrics;
 
 /// Longest wait for one answer of the API server. The client's own default has no end.
@@ -65,6 +66,7 @@ pub struct Requests {
     client: DebugClient,
     namespace: String,
     metrics: Arc<Metrics>,
+    shapes: Arc<Shapes>,
 }
 
 #[derive(Clone)]
@@ -80,7 +82,20 @@ impl Requests {
     /// Requests in `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str, metrics: Arc<Metrics>) -> Self {
-        Requests { client: DebugClient(client), namespace: namespace.to_owned(), metrics }
+        let (client, namespace) = (DebugClient(client), namespace.to_owned());
+        Requests { client, namespace, metrics, shapes: Arc::default() }
+    }
+
+    /// With what the process has learned from the answers to its applies.
+    #[must_use]
+    pub fn with_shapes(self, shapes: Arc<Shapes>) -> Self {
+        Requests { shapes, ..self }
+    }
+
+    /// What is known from the answers to applies.
+    #[must_use]
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
     }
 
     fn api<K: Object>(&self) -> Api<K> {

@@ -6,11 +6,11 @@ use kube::ResourceExt;
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::validate::ValidatedPair;
-use sha2::{Digest, Sha256};
 
 use crate::api::{Object, Requests};
 use crate::cache::{Cache, Cached};
 use crate::error::Error;
+use crate::managed;
 use crate::memory::{Applied, AppliedMark, Memory};
 use crate::ownership::{self, create, is_own, not_ours};
 
@@ -56,14 +56,25 @@ pub async fn apply_over<K: Object>(
     object: &K,
 ) -> Result<(), Error> {
     let key = key::<K>(&object.name_any());
-    let hash = Sha256::digest(serde_json::to_vec(object).unwrap_or_default()).into();
-    if let (Some(applied), Some(found)) = (memory.applied.get(&key), found)
-        && applied.hash == hash
-        && applied.mark == mark::<K>(found)
-    {
-        return Ok(());
+    let mut content = serde_json::to_value(object).unwrap_or_default();
+    let hash = managed::mark(&mut content);
+    if let Some(found) = found {
+        let known = memory.applied.get(&key);
+        let stands = match known {
+            Some(applied) => applied.hash == hash && applied.mark == mark::<K>(found),
+            // Applied by an earlier process.
+            None => is_own(pair, found) && requests.shapes().stands(&content, &hash, found),
+        };
+        if stands {
+            if known.is_none() {
+                memory.applied.insert(key, Applied { hash, mark: mark::<K>(found) });
+            }
+            return Ok(());
+        }
     }
-    let stored = ownership::apply(requests, pair, object, found).await?;
+    let marked: K = serde_json::from_value(content.clone()).unwrap_or_else(|_| object.clone());
+    let stored = ownership::apply(requests, pair, &marked, found).await?;
+    requests.shapes().learn(&content, stored.meta());
     memory.applied.insert(key, Applied { hash, mark: mark::<K>(stored.meta()) });
     Ok(())
 }

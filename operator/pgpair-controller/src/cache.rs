@@ -10,23 +10,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use futures::channel::mpsc;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use pgpair_api::names::LABEL_PAIR;
 
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::watched::Watched;
+use crate::triggers::Triggers;
 
 pub use store::{Cache, CacheWriter, NeverFilled, cache};
 pub use trim::{Cached, JOB_NAME, REVISION};
@@ -35,8 +34,6 @@ pub use trim::{Cached, JOB_NAME, REVISION};
 pub type Feeder = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Ends when a cache has its first list; an error: its feeder ended.
 pub type FirstList = Pin<Box<dyn Future<Output = Result<(), NeverFilled>> + Send>>;
-/// Where changes are announced.
-pub type Triggers = mpsc::UnboundedSender<ObjectRef<Watched>>;
 
 /// Caches of everything that belongs to a pair. Of what is not read, only the metadata; Secrets are never cached with their
 /// content.
@@ -48,6 +45,8 @@ pub struct Caches {
     pub pods: Cache<Pod>,
     /// Seeding Jobs.
     pub jobs: Cache<Job>,
+    /// The records. What is decided rests on a read of the record itself.
+    pub leases: Cache<Lease>,
     /// EndpointSlices.
     pub slices: Cache<EndpointSlice>,
     /// Claims, with the sizes that they ask for.
@@ -88,6 +87,7 @@ impl Caches {
             stateful_sets: maker.make(),
             pods: maker.make(),
             jobs: maker.make(),
+            leases: maker.make(),
             slices: maker.make(),
             claims: maker.make(),
             config_maps: maker.make(),
@@ -184,8 +184,7 @@ impl MakeCache for Watcher<'_> {
             .for_each(move |item| {
                 // An error has been noted above.
                 for pair in item.map(|event| writer.take(event)).unwrap_or_default() {
-                    // Fails only when the controller has ended; then nobody has to know.
-                    let _ = triggers.unbounded_send(ObjectRef::new(&pair.name).within(&pair.namespace));
+                    triggers.announce_object(pair);
                 }
                 futures::future::ready(())
             });

@@ -11,9 +11,12 @@ use pgpair_api::validate::Defaults;
 use crate::api::Requests;
 use crate::cache::Caches;
 use crate::events::EventQueue;
+use crate::hear::Hearing;
+use crate::managed::Shapes;
 use crate::memory::PairMemory;
 use crate::metrics::Metrics;
 use crate::rollout::Rollout;
+use crate::triggers::Triggers;
 
 /// What all reconciles share.
 #[derive(Clone)]
@@ -28,6 +31,12 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Where Events are handed in; one per process, because it holds their series.
     pub events: EventQueue,
+    /// What makes the controller look at a pair.
+    pub triggers: Triggers,
+    /// What the answers to applies have shown.
+    pub shapes: Arc<Shapes>,
+    /// What all listeners to agents share.
+    pub hearing: Hearing,
     /// The roll-out over all pairs.
     pub rollout: Arc<Rollout>,
     /// Memory and errors in a row of each pair.
@@ -82,7 +91,8 @@ impl<'a> Pass<'a> {
     #[must_use]
     pub fn new(ctx: &'a Context, pair: &'a PgReplicaPair) -> Pass<'a> {
         let name = pair_name(pair);
-        let requests = Requests::new(ctx.client.clone(), &name.namespace, ctx.metrics.clone());
+        let requests = Requests::new(ctx.client.clone(), &name.namespace, ctx.metrics.clone())
+            .with_shapes(ctx.shapes.clone());
         Pass { ctx, pair, name, requests }
     }
 }

@@ -23,17 +23,20 @@ use crate::error::Error;
 use crate::error::chain;
 use crate::events::EventQueue;
 use crate::health::Phase;
+use crate::hear::Hearing;
 use crate::leader::Leadership;
 use crate::memory::PairMemory;
 use crate::metrics::Metrics;
 use crate::neighbours::Domain;
 use crate::rollout::Rollout;
 use crate::run::RunError;
+use crate::triggers::Triggers;
 use crate::undecodable::{reconcile_watched, watched_error_policy};
 use crate::watched::{Watched, only_class};
 
-/// Pairs that are reconciled at once.
-const CONCURRENCY: u16 = 8;
+/// Pairs that are reconciled at once. They wait for the API server, and for agents that answered a moment ago: silent ones are never
+/// waited for.
+const CONCURRENCY: u16 = 64;
 /// Changes of one pair within this time make one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Longest wait for the first lists.
@@ -87,7 +90,7 @@ async fn lead_in(
     rollout: &Arc<Rollout>,
     mut leading: watch::Receiver<Leadership>,
 ) -> Result<(), RunError> {
-    let (triggers, triggered) = mpsc::unbounded::<ObjectRef<Watched>>();
+    let (triggers, triggered) = Triggers::new();
     let (caches, feeders, first_lists) = watch_all(&operator.client, scope, &triggers, &operator.signs);
     // Ends the feeders too, when this future is dropped.
     let mut tasks = JoinSet::new();
@@ -105,7 +108,7 @@ async fn lead_in(
     if filling.fetch_sub(1, Ordering::Relaxed) == 1 {
         operator.signs.health.enter(Phase::Working);
     }
-    control(operator, scope, context(operator, caches, rollout), triggered, leading).await;
+    control(operator, scope, context(operator, caches, triggers, rollout), triggered, leading).await;
     Ok(())
 }
 
@@ -264,13 +267,16 @@ fn note_ended(ended: Ended) -> Option<PairName> {
     }
 }
 
-fn context(operator: &Operator, caches: Caches, rollout: &Arc<Rollout>) -> Arc<Context> {
+fn context(operator: &Operator, caches: Caches, triggers: Triggers, rollout: &Arc<Rollout>) -> Arc<Context> {
     Arc::new(Context {
         client: operator.client.clone(),
         caches,
         defaults: operator.defaults.clone(),
         metrics: operator.signs.metrics.clone(),
         events: operator.events.clone(),
+        hearing: Hearing::new(triggers.clone()),
+        triggers,
+        shapes: Arc::default(),
         rollout: rollout.clone(),
         pairs: Arc::new(Mutex::new(HashMap::<PairName, PairMemory>::new())),
     })

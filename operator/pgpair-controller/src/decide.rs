@@ -91,7 +91,7 @@ pub fn decide(observed: &Observed) -> Plan {
 /// Decides how much of a plan is carried out. `exists`: something of the pair runs, or was made to run.
 #[must_use]
 pub fn decide_scope(observed: &Observed, exists: bool) -> Scope {
-    match (observed.lease_is_recent, observed.is_held()) {
+    match (observed.is_glance, observed.is_held()) {
         // Nothing but the status may rest on a record of some seconds ago.
         (true, _) => Scope::Report,
         (false, false) => Scope::Everything,

@@ -19,8 +19,10 @@ pub mod evidence;
 #[cfg(test)]
 mod fixtures;
 pub mod health;
+pub mod hear;
 pub mod http;
 pub mod leader;
+pub mod managed;
 pub mod memory;
 pub mod metrics;
 #[cfg(test)]
@@ -38,6 +40,7 @@ pub mod rollout;
 pub mod run;
 pub mod secrets;
 pub mod status;
+pub mod triggers;
 pub mod trouble;
 pub mod undecodable;
 pub mod watched;

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::core::ObjectMeta;
-use pgpair_core::ids::InstanceId;
+use pgpair_core::ids::{InstanceId, Term};
 use pgpair_wire::report::InstanceReport;
 use rustls::ClientConfig;
 
 use crate::agent_client::{AgentAddress, AgentLine};
+use crate::hear::{Ears, SeedEar};
+use crate::managed::Digest16;
 use crate::observe::Hindrance;
-use crate::observed::{LeaseView, Observed, SettingsRefusal, Taken};
+use crate::observed::{Observed, SettingsRefusal, Taken};
 use crate::retry::Retries;
 
 /// What is kept of one pair: its memory, which one reconcile at a time may use, and the errors in a row.
@@ -27,8 +29,12 @@ pub struct PairMemory {
 /// What this process remembers of a pair between two observations.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// Last report of each instance, and when it came.
-    pub reports: BTreeMap<InstanceId, (InstanceReport, Instant)>,
+    /// What the agents are heard with.
+    pub ears: Ears,
+    /// What the base backup of each instance is heard with.
+    pub seeds: BTreeMap<InstanceId, SeedEar>,
+    /// Last report of each instance, and when it was heard or confirmed last.
+    pub reports: BTreeMap<InstanceId, (Arc<InstanceReport>, Instant)>,
     /// Since when this process has found that an instance is expected to run.
     pub expected: BTreeMap<InstanceId, Instant>,
     /// What keeps a pod of an instance from running.
@@ -39,12 +45,14 @@ pub struct Memory {
     pub lines: AgentLines,
     /// Certificates, and the resource version of the Secret that they come from.
     pub tls: Option<(String, Arc<ClientConfig>)>,
-    /// The record of a settled pair, and when it was read.
-    pub lease: Option<(LeaseView, Instant)>,
+    /// When the record was read from the API server itself and everything was looked at, and the term that it had.
+    pub looked: Option<(Instant, Option<Term>)>,
     /// Observations in a row that found `NAME-rw` leading elsewhere, and the time of the first.
     pub rw_mismatch: Option<(u32, Instant)>,
     /// What was applied last, by kind and name.
     pub applied: BTreeMap<String, Applied>,
+    /// Something was under way with the pair at the last look.
+    pub is_restless: bool,
     /// When the status was written last.
     pub status_written: Option<Instant>,
     /// Evidence that was taken: by which agent process, about which, of which kind.
@@ -58,13 +66,19 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Notes whether the pair was found as it should be: its record need not be read again for some seconds.
-    pub fn settled(&mut self, observed: &Observed, settled: bool) {
-        if !settled {
-            self.lease = None;
-        } else if !observed.lease_is_recent {
-            self.lease = Some((observed.lease.clone(), Instant::now()));
+    /// Notes what was looked at. After a failure everything is looked at again the next time.
+    pub fn note_look(&mut self, observed: &Observed, has_failed: bool) {
+        if has_failed {
+            self.looked = None;
+        } else if !observed.is_glance {
+            self.looked = Some((Instant::now(), observed.record().map(|record| record.term)));
         }
+    }
+
+    /// Whether the last look at everything is as old as that.
+    #[must_use]
+    pub fn is_look_due(&self, after: Duration) -> bool {
+        self.looked.is_none_or(|(at, _)| at.elapsed() >= after)
     }
 
     /// Notes whether an instance is expected to run; for how long this process has found that.
@@ -93,6 +107,19 @@ impl AgentLines {
         AgentLines { b: (AgentLine::default(), Some(target)), ..AgentLines::default() }
     }
 
+    /// Closes them until they are needed again.
+    pub fn close(&mut self) {
+        (self.a.0, self.b.0) = Default::default();
+    }
+
+    /// Where the agent of `i` is; `None`: not known.
+    pub fn set_address(&mut self, i: InstanceId, address: Option<AgentAddress>) {
+        match i {
+            InstanceId::A => self.a.1 = address,
+            InstanceId::B => self.b.1 = address,
+        }
+    }
+
     /// The line to the agent of `i`; `None` while it is not known where that is.
     pub fn to(&mut self, i: InstanceId) -> Option<(&mut AgentLine, &AgentAddress)> {
         let (line, target) = match i {
@@ -107,8 +134,8 @@ impl AgentLines {
 /// idle pair causes no writes; an object that somebody changed or deleted has another mark and is applied again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// SHA-256 of the object as JSON.
-    pub hash: [u8; 32],
+    /// Digest of its content.
+    pub hash: Digest16,
     /// What the API server answered.
     pub mark: AppliedMark,
 }

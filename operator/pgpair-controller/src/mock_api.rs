@@ -19,8 +19,10 @@ use tokio::task::JoinHandle;
 use crate::cache::{Cache, Cached, Caches, MakeCache, cache};
 use crate::context::Context;
 use crate::events::EventQueue;
+use crate::hear::Hearing;
 use crate::metrics::Metrics;
 use crate::rollout::Rollout;
+use crate::triggers::Triggers;
 
 /// A request that came in.
 #[derive(Debug, Clone, PartialEq)]
@@ -216,6 +218,7 @@ pub fn empty_caches() -> Caches {
 pub fn context(client: Client, caches: Caches) -> Context {
     let metrics = Arc::<Metrics>::default();
     let recorder = Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None });
+    let triggers = Triggers::new().0;
     Context {
         client,
         caches,
@@ -226,6 +229,9 @@ pub fn context(client: Client, caches: Caches) -> Context {
         }),
         events: EventQueue::start(recorder, metrics.clone()),
         metrics,
+        hearing: Hearing::new(triggers.clone()),
+        triggers,
+        shapes: Arc::default(),
         rollout: Arc::new(Rollout::new(1)),
         pairs: Arc::default(),
     }

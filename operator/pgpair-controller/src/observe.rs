@@ -5,7 +5,7 @@ mod silence;
 pub(crate) mod views;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -13,27 +13,28 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use pgpair_api::PgReplicaPair;
 use pgpair_api::loss::KnownWal;
 use pgpair_api::names::{ANNOTATION_ORDER, PairName};
 use pgpair_api::status::{InstanceStatus, PgReplicaPairStatus};
 use pgpair_core::ids::InstanceId;
+use pgpair_core::record::Record;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::paths;
-use pgpair_wire::report::InstanceReport;
 use rustls::ClientConfig;
 
 use self::hindrance::observe_hindrance;
-use crate::agent_client::{AgentAddress, AgentLine, client_config, fetch_seed_progress};
+use crate::agent_client::{AgentAddress, client_config};
 use crate::api::Requests;
 use crate::apply::is_outdated;
 use crate::cache::Caches;
+use crate::context::Pass;
 use crate::desired::DesiredPair;
 use crate::error::Error;
-use crate::memory::{AgentLines, Memory};
+use crate::hear::Pace;
+use crate::memory::Memory;
 use crate::observed::{
-    AgentProcess, InstanceObserved, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState, SetView,
-    SliceView,
+    AgentProcess, InstanceObserved, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState,
+    SetView, SliceView,
 };
 use crate::rollout::Turn;
 use crate::secrets;
@@ -42,16 +43,29 @@ pub use hindrance::Hindrance;
 
 /// A report that is older than this no longer says anything.
 const STALE_FOR: Duration = Duration::from_secs(10);
-/// The record of a settled pair is read again when it is as old as this; in between, only agents are asked.
-const RECENT: Duration = Duration::from_secs(5);
+/// A report of a pair that is as it should be may be as old as this: an answer that was held back, and came late.
+const CALM: Duration = Duration::from_secs(Pace::Calm.hold().as_secs() + 3);
+/// One that is to be acted upon.
+const NEW: Duration = Duration::from_secs(3);
 
-/// How old the record of an observation may be.
+/// How much of what is known may be some seconds old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// It is read now.
+    /// Nothing: the record is read now, and what was heard earlier counts as old.
     Now,
-    /// That of a settled pair may be some seconds old.
-    SomeSeconds,
+    /// What was heard of the agents.
+    Look,
+    /// The record too: it is that of the watch.
+    Glance,
+}
+
+impl Freshness {
+    fn of_reports(self) -> Duration {
+        match self {
+            Freshness::Now => NEW,
+            Freshness::Look | Freshness::Glance => CALM,
+        }
+    }
 }
 
 /// Observes one pair.
@@ -59,23 +73,22 @@ pub enum Freshness {
 /// # Errors
 /// The record could not be read. That an agent does not answer is part of the observation.
 pub async fn observe(
-    requests: &Requests,
-    caches: &Caches,
+    pass: &Pass<'_>,
     memory: &mut Memory,
-    pair: &PgReplicaPair,
     desired: &DesiredPair,
     freshness: Freshness,
 ) -> Result<Observed, Error> {
-    let name = &desired.pair.name;
+    let Pass { ctx, pair, name, requests } = pass;
+    let caches = &ctx.caches;
     let status = pair.status.clone().unwrap_or_default();
-    let recent =
-        memory.lease.clone().filter(|(_, at)| freshness == Freshness::SomeSeconds && at.elapsed() < RECENT);
-    let lease_is_recent = recent.is_some();
-    let lease = match recent {
-        Some((lease, _)) => lease,
+    let watched =
+        (freshness == Freshness::Glance).then(|| find_watched_record(caches, memory, name)).flatten();
+    let is_glance = watched.is_some();
+    let lease = match watched {
+        Some(record) => LeaseView::Present(record),
         None => views::lease_view(requests.get::<Lease>(name.lease()).await?.as_ref()),
     };
-    let [a, b] = observe_instances(requests, caches, memory, name, &status).await?;
+    let [a, b] = observe_instances(pass, memory, &status, freshness).await?;
     let mut observed = Observed {
         now: Timestamp::now(),
         config: observe_settings(caches, desired),
@@ -87,7 +100,7 @@ pub async fn observe(
         known_wal: KnownWal::of_status(name, &status),
         system_identifier: status.system_identifier.clone(),
         lease,
-        lease_is_recent,
+        is_glance,
         a,
         b,
         rw: observe_slice(caches, name, &name.rw()),
@@ -111,29 +124,35 @@ pub async fn observe(
     Ok(observed)
 }
 
+/// The record as the watch has brought it; `None` if it has none, or one that is older than what was read before.
+fn find_watched_record(caches: &Caches, memory: &Memory, name: &PairName) -> Option<Record> {
+    let (_, seen) = memory.looked?;
+    let lease = caches.leases.get(&ObjectRef::new(name.lease()).within(&name.namespace))?;
+    let LeaseView::Present(record) = views::lease_view(Some(&lease)) else { return None };
+    (Some(record.term) >= seen).then_some(record)
+}
+
 async fn observe_instances(
-    requests: &Requests,
-    caches: &Caches,
+    pass: &Pass<'_>,
     memory: &mut Memory,
-    name: &PairName,
     status: &PgReplicaPairStatus,
+    freshness: Freshness,
 ) -> Result<[InstanceObserved; 2], Error> {
+    let Pass { ctx, name, requests, .. } = pass;
+    let caches = &ctx.caches;
     let tls = fetch_tls(requests, caches, memory, name).await?;
     let mut a = observe_instance(caches, name, InstanceId::A);
     let mut b = observe_instance(caches, name, InstanceId::B);
     (a.set, a.update_revision) = observe_set(requests, caches, memory, name, InstanceId::A).await?;
     (b.set, b.update_revision) = observe_set(requests, caches, memory, name, InstanceId::B).await?;
-    let AgentLines { a: line_a, b: line_b } = &mut memory.lines;
-    line_a.1 = build_address(tls.as_ref(), name, InstanceId::A, a.pod.as_ref());
-    line_b.1 = build_address(tls.as_ref(), name, InstanceId::B, b.pod.as_ref());
-    let (report_a, report_b, (), ()) = tokio::join!(
-        fetch_report(line_a, InstanceId::A),
-        fetch_report(line_b, InstanceId::B),
-        observe_seed(caches, name, InstanceId::A, &mut a.jobs),
-        observe_seed(caches, name, InstanceId::B, &mut b.jobs),
-    );
-    note_report(memory, InstanceId::A, report_a, name, status, &mut a);
-    note_report(memory, InstanceId::B, report_b, name, status, &mut b);
+    for (i, instance) in [(InstanceId::A, &mut a), (InstanceId::B, &mut b)] {
+        let address = build_address(tls.as_ref(), name, i, instance.pod.as_ref());
+        memory.lines.set_address(i, address.clone());
+        memory.ears.listen(&ctx.hearing, name, i, address);
+        note_report(memory, i, name, status, freshness, instance);
+    }
+    observe_seed(caches, memory, name, InstanceId::A, &mut a.jobs);
+    observe_seed(caches, memory, name, InstanceId::B, &mut b.jobs);
     a.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::A, status, &a).await;
     b.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::B, status, &b).await;
     Ok([a, b])
@@ -241,26 +260,12 @@ fn build_address(
     Some(AgentAddress { config: tls?.clone(), ip, port: paths::PEER_PORT, dns: name.pod_dns(i) })
 }
 
-async fn fetch_report(
-    (line, target): &mut (AgentLine, Option<AgentAddress>),
-    i: InstanceId,
-) -> Option<InstanceReport> {
-    match line.get::<InstanceReport>(target.as_ref()?, paths::REPORT).await {
-        Ok(report) if report.instance == i => Some(report),
-        Ok(report) => {
-            tracing::warn!(instance = %i, answered = %report.instance, "another instance answered");
-            None
-        }
-        Err(error) => {
-            tracing::debug!(instance = %i, error = &error as &dyn std::error::Error, "no report");
-            None
-        }
-    }
-}
-
 /// What the pods of the newest seeding Job say: how far they are, or why they failed.
-async fn observe_seed(caches: &Caches, name: &PairName, i: InstanceId, jobs: &mut [SeedJob]) {
-    let Some(job) = jobs.last_mut().filter(|j| j.state != SeedState::Complete) else { return };
+fn observe_seed(caches: &Caches, memory: &mut Memory, name: &PairName, i: InstanceId, jobs: &mut [SeedJob]) {
+    let Some(job) = jobs.last_mut().filter(|j| j.state != SeedState::Complete) else {
+        memory.seeds.remove(&i);
+        return;
+    };
     let job_name = name.seed_job(i, job.number);
     let pods = views::seed_pods(caches, name, i, &job_name);
     if job.state == SeedState::Running {
@@ -276,41 +281,42 @@ async fn observe_seed(caches: &Caches, name: &PairName, i: InstanceId, jobs: &mu
     }
     let running = pods.into_iter().find(|p| p.running && !p.deleting);
     if let (SeedState::Running, Some(ip)) = (&job.state, running.and_then(|p| p.ip)) {
-        job.progress = fetch_seed_progress(&ip).await.ok();
+        job.progress = memory.seeds.entry(i).or_default().hear(&ip);
     }
 }
 
 fn note_report(
     memory: &mut Memory,
     i: InstanceId,
-    report: Option<InstanceReport>,
     name: &PairName,
     status: &PgReplicaPairStatus,
+    freshness: Freshness,
     instance: &mut InstanceObserved,
 ) {
+    let heard = memory.ears.heard(i);
+    if let Some((report, at)) = heard.report {
+        memory.reports.insert(i, (report, at));
+    }
+    let last = memory.reports.get(&i).map(|(report, at)| (report.clone(), at.elapsed()));
+    let is_heard = instance.pod.as_ref().is_some_and(|pod| pod.running) && !heard.is_silent;
+    let fresh = last.as_ref().filter(|(_, age)| is_heard && *age < freshness.of_reports());
     let told = status.instances.iter().find(|s| s.name == name.instance(i));
-    instance.known = match (&report, instance.pod.as_ref().and_then(|p| p.node.clone())) {
-        (Some(report), Some(node)) => Some(AgentProcess { incarnation: report.incarnation, node }),
+    instance.known = match (fresh, instance.pod.as_ref().and_then(|p| p.node.clone())) {
+        (Some((report, _)), Some(node)) => Some(AgentProcess { incarnation: report.incarnation, node }),
         _ => told.and_then(parse_process),
     };
     let expected = memory.expected(i, instance.set.is_some_and(|set| set.replicas == 1));
-    if let Some(report) = report {
-        memory.reports.insert(i, (report.clone(), Instant::now()));
-        instance.last_report = Some((Box::new(report.clone()), Duration::ZERO));
-        instance.report = ReportView::Fresh(Box::new(report));
-        return;
-    }
-    let last = memory.reports.get(&i).map(|(report, at)| (Box::new(report.clone()), at.elapsed()));
-    instance.report = match &last {
-        None => {
+    instance.report = match (&fresh, &last) {
+        (Some((report, _)), _) => ReportView::Fresh(Box::new((**report).clone())),
+        (None, Some((report, age))) if *age < STALE_FOR => ReportView::Stale(Box::new((**report).clone())),
+        (None, Some(_)) => ReportView::Unreachable,
+        (None, None) => {
             let silence = silence::of(expected, instance, status, told);
             instance.silent_for = silence.lasting;
             silence.view()
         }
-        Some((report, age)) if *age < STALE_FOR => ReportView::Stale(report.clone()),
-        Some(_) => ReportView::Unreachable,
     };
-    instance.last_report = last;
+    instance.last_report = last.map(|(report, age)| (Box::new((*report).clone()), age));
 }
 
 fn parse_process(status: &InstanceStatus) -> Option<AgentProcess> {

@@ -38,11 +38,11 @@ pub struct Observed {
     pub known_wal: KnownWal,
     /// `status.systemIdentifier`: present once the pair has data.
     pub system_identifier: Option<String>,
-    /// The record, read from the API server itself: for this observation, or at most some seconds ago if
-    /// [`Observed::lease_is_recent`].
+    /// The record, read from the API server itself for this observation; or as the watch has brought it, if
+    /// [`Observed::is_glance`].
     pub lease: LeaseView,
-    /// The record was read for an earlier observation of a settled pair. Nothing but the status may be decided on it.
-    pub lease_is_recent: bool,
+    /// The record is that of the watch, and the reports may be some seconds old. Nothing but the status may be decided on them.
+    pub is_glance: bool,
     /// Instance a.
     pub a: InstanceObserved,
     /// Instance b.
@@ -115,6 +115,17 @@ pub enum LeaseView {
     Unreadable(String),
     /// The record.
     Present(Record),
+}
+
+impl LeaseView {
+    /// The record, if there is one.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        match self {
+            LeaseView::Present(record) => Some(record),
+            LeaseView::Missing | LeaseView::Unreadable(_) => None,
+        }
+    }
 }
 
 /// One instance.
@@ -295,10 +306,7 @@ impl Observed {
     /// The record, if there is one.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
-        match &self.lease {
-            LeaseView::Present(record) => Some(record),
-            _ => None,
-        }
+        self.lease.record()
     }
 
     /// The primary, if the record names it and it says itself, now and in that term, that it takes writes.

@@ -9,7 +9,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::PairName;
-use pgpair_api::status::{ConditionType, OrderState, Reason};
+use pgpair_api::status::{ConditionType, Reason};
 use pgpair_core::ids::InstanceId;
 use rand::RngExt;
 
@@ -19,19 +19,23 @@ use crate::context::{Context, Pass, pair_name};
 use crate::decide::{decide, decide_scope};
 use crate::desired::DesiredPair;
 use crate::error::Error;
+use crate::hear::Pace;
 use crate::memory::Memory;
 use crate::observe::{Freshness, observe};
 use crate::observed::Observed;
-use crate::plan::{OrderProgress, Plan};
+use crate::plan::{Plan, Waits};
 use crate::report::{report, report_error};
 use crate::rollout::Turn;
 use crate::status::condition;
 
-/// Next look. Mostly reads of agents over open connections; the record of a pair that is as it should be is read less often
-/// (see [`crate::observe`]).
+/// Next look at a pair with which something is under way. What is new is looked at when it comes; this is for what time alone changes.
 const QUICK: Duration = Duration::from_secs(1);
-/// Next look while an order is carried out.
-const ORDER: Duration = Duration::from_millis(300);
+/// Next look at a pair of which something could not be carried out. Each step is tried again in a time of its own.
+const AGAIN: Duration = Duration::from_secs(3);
+/// Next look at a pair that is as it should be.
+const SLOW: Duration = Duration::from_secs(60);
+/// A report may be as old as this when something is to be done: an agent that is heard of each second, and one answer late.
+const NEW: Duration = Duration::from_millis(2_500);
 /// Next look after an error, doubled with each one in a row.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest such delay.
@@ -54,7 +58,10 @@ pub async fn reconcile(pair: Arc<PgReplicaPair>, ctx: Arc<Context>) -> Result<Ac
     let result = take_phases(&pass, &mut memory).await;
     match &result {
         Ok(_) => ctx.with_memory(&pass.name, |known| known.errors = 0),
-        Err(error) => report_error(&pass, &mut memory, error).await,
+        Err(error) => {
+            memory.looked = None;
+            report_error(&pass, &mut memory, error).await;
+        }
     }
     result
 }
@@ -67,21 +74,56 @@ async fn take_phases(pass: &Pass<'_>, memory: &mut Memory) -> Result<Action, Err
         return Err(Error::Invalid(why));
     }
     let turn = ctx.rollout.turn(name, has_begun_to_roll(pair));
-    let mut observed = observe(requests, &ctx.caches, memory, pair, &desired, Freshness::SomeSeconds).await?;
+    let touched = ctx.triggers.take_touched(name);
+    let freshness = match memory.looked {
+        Some(_) if memory.is_restless => Freshness::Now,
+        Some(_) if !touched && !memory.is_look_due(SLOW) => Freshness::Glance,
+        _ => Freshness::Look,
+    };
+    let mut observed = look(pass, memory, &desired, freshness).await?;
     observed.turn = turn.clone();
     let mut plan = decide(&observed);
-    if observed.lease_is_recent && !plan.is_idle() {
-        // A plan that rests on a record of some seconds ago counts only if there is nothing to do.
-        observed = observe(requests, &ctx.caches, memory, pair, &desired, Freshness::Now).await?;
+    if freshness != Freshness::Now && !plan.is_idle() {
+        // What rests on what was heard or read some seconds ago counts only if there is nothing to do.
+        observed = look(pass, memory, &desired, Freshness::Now).await?;
         observed.turn = turn;
         plan = decide(&observed);
     }
     take_turn(ctx, name, &observed, &mut plan);
     let scope = decide_scope(&observed, exists);
     let outcome = act(requests, &ctx.caches, memory, &desired.pair, &observed, &plan, scope).await;
-    let next = next_look(&observed, outcome.order.as_ref());
-    report(pass, memory, &observed, &plan, outcome).await?;
+    let (is_calm, has_failed) = (plan.is_idle(), !outcome.failed.is_empty());
+    memory.note_look(&observed, has_failed);
+    set_pace(memory, is_calm);
+    let told = report(pass, memory, &observed, &plan, outcome).await?;
+    let next = match (is_calm, has_failed) {
+        (false, _) => QUICK,
+        (true, true) => AGAIN,
+        (true, false) => told.due_in.unwrap_or(SLOW).min(SLOW),
+    };
     Ok(Action::requeue(jittered(next)))
+}
+
+/// Observes; what is to be acted upon is asked anew unless it was heard a moment ago.
+async fn look(
+    pass: &Pass<'_>,
+    memory: &mut Memory,
+    desired: &DesiredPair,
+    freshness: Freshness,
+) -> Result<Observed, Error> {
+    if freshness == Freshness::Now {
+        memory.ears.refresh(NEW).await;
+    }
+    observe(pass, memory, desired, freshness).await
+}
+
+/// Agents of a pair that is as it should be are heard of less often, and nothing is kept open to tell them something.
+fn set_pace(memory: &mut Memory, is_calm: bool) {
+    memory.is_restless = !is_calm;
+    memory.ears.set_pace(if is_calm { Pace::Calm } else { Pace::Brisk });
+    if is_calm {
+        memory.lines.close();
+    }
 }
 
 /// Whether the status says that the changes that need a restart have begun; also by an earlier leader.
@@ -99,8 +141,13 @@ fn take_turn(ctx: &Context, name: &PairName, observed: &Observed, plan: &mut Pla
         roll.wait_for(turn);
     }
     let done = observed.turn == Turn::Begun && roll.pending.is_empty() && roll.waits.is_none();
-    if done || observed.is_held() {
-        ctx.rollout.end(name);
+    if matches!(roll.waits, Some(Waits::Turn(_))) {
+        ctx.rollout.wait(name);
+    }
+    if (done || observed.is_held())
+        && let Some(next) = ctx.rollout.end(name)
+    {
+        ctx.triggers.announce(&next);
     }
     ctx.metrics.show_rollout(ctx.rollout.count());
 }
@@ -109,14 +156,6 @@ fn take_turn(ctx: &Context, name: &PairName, observed: &Observed, plan: &mut Pla
 fn exists(caches: &Caches, name: &PairName) -> bool {
     let set = |i: &InstanceId| ObjectRef::new(&name.instance(*i)).within(&name.namespace);
     InstanceId::ALL.iter().any(|i| caches.stateful_sets.get(&set(i)).is_some())
-}
-
-fn next_look(observed: &Observed, order: Option<&OrderProgress>) -> Duration {
-    let running = match order {
-        Some(told) => told.state == OrderState::Running,
-        None => observed.last_order.as_ref().is_some_and(|o| o.state.is(OrderState::Running)),
-    };
-    if running { ORDER } else { QUICK }
 }
 
 /// When to look again after an error: a new pair with an invalid spec waits for its change, everything else is tried again,

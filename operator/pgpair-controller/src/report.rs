@@ -1,6 +1,6 @@
 //! Tells what was observed, decided and done: Events, metrics, the status.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kube::Resource;
 use pgpair_api::status::{OrderState, PgReplicaPairStatus, Reason};
@@ -13,10 +13,17 @@ use crate::metrics::{ErrorLabels, Metrics, OrderLabels};
 use crate::observed::Observed;
 use crate::outcome::Outcome;
 use crate::plan::{Notice, Plan};
-use crate::status::{compute, degraded, is_worth_a_write, merge};
+use crate::status::{compute, degraded, due_in, is_worth_a_write, merge};
 
 /// A request that failed so often in a row is told in the status: a single refusal may be gone a second later.
 const ERRORS_TOLD: u32 = 3;
+
+/// What became of the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusTold {
+    /// It tells less than what is known, because numbers that move are written only so often: it is to be written after that time.
+    pub due_in: Option<Duration>,
+}
 
 /// Tells what was done, what failed, and the state of the pair.
 ///
@@ -28,15 +35,16 @@ pub async fn report(
     observed: &Observed,
     plan: &Plan,
     outcome: Outcome,
-) -> Result<(), Error> {
+) -> Result<StatusTold, Error> {
     let Outcome { done, order, failed } = outcome;
     report_done(pass, &done);
     let plan = &plan.clone().with_failures(failed);
-    memory.settled(observed, plan.is_idle());
     let old = pass.pair.status.clone().unwrap_or_default();
     let new = compute(&pass.name, pass.pair.metadata.generation, observed, plan, order.as_ref(), &old);
     pass.ctx.metrics.pairs.measure(&pass.name, observed, &new);
-    report_status(pass, memory, &old, new).await
+    let due_in = due_in(&old, &new, memory.status_written.map(|at| at.elapsed()));
+    report_status(pass, memory, &old, new).await?;
+    Ok(StatusTold { due_in })
 }
 
 fn report_done(pass: &Pass<'_>, notices: &[Notice]) {

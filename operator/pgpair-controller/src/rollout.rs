@@ -11,7 +11,7 @@
 //!
 //! The cost of one look does not depend on the number of pairs, only on that of those that roll.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,13 +46,18 @@ pub struct Rollout {
     limit: usize,
     began: Instant,
     rolling: Mutex<BTreeMap<PairName, Instant>>,
+    waiting: Mutex<BTreeSet<PairName>>,
 }
 
 impl Rollout {
     /// Of a replica that begins to lead now. `limit`: pairs that roll at the same time.
     #[must_use]
     pub fn new(limit: usize) -> Rollout {
-        Rollout { limit, began: Instant::now(), rolling: Mutex::default() }
+        Rollout { limit, began: Instant::now(), rolling: Mutex::default(), waiting: Mutex::default() }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeSet<PairName>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rolling(&self) -> MutexGuard<'_, BTreeMap<PairName, Instant>> {
@@ -85,9 +90,17 @@ impl Rollout {
         Ok(())
     }
 
-    /// Notes that nothing of this pair is pending and it is `Paired`, or that it is held or gone.
-    pub fn end(&self, pair: &PairName) {
-        self.rolling().remove(pair);
+    /// Notes that this pair waits for its turn.
+    pub fn wait(&self, pair: &PairName) {
+        self.waiting().insert(pair.clone());
+    }
+
+    /// Notes that nothing of this pair is pending and it is `Paired`, or that it is held or gone. Gives a pair that may have its turn
+    /// now.
+    pub fn end(&self, pair: &PairName) -> Option<PairName> {
+        let mut waiting = self.waiting();
+        waiting.remove(pair);
+        self.rolling().remove(pair).and_then(|_| waiting.pop_first())
     }
 
     /// Pairs that have begun, and those of them that have failed.

@@ -22,7 +22,7 @@ use pgpair_wire::report::InstanceReport;
 use crate::observed::{Observed, ReportView, SeedState};
 use crate::plan::{OrderProgress, Plan};
 pub use conditions::{degraded, merge};
-pub use worth::is_worth_a_write;
+pub use worth::{due_in, is_worth_a_write};
 
 /// The condition of that type.
 #[must_use]

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMap, ContainerStatus, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodSpec, PodStatus,
     VolumeResourceRequirements,
@@ -16,6 +17,8 @@ use kube::core::{ObjectMeta, PartialObjectMeta};
 use pgpair_api::names::{GROUP, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_PAIR};
 use pgpair_wire::config::CONFIG_KEY;
 use serde::de::DeserializeOwned;
+
+use crate::managed::condense;
 
 /// Label of a StatefulSet's pod: the revision of its template.
 pub const REVISION: &str = "controller-revision-hash";
@@ -39,7 +42,7 @@ pub trait Cached:
 /// Of the metadata: name, versions, times, annotations of ours and the owner. Of the owner what [`crate::ownership::is_own`] reads;
 /// and labels only where there is no owner, because they say then whose it is.
 fn trim_meta(meta: &mut ObjectMeta) {
-    meta.managed_fields = None;
+    condense(meta);
     meta.finalizers = None;
     meta.generate_name = None;
     meta.self_link = None;
@@ -139,6 +142,17 @@ impl Cached for Job {
             .status
             .take()
             .map(|status| JobStatus { conditions: status.conditions, ..Default::default() });
+    }
+}
+
+impl Cached for Lease {
+    fn trim(&mut self) {
+        trim_meta(&mut self.metadata);
+        self.spec = self.spec.take().map(|spec| LeaseSpec {
+            holder_identity: spec.holder_identity,
+            lease_transitions: spec.lease_transitions,
+            ..Default::default()
+        });
     }
 }
 

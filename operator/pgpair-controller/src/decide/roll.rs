@@ -100,7 +100,7 @@ fn decide_step(
 
 /// The same, by a record that was read just now: something may be restarted.
 fn is_whole(observed: &Observed, record: &Record) -> bool {
-    !observed.lease_is_recent && is_back(observed, record)
+    !observed.is_glance && is_back(observed, record)
 }
 
 /// Whether the standby has more of a parameter than is configured because this primary has: the primary has to come first.

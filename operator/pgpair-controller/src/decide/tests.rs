@@ -444,7 +444,7 @@ fn data_of_an_earlier_pair_is_told_and_left_alone() {
 #[test]
 fn nothing_rests_on_a_record_of_some_seconds_ago_but_that_all_is_well() {
     let mut observed = steady();
-    observed.lease_is_recent = true;
+    observed.is_glance = true;
     assert!(decide(&observed).is_idle());
     assert!(!decide(&observed.clone().a_silent()).is_idle());
     assert!(!decide(&observed.b_needs(Need::Seed)).is_idle());
@@ -463,7 +463,7 @@ fn the_same_observation_gives_the_same_plan() {
 fn a_record_of_some_seconds_ago_or_a_pair_that_is_held_narrows_what_is_carried_out() {
     let scope = |recent: bool, paused: bool, invalid: bool, exists: bool| {
         let invalid = invalid.then(|| "fsync".to_owned());
-        decide_scope(&Observed { lease_is_recent: recent, paused, invalid, ..steady() }, exists)
+        decide_scope(&Observed { is_glance: recent, paused, invalid, ..steady() }, exists)
     };
     for exists in [false, true] {
         assert_eq!(scope(false, false, false, exists), Scope::Everything);

@@ -1,48 +1,54 @@
+use std::time::Instant;
+
+use pgpair_core::ids::Term;
 use serde_json::json;
 
-use super::Freshness::{Now, SomeSeconds};
+use super::Freshness::{Glance, Look, Now};
 use super::*;
 use crate::build::config::build_config;
-use crate::fixtures::{defaults, pair, steady, valid};
-use crate::metrics::Metrics;
-use crate::mock_api::{Answers, empty_caches, mock_api, seen, store_api};
+use crate::build::record::build_lease;
+use crate::fixtures::{defaults, pair, valid};
+use crate::mock_api::{Answers, context, mock_api, seen, store_api};
 
-/// Paths that two observations ask the API server for, after an earlier one found the pair like this.
-async fn asked(settled: bool, freshness: [Freshness; 2]) -> Vec<String> {
+/// Paths that two observations ask the API server for, after a look that found this term; the watch has the record of term 0.
+async fn asked(term: Option<u32>, freshness: [Freshness; 2]) -> Vec<String> {
+    let (client, store) = store_api();
+    let requests = Requests::new(client, "shop", Arc::default());
+    requests.create(&build_lease(&valid(json!({})))).await.unwrap();
     let (client, server) = mock_api(Answers::Empty);
-    let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
-    let mut memory = Memory::default();
-    memory.settled(&steady(), settled);
+    let ctx = context(client, store.caches());
+    let (pair, desired) = (pair(json!({})), DesiredPair { pair: valid(json!({})), invalid: None });
+    let pass = Pass::new(&ctx, &pair);
+    let mut memory =
+        Memory { looked: term.map(|term| (Instant::now(), Some(Term(term)))), ..Memory::default() };
     for freshness in freshness {
-        let (pair, desired) = (pair(json!({})), DesiredPair { pair: valid(json!({})), invalid: None });
-        let observed =
-            observe(&requests, &empty_caches(), &mut memory, &pair, &desired, freshness).await.unwrap();
-        assert_eq!(observed.lease_is_recent, settled && freshness == SomeSeconds);
+        let observed = observe(&pass, &mut memory, &desired, freshness).await.unwrap();
+        assert_eq!(observed.is_glance, term == Some(0) && freshness == Glance);
     }
-    drop(requests);
+    drop(pass);
+    drop(ctx);
     seen(server).await.into_iter().map(|s| s.path).collect()
 }
 
 #[tokio::test]
-async fn the_record_of_a_settled_pair_is_not_read_again_for_some_seconds() {
+async fn the_record_is_read_for_a_look_and_a_glance_takes_that_of_the_watch_unless_a_newer_one_was_seen() {
     let lease = "/apis/coordination.k8s.io/v1/namespaces/shop/leases/orders";
-    assert_eq!(asked(true, [SomeSeconds; 2]).await, Vec::<String>::new(), "radio silence");
-    assert_eq!(asked(true, [Now; 2]).await, [lease, lease], "unless it is to be acted upon");
-    assert_eq!(asked(false, [SomeSeconds; 2]).await, [lease, lease], "nor of a pair that is not settled");
+    assert_eq!(asked(Some(0), [Glance; 2]).await, Vec::<String>::new(), "radio silence");
+    assert_eq!(asked(Some(0), [Look, Now]).await, [lease, lease], "it is to be acted upon");
+    assert_eq!(asked(Some(1), [Glance; 2]).await, [lease, lease], "the watch is behind");
+    assert_eq!(asked(None, [Glance; 2]).await, [lease, lease], "nobody has looked yet");
 }
 
 /// The settings that an observation goes by: the agents were given those of `given`, and the spec says `spec` now.
 async fn settings_of(given: serde_json::Value, spec: serde_json::Value) -> PairConfig {
     let (client, store) = store_api();
-    let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
+    let requests = Requests::new(client.clone(), "shop", Arc::default());
     requests.apply(&build_config(&valid(given)).unwrap(), crate::api::Over::Nothing).await.unwrap();
     let mut changed = pair(spec);
     changed.metadata.generation = Some(4);
     let desired = DesiredPair::of(&changed, &defaults()).unwrap();
-    let mut memory = Memory::default();
-    let observed =
-        observe(&requests, &store.caches(), &mut memory, &changed, &desired, SomeSeconds).await.unwrap();
-    observed.config
+    let ctx = context(client, store.caches());
+    observe(&Pass::new(&ctx, &changed), &mut Memory::default(), &desired, Look).await.unwrap().config
 }
 
 #[tokio::test]

@@ -37,6 +37,17 @@ pub fn is_worth_a_write(
     (moved && waited(MOVING_INTERVAL)) || (seeding_moved(old, new) && waited(SEEDING_INTERVAL))
 }
 
+/// After which time `new` is worth a write that it is not worth yet; `None`: it is, or will not be.
+#[must_use]
+pub fn due_in(
+    old: &PgReplicaPairStatus,
+    new: &PgReplicaPairStatus,
+    since: Option<Duration>,
+) -> Option<Duration> {
+    let later = !is_worth_a_write(old, new, since) && is_worth_a_write(old, new, None);
+    later.then(|| MOVING_INTERVAL.saturating_sub(since.unwrap_or_default()))
+}
+
 /// Everything but what moves by itself. A change here is written at once.
 fn settled_part(status: &PgReplicaPairStatus) -> PgReplicaPairStatus {
     let mut out =

@@ -3,12 +3,13 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
+use pgpair_api::names::FIELD_MANAGER;
 use pgpair_core::ids::InstanceId::A;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::build::{claims, config, seed_job, services, stateful_set};
+use crate::build::{claims, config, record, seed_job, services, stateful_set};
 use crate::cache::{Caches, cache};
 use crate::fixtures::{name, valid};
 use crate::mock_api::{Store, empty_caches};
@@ -168,6 +169,26 @@ fn of_settings_and_slices_the_settings_and_the_addresses_are_kept() {
     }))
     .unwrap();
     assert_eq!(kept(&dressed(&slice, Value::Null)).endpoints[0].addresses, ["10.0.0.1"]);
+}
+
+#[test]
+fn of_a_record_all_that_the_protocol_reads_is_kept() {
+    let lease = dressed(&record::build_lease(&valid(json!({}))), Value::Null);
+    assert_eq!(views::lease_view(Some(&kept(&lease))), views::lease_view(Some(&lease)));
+    assert!(views::lease_view(Some(&lease)).record().is_some());
+}
+
+#[test]
+fn which_fields_are_ours_is_kept_as_a_digest() {
+    let [mut service, ..] = services::build_services(&valid(json!({})));
+    service.metadata.managed_fields = serde_json::from_value(json!([
+        {"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {"f:type": {}}}},
+    ]))
+    .unwrap();
+    let mut found = PartialObjectMeta::<Service> { metadata: service.metadata, ..Default::default() };
+    found.trim();
+    assert_eq!(found.metadata.managed_fields, None);
+    assert_eq!(found.annotations().len(), 1, "{:?}", found.annotations());
 }
 
 #[test]

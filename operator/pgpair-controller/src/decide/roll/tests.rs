@@ -132,11 +132,7 @@ fn nothing_begins_while_something_else_is_under_way() {
         report.need = Some(Need::Seed);
     }
     assert_eq!(step_of(&needy), None);
-    assert_eq!(
-        step_of(&Observed { lease_is_recent: true, ..roll() }),
-        None,
-        "not on a record of seconds ago"
-    );
+    assert_eq!(step_of(&Observed { is_glance: true, ..roll() }), None, "not on a record of seconds ago");
 }
 
 #[test]
@@ -218,7 +214,7 @@ prop_compose! {
         let mode = if paired { Mode::Paired } else { Mode::Solo };
         let record = record(if a_leads { A } else { B }, mode);
         let lease = if missing { LeaseView::Missing } else { LeaseView::Present(record) };
-        Observed { a, b, lease, paused, lease_is_recent: recent, ..steady() }
+        Observed { a, b, lease, paused, is_glance: recent, ..steady() }
     }
 }
 
