@@ -1,7 +1,5 @@
 //! Where an object meets the API server: what is built is compared with what is there and with what was applied before.
 
-use std::sync::Arc;
-
 use kube::ResourceExt;
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::reflector::ObjectRef;
@@ -36,11 +34,7 @@ pub async fn apply<K: Object, C: CacheOf<K>>(
 }
 
 /// What a cache has of `object`.
-pub fn cached<K: Object, C: CacheOf<K>>(
-    cache: &Cache<C>,
-    pair: &ValidatedPair,
-    object: &K,
-) -> Option<Arc<C>> {
+pub fn cached<K: Object, C: CacheOf<K>>(cache: &Cache<C>, pair: &ValidatedPair, object: &K) -> Option<C> {
     cache.get(&ObjectRef::new(&object.name_any()).within(&pair.name.namespace))
 }
 

@@ -98,8 +98,8 @@ async fn apply_claim(
     claim: &PersistentVolumeClaim,
 ) -> Result<(), Error> {
     let found = cached(&caches.claims, pair, claim);
-    let larger = found.as_deref().map(|found| claims::at_least_as_large(claim, found));
-    apply_over(requests, memory, pair, found.as_deref().map(Resource::meta), larger.as_ref().unwrap_or(claim))
+    let larger = found.as_ref().map(|found| claims::at_least_as_large(claim, found));
+    apply_over(requests, memory, pair, found.as_ref().map(Resource::meta), larger.as_ref().unwrap_or(claim))
         .await
 }
 
@@ -137,5 +137,5 @@ async fn look<K: Object, C: CacheOf<K>>(
     taken: &mut Taken,
 ) -> Result<(), Error> {
     let found = cached(cache, pair, object);
-    taken.look::<K>(requests, pair, &object.name_any(), found.as_deref().map(Resource::meta)).await
+    taken.look::<K>(requests, pair, &object.name_any(), found.as_ref().map(Resource::meta)).await
 }

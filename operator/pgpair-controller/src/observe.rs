@@ -273,7 +273,7 @@ fn observe_seed(caches: &Caches, memory: &mut Memory, name: &PairName, i: Instan
         job.state =
             pods.iter().find_map(|pod| views::stuck(pod, Timestamp::now())).unwrap_or(SeedState::Running);
     }
-    let pods: Vec<PodView> = pods.iter().map(|pod| views::pod_view(pod)).collect();
+    let pods: Vec<PodView> = pods.iter().map(views::pod_view).collect();
     job.failure = pods.iter().find_map(views::seed_failure);
     // The Job says so some seconds later than its pod.
     if job.state == SeedState::Running && pods.iter().any(views::has_seeded) {

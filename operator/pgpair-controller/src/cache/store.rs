@@ -1,9 +1,14 @@
 //! One cache: the objects of one kind, found by name. There is no way to walk through all of them: what a look at a pair costs does not
 //! grow with the number of pairs.
+//!
+//! Objects are kept as JSON and read when they are asked for. The types of Kubernetes are large even when nearly everything of them is
+//! empty (2 kB for a pod without a word in it), and a pair has two dozen objects: as JSON they need a quarter of the memory. Reading one
+//! costs some microseconds, and a pair at rest is looked at once a minute.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::marker::PhantomData;
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
@@ -14,19 +19,21 @@ use tokio::sync::watch;
 use super::Cached;
 
 /// Objects by namespace, then by name.
-type Objects<K> = HashMap<Box<str>, BTreeMap<Box<str>, Kept<K>>>;
+type Objects = HashMap<Box<str>, BTreeMap<Box<str>, Kept>>;
 
 #[derive(Debug)]
-struct Kept<K> {
+struct Kept {
     /// The name of the pair that it belongs to.
     pair: Option<Box<str>>,
-    object: Arc<K>,
+    /// As JSON.
+    object: Arc<[u8]>,
 }
 
 /// The objects of one kind, as far as the operator reads them.
 #[derive(Debug, Clone)]
 pub struct Cache<K> {
-    objects: Arc<RwLock<Objects<K>>>,
+    objects: Arc<RwLock<Objects>>,
+    kind: PhantomData<fn() -> K>,
     filled: watch::Receiver<bool>,
     /// Objects that were given out.
     #[cfg(test)]
@@ -41,48 +48,55 @@ pub struct NeverFilled;
 /// The only one who changes a cache.
 #[derive(Debug)]
 pub struct CacheWriter<K> {
-    objects: Arc<RwLock<Objects<K>>>,
+    objects: Arc<RwLock<Objects>>,
     /// The list that is being read.
-    list: Objects<K>,
+    list: Objects,
     filled: watch::Sender<bool>,
+    kind: PhantomData<fn() -> K>,
 }
 
 /// An empty cache, and what fills it.
 #[must_use]
 pub fn cache<K: Cached>() -> (Cache<K>, CacheWriter<K>) {
-    let objects = Arc::<RwLock<Objects<K>>>::default();
+    let objects = Arc::<RwLock<Objects>>::default();
     let (filled, is_filled) = watch::channel(false);
     let cache = Cache {
         objects: objects.clone(),
+        kind: PhantomData,
         filled: is_filled,
         #[cfg(test)]
         given: Arc::default(),
     };
-    (cache, CacheWriter { objects, list: Objects::new(), filled })
+    (cache, CacheWriter { objects, list: Objects::new(), filled, kind: PhantomData })
 }
 
 impl<K: Cached> Cache<K> {
     /// The object of that name.
     #[must_use]
-    pub fn get(&self, key: &ObjectRef<K>) -> Option<Arc<K>> {
-        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
-        let kept = objects.get(key.namespace.as_deref().unwrap_or_default())?.get(key.name.as_str())?;
+    pub fn get(&self, key: &ObjectRef<K>) -> Option<K> {
+        let namespace = key.namespace.as_deref().unwrap_or_default();
+        let found = self.objects().get(namespace)?.get(key.name.as_str())?.object.clone();
         self.count(1);
-        Some(kept.object.clone())
+        parse(&found)
     }
 
     /// The objects whose names begin like that.
     #[must_use]
-    pub fn beginning_with(&self, namespace: &str, prefix: &str) -> Vec<Arc<K>> {
-        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+    pub fn beginning_with(&self, namespace: &str, prefix: &str) -> Vec<K> {
+        let objects = self.objects();
         let Some(named) = objects.get(namespace) else { return Vec::new() };
         let from = named.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
         let found: Vec<_> = from
             .take_while(|(name, _)| name.starts_with(prefix))
             .map(|(_, kept)| kept.object.clone())
             .collect();
+        drop(objects);
         self.count(found.len());
-        found
+        found.iter().filter_map(|object| parse(object)).collect()
+    }
+
+    fn objects(&self) -> RwLockReadGuard<'_, Objects> {
+        self.objects.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
@@ -142,14 +156,13 @@ impl<K: Cached> CacheWriter<K> {
 }
 
 /// The pairs of the objects of `these` that are not the same in `others`.
-fn differing<K: Cached>(these: &Objects<K>, others: &Objects<K>) -> BTreeSet<PairName> {
+fn differing(these: &Objects, others: &Objects) -> BTreeSet<PairName> {
     let mut pairs = BTreeSet::new();
     for (namespace, named) in these {
         let others = others.get(namespace);
         for (name, kept) in named {
             let other = others.and_then(|others| others.get(name));
-            let same = other
-                .is_some_and(|o| o.object.meta().resource_version == kept.object.meta().resource_version);
+            let same = other.is_some_and(|other| other.object == kept.object);
             if !same && let Some(pair) = &kept.pair {
                 pairs.insert(PairName { namespace: namespace.to_string(), name: pair.to_string() });
             }
@@ -164,15 +177,22 @@ fn pair_of<K: Cached>(object: &K) -> Option<PairName> {
     Some(PairName { namespace: object.namespace()?, name })
 }
 
-fn insert<K: Cached>(objects: &mut Objects<K>, mut object: K) {
+fn parse<K: Cached>(object: &[u8]) -> Option<K> {
+    // It was written from this very type.
+    serde_json::from_slice(object)
+        .inspect_err(|error| tracing::error!(%error, "a cached object is unreadable"))
+        .ok()
+}
+
+fn insert<K: Cached>(objects: &mut Objects, mut object: K) {
     let pair = object.labels().get(LABEL_PAIR).map(|name| name.as_str().into());
     object.trim();
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let kept = Kept { pair, object: Arc::new(object) };
+    let kept = Kept { pair, object: serde_json::to_vec(&object).unwrap_or_default().into() };
     objects.entry(namespace.into()).or_default().insert(name.into(), kept);
 }
 
-fn remove<K: Cached>(objects: &mut Objects<K>, object: &K) {
+fn remove<K: Cached>(objects: &mut Objects, object: &K) {
     let namespace = object.namespace().unwrap_or_default();
     if let Some(named) = objects.get_mut(namespace.as_str()) {
         named.remove(object.name_any().as_str());

@@ -16,6 +16,7 @@ use kube::Resource;
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use pgpair_api::names::{GROUP, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_PAIR};
 use pgpair_wire::config::CONFIG_KEY;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::managed::condense;
@@ -30,6 +31,7 @@ pub trait Cached:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
     + Debug
+    + Serialize
     + DeserializeOwned
     + Send
     + Sync

@@ -126,13 +126,13 @@ fn suspect(
                 .stateful_sets
                 .get(&ObjectRef::<StatefulSet>::new(&name.instance(i)).within(&name.namespace))
         };
-        return of_pods(pod.as_deref().into_iter(), None, || set()?.uid());
+        return of_pods(pod.iter(), None, || set()?.uid());
     }
     let job_view = instance.jobs.iter().rev().find(|job| job.state == SeedState::Running)?;
     let job_name = name.seed_job(i, job_view.number);
     let pods = views::seed_pods(caches, name, i, &job_name);
     let job = || caches.jobs.get(&ObjectRef::<Job>::new(&job_name).within(&name.namespace));
-    of_pods(pods.iter().map(AsRef::as_ref), Some(job_view), || job()?.uid())
+    of_pods(pods.iter(), Some(job_view), || job()?.uid())
 }
 
 fn of_pods<'a>(

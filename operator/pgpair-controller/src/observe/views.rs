@@ -1,6 +1,5 @@
 //! Objects of the API as what the decisions need of them. Pure.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -97,7 +96,7 @@ fn ended(state: &ContainerState) -> Option<Ended> {
 pub(crate) fn seed_jobs(caches: &Caches, name: &PairName, i: InstanceId) -> Vec<SeedJob> {
     let stem = name.seed_job_stem(i);
     let jobs = caches.jobs.beginning_with(&name.namespace, &stem);
-    jobs.iter().filter(|job| is_of(&***job, name, i)).filter_map(|job| seed_job(job, &stem)).collect()
+    jobs.iter().filter(|job| is_of(*job, name, i)).filter_map(|job| seed_job(job, &stem)).collect()
 }
 
 fn seed_job(job: &Job, stem: &str) -> Option<SeedJob> {
@@ -116,11 +115,11 @@ fn seed_job(job: &Job, stem: &str) -> Option<SeedJob> {
 }
 
 /// The pods of a seeding Job.
-pub(crate) fn seed_pods(caches: &Caches, name: &PairName, i: InstanceId, job: &str) -> Vec<Arc<Pod>> {
+pub(crate) fn seed_pods(caches: &Caches, name: &PairName, i: InstanceId, job: &str) -> Vec<Pod> {
     // The name of a pair is short enough for the names of such pods to begin with the whole name of their Job.
     let mut pods = caches.pods.beginning_with(&name.namespace, &format!("{job}-"));
     pods.retain(|pod| {
-        is_of(&**pod, name, i)
+        is_of(pod, name, i)
             && pod.labels().get(LABEL_COMPONENT).map(String::as_str) == Some(COMPONENT_SEED)
             && pod.labels().get(JOB_NAME).map(String::as_str) == Some(job)
     });
