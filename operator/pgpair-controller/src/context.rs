@@ -59,6 +59,7 @@ impl Context {
     /// Forgets a pair that is no longer there, and its metrics.
     pub fn forget(&self, name: &PairName) {
         self.pairs.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let _ = self.triggers.take_touched(name);
         self.rollout.end(name);
         self.metrics.forget(name);
     }

@@ -249,7 +249,7 @@ fn note_ended(ended: Ended) -> Option<PairName> {
         // A change of an object whose pair is gone or is not ours.
         Err(controller::Error::ObjectNotFound(pair)) => {
             tracing::debug!(%pair, "no such pair");
-            None
+            Some(named(pair.namespace, pair.name))
         }
         // What failed has been told by the reconcile itself, and errors of the watch where they came.
         Err(controller::Error::ReconcilerFailed(error, pair)) => {

@@ -159,9 +159,11 @@ async fn what_is_kept_of_a_pair_goes_with_it_and_nothing_of_any_other_pair() {
     }
     assert_eq!(kept(), ["c"], "a new list lacks it");
     remember("a"); // a reconcile that ran meanwhile
+    ctx.triggers.announce_object(named("a")); // its objects go after it
     forget_if_gone(&ctx, &store, &named("a"));
     forget_if_gone(&ctx, &store, &named("c"));
     assert_eq!(kept(), ["c"]);
+    assert!(!ctx.triggers.take_touched(&named("a")));
     ctx.forget_all();
     assert_eq!(kept(), Vec::<String>::new());
 }
