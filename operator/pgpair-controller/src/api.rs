@@ -17,7 +17,7 @@ use pgpair_api::names::FIELD_MANAGER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Refusal};
+use crate::error::{Error, MayBeRefusal, Refusal};
 use crate::managed::Shapes;
 use crate::metrics::Metrics;
 
@@ -248,12 +248,6 @@ impl Requests {
             Err(e) => Err(e),
         }
     }
-}
-
-/// Whether the API server answered with this code.
-#[must_use]
-pub fn is_status(error: &kube::Error, code: u16) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == code)
 }
 
 async fn bounded<K: Resource<DynamicType = ()>, T>(

@@ -112,13 +112,25 @@ impl Refusal {
 )]
 pub struct NotOurs(pub Vec<String>);
 
-impl Error {
+/// An error that may be an answer of the API server.
+pub trait MayBeRefusal {
     /// Whether the API server answered with this HTTP status code.
-    #[must_use]
-    pub fn is_refused_with(&self, code: u16) -> bool {
+    fn is_refused_with(&self, code: u16) -> bool;
+}
+
+impl MayBeRefusal for Error {
+    fn is_refused_with(&self, code: u16) -> bool {
         matches!(self, Error::Refused(refusal) if refusal.code == code)
     }
+}
 
+impl MayBeRefusal for kube::Error {
+    fn is_refused_with(&self, code: u16) -> bool {
+        matches!(self, kube::Error::Api(status) if status.code == code)
+    }
+}
+
+impl Error {
     /// Stable word for the metric.
     #[must_use]
     pub fn label(&self) -> &'static str {

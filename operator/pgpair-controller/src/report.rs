@@ -6,7 +6,7 @@ use kube::Resource;
 use pgpair_api::status::{OrderState, PgReplicaPairStatus, Reason};
 
 use crate::context::Pass;
-use crate::error::{Error, chain};
+use crate::error::{Error, MayBeRefusal, chain};
 use crate::events::{EventDraft, of_change, of_notice};
 use crate::memory::Memory;
 use crate::metrics::{ErrorLabels, Metrics, OrderLabels};

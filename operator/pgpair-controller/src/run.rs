@@ -14,9 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::api::is_status;
 use crate::cache::{Signs, api_in};
 use crate::control::{FIRST_LIST, Operator, lead};
+use crate::error::MayBeRefusal;
 use crate::events::EventQueue;
 use crate::health::{Health, Phase};
 use crate::leader::{Elector, Leadership, Membership};
@@ -202,8 +202,8 @@ pub(crate) async fn check_definition(client: &Client, scope: Option<&str>) -> Re
     let params = ListParams::default().limit(1);
     match timeout(FIRST_ANSWER, pairs.list_metadata(&params)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) if is_status(&error, 404) => Err(RunError::NoDefinition(error)),
-        Ok(Err(error)) if is_status(&error, 403) => Err(RunError::Forbidden(words(scope), error)),
+        Ok(Err(error)) if error.is_refused_with(404) => Err(RunError::NoDefinition(error)),
+        Ok(Err(error)) if error.is_refused_with(403) => Err(RunError::Forbidden(words(scope), error)),
         Ok(Err(error)) => Err(RunError::List(words(scope), error)),
         Err(_) => Err(RunError::NoAnswer),
     }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::api::Requests;
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, MayBeRefusal};
 use crate::events::EventDraft;
 use crate::metrics::ErrorLabels;
 use crate::reconcile::{error_policy, reconcile};

@@ -11,7 +11,7 @@ use pgpair_api::names::{COMPONENT_OPERATOR, LABEL_COMPONENT};
 use tokio::time::Instant;
 
 use super::{AttemptError, Elector, bounded};
-use crate::api::is_status;
+use crate::error::MayBeRefusal;
 use crate::events::EventDraft;
 use crate::neighbours::{Installation, Verdict, decide_claim};
 use pgpair_api::events::EventReason;
@@ -170,7 +170,7 @@ async fn list_permitted(api: &Api<Lease>) -> Result<Option<Vec<Lease>>, AttemptE
     let params = ListParams::default().labels(&format!("{}={}", LABEL_COMPONENT, COMPONENT_OPERATOR));
     match bounded(api.list(&params)).await {
         Ok(found) => Ok(Some(found.items)),
-        Err(AttemptError::Request(error)) if is_status(&error, 403) => {
+        Err(AttemptError::Request(error)) if error.is_refused_with(403) => {
             tracing::debug!(%error, "the leases of other installations may not be listed");
             Ok(None)
         }

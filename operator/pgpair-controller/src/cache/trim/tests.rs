@@ -49,6 +49,11 @@ fn kept<K: Cached + Serialize>(object: &K) -> K {
     let (before, after) = (size(object), size(&trimmed));
     println!("{}: {before} bytes as JSON, {after} of them kept", K::kind(&()));
     assert!(after < 1100 && after * 4 < before, "{before} -> {after}");
+    let (kept, mut writer) = cache();
+    writer.take(Event::Apply(object.clone()));
+    let key = ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap());
+    let found = serde_json::to_value(kept.get(&key).unwrap()).unwrap();
+    assert_eq!(found, serde_json::to_value(&trimmed).unwrap(), "it comes out of the cache as it was trimmed");
     let (was, is) = (object.meta(), trimmed.meta());
     assert_eq!((&was.name, &was.namespace, &was.uid), (&is.name, &is.namespace, &is.uid));
     assert_eq!((&was.resource_version, was.generation), (&is.resource_version, is.generation));
