@@ -196,6 +196,7 @@ impl Driver {
         let hand_over = self.authority.hands_over_log().then(|| LogEnd(self.authority.postgres().end));
         self.around.hand_over.send_if_modified(|h| std::mem::replace(h, hand_over) != hand_over);
         let mut report = self.reporter.report(now, &self.authority);
+        report.node = Some(self.around.settings.node.clone()).filter(|node| !node.is_empty());
         report.order = self.order.clone();
         report.refused_order = self.refused_order.clone();
         report.preparing = self.unjudged.iter().map(|u| u.id.clone()).collect();

@@ -101,6 +101,7 @@ impl Reporter {
             need: self.observed.as_ref().and_then(|o| o.need.clone()).or_else(|| ordered(authority)),
             last_failover: self.takeover.clone(),
             // The driver adds these.
+            node: None,
             order: None,
             refused_order: None,
             preparing: Vec::new(),

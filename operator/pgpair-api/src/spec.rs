@@ -40,6 +40,7 @@ pub use tls::TlsSpec;
     printcolumn(name = "Term", type_ = "integer", json_path = ".status.term"),
     printcolumn(name = "Lag", type_ = "string", json_path = ".status.lag.summary"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "FailoverReady", type_ = "string", json_path = r#".status.conditions[?(@.type=="FailoverReady")].status"#),
     printcolumn(name = "Archived", type_ = "date", json_path = ".status.archive[0].lastArchivedTime", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")

@@ -31,6 +31,7 @@ pub struct PgReplicaPairStatus {
     pub observed_generation: Option<i64>,
     /// Ready, FailoverReady, ArchiveHealthy, StorageHealthy, Seeding, UpdatePending, Degraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// Instance that the record names, such as `orders-a`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,15 +50,18 @@ pub struct PgReplicaPairStatus {
     pub system_identifier: Option<String>,
     /// The instances.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub instances: Vec<InstanceStatus>,
     /// Lag of the standby, as the primary sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<LagStatus>,
     /// The archive of each instance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["instance"]))]
     pub archive: Vec<ArchiveStatus>,
     /// The volumes of each instance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["instance"]))]
     pub storage: Vec<StorageStatus>,
     /// What the loss of the primary at this moment would lose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,6 +74,7 @@ pub struct PgReplicaPairStatus {
     pub seeding: Option<SeedingStatus>,
     /// The certificates of the pair.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["secret"]))]
     pub certificates: Vec<CertificateStatus>,
     /// The last change of primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]

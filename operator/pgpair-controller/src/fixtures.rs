@@ -74,6 +74,7 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
     InstanceReport {
         instance: i,
         incarnation: Incarnation(if primary { 7 } else { 8 }),
+        node: Some(format!("node-{i}")),
         volume: Some(VolumeId(if primary { 1 } else { 2 })),
         system_identifier: Some(SystemIdentifier(99)),
         authority: AuthorityReport {

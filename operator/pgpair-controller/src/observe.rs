@@ -20,6 +20,7 @@ use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Record;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::paths;
+use pgpair_wire::report::InstanceReport;
 use rustls::ClientConfig;
 
 use self::hindrance::observe_hindrance;
@@ -301,10 +302,7 @@ fn note_report(
     let is_heard = instance.pod.as_ref().is_some_and(|pod| pod.running) && !heard.is_silent;
     let fresh = last.as_ref().filter(|(_, age)| is_heard && *age < freshness.of_reports());
     let told = status.instances.iter().find(|s| s.name == name.instance(i));
-    instance.known = match (fresh, instance.pod.as_ref().and_then(|p| p.node.clone())) {
-        (Some((report, _)), Some(node)) => Some(AgentProcess { incarnation: report.incarnation, node }),
-        _ => told.and_then(parse_process),
-    };
+    instance.known = find_process(fresh.map(|(report, _)| &**report), told);
     let expected = memory.expected(i, instance.set.is_some_and(|set| set.replicas == 1));
     instance.report = match (&fresh, &last) {
         (Some((report, _)), _) => ReportView::Fresh(Box::new((**report).clone())),
@@ -317,6 +315,17 @@ fn note_report(
         }
     };
     instance.last_report = last.map(|(report, age)| (Box::new((*report).clone()), age));
+}
+
+/// The agent process that reported last, and its node, both by its own word: the pod that a cache has may be another one by now, and the
+/// taint of its node would prove the death of a process that lives elsewhere. An older agent does not tell its node.
+fn find_process(report: Option<&InstanceReport>, told: Option<&InstanceStatus>) -> Option<AgentProcess> {
+    let told = told.and_then(parse_process);
+    let Some(report) = report else { return told };
+    match report.node.clone() {
+        Some(node) => Some(AgentProcess { incarnation: report.incarnation, node }),
+        None => told.filter(|told| told.incarnation == report.incarnation),
+    }
 }
 
 fn parse_process(status: &InstanceStatus) -> Option<AgentProcess> {

@@ -26,6 +26,9 @@ pub struct InstanceReport {
     pub instance: InstanceId,
     /// The agent process that reports.
     pub incarnation: Incarnation,
+    /// The node on which it runs. Older agents do not report it.
+    #[serde(default)]
+    pub node: Option<String>,
     /// Id of the data directory; `None` when there is none.
     pub volume: Option<VolumeId>,
     /// From the data directory.
@@ -240,6 +243,7 @@ pub(crate) fn fixture() -> InstanceReport {
     InstanceReport {
         instance: InstanceId::A,
         incarnation: Incarnation(1),
+        node: None,
         volume: None,
         system_identifier: None,
         authority: AuthorityReport {

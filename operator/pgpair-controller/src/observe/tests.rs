@@ -1,13 +1,15 @@
 use std::time::Instant;
 
-use pgpair_core::ids::Term;
+use pgpair_core::ids::InstanceId::A;
+use pgpair_core::ids::{Incarnation, Term};
+use pgpair_core::instance::PostgresState;
 use serde_json::json;
 
 use super::Freshness::{Glance, Look, Now};
 use super::*;
 use crate::build::config::build_config;
 use crate::build::record::build_lease;
-use crate::fixtures::{defaults, pair, valid};
+use crate::fixtures::{defaults, pair, report, valid};
 use crate::mock_api::{Answers, context, mock_api, seen, store_api};
 
 /// Paths that two observations ask the API server for, after a look that found this term; the watch has the record of term 0.
@@ -61,4 +63,26 @@ async fn a_pair_that_is_held_goes_by_what_its_agents_were_given_last() {
         assert_eq!(config.generation, 4, "so that they are told to be behind");
     }
     assert_eq!(settings_of(given(), json!({"readLag": "1Gi"})).await.read_lag_bytes, 1 << 30);
+}
+
+#[test]
+fn where_an_agent_process_runs_is_known_by_its_own_word_only() {
+    let told = |incarnation: u64| InstanceStatus {
+        incarnation: Some(Incarnation(incarnation).to_string()),
+        incarnation_node: Some("node-c".into()),
+        ..serde_json::from_value(
+            json!({"name": "orders-a", "role": "Primary", "ready": true, "state": "Primary"}),
+        )
+        .unwrap()
+    };
+    let reported = report(A, PostgresState::Primary);
+    let known = |report: Option<&InstanceReport>, told: Option<InstanceStatus>| {
+        find_process(report, told.as_ref()).map(|k| (k.incarnation.0, k.node))
+    };
+    assert_eq!(known(Some(&reported), Some(told(7))), Some((7, "node-a".into())));
+    assert_eq!(known(None, Some(told(7))), Some((7, "node-c".into())), "an earlier operator process knew it");
+    let older = InstanceReport { node: None, ..reported };
+    assert_eq!(known(Some(&older), Some(told(7))), Some((7, "node-c".into())));
+    assert_eq!(known(Some(&older), Some(told(5))), None, "another process ran there");
+    assert_eq!(known(Some(&older), None), None);
 }

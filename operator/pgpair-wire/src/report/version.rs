@@ -59,6 +59,7 @@ impl InstanceReport {
         let InstanceReport {
             instance,
             incarnation,
+            node,
             volume,
             system_identifier,
             authority,
@@ -86,6 +87,7 @@ impl InstanceReport {
             || archive_words
             || *instance != other.instance
             || *incarnation != other.incarnation
+            || *node != other.node
             || *volume != other.volume
             || *system_identifier != other.system_identifier
             || *authority != other.authority
