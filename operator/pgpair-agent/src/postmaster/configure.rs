@@ -123,7 +123,19 @@ pub async fn try_parameters(settings: &InstanceEnv, bin: &PgBin, config: &PairCo
     let tried = tool::run(command.args(["-C", "data_directory"]), TRY).await;
     // Read already; a left one is overwritten by the next.
     let _ = fsx::remove(&candidate);
-    tried.map(|_| ()).map_err(|e| e.to_string())
+    tried.map(|_| ()).map_err(|e| objections(e.text()).unwrap_or_else(|| e.to_string()))
+}
+
+/// What postgres objects to in a configuration, without times, process numbers, the files that may be missing, and the sum that it
+/// draws at the end: the status has room for a sentence. `None` if nothing of that kind was said.
+fn objections(said: &str) -> Option<String> {
+    const LEVELS: [&str; 4] = ["LOG:", "FATAL:", "DETAIL:", "HINT:"];
+    const NO_OBJECTION: [&str; 2] = ["skipping missing configuration file", "contains errors"];
+    let text = |line: &str| LEVELS.iter().find_map(|level| Some(line.split_once(level)?.1.trim().to_owned()));
+    let objects = |text: &String| !NO_OBJECTION.iter().any(|other| text.contains(other));
+    let mut all: Vec<String> = said.lines().filter_map(text).filter(objects).collect();
+    all.dedup();
+    (!all.is_empty()).then(|| all.join(" | "))
 }
 
 fn write_main(settings: &InstanceEnv, config: &PairConfig, floors: Floors) -> Result<(), PostmasterError> {
@@ -212,4 +224,22 @@ pub fn set_clients(
 ) -> Result<(), PostmasterError> {
     write_hba(settings, config, access)?;
     postmaster.reload()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_objection_is_told_without_what_postgres_says_around_it() {
+        let said = "2026-05-01 12:00:00.307 GMT [151] LOG:  skipping missing configuration file \"/pgpair/run/pgpair.sync.conf\"\n\
+                    2026-05-01 12:00:00.308 GMT [151] LOG:  skipping missing configuration file \"/pgpair/run/pgpair.sync.conf\"\n\
+                    2026-05-01 12:00:00.308 UTC [151] LOG:  invalid value for parameter \"work_mem\": \"lots\"\n\
+                    2026-05-01 12:00:00.308 UTC [151] HINT:  Valid units for this parameter are \"B\", \"kB\", \"MB\", \"GB\", and \"TB\".\n\
+                    2026-05-01 12:00:00.309 UTC [151] FATAL:  configuration file \"/pgpair/run/candidate.conf\" contains errors\n";
+        let expected = "invalid value for parameter \"work_mem\": \"lots\" | \
+                        Valid units for this parameter are \"B\", \"kB\", \"MB\", \"GB\", and \"TB\".";
+        assert_eq!(objections(said).as_deref(), Some(expected));
+        assert_eq!(objections("postgres: could not access the server configuration file"), None);
+    }
 }
