@@ -85,3 +85,22 @@ loaded_mark() { # N TAR
   [[ -f $file ]] || die "no image file $2"
   echo "$DISKS/n$1/loaded/$(stat -c '%n %s %Y' "$file" | sha256sum | cut -c1-16)"
 }
+
+# tag_image SOURCE TARGET: another name for an image, in all nodes that have power. untag_image TARGET: that name away.
+tag_image() {
+  (($# == 2)) || die "tag: name an image and its other name"
+  in_each_node images tag --force "$1" "$2"
+}
+
+untag_image() {
+  (($# == 1)) || die "untag: name one image"
+  in_each_node images rm "$1"
+}
+
+in_each_node() { # ARGUMENT... of ctr
+  local n
+  for n in "${NODES[@]}"; do
+    [[ -S $RUN/n$n/containerd/containerd.sock ]] || continue
+    node_ctr "$n" "$@" >/dev/null || die "ctr $* in n$n failed"
+  done
+}
