@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -84,11 +85,34 @@ impl Cluster {
     /// # Errors
     /// When it fails or takes more than a minute; carries what it said.
     pub async fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
-        let cached = cache_dir().map(|dir| dir.join("bin/kubectl")).filter(|path| path.exists());
-        let program = cached.unwrap_or_else(|| "kubectl".into());
-        let mut command = Command::new(program);
+        self.kubectl_with_input(args, "").await
+    }
+
+    /// The same with `input` on its standard input.
+    ///
+    /// # Errors
+    /// As of [`Cluster::kubectl`].
+    pub async fn kubectl_with_input(&self, args: &[&str], input: &str) -> anyhow::Result<String> {
+        let mut command = Command::new(tool("kubectl"));
         command.args(&self.kubectl).args(args);
-        run(command, &format!("kubectl {}", args.join(" ")), Duration::from_secs(60)).await
+        run(command, input, &format!("kubectl {}", args.join(" ")), Duration::from_secs(60)).await
+    }
+
+    /// Runs helm on this cluster, and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails or takes more than two minutes; carries what it said.
+    pub async fn helm(&self, args: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(tool("helm"));
+        let access = self.kubectl.iter().map(|word| word.replace("--context=", "--kube-context="));
+        command.args(access).args(args);
+        run(command, "", &format!("helm {}", args.join(" ")), Duration::from_secs(120)).await
+    }
+
+    /// Arguments that make kubectl and its plug-ins use this cluster.
+    #[must_use]
+    pub fn access(&self) -> &[String] {
+        &self.kubectl
     }
 
     /// Names of the nodes that are ready and take pods.
@@ -117,16 +141,37 @@ impl LocalCluster {
     pub async fn run(&self, args: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(&self.script);
         command.args(args);
-        run(command, &format!("e2e/cluster/cluster {}", args.join(" ")), Duration::from_secs(120)).await
+        run(command, "", &format!("e2e/cluster/cluster {}", args.join(" ")), Duration::from_secs(120)).await
     }
 }
 
-async fn run(mut command: Command, what: &str, limit: Duration) -> anyhow::Result<String> {
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let output: Output = timeout(limit, command.output())
+/// The program of that name that `make setup` put into the cache, else the machine's.
+fn tool(name: &str) -> PathBuf {
+    let cached = tools().map(|dir| dir.join(name)).filter(|path| path.exists());
+    cached.unwrap_or_else(|| name.into())
+}
+
+/// Where `make setup` puts programs.
+#[must_use]
+pub fn tools() -> Option<PathBuf> {
+    cache_dir().map(|dir| dir.join("bin"))
+}
+
+async fn run(mut command: Command, input: &str, what: &str, limit: Duration) -> anyhow::Result<String> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut process = command.spawn().with_context(|| format!("starting `{what}`"))?;
+    let stdin = process.stdin.take();
+    let ended = async {
+        if let Some(mut stdin) = stdin {
+            // A program that does not read is no failure: its exit status tells.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+        process.wait_with_output().await
+    };
+    let output: Output = timeout(limit, ended)
         .await
         .with_context(|| format!("`{what}` took more than {} s", limit.as_secs()))?
-        .with_context(|| format!("starting `{what}`"))?;
+        .with_context(|| format!("running `{what}`"))?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "`{what}` ended with {}: {}", output.status, error.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -198,6 +243,22 @@ impl TempNamespace {
         })
         .await
     }
+}
+
+/// Runs `work` in a namespace of its own, which goes afterwards, whatever came of it.
+///
+/// # Errors
+/// That of `work`, else what kept the namespace from coming or going.
+pub async fn in_namespace<T>(
+    cluster: &Cluster,
+    prefix: &str,
+    work: impl AsyncFnOnce(&str) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let namespace = TempNamespace::create(cluster, prefix).await?;
+    let done = work(&namespace.name).await;
+    let gone = namespace.delete().await;
+    let done = done?;
+    gone.map(|()| done)
 }
 
 /// Makes a namespace unless it is there. Its pods must pass the `restricted` Pod Security profile, as the API server judges it.

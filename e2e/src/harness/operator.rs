@@ -72,6 +72,44 @@ pub async fn leader(cluster: &Cluster) -> anyhow::Result<Pod> {
     leads.with_context(|| format!("{holder} holds the operator's Lease and is not there"))
 }
 
+/// One installation of the operator, by its deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    /// Namespace of the release.
+    pub namespace: String,
+    /// Name of the release; also of the deployment.
+    pub release: String,
+    /// Its service account, as the API server names the user.
+    pub user: String,
+    /// Image of the operator.
+    pub image: String,
+    /// Image of PostgreSQL for pairs that name none, with `{version}`.
+    pub postgres_image: String,
+}
+
+/// The installation under test. To be asked while there is no other one.
+///
+/// # Errors
+/// When it is not installed, or the API does not answer.
+pub async fn installation(cluster: &Cluster) -> anyhow::Result<Installation> {
+    let deployment = deployment(cluster).await?;
+    let namespace = deployment.namespace().context("the deployment has no namespace")?;
+    let release = deployment.name_any();
+    let pod = deployment.spec.and_then(|s| s.template.spec).context("the deployment has no pod")?;
+    let account = pod.service_account_name.context("the operator has no service account")?;
+    let container = pod.containers.into_iter().next().context("the operator has no container")?;
+    let template = container.env.iter().flatten().find(|e| e.name == "PGPAIR_POSTGRES_IMAGE_TEMPLATE");
+    Ok(Installation {
+        user: format!("system:serviceaccount:{namespace}:{account}"),
+        image: container.image.context("the operator has no image")?,
+        postgres_image: template
+            .and_then(|e| e.value.clone())
+            .context("no template of PostgreSQL's image")?,
+        namespace,
+        release,
+    })
+}
+
 async fn deployment(cluster: &Cluster) -> anyhow::Result<Deployment> {
     let api: Api<Deployment> = Api::all(cluster.client.clone());
     let found = api.list(&ListParams::default().labels(LABEL)).await.context("listing deployments")?;
