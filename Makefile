@@ -80,6 +80,7 @@ model-deep:
 
 ## tests on a real cluster; part of a name in T chooses some of them
 e2e: ready-cluster install
+	cargo build --locked -p kubectl-pgpair
 	cargo test --locked -p pgpair-e2e --features cluster --test it -- $(T)
 
 ## every kind of fault in each durability and both directions (hours) into target/e2e and docs/fault-matrix.md; F="--faults=agent-kill --resume" for less

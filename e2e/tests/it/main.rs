@@ -10,17 +10,22 @@ mod failover;
 mod faults;
 mod idle;
 mod lag;
+mod names;
 mod options;
 mod orders;
 mod outages;
+mod plugin;
+mod quotas;
 mod record;
+mod rolls;
 mod samples;
+mod settings;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use context::Context;
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 
 /// How a test ended that did not fail.
 #[derive(Debug)]
@@ -38,7 +43,7 @@ struct Failure {
     error: String,
 }
 
-type Run = for<'a> fn(&'a mut Context) -> BoxFuture<'a, anyhow::Result<Outcome>>;
+type Run = for<'a> fn(&'a mut Context) -> LocalBoxFuture<'a, anyhow::Result<Outcome>>;
 
 macro_rules! tests {
     ($($module:ident :: $name:ident),* $(,)?) => {
@@ -48,7 +53,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 47] = tests![
+const TESTS: [(&str, Run); 57] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -59,6 +64,12 @@ const TESTS: [(&str, Run); 47] = tests![
     lag::a_standby_whose_postgres_is_frozen_leaves_the_read_service,
     lag::an_async_standby_beyond_max_lag_may_not_take_over,
     lag::a_load_that_the_standby_keeps_up_with_leaves_the_pair_paired,
+    settings::a_setting_comes_into_effect_without_a_restart,
+    settings::a_setting_that_postgresql_refuses_is_told_and_the_correction_arrives,
+    plugin::the_status_page_tells_who_is_who,
+    plugin::psql_of_the_plugin_is_psql_on_the_primary,
+    plugin::orders_of_the_plugin_end_with_their_outcome,
+    plugin::a_switchover_is_explained_by_the_journals_of_both,
     failover::postmaster_kill_loses_nothing,
     failover::container_kill_loses_nothing,
     failover::a_switchover_hands_over,
@@ -76,6 +87,8 @@ const TESTS: [(&str, Run); 47] = tests![
     orders::a_forced_promotion_tells_what_it_may_lose_and_has_lost,
     orders::a_forced_promotion_of_an_async_pair_tells_the_same,
     orders::a_standby_is_copied_anew,
+    rolls::a_parameter_that_needs_a_restart_is_raised_and_lowered_again,
+    rolls::new_resources_and_another_image_come_into_effect_one_instance_at_a_time,
     record::a_deleted_record_is_made_anew_by_nobody,
     data::both_archives_are_without_a_gap_and_equal,
     failover::loss_of_the_primarys_data_is_made_good_by_a_base_backup,
@@ -83,6 +96,8 @@ const TESTS: [(&str, Run); 47] = tests![
     options::seeding_services_and_tls_are_as_the_spec_says,
     options::a_paused_pair_is_left_alone,
     options::data_of_another_cluster_is_never_overwritten,
+    names::objects_of_other_owners_are_named_and_left_alone,
+    quotas::a_pair_that_its_namespace_does_not_admit_says_why_and_comes_up_when_it_fits,
     faults::a_stopped_agent_is_fenced_by_its_init_process,
     faults::a_stopped_postmaster_is_a_hang_and_the_standby_takes_over,
     faults::a_backend_killed_in_its_commit_loses_nothing,
