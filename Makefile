@@ -26,7 +26,7 @@ SCRIPTS := .ci/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2
 
 -include e2e/cluster/cluster.mk
 
-.PHONY: help demo test setup lint unit model-ci model model-page model-deep e2e e2e-full fault-page soak calm faults-runner bench install uninstall ready-cluster generate plugin
+.PHONY: help demo test setup lint unit model-ci model model-page model-deep e2e e2e-full fault-page soak calm faults-runner bench bench-scale scale-page install uninstall ready-cluster generate plugin
 
 ## this list
 help:
@@ -106,6 +106,18 @@ faults-runner:
 bench: ready-cluster install
 	cargo build --release --locked -p pgpair-e2e --bin pgpair-bench
 	"$(CARGO_TARGET_DIR)/release/pgpair-bench" $(B)
+
+scale = cargo build --release --locked -p pgpair-e2e --bin pgpair-scale && "$(CARGO_TARGET_DIR)/release/pgpair-scale" \
+	  --operator="$(CARGO_TARGET_DIR)/release/pgpair" --bin="$(CACHE)/bin"
+
+## the operator with many simulated pairs, into target/bench and docs/scale.md; N="100 1000" chooses how many, IDLE=seconds of rest
+bench-scale: setup
+	cargo build --release --locked -p pgpair
+	$(scale) --pairs="$(or $(N),100 1000 10000)" --idle=$(or $(IDLE),600) $(B)
+
+## docs/scale.md and its pictures anew from the rows in docs/numbers/scale.json
+scale-page:
+	$(scale) --only-page
 
 # The cluster first: images are loaded into a cluster that is up.
 ready-cluster:

@@ -6,3 +6,4 @@ pub mod harness;
 pub mod oracle;
 pub mod repository;
 pub mod results;
+pub mod scale;

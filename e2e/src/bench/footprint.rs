@@ -64,15 +64,59 @@ pub async fn of_container(
     Ok(sum)
 }
 
+/// One process.
+///
+/// # Errors
+/// It has ended.
+pub fn of_process(pid: i32) -> anyhow::Result<Footprint> {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+    let (memory, stat) = (read("smaps_rollup"), read("stat"));
+    let (memory, stat) =
+        memory.and_then(|m| Ok((m, stat?))).with_context(|| format!("process {pid} has ended"))?;
+    parse(&memory, &stat).with_context(|| format!("what process {pid} takes"))
+}
+
+/// Processor time of all processors since the machine began that was spent on no process that is seen here, in milliseconds: on the
+/// kernel's own work, and on processes beside the namespace of this one. A process that ended took its time over to them.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn of_others() -> anyhow::Result<u64> {
+    let busy =
+        busy_ms(&fs::read_to_string("/proc/stat").context("reading /proc/stat")?).context("/proc/stat")?;
+    let mut ours = 0;
+    for pid in parents()?.keys() {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        ours += cpu_ms(&stat).unwrap_or(0);
+    }
+    Ok(busy.saturating_sub(ours))
+}
+
+/// User, nice, system, interrupts: not idle, waiting or stolen.
+fn busy_ms(stat: &str) -> Option<u64> {
+    let all: Vec<u64> =
+        stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|n| n.parse().ok()).collect();
+    let ticks = all.first()? + all.get(1)? + all.get(2)? + all.get(5)? + all.get(6)?;
+    Some(ticks * TICK_MS)
+}
+
+/// User and system time are fields 14 and 15; what stands before the name in parentheses are two.
+fn cpu_ms(stat: &str) -> Option<u64> {
+    let mut ticks = behind_the_name(stat)?.skip(11).map(str::parse::<u64>);
+    Some((ticks.next()?.ok()? + ticks.next()?.ok()?) * TICK_MS)
+}
+
 fn parse(smaps_rollup: &str, stat: &str) -> Option<Footprint> {
     let bytes = |key: &str| {
         let line = smaps_rollup.lines().find_map(|line| line.strip_prefix(key))?;
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
     };
-    // User and system time are fields 14 and 15; what stands before the name in parentheses are two.
-    let mut ticks = behind_the_name(stat)?.skip(11).map(str::parse::<u64>);
-    let cpu_ms = (ticks.next()?.ok()? + ticks.next()?.ok()?) * TICK_MS;
-    Some(Footprint { pss_bytes: bytes("Pss:")?, rss_bytes: bytes("Rss:")?, processes: 1, cpu_ms })
+    Some(Footprint {
+        pss_bytes: bytes("Pss:")?,
+        rss_bytes: bytes("Rss:")?,
+        processes: 1,
+        cpu_ms: cpu_ms(stat)?,
+    })
 }
 
 /// The fields of `/proc/PID/stat` from the third one on. The name before them, in parentheses, may hold anything.
@@ -115,6 +159,12 @@ mod tests {
         assert_eq!(((one + one).pss_bytes, (one + one).cpu_ms), (2_048_000, 600));
         assert_eq!(parse("Rss: 1 kB\n", stat), None);
         assert_eq!(parse(text, "42 (a) S 1"), None);
+    }
+
+    #[test]
+    fn a_machine_is_busy_when_it_neither_idles_nor_waits() {
+        assert_eq!(busy_ms("cpu  1 2 3 400 500 6 7 800 0 0\ncpu0 1 2\n"), Some(190));
+        assert_eq!(busy_ms("intr 1\n"), None);
     }
 
     #[test]

@@ -1,0 +1,233 @@
+//! etcd and the API server, in the sandbox. No scheduler, no controllers, no kubelets: what these would do is simulated.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::PostParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use tokio::process::{Child, Command};
+use tokio::time::sleep;
+
+use crate::repository;
+use crate::scale::audit::{self, Audit};
+use crate::scale::pairs::create_namespace;
+
+/// For etcd and the API server to answer.
+const READY: Duration = Duration::from_secs(90);
+/// Namespace of the operator.
+pub const SYSTEM: &str = "pgpair-system";
+
+/// The control plane. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Plane {
+    /// Everything is in it.
+    pub folder: PathBuf,
+    /// For the operator.
+    pub operator_kubeconfig: PathBuf,
+    /// What the API server answered to the operator.
+    pub audit: Arc<Audit>,
+    processes: Vec<Child>,
+}
+
+impl Plane {
+    /// Starts it with the programs in `bin`, and installs the definition of pairs. The client is an administrator's.
+    ///
+    /// # Errors
+    /// When a program is missing or does not answer in time.
+    pub async fn start(folder: &Path, bin: &Path) -> anyhow::Result<(Plane, Client)> {
+        let pki = Pki::make(folder)?;
+        fs::write(folder.join("audit.yaml"), audit::POLICY)?;
+        let operator_kubeconfig = pki.kubeconfig("operator", audit::OPERATOR, audit::OPERATOR_GROUP)?;
+        let admin = pki.kubeconfig("admin", "scale-admin", "system:masters")?;
+        let etcd = start(folder, bin, "etcd", &etcd_flags(folder), false)?;
+        let mut server = start(folder, bin, "kube-apiserver", &server_flags(folder), true)?;
+        let audit = Arc::new(Audit::default());
+        let log = server.stdout.take().context("the API server has no output")?;
+        let counts = audit.clone();
+        tokio::spawn(async move { counts.follow(log).await });
+        let plane =
+            Plane { folder: folder.to_owned(), operator_kubeconfig, audit, processes: vec![etcd, server] };
+        let config = Kubeconfig::read_from(&admin).context("reading the kubeconfig")?;
+        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+        let client = Client::try_from(config)?;
+        plane.await_ready(&client).await?;
+        install(&client).await?;
+        Ok((plane, client))
+    }
+
+    async fn await_ready(&self, client: &Client) -> anyhow::Result<()> {
+        let end = Instant::now() + READY;
+        loop {
+            let asked = http::Request::get("/readyz").body(Vec::new())?;
+            let error = match client.request_text(asked).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            if Instant::now() >= end {
+                let log = fs::read_to_string(self.folder.join("kube-apiserver.log")).unwrap_or_default();
+                let last: Vec<&str> = log.lines().rev().take(5).collect();
+                bail!("the API server did not answer within {READY:?}: {error}; its last lines: {last:#?}");
+            }
+            sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// The processes that still run.
+    ///
+    /// # Errors
+    /// One has ended.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        for process in &mut self.processes {
+            if let Some(status) = process.try_wait()? {
+                bail!("etcd or the API server has ended: {status}");
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn install(client: &Client) -> anyhow::Result<()> {
+    let path = repository::root().join("crds/pgreplicapair.yaml");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let definition: CustomResourceDefinition = serde_saphyr::from_str(&text).context("the definition")?;
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    definitions
+        .create(&PostParams::default(), &definition)
+        .await
+        .context("installing the definition of pairs")?;
+    create_namespace(client, SYSTEM).await?;
+    let end = Instant::now() + READY;
+    let pairs = Api::<pgpair_api::PgReplicaPair>::all(client.clone());
+    while let Err(error) = pairs.list_metadata(&kube::api::ListParams::default().limit(1)).await {
+        anyhow::ensure!(Instant::now() < end, "pairs are not served within {READY:?}: {error}");
+        sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+/// Starts a program whose messages go into a file of its name; its output too, unless it is `piped`.
+fn start(folder: &Path, bin: &Path, name: &str, flags: &[String], piped: bool) -> anyhow::Result<Child> {
+    let log = fs::File::create(folder.join(format!("{name}.log")))?;
+    let output = if piped { Stdio::piped() } else { log.try_clone()?.into() };
+    let program = bin.join(name);
+    let child = Command::new(&program)
+        .args(flags)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn();
+    child.with_context(|| format!("starting {}: `make cluster` builds it", program.display()))
+}
+
+fn etcd_flags(folder: &Path) -> Vec<String> {
+    let data = format!("--data-dir={}", folder.join("etcd").display());
+    let all = [
+        data.as_str(),
+        "--unsafe-no-fsync",
+        "--log-level=warn",
+        "--quota-backend-bytes=12884901888",
+        "--listen-client-urls=http://127.0.0.1:2379",
+        "--advertise-client-urls=http://127.0.0.1:2379",
+        "--listen-peer-urls=http://127.0.0.1:2380",
+    ];
+    all.map(str::to_owned).to_vec()
+}
+
+fn server_flags(folder: &Path) -> Vec<String> {
+    let fixed = [
+        "--etcd-servers=http://127.0.0.1:2379",
+        "--etcd-compaction-interval=2m",
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        "--endpoint-reconciler-type=none",
+        "--secure-port=6443",
+        "--service-cluster-ip-range=10.128.0.0/12",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        // The rights of the operator are tested elsewhere.
+        "--authorization-mode=AlwaysAllow",
+        // The accounts of pods are not looked for: they are made by the operator beside the pods.
+        "--disable-admission-plugins=ServiceAccount",
+        "--audit-log-path=-",
+        "--event-ttl=10m",
+        "--profiling=false",
+    ];
+    let files = [
+        ("tls-cert-file", "apiserver.crt"),
+        ("tls-private-key-file", "apiserver.key"),
+        ("client-ca-file", "ca.crt"),
+        ("service-account-key-file", "accounts.pub"),
+        ("service-account-signing-key-file", "accounts.key"),
+        ("audit-policy-file", "audit.yaml"),
+        ("cert-dir", "certificates"),
+    ];
+    let file = |(flag, name): (&str, &str)| format!("--{flag}={}", folder.join(name).display());
+    fixed.map(str::to_owned).into_iter().chain(files.map(file)).collect()
+}
+
+/// The certificates of the control plane.
+struct Pki {
+    folder: PathBuf,
+    ca: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Pki {
+    fn make(folder: &Path) -> anyhow::Result<Pki> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "pgpair-scale-ca");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let ca = params.self_signed(&key)?.pem();
+        let pki =
+            Pki { folder: folder.to_owned(), ca: ca.clone(), issuer: Issuer::from_ca_cert_pem(&ca, key)? };
+        fs::write(folder.join("ca.crt"), &ca)?;
+        let names = ["127.0.0.1", "localhost", "kubernetes.default.svc"].map(str::to_owned).to_vec();
+        let (certificate, key) = pki.sign("kube-apiserver", "", names)?;
+        fs::write(folder.join("apiserver.crt"), certificate)?;
+        fs::write(folder.join("apiserver.key"), key)?;
+        let accounts = KeyPair::generate()?;
+        fs::write(folder.join("accounts.key"), accounts.serialize_pem())?;
+        fs::write(folder.join("accounts.pub"), accounts.public_key_pem())?;
+        Ok(pki)
+    }
+
+    fn sign(&self, user: &str, group: &str, names: Vec<String>) -> anyhow::Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name.push(DnType::CommonName, user);
+        if !group.is_empty() {
+            params.distinguished_name.push(DnType::OrganizationName, group);
+        }
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
+    }
+
+    fn kubeconfig(&self, name: &str, user: &str, group: &str) -> anyhow::Result<PathBuf> {
+        let (certificate, key) = self.sign(user, group, Vec::new())?;
+        let write = |kind: &str, text: &str| -> anyhow::Result<String> {
+            let path = self.folder.join(format!("{name}.{kind}"));
+            fs::write(&path, text)?;
+            Ok(path.display().to_string())
+        };
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "scale",
+            "clusters": [{"name": "scale", "cluster": {"server": "https://127.0.0.1:6443", "certificate-authority": write("ca", &self.ca)?}}],
+            "users": [{"name": name, "user": {"client-certificate": write("crt", &certificate)?, "client-key": write("key", &key)?}}],
+            "contexts": [{"name": "scale", "context": {"cluster": "scale", "user": name}}],
+        });
+        Ok(write("kubeconfig", &config.to_string())?.into())
+    }
+}
