@@ -3,6 +3,7 @@
 //! Flow: the standby first (its pod is deleted, or its postgres restarted), until the pair is `Paired` again; then the
 //! primary hands over; then the former primary, which is a standby by now. Guarantees: never both at once; a primary is
 //! asked to hand over, and only while `Paired`; nothing begins while a copy, an order or a change of primary is under way.
+//! A standby that cannot start is no use to anybody: its pod is replaced by a newer template at once.
 //!
 //! The exception: a parameter that hot standby compares (`max_connections` and others) is *lowered*. A standby cannot have
 //! less than its primary, so the agents render what the control file demands, and a hand-over would only move the old value
@@ -73,6 +74,9 @@ fn decide_step(
     if let Some(step) = replace_stillborn(observed) {
         return Ok((step, false));
     }
+    if let Some(step) = replace_failing(observed, record).filter(|_| !busy) {
+        return Ok((step, false));
+    }
     match &observed.turn {
         Turn::Free | Turn::Begun => {}
         Turn::Stopped(_) if matches!(what, Pending::Restart(_)) => {}
@@ -134,6 +138,19 @@ fn replace_stillborn(observed: &Observed) -> Option<RollStep> {
         pod && instance.is_outdated() && instance.report.fresh().is_none()
     };
     recreate(observed, InstanceId::ALL.into_iter().find(stillborn)?)
+}
+
+/// The standby's pod if its agent says that it cannot start postgres, while the primary goes on alone: what keeps it from that may
+/// be the template, such as an image of another major version, and the pair cannot be `Paired` before.
+fn replace_failing(observed: &Observed, record: &Record) -> Option<RollStep> {
+    let id = record.primary.instance.peer();
+    let standby = observed.instance(id);
+    let report = standby.report.fresh()?;
+    let fails =
+        report.postgres.state == PostgresState::Down && report.trouble.is_some() && report.need.is_none();
+    let is_alone = record.mode == Mode::Solo && !observed.is_glance;
+    let stays = standby.pod.as_ref().is_some_and(|pod| !pod.deleting) && !standby.is_seeding();
+    if fails && is_alone && stays && standby.is_outdated() { recreate(observed, id) } else { None }
 }
 
 fn recreate(observed: &Observed, instance: InstanceId) -> Option<RollStep> {

@@ -160,6 +160,32 @@ fn a_pod_that_could_never_start_is_replaced_by_the_template_that_mends_it() {
     assert_eq!(step_of(&broken), None, "one that runs may be rewinding");
 }
 
+#[test]
+fn a_standby_that_cannot_start_is_replaced_by_the_template_that_may_mend_it() {
+    let failing = |observed: Observed| {
+        let mut failing = outdated(observed, &[B]);
+        let mut report = report(B, PostgresState::Down);
+        report.trouble = Some("the image holds PostgreSQL 15".into());
+        failing.b.report = ReportView::Fresh(Box::new(report));
+        failing
+    };
+    let broken = || failing(steady().solo());
+    assert_eq!(step_of(&broken()), Some((B, "delete")), "it can never be Paired by its own template");
+    assert_eq!(step_of(&failing(steady())), None, "the record has to say that the primary goes on alone");
+    let mut newest = broken();
+    pod(&mut newest, B).revision = steady().b.pod.unwrap().revision;
+    assert_eq!(step_of(&newest), None, "only by another template");
+    let mut rewinds = broken();
+    let ReportView::Fresh(report) = &mut rewinds.b.report else { panic!() };
+    report.trouble = None;
+    assert_eq!(step_of(&rewinds), None, "one without trouble may be rewinding");
+    let mut stops = broken();
+    pod(&mut stops, B).deleting = true;
+    assert_eq!(step_of(&stops), None);
+    assert_eq!(step_of(&Observed { paused: true, ..broken() }), None);
+    assert_eq!(step_of(&Observed { is_glance: true, ..broken() }), None, "not on a record of seconds ago");
+}
+
 /// True as often as this.
 fn often(probability: f64) -> impl Strategy<Value = bool> {
     prop::bool::weighted(probability)
@@ -184,6 +210,7 @@ prop_compose! {
         report.pending_restart = if pending { vec!["shared_buffers".into()] } else { Vec::new() };
         report.need = need.then_some(Need::Seed);
         report.raised = if raised { vec!["shared_buffers".into()] } else { Vec::new() };
+        report.trouble = (state == PostgresState::Down).then(|| "it does not start".into());
         report.order = ordered.then(|| OrderReport { id: "o".into(), kind: OrderKind::Restart, reply: OrderReply::Accepted });
         instance.report = match view {
             0 => ReportView::NeverSeen,
@@ -245,8 +272,10 @@ fn check(observed: &Observed) -> Result<bool, TestCaseError> {
         RollStep::Recreate { instance, .. } => {
             let pod = observed.instance(*instance).pod.as_ref().expect("a pod that is not there");
             let stillborn = !pod.started && !pod.running;
-            prop_assert!(stillborn || (paired && *instance != record.primary.instance));
-            (*instance, stillborn)
+            let fails = observed.instance(*instance).report.fresh().is_some_and(|r| r.trouble.is_some());
+            let alone = record.mode == Mode::Solo && fails;
+            prop_assert!(stillborn || ((paired || alone) && *instance != record.primary.instance));
+            (*instance, stillborn || alone)
         }
         RollStep::Send { to, order } => {
             prop_assert!(paired);
