@@ -103,7 +103,7 @@ fn misfit(programs: Option<u32>, directory: Option<u32>) -> Option<String> {
     let (programs, directory) = (programs?, directory?);
     (programs != directory).then(|| {
         format!(
-            "the image holds PostgreSQL {programs}, and the data directory is of PostgreSQL {directory}: \
+            "the image holds PostgreSQL {programs}, and the data directory is of major version {directory}: \
              postgres is not started; set spec.postgres.image to an image of PostgreSQL {directory}"
         )
     })
@@ -234,7 +234,7 @@ mod tests {
     fn programs_of_another_major_version_do_not_start_a_directory() {
         let why = misfit(Some(15), Some(17)).unwrap();
         assert!(
-            why.contains("the image holds PostgreSQL 15") && why.contains("is of PostgreSQL 17"),
+            why.contains("the image holds PostgreSQL 15") && why.contains("is of major version 17"),
             "{why}"
         );
         assert_eq!(misfit(Some(17), Some(17)), None);
