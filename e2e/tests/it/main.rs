@@ -9,6 +9,7 @@ mod drain;
 mod failover;
 mod faults;
 mod idle;
+mod installations;
 mod lag;
 mod names;
 mod options;
@@ -17,6 +18,7 @@ mod outages;
 mod plugin;
 mod quotas;
 mod record;
+mod refusals;
 mod rolls;
 mod samples;
 mod settings;
@@ -53,7 +55,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 57] = tests![
+const TESTS: [(&str, Run); 59] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -98,6 +100,8 @@ const TESTS: [(&str, Run); 57] = tests![
     options::data_of_another_cluster_is_never_overwritten,
     names::objects_of_other_owners_are_named_and_left_alone,
     quotas::a_pair_that_its_namespace_does_not_admit_says_why_and_comes_up_when_it_fits,
+    refusals::a_refused_write_of_each_kind_is_told_and_made_good,
+    installations::a_second_operator_stands_aside_until_it_has_a_class_of_its_own,
     faults::a_stopped_agent_is_fenced_by_its_init_process,
     faults::a_stopped_postmaster_is_a_hang_and_the_standby_takes_over,
     faults::a_backend_killed_in_its_commit_loses_nothing,
