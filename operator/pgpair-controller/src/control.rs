@@ -1,6 +1,7 @@
 //! What the leading replica does: caches first, then the controller, until leadership ends.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use kube::runtime::{Controller, Predicate, WatchStreamExt, predicates, reflector
 use kube::{Api, Client, Resource, ResourceExt};
 use pgpair_api::names::PairName;
 use pgpair_api::validate::Defaults;
+use pgpair_api::word::Word;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -166,9 +168,12 @@ async fn reconcile_all(
         .reflect(writer)
         .inspect(move |item| present.note(item))
         .applied_objects()
-        // Our own status writes are no reason to look again.
+        // Our own status writes are no reason to look again, but for an order: it is announced there before it is sent.
         .predicate_filter(
-            predicates::generation.combine(predicates::labels).combine(predicates::annotations),
+            predicates::generation
+                .combine(predicates::labels)
+                .combine(predicates::annotations)
+                .combine(order_step),
             Default::default(),
         );
     let known = reader.clone();
@@ -223,6 +228,15 @@ impl Present {
             Err(_) => {}
         }
     }
+}
+
+/// How far the status says that the order of a person has come.
+fn order_step(pair: &Watched) -> Option<u64> {
+    let order = pair.pair().ok()?.status.as_ref()?.order.as_ref()?;
+    let mut hasher = DefaultHasher::new();
+    let reason = order.reason.as_ref().map(Word::as_str);
+    (&order.id, order.state.as_str(), reason).hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 fn name_of(pair: &Watched) -> PairName {

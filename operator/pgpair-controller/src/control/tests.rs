@@ -167,3 +167,22 @@ async fn what_is_kept_of_a_pair_goes_with_it_and_nothing_of_any_other_pair() {
     ctx.forget_all();
     assert_eq!(kept(), Vec::<String>::new());
 }
+
+#[test]
+fn an_order_that_was_announced_is_looked_at_again_at_once_and_other_statuses_are_not() {
+    let step = |status: Value| {
+        let mut pair = pair(json!({}));
+        pair.status = serde_json::from_value(status).unwrap();
+        order_step(&pair.into())
+    };
+    let order = |state: &str, reason: &str, message: &str| {
+        let order =
+            json!({"id": "7-x", "kind": "Switchover", "state": state, "reason": reason, "message": message});
+        step(json!({"order": order}))
+    };
+    let announced = order("Running", "Announced", "it will be sent");
+    assert_ne!(announced, None);
+    assert_ne!(announced, order("Running", "Accepted", "it was sent"));
+    assert_eq!(announced, order("Running", "Announced", "in other words"));
+    assert_eq!(step(json!({"term": 3})), step(json!({"term": 4})));
+}
