@@ -48,10 +48,11 @@ pub struct Extent {
     pub times: usize,
 }
 
-/// Everything there is to measure, into `row`. What does not come to its end is told there, and the rest goes on.
+/// Everything there is to measure, into `row`. What does not come to its end is told there, and the rest goes on; but where the pairs
+/// never come about, there is nothing else to measure.
 ///
 /// # Errors
-/// When the pairs never come about: then there is nothing to measure.
+/// When the operator has ended, or pairs are calm that are not ready.
 pub async fn measure(
     stage: &mut Stage,
     client: &Client,
@@ -60,7 +61,11 @@ pub async fn measure(
     row: &mut Row,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
-    stage.await_calm(build_limit(stage.pairs)).await?;
+    if let Err(error) = stage.await_calm(build_limit(stage.pairs)).await {
+        row.failed.push(format!("the pairs: {error:#}"));
+        row.rss_peak_mib = stage.operator.peak().map(mib);
+        return Ok(());
+    }
     row.built_s = Some(tenths(began.elapsed().as_secs_f64()));
     stage.check_ready(client).await?;
     println!(
