@@ -265,7 +265,8 @@ mod tests {
         agents.note_report(&agents.all()[0], 1);
         assert_eq!(agents.heard().0, 0, "an answer to the former process");
         agents.note_report(&agents.all()[1], 2);
-        assert_eq!((agents.heard().0, agents.reports()), (1, 3));
+        agents.note_report(&agents.all()[0], 2);
+        assert_eq!((agents.heard().0, agents.reports()), (2, 4));
     }
 
     #[tokio::test(start_paused = true)]
