@@ -26,7 +26,7 @@ SCRIPTS := .ci/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2
 
 -include e2e/cluster/cluster.mk
 
-.PHONY: help demo test setup lint unit model-ci model model-page model-deep e2e e2e-full fault-page soak calm faults-runner bench bench-scale scale-page install uninstall ready-cluster generate plugin
+.PHONY: help demo test setup lint unit model-ci model model-page model-deep e2e e2e-long e2e-full fault-page soak calm faults-runner bench bench-scale scale-page install uninstall ready-cluster generate plugin
 
 ## this list
 help:
@@ -82,6 +82,10 @@ model-deep:
 e2e: ready-cluster install
 	cargo build --locked -p kubectl-pgpair
 	cargo test --locked -p pgpair-e2e --features cluster --test it -- $(T)
+
+## tests on a real cluster that take many minutes: the operator upgraded and rolled back with three pairs under load
+e2e-long: ready-cluster install
+	cargo test --locked -p pgpair-e2e --features cluster --test it -- --long $(T)
 
 ## every kind of fault in each durability and both directions (hours) into target/e2e and docs/fault-matrix.md; F="--faults=agent-kill --resume" for less
 e2e-full: ready-cluster install faults-runner

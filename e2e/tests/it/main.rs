@@ -1,7 +1,8 @@
 //! The tests that need a real cluster, in a fixed order and one at a time: they share one pair, and each leaves it as it
 //! found it. A test that cannot run on this cluster says why and counts as ignored; without a cluster all fail.
 //!
-//! `cargo test -p pgpair-e2e --features cluster --test it -- [PART-OF-A-NAME ...] [--list]`
+//! `cargo test -p pgpair-e2e --features cluster --test it -- [PART-OF-A-NAME ...] [--list] [--long]`; with `--long` those that
+//! take many minutes, and only those.
 
 mod context;
 mod data;
@@ -22,6 +23,7 @@ mod refusals;
 mod rolls;
 mod samples;
 mod settings;
+mod upgrades;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -117,14 +119,17 @@ const TESTS: [(&str, Run); 59] = tests![
     outages::a_minute_without_the_api_server_harms_nobody,
 ];
 
+/// Beside them, what takes many minutes: `make e2e-long`.
+const LONG: [(&str, Run); 1] =
+    tests![upgrades::an_upgrade_of_the_operator_and_its_rollback_roll_one_pair_after_the_other];
+
 fn main() -> ExitCode {
     // What cargo and its users pass to any test binary is accepted; what is no option is part of a name.
     let args: Vec<String> = std::env::args().skip(1).collect();
     let parts: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
-    let chosen: Vec<&(&'static str, Run)> = TESTS
-        .iter()
-        .filter(|(name, _)| parts.is_empty() || parts.iter().any(|p| name.contains(*p)))
-        .collect();
+    let all: &[(&str, Run)] = if args.iter().any(|a| a == "--long") { &LONG } else { &TESTS };
+    let chosen: Vec<&(&'static str, Run)> =
+        all.iter().filter(|(name, _)| parts.is_empty() || parts.iter().any(|p| name.contains(*p))).collect();
     if args.iter().any(|a| a == "--list") {
         chosen.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
@@ -136,10 +141,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(run(&chosen))
+    runtime.block_on(run(&chosen, all.len()))
 }
 
-async fn run(chosen: &[&(&'static str, Run)]) -> ExitCode {
+async fn run(chosen: &[&(&'static str, Run)], of: usize) -> ExitCode {
     let begin = Instant::now();
     println!("\nrunning {} tests", chosen.len());
     let mut context = Context::new().await;
@@ -178,7 +183,7 @@ async fn run(chosen: &[&(&'static str, Run)]) -> ExitCode {
         "\ntest result: {}. {passed} passed; {} failed; {ignored} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
         if failures.is_empty() { "ok" } else { "FAILED" },
         failures.len(),
-        TESTS.len() - chosen.len(),
+        of - chosen.len(),
         begin.elapsed().as_secs_f64()
     );
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
