@@ -109,7 +109,10 @@ async fn archive_holds(pair: &Pair, instance: InstanceId, segment: &str) -> anyh
 pub async fn both_archives_are_without_a_gap_and_equal(c: &mut Context) -> anyhow::Result<Outcome> {
     let pair = c.pair().await?;
     let status = pair.await_paired(1, Duration::from_secs(120)).await?;
-    let (last, history) = archive::close_segment(&pair, pair.primary_of(&status)?).await?;
+    let primary = pair.primary_of(&status)?;
+    let (last, history) = archive::close_segment(&pair, primary).await?;
+    // A standby archives a segment when the next one begins, and an idle primary may write nothing for half a minute.
+    pair.psql(primary, "SELECT pg_logical_emit_message(true, 'e2e', 'the next segment')").await?;
     for instance in InstanceId::ALL {
         archive_holds(&pair, instance, &last.to_string()).await?;
     }
