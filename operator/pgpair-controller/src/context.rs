@@ -56,11 +56,18 @@ impl Context {
         f(pairs.entry(name.clone()).or_default())
     }
 
+    /// Gives the turn of a pair in the roll-out on to one that waits, which is looked at then.
+    pub fn end_roll(&self, name: &PairName) {
+        if let Some(next) = self.rollout.end(name) {
+            self.triggers.announce(&next);
+        }
+    }
+
     /// Forgets a pair that is no longer there, and its metrics.
     pub fn forget(&self, name: &PairName) {
         self.pairs.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         let _ = self.triggers.take_touched(name);
-        self.rollout.end(name);
+        self.end_roll(name);
         self.metrics.forget(name);
     }
 

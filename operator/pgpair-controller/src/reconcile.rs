@@ -144,10 +144,8 @@ fn take_turn(ctx: &Context, name: &PairName, observed: &Observed, plan: &mut Pla
     if matches!(roll.waits, Some(Waits::Turn(_))) {
         ctx.rollout.wait(name);
     }
-    if (done || observed.is_held())
-        && let Some(next) = ctx.rollout.end(name)
-    {
-        ctx.triggers.announce(&next);
+    if done || observed.is_held() {
+        ctx.end_roll(name);
     }
     ctx.metrics.show_rollout(ctx.rollout.count());
 }

@@ -155,3 +155,16 @@ async fn a_reconcile_looks_at_the_objects_of_its_own_pair_and_at_no_others() {
     assert!(alone > 10, "{alone}");
     assert_eq!(taken_from_caches(50).await, alone);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_turn_of_a_pair_that_is_gone_goes_to_one_that_waits() {
+    let mut ctx = context(mock_api(Answers::Empty).0, empty_caches());
+    let (triggers, mut triggered) = crate::triggers::Triggers::new();
+    ctx.triggers = triggers;
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let named = |name: &str| PairName { namespace: "shop".into(), name: name.into() };
+    ctx.rollout.begin(&named("first"), false).unwrap();
+    ctx.rollout.wait(&named("second"));
+    ctx.forget(&named("first"));
+    assert_eq!(triggered.try_recv().unwrap().name, "second");
+}
