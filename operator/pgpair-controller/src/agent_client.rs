@@ -57,9 +57,7 @@ impl AgentAddress {
             && self.port == other.port
             && self.dns == other.dns
     }
-}
 
-impl AgentAddress {
     /// A connection to the agent, without a word said.
     ///
     /// # Errors
@@ -86,18 +84,6 @@ pub struct AgentLine {
 }
 
 impl AgentLine {
-    /// `GET`.
-    ///
-    /// # Errors
-    /// It did not answer in time, or not as expected.
-    pub async fn get<T: DeserializeOwned>(
-        &mut self,
-        to: &AgentAddress,
-        path: &str,
-    ) -> Result<T, RequestError> {
-        client::parse(&self.call(to, &Call::get(path)).await?)
-    }
-
     /// `POST` with an answer.
     ///
     /// # Errors

@@ -70,10 +70,6 @@ impl Hearing {
             greeting_again: Arc::new(Semaphore::new(GREETING_AGAIN)),
         }
     }
-
-    fn announce(&self, pair: &PairName) {
-        self.triggers.announce(pair);
-    }
 }
 
 /// What was heard of one agent.
@@ -132,7 +128,16 @@ impl Ear {
         let (asks, asked) = watch::channel(());
         let (tell, heard) = watch::channel(Heard::default());
         let signals = Arc::<Signals>::default();
-        let listener = Listener::new(hearing.clone(), pair.clone(), i, to.clone(), signals.clone(), tell);
+        let listener = Listener {
+            hearing: hearing.clone(),
+            pair: pair.clone(),
+            i,
+            to: to.clone(),
+            signals: signals.clone(),
+            tell,
+            connection: None,
+            failures: 0,
+        };
         self.0 = Some(Task { to, signals, asks, heard, task: tokio::spawn(listener.run(asked)) });
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONNECTION;
-use axum::routing::{get, post};
+use axum::routing::post;
 use jiff::SignedDuration;
 use pgpair_core::order::OrderReply;
 use rustls::ServerConfig;
@@ -48,10 +48,10 @@ impl axum::serve::Listener for Counting {
 async fn agent() -> (AgentAddress, Arc<AtomicU32>) {
     serve(
         Router::new()
-            .route("/number", get(async || "7"))
-            .route("/last", get(async || ([(CONNECTION, "close")], "8")))
+            .route("/number", post(async || "7"))
+            .route("/last", post(async || ([(CONNECTION, "close")], "8")))
             .route("/order", post(async || r#""Accepted""#))
-            .route("/refuses", get(async || (StatusCode::UNPROCESSABLE_ENTITY, "ttl is too short"))),
+            .route("/refuses", post(async || (StatusCode::UNPROCESSABLE_ENTITY, "ttl is too short"))),
     )
     .await
 }
@@ -89,8 +89,8 @@ pub(crate) async fn serve(app: Router) -> (AgentAddress, Arc<AtomicU32>) {
 async fn one_connection_serves_many_requests_and_a_refusal_does_not_end_it() {
     let (target, connections) = agent().await;
     let mut line = AgentLine::default();
-    assert_eq!(line.get::<u32>(&target, "/number").await.unwrap(), 7);
-    let refused = line.get::<u32>(&target, "/refuses").await.unwrap_err();
+    assert_eq!(line.post::<u32>(&target, "/number", &()).await.unwrap(), 7);
+    let refused = line.post::<u32>(&target, "/refuses", &()).await.unwrap_err();
     assert_eq!(refused.to_string(), "the answer was 422 Unprocessable Entity: ttl is too short");
     let reply: OrderReply = line.post(&target, "/order", &"x").await.unwrap();
     assert_eq!(reply, OrderReply::Accepted);
@@ -102,7 +102,7 @@ async fn a_connection_that_the_agent_closed_is_made_anew() {
     let (target, connections) = agent().await;
     let mut line = AgentLine::default();
     for _ in 0..3 {
-        assert_eq!(line.get::<u32>(&target, "/last").await.unwrap(), 8);
+        assert_eq!(line.post::<u32>(&target, "/last", &()).await.unwrap(), 8);
     }
     assert_eq!(connections.load(Ordering::SeqCst), 3);
 }
@@ -111,6 +111,6 @@ async fn a_connection_that_the_agent_closed_is_made_anew() {
 async fn an_agent_with_another_name_is_not_talked_to() {
     let (target, _) = agent().await;
     let other = AgentAddress { dns: "orders-b-0.orders-pods.shop.svc".into(), ..target };
-    let error = AgentLine::default().get::<u32>(&other, "/number").await.unwrap_err();
+    let error = AgentLine::default().post::<u32>(&other, "/number", &()).await.unwrap_err();
     assert!(matches!(error, RequestError::Connect(_)), "{error}");
 }

@@ -29,29 +29,18 @@ const AGAIN_LONGEST: Duration = Duration::from_secs(5);
 
 /// Listens to one agent.
 pub(super) struct Listener {
-    hearing: Hearing,
-    pair: PairName,
-    i: InstanceId,
-    to: AgentAddress,
-    signals: Arc<Signals>,
-    tell: watch::Sender<Heard>,
-    connection: Option<Connection>,
+    pub(super) hearing: Hearing,
+    pub(super) pair: PairName,
+    pub(super) i: InstanceId,
+    pub(super) to: AgentAddress,
+    pub(super) signals: Arc<Signals>,
+    pub(super) tell: watch::Sender<Heard>,
+    pub(super) connection: Option<Connection>,
     /// Requests without a usable answer in a row.
-    failures: u32,
+    pub(super) failures: u32,
 }
 
 impl Listener {
-    pub(super) fn new(
-        hearing: Hearing,
-        pair: PairName,
-        i: InstanceId,
-        to: AgentAddress,
-        signals: Arc<Signals>,
-        tell: watch::Sender<Heard>,
-    ) -> Listener {
-        Listener { hearing, pair, i, to, signals, tell, connection: None, failures: 0 }
-    }
-
     /// Listens until `asked` has nobody any more. What comes from there cuts a request off that is held back.
     pub(super) async fn run(mut self, mut asked: watch::Receiver<()>) {
         loop {
@@ -135,7 +124,7 @@ impl Listener {
         let gap = if report.version.is_some() { GAP } else { GAP_OLDER };
         self.tell.send_replace(Heard { report: Some((report, Instant::now())), is_silent: false });
         if is_new {
-            self.hearing.announce(&self.pair);
+            self.hearing.triggers.announce(&self.pair);
         }
         gap
     }
@@ -145,7 +134,7 @@ impl Listener {
         self.failures = self.failures.saturating_add(1);
         if !before.is_silent {
             self.tell.send_replace(Heard { is_silent: true, ..before.clone() });
-            self.hearing.announce(&self.pair);
+            self.hearing.triggers.announce(&self.pair);
         }
         let pause = AGAIN_FIRST.saturating_mul(1 << (self.failures - 1).min(8)).min(AGAIN_LONGEST);
         // Of a whole zone that came back, not all at once.
