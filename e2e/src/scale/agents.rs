@@ -188,8 +188,6 @@ fn build_report(id: AgentId) -> InstanceReport {
     let none = Some(Lag { bytes: 0, millis: 0 });
     let lag = StandbyLag { streaming: true, synchronous: true, receive: none, replay: none, total: none };
     InstanceReport {
-        instance: id.instance,
-        incarnation: id.incarnation(),
         node: Some(id.node()),
         volume: Some(id.volume()),
         system_identifier: Some(id.system_identifier()),
@@ -216,15 +214,7 @@ fn build_report(id: AgentId) -> InstanceReport {
             failures: Some(0),
             last_failure: None,
         },
-        need: None,
-        last_failover: None,
-        order: None,
-        refused_order: None,
-        preparing: Vec::new(),
         config_generation: 1,
-        pending_restart: Vec::new(),
-        raised: Vec::new(),
-        rejoin: None,
         space: SpaceReport {
             data_bytes: Some(10 << 30),
             data_free: Some(9 << 30),
@@ -232,8 +222,8 @@ fn build_report(id: AgentId) -> InstanceReport {
             archive_free: Some(19 << 30),
             full_in_seconds: None,
         },
-        trouble: None,
         version: Some(ReportVersion::default()),
+        ..InstanceReport::empty(id.instance, id.incarnation())
     }
 }
 

@@ -72,8 +72,6 @@ pub fn record(primary: InstanceId, mode: Mode) -> Record {
 pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
     let primary = state == PostgresState::Primary;
     InstanceReport {
-        instance: i,
-        incarnation: Incarnation(if primary { 7 } else { 8 }),
         node: Some(format!("node-{i}")),
         volume: Some(VolumeId(if primary { 1 } else { 2 })),
         system_identifier: Some(SystemIdentifier(99)),
@@ -100,17 +98,7 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
             failures: Some(0),
             last_failure: None,
         },
-        need: None,
-        last_failover: None,
-        order: None,
-        refused_order: None,
-        preparing: Vec::new(),
         config_generation: 3,
-        pending_restart: Vec::new(),
-        raised: Vec::new(),
-        trouble: None,
-        version: None,
-        rejoin: None,
         space: SpaceReport {
             data_bytes: Some(10 << 30),
             data_free: Some(6 << 30),
@@ -118,6 +106,7 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
             archive_free: Some(9 << 30),
             full_in_seconds: None,
         },
+        ..InstanceReport::empty(i, Incarnation(if primary { 7 } else { 8 }))
     }
 }
 

@@ -50,8 +50,9 @@ pub async fn hold(
 
 #[cfg(test)]
 mod tests {
+    use pgpair_core::ids::{Incarnation, InstanceId};
+
     use super::*;
-    use crate::report::fixture;
 
     const LONG: Duration = Duration::from_secs(10);
 
@@ -70,7 +71,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn new_words_are_told_at_once_new_numbers_a_second_later_and_else_nothing() {
-        let (sender, mut reports) = watch::channel(fixture());
+        let (sender, mut reports) = watch::channel(InstanceReport::empty(InstanceId::A, Incarnation(1)));
         let begun = Instant::now();
         assert_eq!(hold(&mut reports, version(0, 0), LONG).await, None);
         assert_eq!(begun.elapsed(), LONG);
@@ -96,7 +97,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_asker_that_knows_another_process_is_told_at_once_and_a_hold_has_an_end() {
-        let (sender, mut reports) = watch::channel(fixture());
+        let (sender, mut reports) = watch::channel(InstanceReport::empty(InstanceId::A, Incarnation(1)));
         assert!(hold(&mut reports, version(9, 9), LONG).await.is_some());
         let begun = Instant::now();
         assert_eq!(hold(&mut reports, version(0, 0), Duration::from_secs(3600)).await, None);

@@ -79,6 +79,49 @@ pub struct InstanceReport {
     pub version: Option<ReportVersion>,
 }
 
+impl InstanceReport {
+    /// The report of an agent that has seen nothing yet.
+    #[must_use]
+    pub fn empty(instance: InstanceId, incarnation: Incarnation) -> InstanceReport {
+        InstanceReport {
+            instance,
+            incarnation,
+            node: None,
+            volume: None,
+            system_identifier: None,
+            authority: AuthorityReport {
+                term: Term(0),
+                mode: None,
+                role: Role::Standby,
+                gate_open: false,
+                refusal: None,
+            },
+            postgres: PostgresReport {
+                state: PostgresState::Down,
+                version_num: None,
+                timeline: None,
+                flush_lsn: None,
+                replay_lsn: None,
+                streaming: None,
+            },
+            standby: None,
+            archive: ArchiveReport::default(),
+            need: None,
+            last_failover: None,
+            order: None,
+            refused_order: None,
+            preparing: Vec::new(),
+            config_generation: 0,
+            pending_restart: Vec::new(),
+            raised: Vec::new(),
+            rejoin: None,
+            space: SpaceReport::default(),
+            trouble: None,
+            version: None,
+        }
+    }
+}
+
 /// What became of an old primary's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -235,45 +278,4 @@ pub enum FailoverStep {
     Promoted,
     /// The read-write endpoint names this instance.
     Endpoint,
-}
-
-/// A report of an agent that has nothing yet.
-#[cfg(test)]
-pub(crate) fn fixture() -> InstanceReport {
-    InstanceReport {
-        instance: InstanceId::A,
-        incarnation: Incarnation(1),
-        node: None,
-        volume: None,
-        system_identifier: None,
-        authority: AuthorityReport {
-            term: Term(0),
-            mode: None,
-            role: Role::Standby,
-            gate_open: false,
-            refusal: None,
-        },
-        postgres: PostgresReport {
-            state: PostgresState::Down,
-            version_num: None,
-            timeline: None,
-            flush_lsn: None,
-            replay_lsn: None,
-            streaming: None,
-        },
-        standby: None,
-        archive: ArchiveReport::default(),
-        need: None,
-        last_failover: None,
-        order: None,
-        refused_order: None,
-        preparing: Vec::new(),
-        config_generation: 0,
-        pending_restart: Vec::new(),
-        raised: Vec::new(),
-        rejoin: None,
-        space: SpaceReport::default(),
-        trouble: None,
-        version: None,
-    }
 }
