@@ -220,7 +220,11 @@ impl Worker {
         let written = self.upkeep.floors.unwrap_or(postmaster.floors());
         let raised = render::raised(&self.settings, &self.upkeep.written, written);
         let standby = *kind == Kind::Standby;
-        self.upkeep.raised = if standby { raised.clone() } else { Vec::new() };
+        // Told until postgres has read the smaller value, and says itself what waits for a restart.
+        let is_being_read = raised.is_empty() && self.upkeep.loaded_before.is_some();
+        if !(standby && is_being_read) {
+            self.upkeep.raised = if standby { raised.clone() } else { Vec::new() };
+        }
         if raised.is_empty() || !due(&mut self.upkeep.next.floors, PENDING) {
             return;
         }

@@ -37,7 +37,8 @@ pub fn decide_roll(observed: &Observed, busy: bool) -> RollPlan {
     let pending: Vec<_> =
         order.iter().filter_map(|i| Some((*i, find_pending(observed.instance(*i))?))).collect();
     let Some((instance, what)) = pending.first().cloned() else {
-        let returns = observed.turn == Turn::Begun && !observed.is_held() && !is_back(observed, record);
+        let comes_back = !is_back(observed, record) || has_raised(observed, primary.peer());
+        let returns = observed.turn == Turn::Begun && !observed.is_held() && comes_back;
         return RollPlan { waits: returns.then_some(Waits::Return), ..RollPlan::default() };
     };
     let step = if observed.is_held() {
@@ -112,6 +113,11 @@ fn is_lowered(observed: &Observed, primary: InstanceId, what: &Pending) -> bool 
     let Pending::Restart(parameters) = what else { return false };
     let standby = observed.instance(primary.peer()).report.fresh();
     standby.is_some_and(|r| r.raised.iter().any(|name| parameters.contains(name)))
+}
+
+/// Whether it runs with more of a parameter than is configured: its restart comes as soon as it has learned of the primary's.
+fn has_raised(observed: &Observed, standby: InstanceId) -> bool {
+    observed.instance(standby).report.fresh().is_some_and(|report| !report.raised.is_empty())
 }
 
 /// `Paired`, with a primary that takes writes and a standby that streams, both in pods that are ready and stay.

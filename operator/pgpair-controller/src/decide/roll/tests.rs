@@ -333,6 +333,10 @@ fn a_pair_that_has_begun_goes_on() {
     assert_eq!(back.roll, RollPlan::default());
     let returning = decide(&Observed { turn: Turn::Begun, ..steady().solo() });
     assert_eq!(returning.roll.waits, Some(Waits::Return));
+    let mut lowered = Observed { turn: Turn::Begun, ..lowered(steady()) };
+    let ReportView::Fresh(primary) = &mut lowered.a.report else { panic!() };
+    primary.pending_restart.clear(); // it has restarted with the lower value, and the standby is about to learn of that
+    assert_eq!(decide(&lowered).roll.waits, Some(Waits::Return), "its turn does not end between the two");
 }
 
 #[test]

@@ -30,7 +30,9 @@ pub(super) fn update_pending(name: &PairName, plan: &Plan, observed: &Observed) 
             name.instance(i),
             raised.join(", ")
         );
-        return draft(type_, true, Reason::RestartPending, message);
+        let has_begun = plan.roll.waits == Some(Waits::Return);
+        let reason = if has_begun { Reason::Rolling } else { Reason::RestartPending };
+        return draft(type_, true, reason, message);
     }
     let Some((i, pending)) = plan.roll.pending.first() else {
         if plan.roll.waits == Some(Waits::Return) {
