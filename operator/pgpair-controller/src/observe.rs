@@ -48,6 +48,9 @@ const STALE_FOR: Duration = Duration::from_secs(10);
 const CALM: Duration = Duration::from_secs(Pace::Calm.hold().as_secs() + 3);
 /// One that is to be acted upon.
 const NEW: Duration = Duration::from_secs(3);
+/// Before something is acted upon, an agent is asked anew if its last answer is as old as this: one that is heard of each second, and
+/// one answer late. What is not asked anew stays new until the plan is made.
+const ASK_ANEW: Duration = Duration::from_millis(2_500);
 
 /// How much of what is known may be some seconds old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,12 +149,16 @@ async fn observe_instances(
     let mut b = observe_instance(caches, name, InstanceId::B);
     (a.set, a.update_revision) = observe_set(requests, caches, memory, name, InstanceId::A).await?;
     (b.set, b.update_revision) = observe_set(requests, caches, memory, name, InstanceId::B).await?;
-    for (i, instance) in [(InstanceId::A, &mut a), (InstanceId::B, &mut b)] {
+    for (i, instance) in [(InstanceId::A, &a), (InstanceId::B, &b)] {
         let address = build_address(tls.as_ref(), name, i, instance.pod.as_ref());
         memory.lines.set_address(i, address.clone());
         memory.ears.listen(&ctx.hearing, name, i, address);
-        note_report(memory, i, name, status, freshness, instance);
     }
+    if freshness == Freshness::Now {
+        memory.ears.refresh(ASK_ANEW).await;
+    }
+    note_report(memory, InstanceId::A, name, status, freshness, &mut a);
+    note_report(memory, InstanceId::B, name, status, freshness, &mut b);
     observe_seed(caches, memory, name, InstanceId::A, &mut a.jobs);
     observe_seed(caches, memory, name, InstanceId::B, &mut b.jobs);
     a.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::A, status, &a).await;

@@ -34,8 +34,6 @@ const QUICK: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(3);
 /// Next look at a pair that is as it should be.
 const SLOW: Duration = Duration::from_secs(60);
-/// A report may be as old as this when something is to be done: an agent that is heard of each second, and one answer late.
-const NEW: Duration = Duration::from_millis(2_500);
 /// Next look after an error, doubled with each one in a row.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest such delay.
@@ -80,12 +78,12 @@ async fn take_phases(pass: &Pass<'_>, memory: &mut Memory) -> Result<Action, Err
         Some(_) if !touched && !memory.is_look_due(SLOW) => Freshness::Glance,
         _ => Freshness::Look,
     };
-    let mut observed = look(pass, memory, &desired, freshness).await?;
+    let mut observed = observe(pass, memory, &desired, freshness).await?;
     observed.turn = turn.clone();
     let mut plan = decide(&observed);
     if freshness != Freshness::Now && !plan.is_idle() {
         // What rests on what was heard or read some seconds ago counts only if there is nothing to do.
-        observed = look(pass, memory, &desired, Freshness::Now).await?;
+        observed = observe(pass, memory, &desired, Freshness::Now).await?;
         observed.turn = turn;
         plan = decide(&observed);
     }
@@ -102,19 +100,6 @@ async fn take_phases(pass: &Pass<'_>, memory: &mut Memory) -> Result<Action, Err
         (true, false) => told.due_in.unwrap_or(SLOW).min(SLOW),
     };
     Ok(Action::requeue(jittered(next)))
-}
-
-/// Observes; what is to be acted upon is asked anew unless it was heard a moment ago.
-async fn look(
-    pass: &Pass<'_>,
-    memory: &mut Memory,
-    desired: &DesiredPair,
-    freshness: Freshness,
-) -> Result<Observed, Error> {
-    if freshness == Freshness::Now {
-        memory.ears.refresh(NEW).await;
-    }
-    observe(pass, memory, desired, freshness).await
 }
 
 /// Agents of a pair that is as it should be are heard of less often, and nothing is kept open to tell them something.
