@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use pgpair_wire::client::{self, Call, Connection, Idle, MAX_ANSWER, RequestError};
+use pgpair_wire::client::{self, Call, Connection, Idle, LongPoll, MAX_ANSWER, RequestError, TlsStream};
 use pgpair_wire::paths;
 use pgpair_wire::seed::SeedProgress;
 use rustls::pki_types::pem::PemObject;
@@ -34,6 +34,9 @@ pub fn client_config(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Arc<Cl
     let key = PrivateKeyDer::from_pem_slice(key).map_err(bad)?;
     client::secured_by(roots.into(), chain, key)
 }
+
+/// A connection to an agent whose answers are held back.
+pub type AgentPoll = LongPoll<TlsStream<TcpStream>>;
 
 /// Where the agent of an instance is, and by which certificates it is talked to.
 #[derive(Debug, Clone)]
@@ -66,12 +69,12 @@ impl AgentAddress {
         client::connect((self.ip.as_str(), self.port)).await
     }
 
-    /// The handshake over it.
+    /// The handshake over it, for requests whose answers are held back.
     ///
     /// # Errors
     /// It broke, or the agent has another certificate than it should.
-    pub async fn secure(&self, stream: TcpStream) -> Result<Connection, RequestError> {
-        Connection::secured(stream, &self.dns, self.config.clone()).await
+    pub async fn secure(&self, stream: TcpStream) -> Result<AgentPoll, RequestError> {
+        Ok(LongPoll::new(client::secure(stream, &self.dns, self.config.clone()).await?, &self.dns))
     }
 }
 
@@ -121,7 +124,7 @@ impl AgentLine {
 }
 
 async fn open(to: &AgentAddress) -> Result<Connection, RequestError> {
-    to.secure(to.connect().await?).await
+    Connection::secured(to.connect().await?, &to.dns, to.config.clone()).await
 }
 
 /// How far the seeding pod at `ip` has come.

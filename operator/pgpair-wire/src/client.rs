@@ -26,11 +26,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+pub use tokio_rustls::client::TlsStream;
 
 use crate::paths;
 
+mod long_poll;
 mod pieces;
 
+pub use long_poll::LongPoll;
 pub use pieces::Pieces;
 
 /// Longest answer of most requests, in bytes.
@@ -70,7 +73,7 @@ pub enum RequestError {
     Connect(#[source] std::io::Error),
     /// The connection broke.
     #[error("the connection broke: {0}")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The server does not do it.
     #[error("the answer was {status}{}", sentence(.message))]
     Refused {
@@ -97,6 +100,10 @@ fn sentence(message: &str) -> String {
 impl RequestError {
     fn malformed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RequestError {
         RequestError::Malformed(error.into())
+    }
+
+    fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RequestError {
+        RequestError::Broken(error.into())
     }
 }
 
@@ -152,6 +159,19 @@ pub async fn connect(to: impl ToSocketAddrs) -> Result<TcpStream, RequestError> 
     Ok(stream)
 }
 
+/// mTLS over a connection: the server's certificate must be valid for `name`.
+///
+/// # Errors
+/// The handshake failed, for example because the certificate has another name.
+pub async fn secure(
+    stream: TcpStream,
+    name: &str,
+    config: Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, RequestError> {
+    let server = ServerName::try_from(name.to_owned()).map_err(RequestError::malformed)?;
+    TlsConnector::from(config).connect(server, stream).await.map_err(RequestError::Connect)
+}
+
 /// An open HTTP connection to one server. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Connection {
@@ -176,9 +196,7 @@ impl Connection {
         name: &str,
         config: Arc<ClientConfig>,
     ) -> Result<Connection, RequestError> {
-        let server = ServerName::try_from(name.to_owned()).map_err(RequestError::malformed)?;
-        let tls = TlsConnector::from(config).connect(server, stream).await.map_err(RequestError::Connect)?;
-        Connection::plain(tls, name).await
+        Connection::plain(secure(stream, name, config).await?, name).await
     }
 
     /// Over a stream as it is.
@@ -189,7 +207,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(RequestError::Broken)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(RequestError::broken)?;
         Ok(Connection { host: host.to_owned(), sender, driver: tokio::spawn(connection) })
     }
 
@@ -222,8 +240,8 @@ impl Connection {
             request = request.header(paths::HERE, here);
         }
         let request = request.body(Full::new(call.body.clone())).map_err(RequestError::malformed)?;
-        self.sender.ready().await.map_err(RequestError::Broken)?;
-        let response = self.sender.send_request(request).await.map_err(RequestError::Broken)?;
+        self.sender.ready().await.map_err(RequestError::broken)?;
+        let response = self.sender.send_request(request).await.map_err(RequestError::broken)?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -237,7 +255,7 @@ impl Connection {
 async fn whole(mut body: Incoming, max: usize) -> Result<Vec<u8>, RequestError> {
     let mut all = Vec::new();
     while let Some(frame) = body.frame().await {
-        let piece = frame.map_err(RequestError::Broken)?.into_data().unwrap_or_default();
+        let piece = frame.map_err(RequestError::broken)?.into_data().unwrap_or_default();
         if all.len() + piece.len() > max {
             return Err(RequestError::TooLong(max));
         }

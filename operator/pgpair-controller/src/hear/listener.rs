@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgpair_api::names::PairName;
 use pgpair_core::ids::InstanceId;
-use pgpair_wire::client::{self, Call, Connection, MAX_ANSWER, RequestError};
+use pgpair_wire::client::{self, MAX_ANSWER, RequestError};
 use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
 use rand::RngExt;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
 use super::{Heard, Hearing, Pace, Signals};
-use crate::agent_client::AgentAddress;
+use crate::agent_client::{AgentAddress, AgentPoll};
 
 /// Longest wait for an answer, beyond the time for which it is held back.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ pub(super) struct Listener {
     pub(super) to: AgentAddress,
     pub(super) signals: Arc<Signals>,
     pub(super) tell: watch::Sender<Heard>,
-    pub(super) connection: Option<Connection>,
+    pub(super) connection: Option<Box<AgentPoll>>,
     /// Requests without a usable answer in a row.
     pub(super) failures: u32,
 }
@@ -73,29 +73,34 @@ impl Listener {
             let hold = if calm { Pace::Calm } else { Pace::Brisk }.hold();
             let path = paths::report_after(version, hold);
             self.signals.is_held_back.store(true, Ordering::Relaxed);
-            let answer = within(hold + ANSWER, connection.exchange(&Call::get(&path), MAX_ANSWER)).await;
+            let answer = within(hold + ANSWER, connection.get(&path, MAX_ANSWER)).await;
             self.signals.is_held_back.store(false, Ordering::Relaxed);
             match answer {
                 Err(RequestError::Broken(_)) => {}
                 answer => return self.read(connection, &answer?),
             }
         }
+        // On the heap, for the moment: it is several times as large as all that is kept while an answer is waited for.
+        let (connection, answer) = Box::pin(self.greet()).await?;
+        self.read(connection, &answer)
+    }
+
+    /// A report over a new connection.
+    async fn greet(&self) -> Result<(Box<AgentPoll>, Vec<u8>), RequestError> {
         let stream = within(ANSWER, self.to.connect()).await?;
-        let hearing = self.hearing.clone();
-        let pool = if self.failures == 0 { &hearing.greeting } else { &hearing.greeting_again };
+        let pool = if self.failures == 0 { &self.hearing.greeting } else { &self.hearing.greeting_again };
         let _permit = pool.acquire().await; // never closed
         let fetch = async {
-            let mut connection = self.to.secure(stream).await?;
-            let answer = connection.exchange(&Call::get(paths::REPORT), MAX_ANSWER).await?;
+            let mut connection = Box::new(self.to.secure(stream).await?);
+            let answer = connection.get(paths::REPORT, MAX_ANSWER).await?;
             Ok((connection, answer))
         };
-        let (connection, answer) = within(ANSWER, fetch).await?;
-        self.read(connection, &answer)
+        within(ANSWER, fetch).await
     }
 
     fn read(
         &mut self,
-        connection: Connection,
+        connection: Box<AgentPoll>,
         answer: &[u8],
     ) -> Result<Option<InstanceReport>, RequestError> {
         let report = if answer.is_empty() { None } else { Some(client::parse(answer)?) };

@@ -27,7 +27,7 @@ impl Pieces {
     pub async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, RequestError> {
         next_piece(&mut self.body, limit).await.map_err(|e| match e {
             PieceError::Late(limit) => RequestError::Late(limit),
-            PieceError::Broken(error) => RequestError::Broken(error),
+            PieceError::Broken(error) => RequestError::broken(error),
         })
     }
 }
