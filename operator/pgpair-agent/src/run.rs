@@ -11,25 +11,29 @@ use pgpair_core::record::Holder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::config_store::{self, Intake};
 use crate::deadman::Deadman;
-use crate::driver::{self, Driver, Input, Surroundings};
+use crate::driver::{self, Driver, Surroundings};
 use crate::endpoint::ReadWriteEndpoint;
 use crate::health::{Answered, Health};
+use crate::inbox::{Call, Input};
 use crate::init::Tree;
+use crate::intake::Intake;
 use crate::journal::Journal;
 use crate::lease::RecordStore;
 use crate::lock::{self, VolumeLock};
 use crate::peer::Peer;
-use crate::postmaster::{self, PgBin};
+use crate::postmaster;
 use crate::report::Reporter;
-use crate::server::{self, Call, Shared};
+use crate::server::{self, Shared};
 use crate::settings::InstanceEnv;
 use crate::sql::Sql;
 use crate::tls::Identity;
+use crate::tool::PgBin;
+use crate::wish::Wish;
 use crate::witness::AgentLock;
-use crate::worker::{Parts, Wish, Worker, Writable};
-use crate::{clock, fsx, state};
+use crate::worker::{Parts, Worker};
+use crate::writable::Writable;
+use crate::{clock, fsx, pair_config, state};
 
 /// The kubelet reads it when the container has ended: evidence of death names the incarnation.
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -71,7 +75,7 @@ async fn agent() -> Result<(), Failure> {
     tracing::info!(instance = %me.instance, incarnation = %me.incarnation, term = durable.term.0, "agent starts");
 
     let bin = PgBin::find(&settings)?;
-    let config = Arc::new(config_store::load_tried(&settings, &bin).await?);
+    let config = Arc::new(pair_config::load_tried(&settings, &bin).await?);
     let client = kube::Client::try_default().await?;
     let store = RecordStore::new(client.clone(), &settings.namespace, &settings.pair, me);
     let identity = Identity::load(&settings.layout.tls)?;

@@ -4,35 +4,36 @@
 //! Guarantees: nothing is made writable unless the latest wish allows it right before and right after the start;
 //! every action ends by itself or is bounded in time; "down" is reported only with the volume's lock in hand.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use pgpair_core::authority::timing::Ms;
-use pgpair_core::authority::{Desired, PgFacts, SyncState, Want};
+use pgpair_core::authority::{SyncState, Want};
 use pgpair_core::ids::{Term, VolumeId};
-use pgpair_core::instance::{PostgresState, Role};
+use pgpair_core::instance::Role;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::TimelineId;
 use pgpair_wire::config::PairConfig;
-use pgpair_wire::report::{ArchiveReport, Need, RejoinReport, SpaceReport};
+use pgpair_wire::report::{ArchiveReport, Need};
 use pgpair_wire::wal::PrimaryTimeline;
 use tokio::sync::{mpsc, watch};
 
-use crate::clock;
-use crate::deadman::Deadman;
-use crate::driver::Input;
 use crate::endpoint::ReadWriteEndpoint;
 use crate::health::Answered;
+use crate::inbox::Input;
 use crate::init::Tree;
 use crate::lock::{self, VolumeLock};
+use crate::observed::Observed;
 use crate::peer::Peer;
 use crate::pgdata::{self, DataDir};
-use crate::postmaster::{ClientAccess, PgBin, Postmaster};
+use crate::postmaster::{ClientAccess, Postmaster};
 use crate::promote::{self, Promotion};
 use crate::rejoin::{Branch, KeptBranch};
 use crate::settings::InstanceEnv;
 use crate::sql::{self, Sql};
 use crate::tls::Identity;
+use crate::tool::PgBin;
+use crate::wish::Wish;
+use crate::writable::Writable;
 
 mod actions;
 mod follow;
@@ -40,53 +41,6 @@ mod hurry;
 mod look;
 mod refusal;
 mod upkeep;
-
-/// Set while a postgres that can write runs, or is about to be started or promoted. Shared with the driver, which kills
-/// while it is set and the gate is closed, and with the deadman, which does so when the driver cannot. Who changes it and who
-/// kills by it exclude each other: the tools that look at a dead directory must not be killed for the postgres before them.
-#[derive(Debug, Clone)]
-pub struct Writable {
-    set: Arc<Mutex<bool>>,
-    deadman: Deadman,
-}
-
-impl Writable {
-    /// Not set; the deadman has no deadline.
-    #[must_use]
-    pub fn new(deadman: Deadman) -> Writable {
-        Writable { set: Arc::default(), deadman }
-    }
-
-    /// Whether it is set.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        *self.lock()
-    }
-
-    /// While it is set: the deadman's deadline, and `kill` if there is something to do at once. Never while it is not.
-    pub fn guard<T>(&self, deadline: Option<Ms>, kill: impl FnOnce() -> T) -> Option<T> {
-        let set = self.lock();
-        self.deadman.set(deadline.filter(|_| *set));
-        set.then(kill)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.set.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// From now on a writable postgres may run, until the deadline if there is one.
-    fn raise(&self, deadline: Option<Ms>) {
-        *self.lock() = true;
-        self.deadman.set(deadline);
-    }
-
-    /// Nothing writable is left: whatever runs from now on (tools that look at the dead directory) is not to be killed.
-    fn lower(&self) {
-        let mut set = self.lock();
-        *set = false;
-        self.deadman.set(None);
-    }
-}
 
 /// Time between two looks at a postgres that is as it should be.
 const CALM: Duration = Duration::from_millis(500);
@@ -100,83 +54,6 @@ const STALE: Duration = Duration::from_millis(1200);
 const END_AGAIN: Duration = Duration::from_secs(1);
 /// A dead postmaster's children are gone in milliseconds.
 const DEATH: Duration = Duration::from_secs(10);
-
-/// The wish, with what the worker must know besides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wish {
-    /// What postgres should be.
-    pub desired: Desired,
-    /// Term of the wish.
-    pub term: Term,
-    /// Role in that term.
-    pub role: Role,
-    /// A take-over waits.
-    pub urgent: bool,
-    /// It waits for the end of the log.
-    pub awaits_log: bool,
-    /// The state of postgres that the wish was made for: it means nothing for another one.
-    pub seen: PostgresState,
-    /// The driver has ended: carry it out whatever the state is.
-    pub last: bool,
-}
-
-impl Wish {
-    /// Before the first one: nothing is to run.
-    #[must_use]
-    pub fn none() -> Wish {
-        let desired = Desired {
-            postgres: Want::Down,
-            synchronous: true,
-            sync_epoch: 0,
-            admit_clients: false,
-            fence_at: None,
-            refusal: None,
-        };
-        Wish {
-            desired,
-            term: Term(0),
-            role: Role::Unknown,
-            urgent: false,
-            awaits_log: false,
-            seen: PostgresState::Down,
-            last: false,
-        }
-    }
-
-    fn allows_writes(&self) -> bool {
-        let open = self.desired.fence_at.is_none_or(|at| clock::now() < at);
-        open && matches!(self.desired.postgres, Want::Primary | Want::Promoted)
-    }
-}
-
-/// What the worker saw in one round.
-#[derive(Debug, Clone)]
-pub struct Observed {
-    /// For the state machine.
-    pub facts: PgFacts,
-    /// All of SQL, if postgres answered.
-    pub sql: Option<sql::PgFacts>,
-    /// The archive volume.
-    pub archive: ArchiveReport,
-    /// What this instance cannot do for itself.
-    pub need: Option<Need>,
-    /// The promotion that this worker carried out last.
-    pub promotion: Option<(Term, Promotion)>,
-    /// When the endpoint was pointed here, and in which term (Unix milliseconds).
-    pub endpoint: Option<(Term, i64)>,
-    /// How this instance joined its present primary.
-    pub rejoin: Option<RejoinReport>,
-    /// Generation of the configuration that postgres follows.
-    pub config_generation: i64,
-    /// Parameters of it that wait for a restart.
-    pub pending_restart: Vec<String>,
-    /// Parameters that this standby has more of than is configured, because its primary has.
-    pub raised: Vec<String>,
-    /// Room on the volumes.
-    pub space: SpaceReport,
-    /// What fails again and again.
-    pub trouble: Option<String>,
-}
 
 /// In which role postgres was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use pgpair_core::ids::Term;
 
 use super::Worker;
-use crate::postmaster::{PostmasterError, tool};
+use crate::postmaster::PostmasterError;
+use crate::tool;
 
 /// The first start of a new pair that failed so often is made once more to learn why.
 const FAILED_FIRST: u32 = 2;

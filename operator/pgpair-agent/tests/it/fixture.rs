@@ -16,11 +16,12 @@ use pgpair_agent::base_backup;
 use pgpair_agent::init::Tree;
 use pgpair_agent::lock::{VolumeLock, wait_free};
 use pgpair_agent::postmaster::{
-    self, ClientAccess, PgBin, Postmaster, StartAs, StartOptions, bootstrap, initdb, start,
+    self, ClientAccess, Postmaster, StartAs, StartOptions, bootstrap, initdb, start,
 };
 use pgpair_agent::render::Upstream;
 use pgpair_agent::settings::InstanceEnv;
 use pgpair_agent::sql::{PgFacts, Sql};
+use pgpair_agent::tool::PgBin;
 use pgpair_core::ids::{InstanceId, VolumeId};
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::seed::SeedProgress;

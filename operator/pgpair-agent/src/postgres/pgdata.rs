@@ -15,8 +15,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::fsx::{self, Context, FileError};
 use crate::layout::Layout;
-use crate::postmaster::{PgBin, ToolError, tool};
 use crate::render::Floors;
+use crate::tool::{self, PgBin, ToolError};
 
 mod records;
 

@@ -21,9 +21,9 @@ use pgpair_wire::config::PairConfig;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;
-use crate::driver::Input;
+use crate::inbox::Input;
 use crate::sql::{Sql, SqlError};
-use crate::worker::Writable;
+use crate::writable::Writable;
 
 /// Looks in the time after which silence counts as a hang.
 const LOOKS: u32 = 5;

@@ -12,11 +12,11 @@ use sha2::{Digest, Sha256};
 use crate::fsx::{self, Context, FileError};
 use crate::layout::Layout;
 use crate::pgdata::{self, DataDir};
-use crate::postmaster::tool::{self, PgBin};
 use crate::postmaster::{ClientAccess, Postmaster, PostmasterError, StartAs, StartOptions};
 use crate::render::{self, Floors, Upstream, hba};
 use crate::settings::InstanceEnv;
 use crate::tls;
+use crate::tool::{self, PgBin};
 
 /// Certificates and keys that are copied for postgres and libpq.
 const TLS_FILES: [&str; 5] = ["ca.crt", "tls.crt", "tls.key", "replication.crt", "replication.key"];

@@ -12,8 +12,8 @@ use pgpair_wire::report::{
 };
 
 use crate::clock;
+use crate::observed::Observed;
 use crate::sql::PeerRow;
-use crate::worker::Observed;
 
 /// What a person has ordered, and only the operator can do.
 fn ordered(authority: &Authority) -> Option<Need> {

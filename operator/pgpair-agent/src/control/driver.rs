@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use pgpair_core::authority::messages::{Answer, CanTakeReply, ResignReply};
 use pgpair_core::authority::timing::{Ms, Timing};
-use pgpair_core::authority::view::{CasId, CasOutcome, ReadOutcome};
 use pgpair_core::authority::{
     Authority, Command, Desired, Durable, Event, Note, PgFacts, ReplyId, Settings as Rules, Want,
 };
@@ -19,16 +18,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::archive::LogEnd;
 use crate::clock;
+use crate::inbox::{Call, Input};
 use crate::init::Tree;
 use crate::journal::Journal;
 use crate::lease::RecordStore;
+use crate::observed::Observed;
 use crate::peer::Peer;
 use crate::report::Reporter;
-use crate::server::Call;
 use crate::settings::InstanceEnv;
 use crate::sql::Sql;
 use crate::state;
-use crate::worker::{Observed, Wish, Writable};
+use crate::wish::Wish;
+use crate::writable::Writable;
 
 /// A SIGKILL of everything takes milliseconds; the state machine's kill budget is 250 ms at most.
 const KILL: Duration = Duration::from_millis(200);
@@ -43,35 +44,6 @@ pub fn rules(config: &PairConfig, present: Timing) -> Rules {
         automatic: config.automatic,
         on_crash: config.on_postgres_crash,
     }
-}
-
-/// What comes in from the tasks around the loop.
-#[derive(Debug)]
-pub enum Input {
-    /// From the peer or the operator.
-    Call(Call),
-    /// From the worker.
-    Observed(Box<Observed>),
-    /// The answer to a read.
-    Read(Ms, ReadOutcome),
-    /// The answer to a compare-and-set.
-    Cas(CasId, CasOutcome),
-    /// The peer's answer to a heartbeat.
-    Answer(Answer),
-    /// The peer's answer to "can you take it?".
-    CanTakeReply(Option<CanTakeReply>),
-    /// The peer's answer to our resignation.
-    ResignReply(Option<ResignReply>),
-    /// An order for which everything is prepared.
-    Ordered(Order, oneshot::Sender<OrderReply>),
-    /// A person has created the trigger file.
-    TriggerFile,
-    /// The running primary hangs, or no longer does.
-    Hung(bool),
-    /// On disk.
-    Persisted(Durable),
-    /// SIGTERM.
-    Leave,
 }
 
 /// An order that is being prepared.

@@ -9,8 +9,8 @@ use crate::fsx;
 use crate::lock::VolumeLock;
 use crate::pgdata::{self, Volume};
 use crate::postmaster::PostmasterError;
-use crate::postmaster::tool::{self, PgBin, ToolError};
 use crate::settings::InstanceEnv;
+use crate::tool::{self, PgBin, ToolError};
 
 /// initdb writes and syncs about 40 MB.
 const LIMIT: Duration = Duration::from_secs(300);

@@ -1,5 +1,5 @@
 //! What the environment of the pod says; names and defaults are those of the StatefulSet that the operator builds. Only who and
-//! where this instance is: what a person has set comes from [`crate::config_store`].
+//! where this instance is: what a person has set comes from [`crate::pair_config`].
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -34,7 +34,9 @@ use tokio_util::io::ReaderStream;
 
 use crate::archive::{self, LogEnd};
 use crate::backfill;
-use crate::config_store::{ConfigError, Intake};
+use crate::inbox::Call;
+use crate::intake::Intake;
+use crate::pair_config::ConfigError;
 use crate::peer::Peer;
 use crate::settings::InstanceEnv;
 use crate::sql::Sql;
@@ -49,23 +51,6 @@ const ANSWER: Duration = Duration::from_secs(3);
 const WAL_CHUNK: usize = 64 * 1024;
 /// Longest wait until a new configuration is checked and stored.
 const STORED: Duration = Duration::from_secs(45);
-
-/// A message for the state machine, with the way back for its answer.
-#[derive(Debug)]
-pub enum Call {
-    /// A heartbeat.
-    Heartbeat(Heartbeat, oneshot::Sender<Answer>),
-    /// "Can you take it?"
-    CanTake(CanTake, oneshot::Sender<CanTakeReply>),
-    /// A resignation.
-    Resignation(Resignation, oneshot::Sender<ResignReply>),
-    /// Evidence of death.
-    Evidence(Evidence),
-    /// A person's order.
-    Order(Order, oneshot::Sender<OrderReply>),
-    /// A configuration that has been checked and stored.
-    Configure(Arc<PairConfig>, oneshot::Sender<()>),
-}
 
 /// What the handlers read.
 #[derive(Debug, Clone)]

@@ -17,13 +17,14 @@ use tokio::process::Command;
 use tokio::sync::watch;
 
 use crate::cleanup;
-use crate::config_store::{self, ConfigError};
 use crate::fsx::{self, Context, FileError};
 use crate::lock::VolumeLock;
+use crate::pair_config::{self, ConfigError};
 use crate::pgdata::{self, Volume};
-use crate::postmaster::{PgBin, ToolError, install_tls, tool};
+use crate::postmaster::install_tls;
 use crate::render::{self, Upstream};
 use crate::settings::{InstanceEnv, InstanceEnvError};
+use crate::tool::{self, PgBin, ToolError};
 
 /// Connecting, asking and creating a slot.
 const SMALL: Duration = Duration::from_secs(30);
@@ -90,7 +91,7 @@ pub fn run() -> ExitCode {
         let (send, receive) = watch::channel(SeedProgress::default());
         tokio::spawn(serve(settings.clone(), receive.clone()));
         tokio::spawn(tell(receive));
-        let config = config_store::load(&settings)?;
+        let config = pair_config::load(&settings)?;
         seed(&settings, &config, VolumeId(rand::random()), &send).await
     });
     match result {

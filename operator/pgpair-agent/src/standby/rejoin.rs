@@ -19,9 +19,10 @@ use crate::archive::copy_synced;
 use crate::fsx::{self, Context, FileError};
 use crate::lock::VolumeLock;
 use crate::pgdata::{ControlData, Position};
-use crate::postmaster::{self, ClientAccess, PgBin, PostmasterError, StartAs, StartOptions, tool};
+use crate::postmaster::{self, ClientAccess, PostmasterError, StartAs, StartOptions};
 use crate::render::{self, Floors, Upstream};
 use crate::settings::InstanceEnv;
+use crate::tool::{self, PgBin};
 
 /// Copies every changed block and all of the source's `pg_wal`.
 const REWIND: Duration = Duration::from_secs(3600);

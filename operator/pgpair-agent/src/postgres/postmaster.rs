@@ -14,19 +14,18 @@ use crate::lock::VolumeLock;
 use crate::render::{Floors, RenderError, Upstream};
 use crate::settings::InstanceEnv;
 use crate::sql::{Sql, SqlError};
+use crate::tool::{PgBin, ToolError};
 
 mod configure;
 mod init_db;
 pub mod passwords;
 mod roles;
 pub mod sync;
-pub(crate) mod tool;
 
 pub(crate) use configure::configure;
 pub use configure::{floors, install_tls, reload_config, set_clients, set_upstream, try_parameters};
 pub use init_db::initdb;
 pub use roles::bootstrap;
-pub use tool::{PgBin, ToolError};
 
 /// How often a starting postmaster is asked whether it accepts connections.
 const READY_POLL: Duration = Duration::from_millis(10);
