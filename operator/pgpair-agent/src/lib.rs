@@ -1,42 +1,27 @@
 //! The agent of one instance: owns its postmaster, its data directory and its archive.
+//!
+//! Its rooms, from the ground up. Each uses only itself and the rooms before it in this list, which a test checks.
+//!
+//! 1. `instance`: where everything of this instance is
+//! 2. `net`: requests to the peer's agent and to the API server
+//! 3. `fence`: what makes a write impossible
+//! 4. `postgres`: its directory, its configuration, its process, its SQL
+//! 5. `wal`: the archive
+//! 6. `standby`: how an instance joins a primary
+//! 7. `control`: the loop around the state machine
+//! 8. `worker`: postgres as the state machine wishes it
+//!
+//! [`run`] puts them together.
 
-pub mod archive;
-pub mod backfill;
-pub mod base_backup;
-pub mod cleanup;
-pub mod clock;
-mod content;
-pub mod deadman;
-pub mod driver;
-pub mod endpoint;
-pub mod fsx;
-pub mod health;
-pub mod inbox;
-pub mod init;
-pub mod intake;
-pub mod journal;
-pub mod layout;
-pub mod lease;
-pub mod lock;
-pub mod observed;
-pub mod pair_config;
-pub mod peer;
-pub mod pgdata;
-pub mod postmaster;
-pub mod promote;
-pub mod rejoin;
-pub mod render;
-pub mod report;
-pub mod restore;
+pub mod control;
+pub mod fence;
+pub mod instance;
+pub mod net;
+pub mod postgres;
 pub mod run;
-pub mod server;
-pub mod settings;
-pub mod space;
-pub mod sql;
-pub mod state;
-pub mod tls;
-pub mod tool;
-pub mod wish;
-pub mod witness;
+pub mod standby;
+pub mod wal;
 pub mod worker;
-pub mod writable;
+
+#[cfg(test)]
+mod tests;

@@ -11,29 +11,32 @@ use pgpair_core::record::Holder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::deadman::Deadman;
-use crate::driver::{self, Driver, Surroundings};
-use crate::endpoint::ReadWriteEndpoint;
-use crate::health::{Answered, Health};
-use crate::inbox::{Call, Input};
-use crate::init::Tree;
-use crate::intake::Intake;
-use crate::journal::Journal;
-use crate::lease::RecordStore;
-use crate::lock::{self, VolumeLock};
-use crate::peer::Peer;
-use crate::postmaster;
-use crate::report::Reporter;
-use crate::server::{self, Shared};
-use crate::settings::InstanceEnv;
-use crate::sql::Sql;
-use crate::tls::Identity;
-use crate::tool::PgBin;
-use crate::wish::Wish;
-use crate::witness::AgentLock;
+use crate::control::driver::{self, Driver, Surroundings};
+use crate::control::health::{Answered, Health};
+use crate::control::inbox::{Call, Input};
+use crate::control::intake::Intake;
+use crate::control::journal::Journal;
+use crate::control::report::Reporter;
+use crate::control::server::{self, Shared};
+use crate::control::wish::Wish;
+use crate::fence::clock;
+use crate::fence::deadman::Deadman;
+use crate::fence::init::Tree;
+use crate::fence::lock::{self, VolumeLock};
+use crate::fence::witness::AgentLock;
+use crate::fence::writable::Writable;
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx;
+use crate::instance::state;
+use crate::net::endpoint::ReadWriteEndpoint;
+use crate::net::lease::RecordStore;
+use crate::net::peer::Peer;
+use crate::net::tls::Identity;
+use crate::postgres::pair_config;
+use crate::postgres::postmaster;
+use crate::postgres::sql::Sql;
+use crate::postgres::tool::PgBin;
 use crate::worker::{Parts, Worker};
-use crate::writable::Writable;
-use crate::{clock, fsx, pair_config, state};
 
 /// The kubelet reads it when the container has ended: evidence of death names the incarnation.
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -47,7 +50,7 @@ const JOURNAL: Duration = Duration::from_secs(1);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the agent, as the child of [`crate::init::main`].
+/// Runs the agent, as the child of [`crate::fence::init::main`].
 #[must_use]
 pub fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

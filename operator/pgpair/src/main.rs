@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     // Init process and witness only wait, for as long as the pod lives: they touch no memory that they can spare, not even
     // that in which their arguments would be understood.
     if is("agent")
-        && let Some(code) = pgpair_agent::init::main()
+        && let Some(code) = pgpair_agent::fence::init::main()
     {
         return code;
     }
@@ -80,17 +80,17 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     if is("witness") {
         start_log(false);
-        return pgpair_agent::witness::main();
+        return pgpair_agent::fence::witness::main();
     }
     let command = Args::parse().command;
     start_log(matches!(command, Command::Operator(_)));
     match command {
         // However it was asked for: without an init process nobody would be the deadman.
-        Command::Agent => pgpair_agent::init::main().unwrap_or_else(pgpair_agent::run::main),
-        Command::WalArchive { path, name } => pgpair_agent::archive::run(&path, &name),
-        Command::WalRestore { name, path } => pgpair_agent::restore::run(&name, &path),
-        Command::Witness => pgpair_agent::witness::main(),
-        Command::Basebackup => pgpair_agent::base_backup::run(),
+        Command::Agent => pgpair_agent::fence::init::main().unwrap_or_else(pgpair_agent::run::main),
+        Command::WalArchive { path, name } => pgpair_agent::wal::archive::run(&path, &name),
+        Command::WalRestore { name, path } => pgpair_agent::wal::restore::run(&name, &path),
+        Command::Witness => pgpair_agent::fence::witness::main(),
+        Command::Basebackup => pgpair_agent::standby::base_backup::run(),
         Command::Operator(settings) => exit(operator(settings)),
         Command::Install { dir } => exit(install(&dir)),
         Command::Explain { paths, all } => exit(explain::run(&paths, all)),

@@ -16,20 +16,20 @@ use pgpair_wire::order::{CHECKPOINT, Order, OrderReport};
 use pgpair_wire::report::InstanceReport;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::archive::LogEnd;
-use crate::clock;
-use crate::inbox::{Call, Input};
-use crate::init::Tree;
-use crate::journal::Journal;
-use crate::lease::RecordStore;
-use crate::observed::Observed;
-use crate::peer::Peer;
-use crate::report::Reporter;
-use crate::settings::InstanceEnv;
-use crate::sql::Sql;
-use crate::state;
-use crate::wish::Wish;
-use crate::writable::Writable;
+use crate::control::inbox::{Call, Input};
+use crate::control::journal::Journal;
+use crate::control::observed::Observed;
+use crate::control::report::Reporter;
+use crate::control::wish::Wish;
+use crate::fence::clock;
+use crate::fence::init::Tree;
+use crate::fence::writable::Writable;
+use crate::instance::env::InstanceEnv;
+use crate::instance::state;
+use crate::net::lease::RecordStore;
+use crate::net::peer::Peer;
+use crate::postgres::sql::Sql;
+use crate::wal::archive::LogEnd;
 
 /// A SIGKILL of everything takes milliseconds; the state machine's kill budget is 250 ms at most.
 const KILL: Duration = Duration::from_millis(200);

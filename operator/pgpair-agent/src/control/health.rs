@@ -20,10 +20,10 @@ use pgpair_core::lsn::Lsn;
 use pgpair_wire::config::PairConfig;
 use tokio::sync::{mpsc, watch};
 
-use crate::clock;
-use crate::inbox::Input;
-use crate::sql::{Sql, SqlError};
-use crate::writable::Writable;
+use crate::control::inbox::Input;
+use crate::fence::clock;
+use crate::fence::writable::Writable;
+use crate::postgres::sql::{Sql, SqlError};
 
 /// Looks in the time after which silence counts as a hang.
 const LOOKS: u32 = 5;

@@ -13,7 +13,7 @@ use pgpair_wire::config::PairConfig;
 use pgpair_wire::order::Order;
 use tokio::sync::oneshot;
 
-use crate::observed::Observed;
+use crate::control::observed::Observed;
 
 /// What comes in from the tasks around the loop.
 #[derive(Debug)]

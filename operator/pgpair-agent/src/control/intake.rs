@@ -8,12 +8,12 @@ use std::time::Duration;
 use pgpair_wire::config::PairConfig;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use crate::fsx;
-use crate::inbox::Call;
-use crate::pair_config::{ConfigError, check, prove, store};
-use crate::postmaster;
-use crate::settings::InstanceEnv;
-use crate::tool::PgBin;
+use crate::control::inbox::Call;
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx;
+use crate::postgres::pair_config::{ConfigError, check, prove, store};
+use crate::postgres::postmaster;
+use crate::postgres::tool::PgBin;
 
 /// How often the mounted file is looked at: it is the way of a change when this agent could not be reached.
 const LOOK: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use pgpair_core::authority::{Authority, Command, Desired, Event, Gate};
 use pgpair_core::journal::{FORMAT, Line, Snapshot, VERSION};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::clock;
+use crate::fence::clock;
 use writer::Writer;
 
 /// Lines on their way to the disk: some seconds of a healthy pair.

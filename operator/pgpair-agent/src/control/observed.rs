@@ -4,8 +4,8 @@ use pgpair_core::authority::PgFacts;
 use pgpair_core::ids::Term;
 use pgpair_wire::report::{ArchiveReport, Need, RejoinReport, SpaceReport};
 
-use crate::promote::Promotion;
-use crate::sql;
+use crate::postgres::promote::Promotion;
+use crate::postgres::sql;
 
 /// What the worker saw in one round.
 #[derive(Debug, Clone)]

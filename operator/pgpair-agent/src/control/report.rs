@@ -11,9 +11,9 @@ use pgpair_wire::report::{
     AuthorityReport, FailoverReport, FailoverStep, InstanceReport, Need, PostgresReport, StandbyLag,
 };
 
-use crate::clock;
-use crate::observed::Observed;
-use crate::sql::PeerRow;
+use crate::control::observed::Observed;
+use crate::fence::clock;
+use crate::postgres::sql::PeerRow;
 
 /// What a person has ordered, and only the operator can do.
 fn ordered(authority: &Authority) -> Option<Need> {

@@ -32,15 +32,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::io::ReaderStream;
 
-use crate::archive::{self, LogEnd};
-use crate::backfill;
-use crate::inbox::Call;
-use crate::intake::Intake;
-use crate::pair_config::ConfigError;
-use crate::peer::Peer;
-use crate::settings::InstanceEnv;
-use crate::sql::Sql;
-use crate::tls::{self, Identity};
+use crate::control::inbox::Call;
+use crate::control::intake::Intake;
+use crate::instance::env::InstanceEnv;
+use crate::net::peer::Peer;
+use crate::net::tls::{self, Identity};
+use crate::postgres::pair_config::ConfigError;
+use crate::postgres::sql::Sql;
+use crate::wal::archive::{self, LogEnd};
+use crate::wal::backfill;
 
 /// A client that has not finished its handshake by then is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(3);

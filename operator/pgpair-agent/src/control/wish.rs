@@ -4,7 +4,7 @@ use pgpair_core::authority::{Desired, Want};
 use pgpair_core::ids::Term;
 use pgpair_core::instance::{PostgresState, Role};
 
-use crate::clock;
+use crate::fence::clock;
 
 /// The wish, with what the worker must know besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

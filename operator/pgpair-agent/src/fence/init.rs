@@ -12,8 +12,8 @@ use pgpair_core::authority::timing::Ms;
 use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-use crate::clock;
-use crate::deadman::Deadman;
+use crate::fence::clock;
+use crate::fence::deadman::Deadman;
 
 /// Set in the environment of the agent that an init process has started; its value is the pid of that init process.
 const MARKER: &str = "PGPAIR_INIT_PID";

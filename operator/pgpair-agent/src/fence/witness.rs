@@ -15,11 +15,11 @@ use pgpair_core::instance::PostgresState;
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::layout::Layout;
-use crate::lock;
-use crate::peer::Peer;
-use crate::settings::InstanceEnv;
-use crate::tls::Identity;
+use crate::fence::lock;
+use crate::instance::env::InstanceEnv;
+use crate::instance::layout::Layout;
+use crate::net::peer::Peer;
+use crate::net::tls::Identity;
 
 /// The processes of a dead container are gone in milliseconds.
 const TREE: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgpair_core::authority::timing::Ms;
 
-use crate::deadman::Deadman;
+use crate::fence::deadman::Deadman;
 
 /// Set while a postgres that can write runs, or is about to be started or promoted. Shared with the driver, which kills
 /// while it is set and the gate is closed, and with the deadman, which does so when the driver cannot. Who changes it and who

@@ -1,5 +1,5 @@
 //! What the environment of the pod says; names and defaults are those of the StatefulSet that the operator builds. Only who and
-//! where this instance is: what a person has set comes from [`crate::pair_config`].
+//! where this instance is: what a person has set comes from [`crate::postgres::pair_config`].
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::paths;
 
-use crate::layout::Layout;
+use crate::instance::layout::Layout;
 
 /// An environment variable that is missing or not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

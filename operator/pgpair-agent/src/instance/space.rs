@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgpair_wire::report::SpaceReport;
 
-use crate::layout::Layout;
+use crate::instance::layout::Layout;
 
 /// The pace is taken from this much of the past.
 const WINDOW: Duration = Duration::from_secs(600);

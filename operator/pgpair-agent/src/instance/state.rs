@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use pgpair_core::authority::Durable;
 
-use crate::fsx::{self, FileError};
-use crate::layout::Layout;
+use crate::instance::fsx::{self, FileError};
+use crate::instance::layout::Layout;
 
 /// One at a time, and none after the last.
 static ENDED: Mutex<bool> = Mutex::new(false);

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use kube::api::{Api, PostParams};
 
-use crate::settings::InstanceEnv;
+use crate::instance::env::InstanceEnv;
 
 const LIMIT: Duration = Duration::from_secs(2);
 

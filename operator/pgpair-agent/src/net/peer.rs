@@ -21,8 +21,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
 
-use crate::settings::InstanceEnv;
-use crate::tls::Identity;
+use crate::instance::env::InstanceEnv;
+use crate::net::tls::Identity;
 
 pub mod address;
 

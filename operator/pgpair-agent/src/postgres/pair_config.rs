@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use pgpair_core::authority::timing::{Timing, TtlError};
 use pgpair_wire::config::PairConfig;
 
-use crate::fsx::{self, FileError};
-use crate::layout::Layout;
-use crate::postmaster;
-use crate::render::{self, Floors, RenderError, hba};
-use crate::settings::InstanceEnv;
-use crate::tool::PgBin;
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx::{self, FileError};
+use crate::instance::layout::Layout;
+use crate::postgres::postmaster;
+use crate::postgres::render::{self, Floors, RenderError, hba};
+use crate::postgres::tool::PgBin;
 
 /// `pg_basebackup --max-rate` takes 32 kB to 1024 MB per second.
 const SEED_RATE: std::ops::RangeInclusive<u32> = 32..=1024 * 1024;

@@ -13,10 +13,10 @@ use pgpair_core::wal::{Segment, WalFile};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::fsx::{self, Context, FileError};
-use crate::layout::Layout;
-use crate::render::Floors;
-use crate::tool::{self, PgBin, ToolError};
+use crate::instance::fsx::{self, Context, FileError};
+use crate::instance::layout::Layout;
+use crate::postgres::render::Floors;
+use crate::postgres::tool::{self, PgBin, ToolError};
 
 mod records;
 

@@ -9,12 +9,12 @@ use pgpair_wire::config::PairConfig;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
 
-use crate::fsx::{self, FileError};
-use crate::lock::VolumeLock;
-use crate::render::{Floors, RenderError, Upstream};
-use crate::settings::InstanceEnv;
-use crate::sql::{Sql, SqlError};
-use crate::tool::{PgBin, ToolError};
+use crate::fence::lock::VolumeLock;
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx::{self, FileError};
+use crate::postgres::render::{Floors, RenderError, Upstream};
+use crate::postgres::sql::{Sql, SqlError};
+use crate::postgres::tool::{PgBin, ToolError};
 
 mod configure;
 mod init_db;

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal};
 
-use crate::fsx::{self, FileError};
-use crate::layout::Layout;
-use crate::postmaster::{Postmaster, PostmasterError};
-use crate::render;
-use crate::settings::InstanceEnv;
-use crate::sql::{Sql, SqlError};
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx::{self, FileError};
+use crate::instance::layout::Layout;
+use crate::postgres::postmaster::{Postmaster, PostmasterError};
+use crate::postgres::render;
+use crate::postgres::sql::{Sql, SqlError};
 
 const POLL: Duration = Duration::from_millis(5);
 /// How long a walreceiver is given to go by itself.

@@ -8,7 +8,7 @@ use std::path::Path;
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::{PairConfig, StandbyProfile};
 
-use crate::settings::InstanceEnv;
+use crate::instance::env::InstanceEnv;
 
 pub mod hba;
 

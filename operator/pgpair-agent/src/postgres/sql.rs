@@ -9,7 +9,7 @@ use pgpair_core::timeline::TimelineId;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
-use crate::settings::InstanceEnv;
+use crate::instance::env::InstanceEnv;
 
 /// A connection over the socket is made at once or not at all.
 const CONNECT: Duration = Duration::from_secs(2);

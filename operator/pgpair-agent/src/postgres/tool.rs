@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::settings::InstanceEnv;
+use crate::instance::env::InstanceEnv;
 
 /// How much of a program's output goes into an error.
 const TAIL: usize = 600;

@@ -16,15 +16,15 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use crate::cleanup;
-use crate::fsx::{self, Context, FileError};
-use crate::lock::VolumeLock;
-use crate::pair_config::{self, ConfigError};
-use crate::pgdata::{self, Volume};
-use crate::postmaster::install_tls;
-use crate::render::{self, Upstream};
-use crate::settings::{InstanceEnv, InstanceEnvError};
-use crate::tool::{self, PgBin, ToolError};
+use crate::fence::lock::VolumeLock;
+use crate::instance::env::{InstanceEnv, InstanceEnvError};
+use crate::instance::fsx::{self, Context, FileError};
+use crate::postgres::pair_config::{self, ConfigError};
+use crate::postgres::pgdata::{self, Volume};
+use crate::postgres::postmaster::install_tls;
+use crate::postgres::render::{self, Upstream};
+use crate::postgres::tool::{self, PgBin, ToolError};
+use crate::wal::cleanup;
 
 /// Connecting, asking and creating a slot.
 const SMALL: Duration = Duration::from_secs(30);

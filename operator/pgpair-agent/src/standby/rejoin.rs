@@ -15,14 +15,14 @@ use pgpair_wire::config::PairConfig;
 use pgpair_wire::wal::PrimaryHistory;
 use serde::{Deserialize, Serialize};
 
-use crate::archive::copy_synced;
-use crate::fsx::{self, Context, FileError};
-use crate::lock::VolumeLock;
-use crate::pgdata::{ControlData, Position};
-use crate::postmaster::{self, ClientAccess, PostmasterError, StartAs, StartOptions};
-use crate::render::{self, Floors, Upstream};
-use crate::settings::InstanceEnv;
-use crate::tool::{self, PgBin};
+use crate::fence::lock::VolumeLock;
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx::{self, Context, FileError};
+use crate::postgres::pgdata::{ControlData, Position};
+use crate::postgres::postmaster::{self, ClientAccess, PostmasterError, StartAs, StartOptions};
+use crate::postgres::render::{self, Floors, Upstream};
+use crate::postgres::tool::{self, PgBin};
+use crate::wal::archive::copy_synced;
 
 /// Copies every changed block and all of the source's `pg_wal`.
 const REWIND: Duration = Duration::from_secs(3600);

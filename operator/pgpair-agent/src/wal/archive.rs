@@ -13,11 +13,11 @@ use pgpair_core::wal::{Segment, WalFile};
 use pgpair_wire::report::ArchiveReport;
 use sha2::{Digest, Sha256};
 
-use crate::fsx::{self, Context, FileError};
-use crate::layout::Layout;
-use crate::pgdata;
-use crate::settings::InstanceEnv;
-use crate::sql::ArchiverFacts;
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx::{self, Context, FileError};
+use crate::instance::layout::Layout;
+use crate::postgres::pgdata;
+use crate::postgres::sql::ArchiverFacts;
 
 /// The smallest segment size accepts the names of every other one.
 const SMALLEST_SEGMENT: u64 = 1024 * 1024;

@@ -8,7 +8,7 @@
 //! first byte of the next one, never archives it.
 //!
 //! Only complete segments of the history in use are filled in, newest first: from our own `pg_wal`, else from the peer's archive. They
-//! share the room that [`crate::cleanup`] leaves to archived log, so what was removed to make room does not come back.
+//! share the room that [`crate::wal::cleanup`] leaves to archived log, so what was removed to make room does not come back.
 
 use std::collections::HashSet;
 use std::fs;
@@ -21,11 +21,14 @@ use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_core::wal::{Segment, WalFile};
 use pgpair_wire::wal::ArchivedFile;
 
-use crate::fsx::{self, Context, FileError};
-use crate::layout::Layout;
-use crate::peer::{Peer, PeerError};
-use crate::pgdata::{self, PgDataError};
-use crate::{archive, cleanup, content, space};
+use crate::instance::fsx::{self, Context, FileError};
+use crate::instance::layout::Layout;
+use crate::instance::space;
+use crate::net::peer::{Peer, PeerError};
+use crate::postgres::pgdata::{self, PgDataError};
+use crate::wal::archive;
+use crate::wal::cleanup;
+use crate::wal::content;
 
 /// Files of one round: with a round every ten seconds, about 25 MB/s at most.
 const AT_ONCE: usize = 16;

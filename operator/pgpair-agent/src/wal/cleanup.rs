@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use pgpair_core::lsn::Lsn;
 use pgpair_core::wal::WalFile;
 
-use crate::fsx::{self, Context, FileError};
-use crate::layout::Layout;
-use crate::{pgdata, space};
+use crate::instance::fsx::{self, Context, FileError};
+use crate::instance::layout::Layout;
+use crate::instance::space;
+use crate::postgres::pgdata;
 
 /// Archived log may fill this share of the archive volume: one half.
 const ARCHIVE_SHARE: u64 = 2;

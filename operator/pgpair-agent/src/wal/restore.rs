@@ -12,13 +12,13 @@ use pgpair_core::wal::WalFile;
 use pgpair_wire::client::{self, Call, Connection, Pieces, RequestError};
 use pgpair_wire::paths;
 
-use crate::archive;
-use crate::content;
-use crate::fsx::{self, Context, FileError};
-use crate::layout::Layout;
-use crate::pgdata;
-use crate::settings::InstanceEnv;
-use crate::tls::{self, TlsError};
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx::{self, Context, FileError};
+use crate::instance::layout::Layout;
+use crate::net::tls::{self, TlsError};
+use crate::postgres::pgdata;
+use crate::wal::archive;
+use crate::wal::content;
 
 /// For an answer to begin, and for each next piece of it. Postgres waits for us: a peer that does not answer must not stop
 /// replay of what is there.

@@ -10,11 +10,11 @@ use pgpair_wire::wal::{PrimaryHistory, PrimaryTimeline};
 use tokio::sync::watch;
 
 use super::{Kind, Server, Wish, Worker, refusal};
-use crate::clock;
-use crate::pgdata::{self, DataDir};
-use crate::postmaster::{self, ClientAccess, StartAs, StartOptions, sync};
-use crate::promote;
-use crate::settings::InstanceEnv;
+use crate::fence::clock;
+use crate::instance::env::InstanceEnv;
+use crate::postgres::pgdata::{self, DataDir};
+use crate::postgres::postmaster::{self, ClientAccess, StartAs, StartOptions, sync};
+use crate::postgres::promote;
 
 /// A fast shutdown that takes longer is ended by force; the standby gets the rest of the log from us as files.
 const STOP: Duration = Duration::from_secs(5);

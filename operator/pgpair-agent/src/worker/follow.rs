@@ -12,11 +12,11 @@ use pgpair_wire::report::{Need, RejoinKind, RejoinReport};
 use pgpair_wire::wal::{PrimaryHistory, PrimaryTimeline};
 
 use super::{Server, Worker, refusal};
-use crate::archive;
-use crate::pgdata::{self, ControlData, DataDir};
-use crate::postmaster;
-use crate::rejoin::{self, RejoinError, Relation};
-use crate::render::Upstream;
+use crate::postgres::pgdata::{self, ControlData, DataDir};
+use crate::postgres::postmaster;
+use crate::postgres::render::Upstream;
+use crate::standby::rejoin::{self, RejoinError, Relation};
+use crate::wal::archive;
 
 /// A question to the peer's agent.
 const ASK: Duration = Duration::from_secs(2);

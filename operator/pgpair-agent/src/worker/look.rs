@@ -6,9 +6,9 @@ use pgpair_core::authority::{Directory, PgFacts};
 use pgpair_core::instance::PostgresState;
 
 use super::{Kind, STALE, Server, Worker};
-use crate::archive;
-use crate::clock;
-use crate::pgdata::{self, DataDir};
+use crate::fence::clock;
+use crate::postgres::pgdata::{self, DataDir};
+use crate::wal::archive;
 
 impl Worker {
     pub(super) async fn look(&mut self) {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use pgpair_core::ids::Term;
 
 use super::Worker;
-use crate::postmaster::PostmasterError;
-use crate::tool;
+use crate::postgres::postmaster::PostmasterError;
+use crate::postgres::tool;
 
 /// The first start of a new pair that failed so often is made once more to learn why.
 const FAILED_FIRST: u32 = 2;

@@ -12,16 +12,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{Kind, STALE, Server, Wish, Worker};
-use crate::backfill::{self, FillError};
-use crate::cleanup::{self, Needed};
-use crate::layout::Layout;
-use crate::peer::{Peer, PeerError};
-use crate::postmaster::passwords::{self, Mounted};
-use crate::postmaster::{self, StartAs};
-use crate::render::{self, Floors};
-use crate::settings::InstanceEnv;
-use crate::space::Forecast;
-use crate::tls::Identity;
+use crate::instance::env::InstanceEnv;
+use crate::instance::layout::Layout;
+use crate::instance::space::Forecast;
+use crate::net::peer::{Peer, PeerError};
+use crate::net::tls::Identity;
+use crate::postgres::postmaster::passwords::{self, Mounted};
+use crate::postgres::postmaster::{self, StartAs};
+use crate::postgres::render::{self, Floors};
+use crate::wal::backfill::{self, FillError};
+use crate::wal::cleanup::{self, Needed};
 
 /// How often postgres is asked which parameters wait for a restart: a person may edit with `ALTER SYSTEM`.
 const PENDING: Duration = Duration::from_secs(10);
@@ -334,7 +334,8 @@ impl Worker {
         }
         if upkeep.measuring.is_none() && due(&mut upkeep.next.space, SPACE) {
             let layout = self.settings.layout.clone();
-            upkeep.measuring = Some(tokio::task::spawn_blocking(move || crate::space::measure(&layout)));
+            upkeep.measuring =
+                Some(tokio::task::spawn_blocking(move || crate::instance::space::measure(&layout)));
         }
     }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use pgpair_agent::postmaster::install_tls;
-use pgpair_agent::tls::Identity;
+use pgpair_agent::net::tls::Identity;
+use pgpair_agent::postgres::postmaster::install_tls;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use pgpair_agent::postmaster::{ClientAccess, bootstrap, set_clients};
+use pgpair_agent::postgres::postmaster::{ClientAccess, bootstrap, set_clients};
 use pgpair_wire::config::ClientTls;
 use tokio_postgres::NoTls;
 

@@ -2,8 +2,10 @@
 
 use std::fs;
 
-use pgpair_agent::postmaster::{ClientAccess, StartAs, bootstrap, floors, reload_config, try_parameters};
-use pgpair_agent::render::Floors;
+use pgpair_agent::postgres::postmaster::{
+    ClientAccess, StartAs, bootstrap, floors, reload_config, try_parameters,
+};
+use pgpair_agent::postgres::render::Floors;
 use pgpair_wire::config::{Bootstrap, StandbyProfile};
 
 use crate::fixture::{Instance, World, eventually, run};

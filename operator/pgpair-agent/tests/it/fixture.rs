@@ -12,16 +12,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pgpair_agent::base_backup;
-use pgpair_agent::init::Tree;
-use pgpair_agent::lock::{VolumeLock, wait_free};
-use pgpair_agent::postmaster::{
+use pgpair_agent::fence::init::Tree;
+use pgpair_agent::fence::lock::{VolumeLock, wait_free};
+use pgpair_agent::instance::env::InstanceEnv;
+use pgpair_agent::postgres::postmaster::{
     self, ClientAccess, Postmaster, StartAs, StartOptions, bootstrap, initdb, start,
 };
-use pgpair_agent::render::Upstream;
-use pgpair_agent::settings::InstanceEnv;
-use pgpair_agent::sql::{PgFacts, Sql};
-use pgpair_agent::tool::PgBin;
+use pgpair_agent::postgres::render::Upstream;
+use pgpair_agent::postgres::sql::{PgFacts, Sql};
+use pgpair_agent::postgres::tool::PgBin;
+use pgpair_agent::standby::base_backup;
 use pgpair_core::ids::{InstanceId, VolumeId};
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::seed::SeedProgress;
@@ -96,8 +96,8 @@ fn program() {
     let Ok(args) = std::env::var(ARGS) else { return };
     let args: Vec<&str> = args.split('|').collect();
     let code = match args[..] {
-        ["wal-archive", path, name] => pgpair_agent::archive::run(Path::new(path), name),
-        ["wal-restore", name, path] => pgpair_agent::restore::run(name, Path::new(path)),
+        ["wal-archive", path, name] => pgpair_agent::wal::archive::run(Path::new(path), name),
+        ["wal-restore", name, path] => pgpair_agent::wal::restore::run(name, Path::new(path)),
         _ => std::process::ExitCode::from(2),
     };
     std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
@@ -291,7 +291,8 @@ impl Instance {
     }
 
     pub fn wal_archive(&self) -> PathBuf {
-        let system = pgpair_agent::pgdata::system_identifier(&self.settings.layout.pgdata()).expect("an id");
+        let system =
+            pgpair_agent::postgres::pgdata::system_identifier(&self.settings.layout.pgdata()).expect("an id");
         self.settings.layout.wal_archive(system)
     }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use pgpair_agent::init::{Tree, run_if_init};
-use pgpair_agent::lock::VolumeLock;
+use pgpair_agent::fence::init::{Tree, run_if_init};
+use pgpair_agent::fence::lock::VolumeLock;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::{eventually, run};

@@ -3,11 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
-use pgpair_agent::base_backup::{self, SeedError};
-use pgpair_agent::pgdata::{self, DataDir};
-use pgpair_agent::postmaster::StartAs;
-use pgpair_agent::postmaster::sync::set_sync;
-use pgpair_agent::promote::{promote, take_request};
+use pgpair_agent::postgres::pgdata::{self, DataDir};
+use pgpair_agent::postgres::postmaster::StartAs;
+use pgpair_agent::postgres::postmaster::sync::set_sync;
+use pgpair_agent::postgres::promote::{promote, take_request};
+use pgpair_agent::standby::base_backup::{self, SeedError};
 use pgpair_core::ids::{InstanceId, VolumeId};
 use pgpair_core::timeline::TimelineId;
 use pgpair_wire::seed::SeedProgress;

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use pgpair_agent::pgdata::{self, ControlData, DataDir, Position};
-use pgpair_agent::promote::promote;
-use pgpair_agent::rejoin::{RejoinError, Relation, compare, keep_branch, rewind};
-use pgpair_agent::render::Upstream;
+use pgpair_agent::postgres::pgdata::{self, ControlData, DataDir, Position};
+use pgpair_agent::postgres::promote::promote;
+use pgpair_agent::postgres::render::Upstream;
+use pgpair_agent::standby::rejoin::{RejoinError, Relation, compare, keep_branch, rewind};
 use pgpair_core::timeline::TimelineId;
 use pgpair_wire::wal::PrimaryHistory;
 

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use pgpair_agent::pgdata::{self, DataDir, Volume};
-use pgpair_agent::postmaster::{ClientAccess, StartAs, bootstrap, set_clients};
-use pgpair_agent::render::Upstream;
+use pgpair_agent::postgres::pgdata::{self, DataDir, Volume};
+use pgpair_agent::postgres::postmaster::{ClientAccess, StartAs, bootstrap, set_clients};
+use pgpair_agent::postgres::render::Upstream;
 use pgpair_core::ids::VolumeId;
 use tokio_postgres::NoTls;
 

@@ -1,7 +1,7 @@
 //! What the definition refuses and what the agents refuse are two lists in two crates that do not know each other.
 
-use pgpair_agent::render::{Floors, main_conf};
-use pgpair_agent::settings::InstanceEnv;
+use pgpair_agent::instance::env::InstanceEnv;
+use pgpair_agent::postgres::render::{Floors, main_conf};
 use pgpair_wire::config::PairConfig;
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use pgpair_agent::tls::Identity;
+use pgpair_agent::net::tls::Identity;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Mode;
 use pgpair_wire::config::PairConfig;

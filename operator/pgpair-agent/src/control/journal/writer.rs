@@ -12,7 +12,7 @@ use pgpair_core::journal::Line;
 use pgpair_core::journal::shorthand::Shorthand;
 use tokio::sync::mpsc;
 
-use crate::fsx;
+use crate::instance::fsx;
 
 /// Of each of the two files.
 pub(super) const LIMIT: u64 = 4 << 20;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::fsx;
+use crate::instance::fsx;
 
 /// How often the name is looked up while nobody complains.
 const CALM: Duration = Duration::from_secs(30);

@@ -9,14 +9,14 @@ use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::PairConfig;
 use sha2::{Digest, Sha256};
 
-use crate::fsx::{self, Context, FileError};
-use crate::layout::Layout;
-use crate::pgdata::{self, DataDir};
-use crate::postmaster::{ClientAccess, Postmaster, PostmasterError, StartAs, StartOptions};
-use crate::render::{self, Floors, Upstream, hba};
-use crate::settings::InstanceEnv;
-use crate::tls;
-use crate::tool::{self, PgBin};
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx::{self, Context, FileError};
+use crate::instance::layout::Layout;
+use crate::net::tls;
+use crate::postgres::pgdata::{self, DataDir};
+use crate::postgres::postmaster::{ClientAccess, Postmaster, PostmasterError, StartAs, StartOptions};
+use crate::postgres::render::{self, Floors, Upstream, hba};
+use crate::postgres::tool::{self, PgBin};
 
 /// Certificates and keys that are copied for postgres and libpq.
 const TLS_FILES: [&str; 5] = ["ca.crt", "tls.crt", "tls.key", "replication.crt", "replication.key"];
@@ -75,7 +75,7 @@ pub async fn floors(settings: &InstanceEnv, bin: &PgBin, role: &StartAs) -> Floo
 }
 
 /// A changed configuration into a running postgres: rewrites `postgresql.conf` and `pg_hba.conf` and has them read again.
-/// What needs a restart is then in `pg_settings.pending_restart` ([`crate::sql::Sql::pending_restart`]).
+/// What needs a restart is then in `pg_settings.pending_restart` ([`crate::postgres::sql::Sql::pending_restart`]).
 ///
 /// # Errors
 /// The configuration is refused, a file cannot be written, or postgres has ended.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use pgpair_core::ids::{SystemIdentifier, VolumeId};
 use pgpair_wire::config::Bootstrap;
 
-use crate::fsx;
-use crate::lock::VolumeLock;
-use crate::pgdata::{self, Volume};
-use crate::postmaster::PostmasterError;
-use crate::settings::InstanceEnv;
-use crate::tool::{self, PgBin, ToolError};
+use crate::fence::lock::VolumeLock;
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx;
+use crate::postgres::pgdata::{self, Volume};
+use crate::postgres::postmaster::PostmasterError;
+use crate::postgres::tool::{self, PgBin, ToolError};
 
 /// initdb writes and syncs about 40 MB.
 const LIMIT: Duration = Duration::from_secs(300);

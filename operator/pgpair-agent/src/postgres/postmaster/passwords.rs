@@ -17,9 +17,9 @@ use ring::{digest, hmac, pbkdf2};
 
 use super::PostmasterError;
 use super::roles::App;
-use crate::fsx;
-use crate::settings::InstanceEnv;
-use crate::sql::{Sql, within};
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx;
+use crate::postgres::sql::{Sql, within};
 
 /// The superuser, whose password may be mounted too.
 const SUPERUSER: &str = "postgres";

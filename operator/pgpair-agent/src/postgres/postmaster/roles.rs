@@ -8,11 +8,11 @@ use pgpair_wire::config::PairConfig;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use postgres_protocol::password::scram_sha_256;
 
-use crate::fsx::Context;
-use crate::postmaster::PostmasterError;
-use crate::render::REPLICATION_ROLE;
-use crate::settings::InstanceEnv;
-use crate::sql::{Sql, within};
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx::Context;
+use crate::postgres::postmaster::PostmasterError;
+use crate::postgres::render::REPLICATION_ROLE;
+use crate::postgres::sql::{Sql, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// For the user's own statements: they may fill tables.

@@ -11,11 +11,11 @@ use pgpair_core::ids::InstanceId;
 use pgpair_core::lsn::Lsn;
 use tokio_postgres::Client;
 
-use crate::fsx;
-use crate::postmaster::{Postmaster, PostmasterError};
-use crate::render;
-use crate::settings::InstanceEnv;
-use crate::sql::{Sql, SqlError, within};
+use crate::instance::env::InstanceEnv;
+use crate::instance::fsx;
+use crate::postgres::postmaster::{Postmaster, PostmasterError};
+use crate::postgres::render;
+use crate::postgres::sql::{Sql, SqlError, within};
 
 const POLL: Duration = Duration::from_millis(5);
 const QUERY: Duration = Duration::from_secs(5);

@@ -1,0 +1,11 @@
+//! The loop around the state machine, with all that it hears and says.
+
+pub mod driver;
+pub mod health;
+pub mod inbox;
+pub mod intake;
+pub mod journal;
+pub mod observed;
+pub mod report;
+pub mod server;
+pub mod wish;
