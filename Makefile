@@ -70,8 +70,9 @@ model: model-ci
 	cargo run --release --locked -p pgpair-model --features mutations -- mutations
 	cargo run --release --locked -p pgpair-model --features mutations -- walk seed=$(or $(SEED),1) steps=2000000
 
-## the tables of docs/model.md from the code
+## the tables of docs/model.md and docs/authority.md from the code
 model-page:
+	PGPAIR_WRITE_PAGES=1 cargo test --locked -p pgpair-core --lib page
 	cargo run --release --locked -p pgpair-model --features mutations -- page docs/model.md
 
 ## the same runs, two events deeper

@@ -8,8 +8,10 @@
 //! and keeps postgres as [`Authority::desired`] says. Nothing here waits: [`Authority::wake_at`] says when to call again.
 
 pub mod clause;
+mod gate;
 pub mod messages;
 mod orders;
+mod pairing;
 mod primary;
 pub mod promises;
 mod resign;
@@ -22,7 +24,7 @@ pub mod view;
 #[cfg(feature = "model")]
 pub mod walk;
 
-use clause::{Clause, keeps};
+pub use gate::{Gate, Refusal};
 use messages::{CanTake, StandbyInfo};
 use serde::{Deserialize, Serialize};
 pub use types::*;
@@ -31,7 +33,7 @@ use crate::ids::{Incarnation, InstanceId, Term};
 use crate::instance::{PostgresState, Role};
 use crate::record::{Holder, Mode, Record, Versioned};
 use orders::Orders;
-use primary::Pairing;
+use pairing::Pairing;
 use promises::{Given, Held, HeldPromise};
 use resign::Resign;
 use standby::Takeover;
@@ -196,51 +198,6 @@ impl Authority {
         &self.durable
     }
 
-    /// Whether postgres may be writable at `now` (rule 0). Every start, promotion and un-fencing asks here.
-    #[must_use]
-    pub fn gate(&self, now: Ms) -> Gate {
-        if self.view.foreign() && self.held.promised(self.term()).is_none() {
-            return Gate::Closed(Refusal::ForeignRecord);
-        }
-        if keeps(Clause::Resigned) && self.resign.has_resigned(self.term()) {
-            return Gate::Closed(Refusal::Resigned);
-        }
-        if self.role() != Role::Primary {
-            return Gate::Closed(Refusal::NotPrimary);
-        }
-        if !self.volume_is_named() {
-            return Gate::Closed(Refusal::VolumeReplaced);
-        }
-        // A restart with the API away goes by the disk: what is not there yet may be promised away.
-        if keeps(Clause::StoredFirst) && (self.persisted.term < self.term() || !self.persisted.primary) {
-            return Gate::Closed(Refusal::NotStored);
-        }
-        if self.is_elsewhere() {
-            return Gate::Closed(Refusal::OtherNode);
-        }
-        if keeps(Clause::OwnPromise) && !self.given.all_lapsed(now) {
-            return Gate::Closed(Refusal::OwnPromise);
-        }
-        if let Some(v) = self.view.settled()
-            && v.record.mode == Mode::Solo
-            && (v.record.primary == self.me || !keeps(Clause::NamedIncarnation))
-            && v.record.primary_volume.is_some()
-        {
-            return Gate::Open { until: None };
-        }
-        match self.held.promised(self.term()).map(HeldPromise::fence_at) {
-            Some(until) if now < until || !keeps(Clause::Fence) => Gate::Open { until: Some(until) },
-            _ => Gate::Closed(Refusal::NoPromise),
-        }
-    }
-
-    /// Rule 0 for a directory that is a standby's: besides the gate, nothing that this instance promised may be open.
-    #[must_use]
-    pub fn may_promote(&self, now: Ms) -> bool {
-        let lapsed = self.given.all_lapsed(now) || !keeps(Clause::OwnPromise);
-        self.gate(now).is_open() && lapsed && self.quarantine_is_over(now)
-    }
-
     /// What postgres should be made to do. Pure: ask as often as you like, and again right before acting on it.
     #[must_use]
     pub fn desired(&self, now: Ms) -> Desired {
@@ -292,21 +249,6 @@ impl Authority {
         .flatten()
         .filter(|t| *t > now)
         .fold(now + self.timing.retry_every(), Ms::min)
-    }
-
-    /// Rule 7: no promise of an earlier process of this instance can be open any more.
-    fn quarantine_is_over(&self, now: Ms) -> bool {
-        now >= self.quarantine_until || !keeps(Clause::Quarantine)
-    }
-
-    /// Whether the data directory is the one that the record (or, unread, the disk) names for this instance as primary.
-    fn volume_is_named(&self) -> bool {
-        let named = match self.record() {
-            Some(r) => r.primary_volume,
-            None => self.durable.volume,
-        };
-        self.term() == Term(0)
-            || (named.is_some() && (named == self.pg.volume || !keeps(Clause::PrimaryVolume)))
     }
 
     fn learn_term(&mut self) {

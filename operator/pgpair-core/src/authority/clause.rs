@@ -1,5 +1,5 @@
-//! Clauses of the rules that a mutation test can take away (feature `mutations`). Without the feature all are kept, and
-//! [`keeps`] costs nothing: it is a constant.
+//! Clauses of the rules, and the tables of conditions that the rules are. A mutation test can take a clause away (feature
+//! `mutations`); only the functions of this file ask whether one has. Without the feature none is ever away, by a constant.
 
 macro_rules! clauses {
     ($($(#[doc = $words:literal])+ $name:ident,)+) => {
@@ -97,14 +97,65 @@ pub fn take_away(clauses: &[Clause]) {
     TAKEN.set(clauses.iter().fold(0, |set, c| set | 1 << *c as u64));
 }
 
-/// Whether the clause is in force.
-#[cfg(feature = "mutations")]
-pub(super) fn keeps(clause: Clause) -> bool {
-    TAKEN.get() & (1 << clause as u64) == 0
+impl Clause {
+    /// Whether what the clause asks for is the case. One that is taken away asks for nothing.
+    pub(super) fn demands(self, is_the_case: bool) -> bool {
+        is_the_case || self.is_taken_away()
+    }
+
+    /// Whether this is the case, and the clause allows to go by it. One that is taken away allows nothing.
+    pub(super) fn permits(self, is_the_case: bool) -> bool {
+        is_the_case && !self.is_taken_away()
+    }
+
+    /// For what is done in the place of a rule while a mutation test has taken it away.
+    #[cfg(feature = "mutations")]
+    pub(super) fn is_taken_away(self) -> bool {
+        TAKEN.get() & (1 << self as u64) != 0
+    }
+
+    /// For what is done in the place of a rule while a mutation test has taken it away.
+    #[cfg(not(feature = "mutations"))]
+    pub(super) const fn is_taken_away(self) -> bool {
+        false
+    }
 }
 
-/// Whether the clause is in force.
-#[cfg(not(feature = "mutations"))]
-pub(super) const fn keeps(_clause: Clause) -> bool {
-    true
+/// One row in the table of a rule: what must be the case, and what is said or done otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Condition<Otherwise, Holds> {
+    /// The clause that asks for it. `None`: no claim of the model breaks when it alone is missing.
+    pub(super) clause: Option<Clause>,
+    /// In the words of `docs/authority.md`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the page, which a test compares"))]
+    pub(super) words: &'static str,
+    pub(super) otherwise: Otherwise,
+    pub(super) holds: Holds,
+}
+
+impl<Otherwise, Holds> Condition<Otherwise, Holds> {
+    pub(super) const fn new(words: &'static str, otherwise: Otherwise, holds: Holds) -> Self {
+        Condition { clause: None, words, otherwise, holds }
+    }
+
+    pub(super) const fn of(clause: Clause, words: &'static str, otherwise: Otherwise, holds: Holds) -> Self {
+        Condition { clause: Some(clause), words, otherwise, holds }
+    }
+}
+
+/// Goes through a table in its order: what the first row says that does not hold. `None`: all hold.
+pub(super) fn first_unmet<Otherwise: Copy, Holds: Copy>(
+    table: &[Condition<Otherwise, Holds>],
+    ask: impl Fn(Holds) -> bool,
+) -> Option<Otherwise> {
+    let is_met = |row: &&Condition<Otherwise, Holds>| match row.clause {
+        Some(clause) => clause.demands(ask(row.holds)),
+        None => ask(row.holds),
+    };
+    table.iter().find(|row| !is_met(row)).map(|row| row.otherwise)
+}
+
+/// Whether every row holds.
+pub(super) fn all_hold<Holds: Copy>(table: &[Condition<(), Holds>], ask: impl Fn(Holds) -> bool) -> bool {
+    first_unmet(table, ask).is_none()
 }

@@ -1,79 +1,13 @@
-//! The primary's rules: 1 (losing the standby), 4 (pairing again), 7 (start-up), and its heartbeats.
+//! The primary's rules: what is wished of its postgres, 7 (start-up), and its heartbeats.
 
-use serde::{Deserialize, Serialize};
-
-use crate::authority::clause::{Clause, keeps};
-use crate::authority::messages::{Answer, Heartbeat, StandbyInfo, Verdict};
-use crate::authority::timing::{Ms, Timing};
-use crate::authority::{Authority, Command, Directory, Durability, Gate, Note, SoloReason, SyncState, Want};
+use crate::authority::clause::Clause;
+use crate::authority::messages::{Answer, Heartbeat, Verdict};
+use crate::authority::pairing::HANG_PATIENCE_MS;
+use crate::authority::timing::Ms;
+use crate::authority::{Authority, Command, Directory, Durability, Gate, Want};
 use crate::ids::Term;
 use crate::instance::PostgresState;
-use crate::lsn::Lsn;
-use crate::record::{Mode, Record, Versioned};
-
-/// The way between `Solo` and `Paired`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub(super) struct Pairing {
-    /// Why and since when the primary wants to leave `Paired`.
-    pub(super) noticed: Option<(Ms, SoloReason)>,
-    /// The standby has not been streaming since.
-    pub(super) not_streaming_since: Option<Ms>,
-    /// The standby lacks something and has had no more than this, since.
-    pub(super) stalled: Option<(Ms, Lsn)>,
-    /// The standby lacks more than `max_lag`.
-    pub(super) behind: Option<Behind>,
-    /// Postgres hangs since.
-    pub(super) hung_since: Option<Ms>,
-    /// Commits are made to wait, to pair, since.
-    pub(super) sync_since: Option<Ms>,
-    /// No pairing before.
-    pub(super) not_before: Ms,
-    /// Consecutive pairings that did not last; the back-off doubles with each.
-    pub(super) flaps: u32,
-    pub(super) paired_at: Option<Ms>,
-    /// Postgres has not been up as a primary since.
-    pub(super) down_since: Option<Ms>,
-    /// Number of the present wish that commits wait; each new one needs a new proof.
-    pub(super) sync_epoch: u32,
-    /// Postgres may be started, and has not come up, since.
-    pub(super) starting_since: Option<Ms>,
-    /// No heartbeats before: a postgres that does not come up must not keep its standby from taking over.
-    pub(super) mute_until: Ms,
-}
-
-/// A standby that lacks more than `max_lag`: how far behind it is in time. What it tells is up to a second old, and a load of any
-/// speed is further ahead by then than any number of bytes; whoever soon has what the primary had keeps up with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Behind {
-    /// The primary had `due` then, which the standby has not been seen to have.
-    pub(super) since: Ms,
-    pub(super) due: Lsn,
-    /// What was due before came in time.
-    pub(super) kept_up: bool,
-}
-
-impl Pairing {
-    /// Nothing of an earlier term counts, except that its proofs must not be taken for new ones.
-    pub(super) fn of_new_term(&self) -> Pairing {
-        Pairing { sync_epoch: self.sync_epoch + 1, ..Pairing::default() }
-    }
-}
-
-/// First back-off after a pairing that did not last, doubled each time up to [`MAX_BACKOFF_MS`].
-const FIRST_BACKOFF_MS: u64 = 1_000;
-const MAX_BACKOFF_MS: u64 = 60_000;
-/// A standby's position is looked at twice a second and told with the next heartbeat: less than this proves no stall.
-const STALL_MS: u64 = 1_500;
-/// A hung postgres without a successor is killed after this much more, to be started again.
-pub(super) const HANG_PATIENCE_MS: u64 = 60_000;
-/// Time for the checkpoint that proves that commits wait, and for the standby to reach what was written before it.
-const SYNC_BUDGET_MS: u64 = 120_000;
-/// With the time that the standby's position needs to get here, commits wait for about half of `ttl`.
-pub(super) fn stall_after(timing: Timing) -> u64 {
-    (timing.ttl() * 2 / 5).max(STALL_MS)
-}
-/// A pairing that lasts as long as this is no flapping.
-const LASTING_MS: u64 = 60_000;
+use crate::record::{Mode, Record};
 
 impl Authority {
     pub(super) fn desired_of_primary(&self, now: Ms, gate: Gate) -> Want {
@@ -115,7 +49,7 @@ impl Authority {
         match self.durability() {
             Durability::Async => false,
             Durability::SyncStrict => true,
-            Durability::Sync if !keeps(Clause::SyncUntilSolo) && self.view.has_open() => false,
+            Durability::Sync if Clause::SyncUntilSolo.is_taken_away() && self.view.has_open() => false,
             Durability::Sync => !self.is_settled_solo() || self.pairing.sync_since.is_some(),
         }
     }
@@ -134,7 +68,7 @@ impl Authority {
         self.record().map_or(set, |r| r.durability.max(set))
     }
 
-    fn is_settled_solo(&self) -> bool {
+    pub(super) fn is_settled_solo(&self) -> bool {
         self.view.settled().is_some_and(|v| v.record.mode == Mode::Solo && v.record.primary == self.me)
     }
 
@@ -142,7 +76,7 @@ impl Authority {
         if self.term() == Term(0) {
             return self.be_born(now);
         }
-        if !self.volume_is_named() {
+        if !Clause::PrimaryVolume.demands(self.volume_is_named()) {
             return self.read(now);
         }
         self.note_down(now);
@@ -256,44 +190,6 @@ impl Authority {
         }
     }
 
-    /// Rule 1 (and 7 for a start in `Paired`): in time, and only after a read that proves the way back, the record is
-    /// made `Solo`; postgres runs meanwhile. The fence at the deadline is the gate's.
-    fn guard_promise(&mut self, now: Ms) {
-        if self.view.last().is_none_or(|v| v.record.mode == Mode::Solo) && !self.view.has_open() {
-            (self.pairing.noticed, self.pairing.not_streaming_since) = (None, None);
-            return;
-        }
-        if self.is_elsewhere() || self.is_wedged() {
-            return;
-        }
-        let Some(reason) = self.reason_for_solo(now) else {
-            self.pairing.noticed = None;
-            return;
-        };
-        let (since, _) = *self.pairing.noticed.get_or_insert((now, reason));
-        let since = if keeps(Clause::FreshRead) { since } else { Ms(0) };
-        let Some(v) = self.view.settled_since(since).copied() else {
-            return self.read(now);
-        };
-        if v.record.mode != Mode::Paired
-            || v.record.primary.instance != self.me.instance
-            || self.will_not_start()
-        {
-            return;
-        }
-        let solo = Record {
-            primary: self.me,
-            mode: Mode::Solo,
-            standby_volume: None,
-            durability: self.settings.durability,
-            ..v.record
-        };
-        if self.cas(now, &v, solo) {
-            self.note(Note::GoingSolo(reason));
-            self.back_off(now);
-        }
-    }
-
     /// A postgres that not even SIGKILL ends (its disk hangs) keeps the lock, and nobody can hand its log over: only silence
     /// lets the standby go on. To go `Solo` for that silence would take the way from it.
     pub(super) fn is_wedged(&self) -> bool {
@@ -301,166 +197,7 @@ impl Authority {
     }
 
     /// A postgres that will not start is no reason to go `Solo`: rule 5 asks the standby.
-    fn will_not_start(&self) -> bool {
+    pub(super) fn will_not_start(&self) -> bool {
         !self.postgres_is_up() && (self.resign.is_asking() || self.pg.failed_starts > 0)
-    }
-
-    fn reason_for_solo(&mut self, now: Ms) -> Option<SoloReason> {
-        let promised = self.held.promised(self.term());
-        if promised.is_none_or(|p| now >= p.worry_at()) {
-            // Just started: give the first heartbeats the time to be answered.
-            let patience = self.pairing.down_since.map_or(0, |_| self.timing.ttl() / 2);
-            let asked_since = self.pairing.down_since.unwrap_or(now);
-            if promised.is_some() || now - asked_since >= patience {
-                return Some(SoloReason::StandbySilent);
-            }
-        }
-        if self.record().is_some_and(|r| r.durability != self.settings.durability) {
-            return Some(SoloReason::DurabilityChanged);
-        }
-        let (_, info) = self.peer?;
-        let named = self.record().and_then(|r| r.standby_volume);
-        if named.is_some() && info.volume != named {
-            return Some(SoloReason::StandbyReplaced);
-        }
-        if info.leaving {
-            return Some(SoloReason::StandbyLeaves);
-        }
-        if self.pg.state != PostgresState::Primary {
-            return None; // nothing can stream from a postgres that is not up
-        }
-        self.pairing.not_streaming_since =
-            if info.streaming { None } else { self.pairing.not_streaming_since.or(Some(now)) };
-        let long = self.pairing.not_streaming_since.is_some_and(|s| now - s >= self.timing.ttl() / 5);
-        if long && keeps(Clause::Streams) {
-            return Some(SoloReason::StandbyNotStreaming);
-        }
-        if self.stalls(now) {
-            return Some(SoloReason::StandbyStalls);
-        }
-        self.lags(now).then_some(SoloReason::StandbyLags)
-    }
-
-    /// A walreceiver that is stopped still counts as streaming, and commits would wait for it for ever.
-    fn note_stall(&mut self, now: Ms) {
-        let told = self.peer.and_then(|(_, info)| info.position());
-        let has = told.filter(|has| self.pg.flush > Some(*has));
-        self.pairing.stalled = has.map(|has| match self.pairing.stalled {
-            Some((since, had)) if had == has => (since, had),
-            Some(_) | None => (now, has),
-        });
-    }
-
-    fn stalls(&self, now: Ms) -> bool {
-        let long = |since| now - since >= stall_after(self.timing);
-        keeps(Clause::Stalls) && self.pairing.stalled.is_some_and(|(since, _)| long(since))
-    }
-
-    fn note_behind(&mut self, now: Ms) {
-        let has = self.peer.and_then(|(_, info)| match self.durability() {
-            // What it has received outlives the primary, and its walsender knows it as of now.
-            Durability::Async => info.position().max(self.pg.standby_write),
-            // Commits wait until it is on its disk.
-            Durability::Sync | Durability::SyncStrict => info.position(),
-        });
-        let far = has.zip(self.pg.flush).filter(|(has, due)| due.bytes_since(*has) > self.settings.max_lag);
-        self.pairing.behind = far.map(|(has, due)| match self.pairing.behind {
-            Some(behind) if has < behind.due => behind,
-            Some(reached) => {
-                Behind { since: now, due, kept_up: now - reached.since < stall_after(self.timing) }
-            }
-            None => Behind { since: now, due, kept_up: false },
-        });
-    }
-
-    /// In `Async` what the standby lacks may be lost, and its bytes count. In the sync modes they cost no more than the time
-    /// that commits wait for them.
-    fn lags(&self, now: Ms) -> bool {
-        let in_time = |b: Behind| now - b.since < stall_after(self.timing);
-        self.pairing.behind.is_some_and(|b| self.durability() == Durability::Async || !in_time(b))
-    }
-
-    /// It has what the primary has, or soon will: commits may wait for it, or go on waiting.
-    fn keeps_up(&self, now: Ms) -> bool {
-        let waiting = self.pairing.sync_since.is_some();
-        self.pairing.behind.is_none_or(|b| (b.kept_up || waiting) && !self.lags(now))
-    }
-
-    pub(super) fn restart_budget(&mut self, now: Ms) {
-        self.pairing.down_since = Some(now);
-    }
-
-    fn back_off(&mut self, now: Ms) {
-        let lasted = self.pairing.paired_at.is_none_or(|t| now - t >= LASTING_MS);
-        self.pairing.flaps = if lasted { 0 } else { self.pairing.flaps + 1 };
-        let wait = FIRST_BACKOFF_MS << self.pairing.flaps.min(6);
-        self.pairing.not_before = now + wait.min(MAX_BACKOFF_MS);
-        self.pairing.sync_since = None;
-    }
-
-    /// Rule 4: the standby streams and is caught up, sync is on and confirmed, and a fresh promise is held.
-    fn pair(&mut self, now: Ms) {
-        let ready = self.standby_to_pair(now);
-        let (Some((v, info)), true) = (ready, now >= self.pairing.not_before) else {
-            if self.is_settled_solo() {
-                if self.pairing.sync_since.is_some() && self.lags(now) {
-                    self.back_off(now);
-                }
-                self.pairing.sync_since = None;
-            }
-            return;
-        };
-        if self.durability() != Durability::Async {
-            if self.pairing.sync_since.is_none() {
-                // Commits are not made to wait for a pairing that the API server cannot hear of.
-                if self.view.settled_since(Ms(now.0.saturating_sub(self.timing.ttl()))).is_none() {
-                    return self.read(now);
-                }
-                self.pairing.sync_epoch += 1;
-            }
-            let since = *self.pairing.sync_since.get_or_insert(now);
-            if keeps(Clause::SyncProven) && !self.sync_is_confirmed(info.position()) {
-                if now - since > SYNC_BUDGET_MS || self.stalls(now) {
-                    self.back_off(now);
-                }
-                return;
-            }
-        }
-        let fresh = self.held.promised(v.record.term).is_some_and(|p| now - p.sent < self.timing.ttl() / 4);
-        let paired = Record { mode: Mode::Paired, standby_volume: info.volume, ..v.record };
-        if fresh && self.cas(now, &v, paired) {
-            self.pairing.paired_at = Some(now);
-            self.note(Note::Pairing);
-        }
-    }
-
-    fn sync_is_confirmed(&self, position: Option<Lsn>) -> bool {
-        match self.pg.sync {
-            SyncState::On { from, epoch } => epoch == self.pairing.sync_epoch && position >= Some(from),
-            SyncState::Unknown | SyncState::Off => false,
-        }
-    }
-
-    /// The settled `Solo` record of ours and a standby that could be paired with.
-    fn standby_to_pair(&self, now: Ms) -> Option<(Versioned, StandbyInfo)> {
-        let v = self.view.settled().filter(|_| self.is_settled_solo()).copied()?;
-        let (at, info) = self.peer?;
-        let fresh = now - at < 2 * self.timing.heartbeat_every();
-        let same_line = info.timeline.is_some() && info.timeline == self.pg.timeline;
-        let told = info.position().is_some() && self.pg.flush.is_some();
-        let stops = self.leaving.is_some() || self.durable.fenced || self.orders.stops_primary();
-        let running = self.pg.state == PostgresState::Primary && !stops && !self.pg.hung;
-        let as_set = v.record.durability == self.settings.durability;
-        (fresh
-            && running
-            && as_set
-            && same_line
-            && told
-            && self.keeps_up(now)
-            && info.streaming
-            && (!self.stalls(now) || self.pairing.sync_since.is_some())
-            && !info.leaving
-            && info.volume.is_some())
-        .then_some((v, info))
     }
 }

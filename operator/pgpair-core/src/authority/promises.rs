@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::clause::{Clause, keeps};
+use crate::authority::clause::Clause;
 use crate::authority::messages::{Answer, Verdict};
 use crate::authority::timing::{Ms, Timing};
 use crate::ids::{Incarnation, Term};
@@ -140,13 +140,12 @@ impl Given {
     /// Whether `echo` repeats an answer given to `to` that is younger than `ttl`: the way back is open.
     #[must_use]
     pub fn proves_way_back(&self, to: Incarnation, echo: Option<u64>, now: Ms, ttl: u64) -> bool {
-        !keeps(Clause::WayBack)
-            || self.answers.iter().any(|(i, n, at)| *i == to && Some(*n) == echo && now - *at < ttl)
+        self.answers.iter().any(|(i, n, at)| *i == to && Some(*n) == echo && now - *at < ttl)
     }
 
     /// Gives or extends the promise to `to`.
     pub fn promise(&mut self, to: Incarnation, now: Ms, ttl: u64) {
-        if !keeps(Clause::PromisePerIncarnation) {
+        if Clause::PromisePerIncarnation.is_taken_away() {
             self.until.clear();
         }
         let lapse = Timing::lapse_at(now, ttl);
@@ -163,9 +162,8 @@ impl Given {
 
     /// Voids the promise to one incarnation: it resigned or is proven dead.
     pub fn void(&mut self, to: Incarnation) {
-        if keeps(Clause::OneIncarnation) {
-            self.until.remove(&to);
-        } else {
+        self.until.remove(&to);
+        if Clause::OneIncarnation.is_taken_away() {
             self.until.clear();
         }
         self.void.insert(to);

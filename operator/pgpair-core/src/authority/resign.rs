@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::authority::OnPostgresCrash;
-use crate::authority::clause::{Clause, keeps};
+use crate::authority::clause::Clause;
 use crate::authority::messages::{CanTake, CanTakeReply, ResignReply, Resignation};
 use crate::authority::timing::Ms;
 use crate::authority::{Authority, Command, Directory, Note};
@@ -110,7 +110,8 @@ impl Authority {
             && primary
             && !(self.orders.restarts_primary() && self.pg.failed_starts == 0);
         let at_once = r.mode == Mode::Paired && self.settings.on_crash == OnPostgresCrash::Failover;
-        let hopeless = self.pg.failed_starts >= 2 && (r.mode == Mode::Paired || keeps(Clause::ResignInSolo));
+        let resigns = r.mode == Mode::Paired || Clause::ResignInSolo.permits(r.mode == Mode::Solo);
+        let hopeless = self.pg.failed_starts >= 2 && resigns;
         let crashed = dead && (at_once || hopeless);
         let leaves = (self.leaving.is_some() || self.durable.fenced) && primary;
         let ordered = self.orders.hands_over() && primary;
@@ -123,7 +124,7 @@ impl Authority {
     }
 
     fn ask_can_take(&mut self, now: Ms) {
-        if !keeps(Clause::AskFirst) {
+        if Clause::AskFirst.is_taken_away() {
             // Nobody has said yes.
             self.resign = Resign::Stopping { since: now, to: Incarnation(0) };
             return;
@@ -218,7 +219,7 @@ impl Authority {
         if v.record.primary.instance != self.me.instance || v.record.term != self.term() || elsewhere {
             return;
         }
-        let same = !keeps(Clause::TakeBackTerm);
+        let same = Clause::TakeBackTerm.is_taken_away();
         let record = Record {
             term: if same { v.record.term } else { v.record.term.next() },
             primary: self.me,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::clause::{Clause, keeps};
+use crate::authority::clause::{Clause, Condition, all_hold, first_unmet};
 use crate::authority::messages::{
     Answer, CanTake, CanTakeReply, CannotTake, Evidence, EvidenceKind, Heartbeat, NoPromise, ResignReply,
     Resignation, StandbyInfo, Verdict,
@@ -29,6 +29,75 @@ impl Takeover {
         self.dead.iter().find(|(dead, _)| *dead == incarnation).map(|(_, kind)| *kind)
     }
 }
+
+type HoldsOfHeartbeat = fn(&Authority, &Heartbeat, Ms) -> bool;
+
+/// A heartbeat of the present term gets a promise if all of this holds, and the length that it asks for is on the disk.
+pub(super) const PROMISE: [Condition<Verdict, HoldsOfHeartbeat>; 5] = [
+    Condition::new(
+        "this instance is the standby of that term, and the heartbeat is the other one's",
+        Verdict::Refused(NoPromise::NotStandby),
+        |a, hb, _| a.role() == Role::Standby && hb.from.instance != a.me.instance,
+    ),
+    Condition::new(
+        "the sender has not resigned this term, and is not proven dead",
+        Verdict::Refused(NoPromise::Void),
+        |a, hb, _| !a.given.is_void(hb.from.incarnation),
+    ),
+    Condition::of(
+        Clause::SilentTakeover,
+        "no take-over is under way",
+        Verdict::Refused(NoPromise::TakeoverUnderWay),
+        |a, _, _| !a.view.has_open(),
+    ),
+    Condition::of(
+        Clause::SilentTakeover,
+        "if the record has been read: it is settled, or foreign",
+        Verdict::Refused(NoPromise::RecordUnknown),
+        |a, _, _| a.view.last().is_none() || a.view.settled().is_some() || a.view.foreign(),
+    ),
+    Condition::of(
+        Clause::WayBack,
+        "it repeats the number of an answer that was given to its sender within `ttl`",
+        Verdict::Challenge,
+        |a, hb, now| a.given.proves_way_back(hb.from.incarnation, hb.echo, now, u64::from(hb.ttl_ms)),
+    ),
+];
+
+type Holds = fn(&Authority, Ms) -> bool;
+
+/// Rule 2: a take-over needs all of this, and of the next table, and a cause.
+pub(super) const LAPSED: [Condition<(), Holds>; 2] = [
+    Condition::of(
+        Clause::LapseFirst,
+        "every promise that this instance gave has lapsed or is void",
+        (),
+        |a, now| a.given.all_lapsed(now),
+    ),
+    Condition::of(
+        Clause::Quarantine,
+        "its quarantine is over: no promise of an earlier process of it can be open",
+        (),
+        |a, now| now >= a.quarantine_until,
+    ),
+];
+
+/// The rest of it.
+pub(super) const READY_TO_TAKE_OVER: [Condition<(), Holds>; 4] = [
+    Condition::new(
+        "it has not told a primary that resigned to take its term back, or `ttl` ago",
+        (),
+        |a, now| {
+            let refused = a.takeover.as_ref().and_then(|t| t.refused);
+            refused.is_none_or(|(_, until)| now >= until)
+        },
+    ),
+    Condition::new("it is not going to stop", (), |a, _| !a.stops_as_standby()),
+    Condition::new("it has a standby's data directory", (), |a, _| {
+        a.pg.volume.is_some() && a.pg.directory == Directory::Standby
+    }),
+    Condition::new("the record is settled", (), |a, _| a.view.settled().is_some()),
+];
 
 impl Authority {
     pub(super) fn desired_of_standby(&self, now: Ms) -> Want {
@@ -81,22 +150,11 @@ impl Authority {
             self.read(now);
             return Verdict::Refused(NoPromise::RecordUnknown);
         }
-        if self.role() != Role::Standby || hb.from.instance == self.me.instance {
-            return Verdict::Refused(NoPromise::NotStandby);
-        }
-        if self.given.is_void(hb.from.incarnation) {
-            return Verdict::Refused(NoPromise::Void);
-        }
-        if self.view.has_open() && keeps(Clause::SilentTakeover) {
-            return Verdict::Refused(NoPromise::TakeoverUnderWay);
-        }
-        let unread = self.view.last().is_none() && !keeps(Clause::AnswersByDisk);
-        let unsettled = self.view.last().is_some() && self.view.settled().is_none() && !self.view.foreign();
-        if unread || (unsettled && keeps(Clause::SilentTakeover)) {
+        if Clause::AnswersByDisk.is_taken_away() && self.view.last().is_none() {
             return Verdict::Refused(NoPromise::RecordUnknown);
         }
-        if !self.given.proves_way_back(hb.from.incarnation, hb.echo, now, u64::from(hb.ttl_ms)) {
-            return Verdict::Challenge;
+        if let Some(verdict) = first_unmet(&PROMISE, |holds| holds(self, hb, now)) {
+            return verdict;
         }
         if hb.ttl_ms > self.persisted.longest_ttl_ms {
             self.durable.longest_ttl_ms = self.durable.longest_ttl_ms.max(hb.ttl_ms);
@@ -159,7 +217,7 @@ impl Authority {
             self.given.void(dead);
         }
         // Rule 7: the promises of earlier processes of this instance were to the sender or to processes that ended before it began.
-        if r.to == self.me.incarnation || !keeps(Clause::ResignedToMe) {
+        if Clause::ResignedToMe.demands(r.to == self.me.incarnation) {
             self.quarantine_until = self.quarantine_until.min(now);
         }
         let takeover = self.takeover.get_or_insert_default();
@@ -203,20 +261,18 @@ impl Authority {
         if self.view.has_open() {
             return self.retry_open(now);
         }
-        let held_back = self.takeover.as_ref().and_then(|t| t.refused).is_some_and(|(_, until)| now < until);
-        let lapsed =
-            (self.given.all_lapsed(now) || !keeps(Clause::LapseFirst)) && self.quarantine_is_over(now);
-        let free = lapsed && !held_back && !self.stops_as_standby();
+        let lapsed = all_hold(&LAPSED, |holds| holds(self, now));
         // Without heartbeats nobody tells that the record has changed, and a pairing may land late: look now and then.
         if lapsed && self.view.settled_since(Ms(now.0.saturating_sub(self.timing.ttl()))).is_none() {
             self.read(now);
         }
-        let (Some(volume), true, Directory::Standby) = (self.pg.volume, free, self.pg.directory) else {
+        if !lapsed || !all_hold(&READY_TO_TAKE_OVER, |holds| holds(self, now)) {
             return;
-        };
-        let Some(v) = self.view.settled().copied() else { return };
+        }
+        let (Some(volume), Some(v)) = (self.pg.volume, self.view.settled().copied()) else { return };
         let Some(cause) = self.cause(now, &v.record) else { return };
-        let term = if keeps(Clause::NextTerm) { v.record.term.next() } else { v.record.term };
+        let same = Clause::NextTerm.is_taken_away();
+        let term = if same { v.record.term } else { v.record.term.next() };
         let record = Record {
             term,
             primary: self.me,
@@ -244,7 +300,7 @@ impl Authority {
     }
 
     fn cause(&self, now: Ms, r: &Record) -> Option<FailoverCause> {
-        let mine = r.standby_volume == self.pg.volume || !keeps(Clause::StandbyVolume);
+        let mine = Clause::StandbyVolume.demands(r.standby_volume == self.pg.volume);
         let paired_with_me = r.mode == Mode::Paired && mine;
         let dead = self.proof_against(r.primary.incarnation).is_some();
         if let Some((since, resignation)) = self.takeover.as_ref().and_then(|t| t.resigned.as_ref()) {
@@ -261,8 +317,8 @@ impl Authority {
                 }
             }
         }
-        let anybody = !keeps(Clause::NamedDead) && self.orders.forced().is_some();
-        if self.orders.forced() == Some(r.primary.incarnation) || anybody {
+        let is_named = |dead: Incarnation| Clause::NamedDead.demands(dead == r.primary.incarnation);
+        if self.orders.forced().is_some_and(is_named) {
             return Some(FailoverCause::Forced);
         }
         if !self.settings.automatic && !self.orders.takes_over() {
@@ -271,7 +327,7 @@ impl Authority {
         if paired_with_me {
             return Some(if dead { FailoverCause::Evidence } else { FailoverCause::PromiseLapsed });
         }
-        let lossy = r.durability == Durability::Async || !keeps(Clause::EvidenceInAsync);
+        let lossy = Clause::EvidenceInAsync.demands(r.durability == Durability::Async);
         let opened = r.mode == Mode::Solo && dead && lossy;
         opened.then_some(FailoverCause::Evidence)
     }
@@ -316,7 +372,7 @@ impl Authority {
     }
 
     fn has_wal_up_to(&self, r: &Resignation) -> bool {
-        !keeps(Clause::LogUpToEnd)
-            || (self.pg.timeline == Some(r.timeline) && self.pg.position() >= Some(r.end))
+        let has = self.pg.timeline == Some(r.timeline) && self.pg.position() >= Some(r.end);
+        Clause::LogUpToEnd.demands(has)
     }
 }

@@ -3,6 +3,7 @@
 
 mod alone;
 mod journal;
+mod page;
 mod rng;
 mod world;
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
+use crate::authority::gate::Refusal;
 use crate::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, EvidenceKind, Heartbeat, ResignReply, Resignation,
 };
@@ -389,66 +390,6 @@ pub struct Desired {
     pub fence_at: Option<Ms>,
     /// Why it is `Down`.
     pub refusal: Option<Refusal>,
-}
-
-/// Whether postgres may be writable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Gate {
-    /// It may, until then.
-    Open {
-        /// `None`: the record names this incarnation; nothing ends it.
-        until: Option<Ms>,
-    },
-    /// It may not.
-    Closed(Refusal),
-}
-
-impl Gate {
-    /// Whether postgres may be writable.
-    #[must_use]
-    pub fn is_open(self) -> bool {
-        matches!(self, Gate::Open { .. })
-    }
-
-    /// When it closes, if that is known.
-    #[must_use]
-    pub fn until(self) -> Option<Ms> {
-        match self {
-            Gate::Open { until } => until,
-            Gate::Closed(_) => None,
-        }
-    }
-}
-
-/// Why postgres may not be writable. The word is the reason in status, log and metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, VariantNames)]
-pub enum Refusal {
-    /// The record is missing or not the one that this volume knows.
-    ForeignRecord,
-    /// This incarnation gave the term up.
-    Resigned,
-    /// The record names the other instance, or has not been read.
-    NotPrimary,
-    /// The record names another data directory.
-    VolumeReplaced,
-    /// `Paired`, and no unexpired promise.
-    NoPromise,
-    /// The term is not on disk yet.
-    NotStored,
-    /// The named incarnation last ran on another node: this node's lock proves nothing about it.
-    OtherNode,
-    /// A promise of our own to the other instance is still open.
-    OwnPromise,
-    /// A person wants postgres to stay down.
-    Fenced,
-}
-
-impl Refusal {
-    /// A stable word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
 }
 
 /// What allowed the standby to take over.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::clause::{Clause, keeps};
+use crate::authority::clause::Clause;
 use crate::authority::timing::Ms;
 use crate::record::{Record, RecordUid, Version, Versioned};
 
@@ -78,8 +78,8 @@ impl View {
     /// The record, if nothing of ours is open and nobody else is known to have changed it.
     #[must_use]
     pub fn settled(&self) -> Option<&Versioned> {
-        let open = keeps(Clause::OpenIsUnknown) && self.has_open();
-        (!open && self.outdated.is_none() && !self.foreign).then_some(self.last.as_ref()).flatten()
+        let known = Clause::OpenIsUnknown.demands(!self.has_open());
+        (known && self.outdated.is_none() && !self.foreign).then_some(self.last.as_ref()).flatten()
     }
 
     /// As [`View::settled`], and read by a request that was asked at `since` or later.
@@ -122,7 +122,7 @@ impl View {
     pub fn on_read(&mut self, asked: Ms, outcome: ReadOutcome, known: Option<RecordUid>) {
         self.reading = None;
         match outcome {
-            ReadOutcome::Got(v) if known.is_none_or(|uid| uid == v.uid || !keeps(Clause::OwnRecord)) => {
+            ReadOutcome::Got(v) if Clause::OwnRecord.demands(known.is_none_or(|uid| uid == v.uid)) => {
                 self.saw(asked, v);
             }
             ReadOutcome::Got(_) | ReadOutcome::Missing => self.foreign = true,
@@ -137,13 +137,16 @@ impl View {
         self.foreign = false;
         self.outdated = self.outdated.filter(|o| *o >= v.version);
         self.asked = self.asked.max(asked);
-        self.open.retain(|o| o.expected >= v.version && (o.awaiting_reply || keeps(Clause::NewerVersion)));
+        self.open.retain(|o| o.expected >= v.version);
+        if Clause::NewerVersion.is_taken_away() {
+            self.open.retain(|o| o.awaiting_reply);
+        }
         self.last = Some(v);
     }
 
     /// A compare-and-set leaves.
     pub fn on_cas_sent(&mut self, cas: OpenCas) {
-        if !keeps(Clause::WonFirst)
+        if Clause::WonFirst.is_taken_away()
             && let Some(last) = &mut self.last
         {
             last.record = cas.record;

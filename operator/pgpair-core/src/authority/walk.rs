@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::authority::messages::{Answer, CanTake, Heartbeat, Resignation};
 use crate::authority::orders::{Job, JobKind, Orders};
-use crate::authority::primary::{HANG_PATIENCE_MS, Pairing, stall_after};
+use crate::authority::pairing::{HANG_PATIENCE_MS, Pairing, stall_after};
 use crate::authority::promises::{Given, Held};
 use crate::authority::resign::Resign;
 use crate::authority::standby::Takeover;
