@@ -6,217 +6,195 @@
 //! and nobody takes over by himself. The rules are numbered as in `docs/authority.md`; each function names the ones it
 //! keeps. The caller owns clock, network and postgres: it feeds every fact as an [`Event`], carries out every [`Command`],
 //! and keeps postgres as [`Authority::desired`] says. Nothing here waits: [`Authority::wake_at`] says when to call again.
+//!
+//! Its files: `timing`, `clause`, `facts`, `messages`, `view`, `promises`, `notes`, `settings`, `event`, `orders`, `role`, `common`,
+//! `gate`, `wish`, `pairing`, `resign`, `primary`, `standby`, `answer`, `judge`, `walk`, `written`. Each uses only itself and those
+//! before it, which a test checks, and none uses this one: the state is `common`, `role` and what they are made of; the rules
+//! are functions of a part of it with the common one.
 
+mod answer;
 pub mod clause;
+mod common;
+mod event;
+mod facts;
 mod gate;
+mod judge;
 pub mod messages;
+mod notes;
 mod orders;
 mod pairing;
 mod primary;
 pub mod promises;
 mod resign;
+mod role;
+mod settings;
 mod standby;
 #[cfg(test)]
 mod tests;
 pub mod timing;
-mod types;
 pub mod view;
 #[cfg(feature = "model")]
 pub mod walk;
+mod wish;
+mod written;
 
-pub use gate::{Gate, Refusal};
-use messages::{CanTake, StandbyInfo};
+use common::Common;
+use messages::StandbyInfo;
+use promises::HeldPromise;
+use role::{Pairing, Primary, Resign, Standby};
 use serde::{Deserialize, Serialize};
-pub use types::*;
-
-use crate::ids::{Incarnation, InstanceId, Term};
-use crate::instance::{PostgresState, Role};
-use crate::record::{Holder, Mode, Record, Versioned};
-use orders::Orders;
-use pairing::Pairing;
-use promises::{Given, Held, HeldPromise};
-use resign::Resign;
-use standby::Takeover;
 use timing::{Ms, Timing};
-use view::{CasId, OpenCas, View};
+use written::Written;
+
+pub use event::{Command, Event, ReplyId};
+pub use facts::{Directory, PgFacts, SyncState, position};
+pub use gate::{Gate, Refusal};
+pub use notes::{FailoverCause, FailoverSignal, Note, SoloReason};
+pub use settings::{Durable, NodeId, OnPostgresCrash, Settings};
+pub use wish::{Desired, Want};
+
+use crate::ids::Term;
+use crate::instance::Role;
+pub use crate::record::Durability;
+use crate::record::{Holder, Record};
 
 /// The protocol's state in one agent process. Written and read back it is the same: a journal begins with it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct Authority {
-    me: Holder,
-    node: NodeId,
-    timing: Timing,
-    settings: Settings,
-    durable: Durable,
-    persisted: Durable,
-    persisting: bool,
-    born: Ms,
-    quarantine_until: Ms,
-    view: View,
-    pg: PgFacts,
-    held: Held,
-    given: Given,
-    peer: Option<(Ms, StandbyInfo)>,
-    resign: Resign,
-    takeover: Option<Takeover>,
-    pairing: Pairing,
-    questions: Vec<(ReplyId, CanTake, Ms)>,
-    orders: Orders,
-    leaving: Option<Ms>,
-    cas_tried: Option<Ms>,
-    next_cas: u64,
-    /// Empty between two events.
-    #[serde(skip)]
-    out: Vec<Command>,
+    common: Common,
+    /// Each is read by the rules of its role. What is asked in one role may be answered in another: so both are always there.
+    primary: Primary,
+    standby: Standby,
 }
 
 impl Authority {
     /// A new incarnation, at `now`, with what its volume's disk remembers. Holds the volume's lock.
     #[must_use]
     pub fn new(me: Holder, node: NodeId, settings: Settings, durable: Durable, now: Ms) -> Authority {
-        let longest = u64::from(durable.longest_ttl_ms);
-        Authority {
-            me,
-            node,
-            timing: settings.timing,
-            settings,
-            durable,
-            persisted: durable,
-            persisting: false,
-            born: now,
-            quarantine_until: Timing::lapse_at(now, longest),
-            view: View::default(),
-            pg: PgFacts::default(),
-            held: Held::default(),
-            given: Given::by(me.incarnation),
-            peer: None,
-            resign: Resign::None,
-            takeover: None,
-            pairing: Pairing::default(),
-            questions: Vec::new(),
-            orders: Orders::default(),
-            leaving: None,
-            cas_tried: None,
-            next_cas: 0,
-            out: Vec::new(),
-        }
+        let common = Common::new(me, node, settings, durable, now);
+        Authority { common, primary: Primary::default(), standby: Standby::default() }
     }
 
     /// Takes one event and says what is to be sent and stored. Call [`Authority::desired`] afterwards.
     pub fn handle(&mut self, now: Ms, event: Event) -> Vec<Command> {
+        let Authority { common: c, primary, standby } = self;
         match event {
             Event::Tick => {}
-            Event::Postgres(facts) => self.pg = facts,
+            Event::Postgres(facts) => c.pg = facts,
             Event::Persisted(durable) => {
-                self.persisted = durable;
-                self.persisting = false;
+                c.persisted = durable;
+                c.persisting = false;
             }
-            Event::Read { asked, outcome } => self.view.on_read(asked, outcome, self.durable.record_uid),
-            Event::Cas { id, outcome } => self.view.on_cas(now, id, outcome),
-            Event::Heartbeat(reply, hb) => self.on_heartbeat(now, reply, &hb),
-            Event::Answer(answer) => self.on_answer(now, &answer),
-            Event::CanTake(reply, question) => self.questions.push((reply, question, now)),
-            Event::CanTakeReply(reply) => self.on_can_take_reply(now, reply),
-            Event::Resignation(reply, r) => self.on_resignation(now, reply, &r),
-            Event::ResignReply(reply) => self.on_resign_reply(now, reply),
-            Event::Evidence(evidence) => self.on_evidence(now, evidence),
-            Event::Order(reply, term, kind) => self.on_order(now, reply, term, kind),
+            Event::Read { asked, outcome } => c.view.on_read(asked, outcome, c.durable.record_uid),
+            Event::Cas { id, outcome } => c.view.on_cas(now, id, outcome),
+            Event::Heartbeat(reply, hb) => {
+                if c.on_heartbeat(now, reply, &hb) {
+                    standby.takeover = None;
+                }
+            }
+            Event::Answer(answer) => c.on_answer(now, &answer, primary.resign),
+            Event::CanTake(reply, question) => c.questions.push((reply, question, now)),
+            Event::CanTakeReply(reply) => primary.on_can_take_reply(c, now, reply),
+            Event::Resignation(reply, r) => standby.on_resignation(c, now, reply, &r),
+            Event::ResignReply(reply) => primary.on_resign_reply(c, now, reply),
+            Event::Evidence(evidence) => standby.on_evidence(c, now, evidence),
+            Event::Order(reply, term, kind) => c.on_order(now, reply, term, kind),
             Event::Configure(settings) => {
                 // What began under other times is not measured by these.
-                if settings.timing != self.timing {
-                    (self.pairing.stalled, self.pairing.behind) = (None, None);
+                if settings.timing != c.timing {
+                    (primary.pairing.stalled, primary.pairing.behind) = (None, None);
                 }
-                (self.timing, self.settings) = (settings.timing, settings);
+                (c.timing, c.settings) = (settings.timing, settings);
             }
-            Event::Leave => self.leaving = self.leaving.or(Some(now)),
+            Event::Leave => c.leaving = c.leaving.or(Some(now)),
         }
         self.learn_term();
         self.react(now);
-        self.persist();
-        std::mem::take(&mut self.out)
+        self.common.persist();
+        std::mem::take(&mut self.common.out)
     }
 
     /// The newest term that this agent has seen or has on disk.
     #[must_use]
     pub fn term(&self) -> Term {
-        self.record().map_or(self.durable.term, |r| r.term.max(self.durable.term))
+        self.common.term()
     }
 
     /// This instance's role in [`Authority::term`]; from the disk while the record has not been read.
     #[must_use]
     pub fn role(&self) -> Role {
-        match self.record() {
-            Some(r) if r.term >= self.durable.term => self.role_under(r.primary.instance),
-            None if self.durable.term > Term(0) => {
-                if self.durable.primary {
-                    Role::Primary
-                } else {
-                    Role::Standby
-                }
-            }
-            _ => Role::Unknown,
-        }
-    }
-
-    fn role_under(&self, primary: InstanceId) -> Role {
-        if primary == self.me.instance { Role::Primary } else { Role::Standby }
+        self.common.role()
     }
 
     /// The record as last seen, settled or not.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
-        self.view.last().map(|v| &v.record)
+        self.common.record()
     }
 
     /// This agent process.
     #[must_use]
     pub fn me(&self) -> Holder {
-        self.me
+        self.common.me
     }
 
     /// What the standby said last, and when (primary only).
     #[must_use]
     pub fn peer(&self) -> Option<(Ms, StandbyInfo)> {
-        self.peer
+        self.common.peer
     }
 
     /// The times in force.
     #[must_use]
     pub fn timing(&self) -> Timing {
-        self.timing
+        self.common.timing
     }
 
     /// Postgres as last told.
     #[must_use]
     pub fn postgres(&self) -> &PgFacts {
-        &self.pg
+        &self.common.pg
     }
 
     /// What is to be remembered on disk.
     #[must_use]
     pub fn durable(&self) -> &Durable {
-        &self.durable
+        &self.common.durable
+    }
+
+    /// Whether postgres may be writable at `now` (rule 0). Every start, promotion and un-fencing asks here.
+    #[must_use]
+    pub fn gate(&self, now: Ms) -> Gate {
+        gate::gate(&self.common, self.primary.resign, now)
+    }
+
+    /// Rule 0 for a directory that is a standby's: besides the gate, nothing that this instance promised may be open.
+    #[must_use]
+    pub fn may_promote(&self, now: Ms) -> bool {
+        gate::may_promote(&self.common, self.primary.resign, now)
     }
 
     /// What postgres should be made to do. Pure: ask as often as you like, and again right before acting on it.
     #[must_use]
     pub fn desired(&self, now: Ms) -> Desired {
-        let gate = self.gate(now);
-        let postgres = match self.role() {
-            Role::Primary => self.desired_of_primary(now, gate),
-            Role::Standby => self.desired_of_standby(now),
+        let (c, gate) = (&self.common, self.gate(now));
+        let postgres = match c.role() {
+            Role::Primary => self.primary.desired(c, now, gate),
+            Role::Standby => Standby::desired(c, now),
             Role::Unknown => Want::Down,
         };
         let refusal = match gate {
-            _ if self.durable.fenced => Some(Refusal::Fenced),
+            _ if c.durable.fenced => Some(Refusal::Fenced),
             Gate::Closed(reason) if matches!(postgres, Want::Down) => Some(reason),
             _ => None,
         };
+        let waiting_to_pair = self.primary.pairing.sync_since.is_some();
         Desired {
             postgres,
-            synchronous: self.wants_sync(),
-            sync_epoch: self.pairing.sync_epoch,
-            admit_clients: self.admits_clients(),
+            synchronous: c.wants_sync(waiting_to_pair),
+            sync_epoch: c.sync_epoch,
+            admit_clients: c.admits_clients(),
             fence_at: gate.until(),
             refusal,
         }
@@ -225,143 +203,117 @@ impl Authority {
     /// Whether the log of a dead postgres may be handed out: the standby has been asked to take over, or told to.
     #[must_use]
     pub fn hands_over_log(&self) -> bool {
-        !self.postgres_is_up() && (self.resign.is_stopping() || self.resign.has_resigned(self.term()))
+        let resign = self.primary.resign;
+        !self.common.postgres_is_up() && (resign.is_stopping() || resign.has_resigned(self.term()))
     }
 
     /// Whether each millisecond counts: a take-over that is open waits for the facts of postgres.
     #[must_use]
     pub fn is_urgent(&self, now: Ms) -> bool {
-        (self.role() == Role::Standby && self.is_called(now)) || self.resign.is_asking()
+        let c = &self.common;
+        (c.role() == Role::Standby && self.standby.is_called(c, now)) || self.primary.resign.is_asking()
+    }
+
+    /// Whether a take-over waits for nothing but the end of the log, which the primary that resigned hands over.
+    #[must_use]
+    pub fn awaits_log(&self, now: Ms) -> bool {
+        self.standby.awaits_log(&self.common, now)
+    }
+
+    /// Whether a person has ordered that the data directory of this standby is copied anew.
+    #[must_use]
+    pub fn rebuild_is_ordered(&self) -> bool {
+        self.common.rebuild_is_ordered()
+    }
+
+    /// Whether a stopping instance (SIGTERM) has done what it owes its peer: the agent may end.
+    #[must_use]
+    pub fn may_leave(&self, now: Ms) -> bool {
+        let c = &self.common;
+        let Some(since) = c.leaving else { return false };
+        let late = now - since >= 2 * c.timing.ttl();
+        match c.role() {
+            Role::Standby => c.may_stop_as_standby(now) || c.pg.volume.is_none(),
+            Role::Primary => match self.primary.resign {
+                Resign::Resigned { .. } => late,
+                Resign::Asking { .. } | Resign::Stopping { .. } => false,
+                Resign::None | Resign::Declined { .. } => !c.postgres_is_up(),
+            },
+            Role::Unknown => true,
+        }
     }
 
     /// When to send [`Event::Tick`] at the latest.
     #[must_use]
     pub fn wake_at(&self, now: Ms) -> Ms {
-        let held = self.held.promised(self.term());
+        let (c, promises) = (&self.common, &self.common.promises);
+        let held = promises.held.promised(c.term());
         [
             held.map(HeldPromise::worry_at),
             held.map(HeldPromise::fence_at),
-            self.given.last_lapse(),
-            Some(self.quarantine_until),
-            self.held.last_sent().map(|s| s + self.timing.heartbeat_every()),
+            promises.given.last_lapse(),
+            Some(promises.quarantine_until),
+            promises.held.last_sent().map(|s| s + c.timing.heartbeat_every()),
         ]
         .into_iter()
         .flatten()
         .filter(|t| *t > now)
-        .fold(now + self.timing.retry_every(), Ms::min)
+        .fold(now + c.timing.retry_every(), Ms::min)
     }
 
+    /// The record may be of a new term: nothing counts in it of an earlier one, but for a question that is not answered yet.
     fn learn_term(&mut self) {
-        let Some(v) = self.view.last().copied() else { return };
-        if self.durable.record_uid.is_none() && !self.view.foreign() {
-            self.durable.record_uid = Some(v.uid);
+        if self.common.learn_term() {
+            self.primary.pairing = Pairing::default();
+            self.standby = Standby::default();
         }
-        let primary = v.record.primary.instance == self.me.instance;
-        if v.record.term > self.durable.term {
-            self.durable.term = v.record.term;
-            self.given.new_term();
-            self.peer = None;
-            self.takeover = None;
-            self.pairing = self.pairing.of_new_term();
-            if v.record.primary == self.me {
-                self.note(Note::Won(v.record.term));
-            }
-        }
-        if v.record.term == self.durable.term {
-            self.durable.primary = primary;
-            self.durable.volume = if primary { v.record.primary_volume } else { None };
-        }
-        if primary && v.record.primary == self.me {
-            self.durable.node = Some(self.node);
-        }
-        self.resign.forget_before(self.durable.term);
-    }
-
-    fn persist(&mut self) {
-        if self.durable != self.persisted && !self.persisting {
-            self.persisting = true;
-            self.out.push(Command::Persist(self.durable));
-        }
+        self.primary.resign.forget_before(self.common.durable.term);
     }
 
     fn react(&mut self, now: Ms) {
-        self.answer_questions(now);
-        self.react_orders(now);
-        match self.role() {
-            Role::Primary => self.react_as_primary(now),
-            Role::Standby => self.react_as_standby(now),
-            Role::Unknown => self.read(now),
+        let Authority { common: c, primary, standby } = self;
+        c.answer_questions(now);
+        c.react_orders(primary, now);
+        match c.role() {
+            Role::Primary => primary.react(c, now),
+            Role::Standby => standby.react(c, now),
+            Role::Unknown => c.read(now),
         }
-        if self.view.last().is_none() || self.view.settled().is_none() {
-            self.read(now);
-        }
-    }
-
-    /// Asks for a linearizable read, unless one is under way or was just tried.
-    fn read(&mut self, now: Ms) {
-        if self.view.may_read(now, self.timing.retry_every()) {
-            self.view.reading(now);
-            self.out.push(Command::Read { asked: now });
+        if c.view.last().is_none() || c.view.settled().is_none() {
+            c.read(now);
         }
     }
+}
 
-    /// Sends a compare-and-set from `base`; the same again, for one whose outcome is unknown, at the pace of a retry.
-    fn cas(&mut self, now: Ms, base: &Versioned, record: Record) -> bool {
-        if self.cas_tried.is_some_and(|t| now - t < self.timing.retry_every())
-            || self.view.open().iter().any(|o| o.awaiting_reply)
-        {
-            return false;
-        }
-        self.cas_tried = Some(now);
-        self.next_cas += 1;
-        let id = CasId(self.next_cas);
-        self.view.on_cas_sent(OpenCas {
-            id,
-            expected: base.version,
-            record,
-            sent: now,
-            awaiting_reply: true,
-        });
-        self.out.push(Command::Cas { id, uid: base.uid, expected: base.version, record });
-        true
+impl From<Authority> for Written {
+    fn from(Authority { common, primary, standby }: Authority) -> Written {
+        Written::of(common, primary, standby)
+    }
+}
+
+impl From<Written> for Authority {
+    fn from(written: Written) -> Authority {
+        let (common, primary, standby) = written.read();
+        Authority { common, primary, standby }
+    }
+}
+
+#[cfg(feature = "model")]
+impl Authority {
+    /// Whether the question "can you take it?" is out.
+    #[must_use]
+    pub fn waits_for_can_take(&self) -> bool {
+        matches!(self.primary.resign, Resign::Asking { .. })
     }
 
-    /// A write again while the outcome of one is unknown: its success settles the earlier one (rule 3). An unsettled
-    /// pairing is not repeated but taken back: whatever made its reply stay away speaks against it.
-    fn retry_open(&mut self, now: Ms) {
-        let Some(base) = self.view.last().copied() else { return };
-        let again =
-            self.view.open().last().filter(|o| !o.awaiting_reply && o.expected == base.version).copied();
-        if let Some(open) = again {
-            let record = Record { mode: Mode::Solo, standby_volume: None, ..open.record };
-            self.cas(now, &base, record);
-            self.read(now);
-        }
+    /// Whether the answer to a resignation is of use.
+    #[must_use]
+    pub fn waits_for_resign_reply(&self) -> bool {
+        matches!(self.primary.resign, Resign::Resigned { .. })
     }
 
-    fn note(&mut self, note: Note) {
-        self.out.push(Command::Note(note));
-    }
-
-    /// Out of recovery, on its way out, or started from a primary's directory.
-    fn postgres_may_write(&self) -> bool {
-        matches!(self.pg.state, PostgresState::Primary | PostgresState::Promoting)
-            || (self.postgres_is_up() && self.pg.directory == Directory::Primary)
-    }
-
-    fn postgres_is_up(&self) -> bool {
-        self.pg.state != PostgresState::Down
-    }
-
-    /// Whether the named incarnation may still run on another node, where our lock does not reach.
-    fn is_elsewhere(&self) -> bool {
-        let other_node = self.durable.node.is_some_and(|n| n != self.node);
-        other_node && self.record().is_none_or(|r| r.primary != self.me)
-    }
-
-    fn predecessor(&self) -> Option<Incarnation> {
-        let named = self.record().filter(|_| !self.is_elsewhere())?.primary;
-        (named.instance == self.me.instance && named.incarnation != self.me.incarnation)
-            .then_some(named.incarnation)
+    /// Walks over the state.
+    pub fn walk(&mut self, w: &mut impl walk::Walk) {
+        walk::walk_all(&mut self.common, &mut self.primary, &mut self.standby, w);
     }
 }

@@ -5,7 +5,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::authority::Durability;
 use crate::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
 
 /// Whether the standby may take over.
@@ -30,6 +29,41 @@ impl Mode {
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// How much an acknowledged commit is worth; the weaker first.
+#[derive(
+    Debug,
+    Default,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    EnumString,
+    VariantNames,
+)]
+pub enum Durability {
+    /// On the primary; the standby follows within `max_lag`.
+    Async,
+    /// On both instances while `Paired`; on the primary alone after the record says `Solo`.
+    #[default]
+    Sync,
+    /// Always on both; no standby, no commits.
+    SyncStrict,
+}
+
+impl Durability {
+    /// A stable word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
-use crate::authority::Authority;
 use crate::authority::clause::{Clause, Condition, all_hold, first_unmet};
+use crate::authority::common::Common;
 use crate::authority::promises::HeldPromise;
+use crate::authority::role::Resign;
 use crate::authority::timing::Ms;
-use crate::ids::Term;
 use crate::instance::Role;
 use crate::record::{Mode, Record};
 
@@ -71,47 +71,49 @@ impl Refusal {
     }
 }
 
-type Holds = fn(&Authority, Ms) -> bool;
+type Holds = fn(&Common, Resign, Ms) -> bool;
 
 /// All of it must hold, and then one of [`WARRANTS`].
 pub(super) const GATE: [Condition<Refusal, Holds>; 7] = [
     Condition::new(
         "the record is the pair's, or a promise for this term is held",
         Refusal::ForeignRecord,
-        |a, _| !a.view.foreign() || a.held.promised(a.term()).is_some(),
+        |c, _, _| !c.view.foreign() || c.promises.held.promised(c.term()).is_some(),
     ),
     Condition::of(
         Clause::Resigned,
         "this incarnation has not resigned this term",
         Refusal::Resigned,
-        |a, _| !a.resign.has_resigned(a.term()),
+        |c, resign, _| !resign.has_resigned(c.term()),
     ),
-    Condition::new("the record names this instance; unread, the disk does", Refusal::NotPrimary, |a, _| {
-        a.role() == Role::Primary
-    }),
+    Condition::new(
+        "the record names this instance; unread, the disk does",
+        Refusal::NotPrimary,
+        |c, _, _| c.role() == Role::Primary,
+    ),
     Condition::of(
         Clause::PrimaryVolume,
         "the data directory is the one that the record names",
         Refusal::VolumeReplaced,
-        |a, _| a.volume_is_named(),
+        |c, _, _| c.volume_is_named(),
     ),
     // A restart with the API away goes by the disk: what is not there yet may be promised away.
     Condition::of(
         Clause::StoredFirst,
         "that this instance is the primary of this term is on its disk",
         Refusal::NotStored,
-        |a, _| a.persisted.term >= a.term() && a.persisted.primary,
+        |c, _, _| c.persisted.term >= c.term() && c.persisted.primary,
     ),
     Condition::new(
         "the named incarnation did not run on another node, unless it is this one or proven dead",
         Refusal::OtherNode,
-        |a, _| !a.is_elsewhere(),
+        |c, _, _| !c.is_elsewhere(),
     ),
     Condition::of(
         Clause::OwnPromise,
         "every promise that this instance gave has lapsed or is void",
         Refusal::OwnPromise,
-        |a, now| a.given.all_lapsed(now),
+        |c, _, now| c.promises.given.all_lapsed(now),
     ),
 ];
 
@@ -122,7 +124,7 @@ pub(super) struct Warrant {
     #[cfg_attr(not(test), expect(dead_code, reason = "for the page, which a test compares"))]
     pub(super) words: &'static str,
     /// If it is there: until when it would hold.
-    until: fn(&Authority) -> Option<Option<Ms>>,
+    until: fn(&Common) -> Option<Option<Ms>>,
     holds: Holds,
 }
 
@@ -131,17 +133,19 @@ pub(super) const WARRANTS: [Warrant; 2] = [
     Warrant {
         clause: Clause::NamedIncarnation,
         words: "the settled record says `Solo` and names this incarnation: until it says something else",
-        until: |a| {
+        until: |c| {
             let solo = |r: &Record| r.mode == Mode::Solo && r.primary_volume.is_some();
-            a.view.settled().is_some_and(|v| solo(&v.record)).then_some(None)
+            c.view.settled().is_some_and(|v| solo(&v.record)).then_some(None)
         },
-        holds: |a, _| a.view.settled().is_some_and(|v| v.record.primary == a.me),
+        holds: |c, _, _| c.view.settled().is_some_and(|v| v.record.primary == c.me),
     },
     Warrant {
         clause: Clause::Fence,
         words: "a promise for this term is held: until its fence",
-        until: |a| Some(Some(a.held.promised(a.term())?.fence_at())),
-        holds: |a, now| a.held.promised(a.term()).map(HeldPromise::fence_at).is_some_and(|end| now < end),
+        until: |c| Some(Some(c.promises.held.promised(c.term())?.fence_at())),
+        holds: |c, _, now| {
+            c.promises.held.promised(c.term()).map(HeldPromise::fence_at).is_some_and(|end| now < end)
+        },
     },
 ];
 
@@ -151,42 +155,29 @@ pub(super) const PROMOTION: [Condition<(), Holds>; 2] = [
         Clause::OwnPromise,
         "every promise that this instance gave has lapsed or is void",
         (),
-        |a, now| a.given.all_lapsed(now),
+        |c, _, now| c.promises.given.all_lapsed(now),
     ),
     Condition::of(
         Clause::Quarantine,
         "its quarantine is over: no promise of an earlier process of it can be open",
         (),
-        |a, now| now >= a.quarantine_until,
+        |c, _, now| now >= c.promises.quarantine_until,
     ),
 ];
 
-impl Authority {
-    /// Whether postgres may be writable at `now` (rule 0). Every start, promotion and un-fencing asks here.
-    #[must_use]
-    pub fn gate(&self, now: Ms) -> Gate {
-        if let Some(refusal) = first_unmet(&GATE, |holds| holds(self, now)) {
-            return Gate::Closed(refusal);
-        }
-        let warrant = WARRANTS.iter().find_map(|w| {
-            let until = (w.until)(self)?;
-            w.clause.demands((w.holds)(self, now)).then_some(Gate::Open { until })
-        });
-        warrant.unwrap_or(Gate::Closed(Refusal::NoPromise))
+/// Whether postgres may be writable at `now` (rule 0), given how far a resignation of this process has come.
+pub(super) fn gate(c: &Common, resign: Resign, now: Ms) -> Gate {
+    if let Some(refusal) = first_unmet(&GATE, |holds| holds(c, resign, now)) {
+        return Gate::Closed(refusal);
     }
+    let warrant = WARRANTS.iter().find_map(|w| {
+        let until = (w.until)(c)?;
+        w.clause.demands((w.holds)(c, resign, now)).then_some(Gate::Open { until })
+    });
+    warrant.unwrap_or(Gate::Closed(Refusal::NoPromise))
+}
 
-    /// Rule 0 for a directory that is a standby's: besides the gate, nothing that this instance promised may be open.
-    #[must_use]
-    pub fn may_promote(&self, now: Ms) -> bool {
-        self.gate(now).is_open() && all_hold(&PROMOTION, |holds| holds(self, now))
-    }
-
-    /// Whether the data directory is the one that the record (or, unread, the disk) names for this instance as primary.
-    pub(super) fn volume_is_named(&self) -> bool {
-        let named = match self.record() {
-            Some(r) => r.primary_volume,
-            None => self.durable.volume,
-        };
-        self.term() == Term(0) || (named.is_some() && named == self.pg.volume)
-    }
+/// Rule 0 for a directory that is a standby's: besides the gate, nothing that this instance promised may be open.
+pub(super) fn may_promote(c: &Common, resign: Resign, now: Ms) -> bool {
+    gate(c, resign, now).is_open() && all_hold(&PROMOTION, |holds| holds(c, resign, now))
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::authority::position;
+use crate::authority::facts::position;
 use crate::ids::{Incarnation, Term, VolumeId};
 use crate::lsn::Lsn;
 use crate::record::{Holder, Version};

@@ -1,62 +1,13 @@
 //! Rules 1, 4 and 8: a primary's way from `Paired` to `Solo` and back.
 
-use serde::{Deserialize, Serialize};
-
 use crate::authority::clause::{Clause, Condition, all_hold, first_unmet};
+use crate::authority::common::Common;
 use crate::authority::messages::StandbyInfo;
+use crate::authority::notes::{Note, SoloReason};
+use crate::authority::role::{Behind, Primary};
 use crate::authority::timing::{Ms, Timing};
-use crate::authority::{Authority, Durability, Note, SoloReason, SyncState};
 use crate::instance::PostgresState;
-use crate::lsn::Lsn;
-use crate::record::{Mode, Record, Versioned};
-
-/// The way between `Solo` and `Paired`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub(super) struct Pairing {
-    /// Why and since when the primary wants to leave `Paired`.
-    pub(super) noticed: Option<(Ms, SoloReason)>,
-    /// The standby has not been streaming since.
-    pub(super) not_streaming_since: Option<Ms>,
-    /// The standby lacks something and has had no more than this, since.
-    pub(super) stalled: Option<(Ms, Lsn)>,
-    /// The standby lacks more than `max_lag`.
-    pub(super) behind: Option<Behind>,
-    /// Postgres hangs since.
-    pub(super) hung_since: Option<Ms>,
-    /// Commits are made to wait, to pair, since.
-    pub(super) sync_since: Option<Ms>,
-    /// No pairing before.
-    pub(super) not_before: Ms,
-    /// Consecutive pairings that did not last; the back-off doubles with each.
-    pub(super) flaps: u32,
-    pub(super) paired_at: Option<Ms>,
-    /// Postgres has not been up as a primary since.
-    pub(super) down_since: Option<Ms>,
-    /// Number of the present wish that commits wait; each new one needs a new proof.
-    pub(super) sync_epoch: u32,
-    /// Postgres may be started, and has not come up, since.
-    pub(super) starting_since: Option<Ms>,
-    /// No heartbeats before: a postgres that does not come up must not keep its standby from taking over.
-    pub(super) mute_until: Ms,
-}
-
-/// A standby that lacks more than `max_lag`: how far behind it is in time. What it tells is up to a second old, and a load of any
-/// speed is further ahead by then than any number of bytes; whoever soon has what the primary had keeps up with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Behind {
-    /// The primary had `due` then, which the standby has not been seen to have.
-    pub(super) since: Ms,
-    pub(super) due: Lsn,
-    /// What was due before came in time.
-    pub(super) kept_up: bool,
-}
-
-impl Pairing {
-    /// Nothing of an earlier term counts, except that its proofs must not be taken for new ones.
-    pub(super) fn of_new_term(&self) -> Pairing {
-        Pairing { sync_epoch: self.sync_epoch + 1, ..Pairing::default() }
-    }
-}
+use crate::record::{Durability, Mode, Record, Versioned};
 
 /// First back-off after a pairing that did not last, doubled each time up to [`MAX_BACKOFF_MS`].
 const FIRST_BACKOFF_MS: u64 = 1_000;
@@ -74,30 +25,30 @@ pub(super) fn stall_after(timing: Timing) -> u64 {
 /// A pairing that lasts as long as this is no flapping.
 const LASTING_MS: u64 = 60_000;
 
-type Holds = fn(&Authority, Ms) -> bool;
+type Holds = fn(&Primary, &Common, Ms) -> bool;
 
 /// Rules 1 and 8: a primary leaves `Paired` for the first of these that does not hold.
 pub(super) const STAYS_PAIRED: [Condition<SoloReason, Holds>; 4] = [
     Condition::new(
         "a promise is held that was asked for within `ttl/2`; after a start there is as long for the first",
         SoloReason::StandbySilent,
-        Authority::hears_in_time,
+        Primary::hears_in_time,
     ),
     Condition::new(
         "the durability that is set is the one in the record",
         SoloReason::DurabilityChanged,
-        |a, _| a.record().is_none_or(|r| r.durability == a.settings.durability),
+        |_, c, _| c.record().is_none_or(|r| r.durability == c.settings.durability),
     ),
     Condition::new(
         "the standby has the data directory that the record names",
         SoloReason::StandbyReplaced,
-        |a, _| {
-            let named = a.record().and_then(|r| r.standby_volume);
-            a.peer.is_none_or(|(_, info)| named.is_none() || info.volume == named)
+        |_, c, _| {
+            let named = c.record().and_then(|r| r.standby_volume);
+            c.peer.is_none_or(|(_, info)| named.is_none() || info.volume == named)
         },
     ),
-    Condition::new("the standby is not going to stop", SoloReason::StandbyLeaves, |a, _| {
-        a.peer.is_none_or(|(_, info)| !info.leaving)
+    Condition::new("the standby is not going to stop", SoloReason::StandbyLeaves, |_, c, _| {
+        c.peer.is_none_or(|(_, info)| !info.leaving)
     }),
 ];
 
@@ -107,152 +58,150 @@ pub(super) const STAYS_PAIRED_WHILE_UP: [Condition<SoloReason, Holds>; 3] = [
         Clause::Streams,
         "the standby streams, or did a fifth of `ttl` ago",
         SoloReason::StandbyNotStreaming,
-        Authority::streams_in_time,
+        Primary::streams_in_time,
     ),
     Condition::of(
         Clause::Stalls,
         "the standby has all, or has got further in the last two fifths of `ttl`, at least 1.5 s",
         SoloReason::StandbyStalls,
-        Authority::gets_further,
+        Primary::gets_further,
     ),
-    Condition::new("the standby does not lag", SoloReason::StandbyLags, |a, now| !a.lags(now)),
+    Condition::new("the standby does not lag", SoloReason::StandbyLags, |p, c, now| !p.lags(c, now)),
 ];
 
 /// Rule 4: what a standby and its primary must be before commits are made to wait for it and it is paired with.
 pub(super) const PAIRABLE: [Condition<(), Holds>; 9] = [
-    Condition::new("the settled record says `Solo` and names this incarnation", (), |a, _| {
-        a.is_settled_solo()
+    Condition::new("the settled record says `Solo` and names this incarnation", (), |_, c, _| {
+        c.is_settled_solo()
     }),
-    Condition::new("the record's durability is the one that is set", (), |a, _| {
-        a.record().is_some_and(|r| r.durability == a.settings.durability)
+    Condition::new("the record's durability is the one that is set", (), |_, c, _| {
+        c.record().is_some_and(|r| r.durability == c.settings.durability)
     }),
-    Condition::new("postgres is up, does not hang, and is not going to stop", (), |a, _| {
-        let stops = a.leaving.is_some() || a.durable.fenced || a.orders.stops_primary();
-        a.pg.state == PostgresState::Primary && !stops && !a.pg.hung
+    Condition::new("postgres is up, does not hang, and is not going to stop", (), |_, c, _| {
+        let stops = c.leaving.is_some() || c.durable.fenced || c.orders.stops_primary();
+        c.pg.state == PostgresState::Primary && !stops && !c.pg.hung
     }),
-    Condition::new("the standby answered in the last fifth of `ttl`", (), |a, now| {
-        a.peer.is_some_and(|(at, _)| now - at < 2 * a.timing.heartbeat_every())
+    Condition::new("the standby answered in the last fifth of `ttl`", (), |_, c, now| {
+        c.peer.is_some_and(|(at, _)| now - at < 2 * c.timing.heartbeat_every())
     }),
-    Condition::new("it has a data directory, streams, and is not going to stop", (), |a, _| {
-        a.peer.is_some_and(|(_, info)| info.volume.is_some() && info.streaming && !info.leaving)
+    Condition::new("it has a data directory, streams, and is not going to stop", (), |_, c, _| {
+        c.peer.is_some_and(|(_, info)| info.volume.is_some() && info.streaming && !info.leaving)
     }),
-    Condition::new("it is on the timeline of the primary", (), |a, _| {
-        a.peer.is_some_and(|(_, info)| info.timeline.is_some() && info.timeline == a.pg.timeline)
+    Condition::new("it is on the timeline of the primary", (), |_, c, _| {
+        c.peer.is_some_and(|(_, info)| info.timeline.is_some() && info.timeline == c.pg.timeline)
     }),
-    Condition::new("the positions of both are known", (), |a, _| {
-        a.peer.is_some_and(|(_, info)| info.position().is_some()) && a.pg.flush.is_some()
+    Condition::new("the positions of both are known", (), |_, c, _| {
+        c.peer.is_some_and(|(_, info)| info.position().is_some()) && c.pg.flush.is_some()
     }),
-    Condition::new("it does not lag, or keeps up with what it lacked", (), Authority::keeps_up),
-    Condition::new("it gets further, or commits wait for it already", (), |a, now| {
-        a.gets_further(now) || a.pairing.sync_since.is_some()
+    Condition::new("it does not lag, or keeps up with what it lacked", (), Primary::keeps_up),
+    Condition::new("it gets further, or commits wait for it already", (), |p, c, now| {
+        p.gets_further(c, now) || p.pairing.sync_since.is_some()
     }),
 ];
 
-impl Authority {
+impl Primary {
     /// Rule 1 (and 7 for a start in `Paired`): in time, and only after a read that proves the way back, the record is
     /// made `Solo`; postgres runs meanwhile. The fence at the deadline is the gate's.
-    pub(super) fn guard_promise(&mut self, now: Ms) {
-        if self.view.last().is_none_or(|v| v.record.mode == Mode::Solo) && !self.view.has_open() {
+    pub(super) fn guard_promise(&mut self, c: &mut Common, now: Ms) {
+        if c.view.last().is_none_or(|v| v.record.mode == Mode::Solo) && !c.view.has_open() {
             (self.pairing.noticed, self.pairing.not_streaming_since) = (None, None);
             return;
         }
-        if self.is_elsewhere() || self.is_wedged() {
+        if c.is_elsewhere() || self.is_wedged(c) {
             return;
         }
-        let Some(reason) = self.reason_for_solo(now) else {
+        let Some(reason) = self.reason_for_solo(c, now) else {
             self.pairing.noticed = None;
             return;
         };
         let (since, _) = *self.pairing.noticed.get_or_insert((now, reason));
         let since = if Clause::FreshRead.is_taken_away() { Ms(0) } else { since };
-        let Some(v) = self.view.settled_since(since).copied() else {
-            return self.read(now);
+        let Some(v) = c.view.settled_since(since).copied() else {
+            return c.read(now);
         };
         if v.record.mode != Mode::Paired
-            || v.record.primary.instance != self.me.instance
-            || self.will_not_start()
+            || v.record.primary.instance != c.me.instance
+            || self.will_not_start(c)
         {
             return;
         }
         let solo = Record {
-            primary: self.me,
+            primary: c.me,
             mode: Mode::Solo,
             standby_volume: None,
-            durability: self.settings.durability,
+            durability: c.settings.durability,
             ..v.record
         };
-        if self.cas(now, &v, solo) {
-            self.note(Note::GoingSolo(reason));
+        if c.cas(now, &v, solo) {
+            c.note(Note::GoingSolo(reason));
             self.back_off(now);
         }
     }
 
-    fn reason_for_solo(&mut self, now: Ms) -> Option<SoloReason> {
-        let reason = first_unmet(&STAYS_PAIRED, |holds| holds(self, now));
-        let Some((_, info)) = self.peer.filter(|_| reason.is_none()) else { return reason };
-        if self.pg.state != PostgresState::Primary {
+    fn reason_for_solo(&mut self, c: &mut Common, now: Ms) -> Option<SoloReason> {
+        let reason = first_unmet(&STAYS_PAIRED, |holds| holds(self, c, now));
+        let Some((_, info)) = c.peer.filter(|_| reason.is_none()) else { return reason };
+        if c.pg.state != PostgresState::Primary {
             return None; // nothing can stream from a postgres that is not up
         }
         self.pairing.not_streaming_since =
             if info.streaming { None } else { self.pairing.not_streaming_since.or(Some(now)) };
-        first_unmet(&STAYS_PAIRED_WHILE_UP, |holds| holds(self, now))
+        first_unmet(&STAYS_PAIRED_WHILE_UP, |holds| holds(self, c, now))
     }
 
     /// A promise that is young enough; and after a start the time for the first heartbeats to be answered.
-    fn hears_in_time(&self, now: Ms) -> bool {
-        match self.held.promised(self.term()) {
+    fn hears_in_time(&self, c: &Common, now: Ms) -> bool {
+        match c.promises.held.promised(c.term()) {
             Some(promise) => now < promise.worry_at(),
-            None => self.pairing.down_since.is_some_and(|since| now - since < self.timing.ttl() / 2),
+            None => self.pairing.down_since.is_some_and(|since| now - since < c.timing.ttl() / 2),
         }
     }
 
-    fn streams_in_time(&self, now: Ms) -> bool {
-        self.pairing.not_streaming_since.is_none_or(|since| now - since < self.timing.ttl() / 5)
+    fn streams_in_time(&self, c: &Common, now: Ms) -> bool {
+        self.pairing.not_streaming_since.is_none_or(|since| now - since < c.timing.ttl() / 5)
     }
 
     /// A walreceiver that is stopped still counts as streaming, and commits would wait for it for ever.
-    pub(super) fn note_stall(&mut self, now: Ms) {
-        let told = self.peer.and_then(|(_, info)| info.position());
-        let has = told.filter(|has| self.pg.flush > Some(*has));
+    pub(super) fn note_stall(&mut self, c: &mut Common, now: Ms) {
+        let told = c.peer.and_then(|(_, info)| info.position());
+        let has = told.filter(|has| c.pg.flush > Some(*has));
         self.pairing.stalled = has.map(|has| match self.pairing.stalled {
             Some((since, had)) if had == has => (since, had),
             Some(_) | None => (now, has),
         });
     }
 
-    fn gets_further(&self, now: Ms) -> bool {
-        let in_time = |since| now - since < stall_after(self.timing);
+    fn gets_further(&self, c: &Common, now: Ms) -> bool {
+        let in_time = |since| now - since < stall_after(c.timing);
         Clause::Stalls.demands(self.pairing.stalled.is_none_or(|(since, _)| in_time(since)))
     }
 
-    pub(super) fn note_behind(&mut self, now: Ms) {
-        let has = self.peer.and_then(|(_, info)| match self.durability() {
+    pub(super) fn note_behind(&mut self, c: &mut Common, now: Ms) {
+        let has = c.peer.and_then(|(_, info)| match c.durability() {
             // What it has received outlives the primary, and its walsender knows it as of now.
-            Durability::Async => info.position().max(self.pg.standby_write),
+            Durability::Async => info.position().max(c.pg.standby_write),
             // Commits wait until it is on its disk.
             Durability::Sync | Durability::SyncStrict => info.position(),
         });
-        let far = has.zip(self.pg.flush).filter(|(has, due)| due.bytes_since(*has) > self.settings.max_lag);
+        let far = has.zip(c.pg.flush).filter(|(has, due)| due.bytes_since(*has) > c.settings.max_lag);
         self.pairing.behind = far.map(|(has, due)| match self.pairing.behind {
             Some(behind) if has < behind.due => behind,
-            Some(reached) => {
-                Behind { since: now, due, kept_up: now - reached.since < stall_after(self.timing) }
-            }
+            Some(reached) => Behind { since: now, due, kept_up: now - reached.since < stall_after(c.timing) },
             None => Behind { since: now, due, kept_up: false },
         });
     }
 
     /// In `Async` what the standby lacks may be lost, and its bytes count. In the sync modes they cost no more than the time
     /// that commits wait for them.
-    fn lags(&self, now: Ms) -> bool {
-        let in_time = |b: Behind| now - b.since < stall_after(self.timing);
-        self.pairing.behind.is_some_and(|b| self.durability() == Durability::Async || !in_time(b))
+    fn lags(&self, c: &Common, now: Ms) -> bool {
+        let in_time = |b: Behind| now - b.since < stall_after(c.timing);
+        self.pairing.behind.is_some_and(|b| c.durability() == Durability::Async || !in_time(b))
     }
 
     /// It has what the primary has, or soon will: commits may wait for it, or go on waiting.
-    fn keeps_up(&self, now: Ms) -> bool {
+    fn keeps_up(&self, c: &Common, now: Ms) -> bool {
         let waiting = self.pairing.sync_since.is_some();
-        self.pairing.behind.is_none_or(|b| (b.kept_up || waiting) && !self.lags(now))
+        self.pairing.behind.is_none_or(|b| (b.kept_up || waiting) && !self.lags(c, now))
     }
 
     pub(super) fn restart_budget(&mut self, now: Ms) {
@@ -268,53 +217,47 @@ impl Authority {
     }
 
     /// Rule 4: the standby streams and is caught up, sync is on and confirmed, and a fresh promise is held.
-    pub(super) fn pair(&mut self, now: Ms) {
-        let ready = self.standby_to_pair(now);
+    pub(super) fn pair(&mut self, c: &mut Common, now: Ms) {
+        let ready = self.standby_to_pair(c, now);
         let (Some((v, info)), true) = (ready, now >= self.pairing.not_before) else {
-            if self.is_settled_solo() {
-                if self.pairing.sync_since.is_some() && self.lags(now) {
+            if c.is_settled_solo() {
+                if self.pairing.sync_since.is_some() && self.lags(c, now) {
                     self.back_off(now);
                 }
                 self.pairing.sync_since = None;
             }
             return;
         };
-        if self.durability() != Durability::Async {
+        if c.durability() != Durability::Async {
             if self.pairing.sync_since.is_none() {
                 // Commits are not made to wait for a pairing that the API server cannot hear of.
-                if self.view.settled_since(Ms(now.0.saturating_sub(self.timing.ttl()))).is_none() {
-                    return self.read(now);
+                if c.view.settled_since(Ms(now.0.saturating_sub(c.timing.ttl()))).is_none() {
+                    return c.read(now);
                 }
-                self.pairing.sync_epoch += 1;
+                c.sync_epoch += 1;
             }
             let since = *self.pairing.sync_since.get_or_insert(now);
-            let proven = Clause::SyncProven.demands(self.sync_is_confirmed(info.position()));
+            let proven = Clause::SyncProven.demands(c.sync_is_confirmed(info.position()));
             if !proven {
-                if now - since > SYNC_BUDGET_MS || !self.gets_further(now) {
+                if now - since > SYNC_BUDGET_MS || !self.gets_further(c, now) {
                     self.back_off(now);
                 }
                 return;
             }
         }
-        let fresh = self.held.promised(v.record.term).is_some_and(|p| now - p.sent < self.timing.ttl() / 4);
+        let fresh =
+            c.promises.held.promised(v.record.term).is_some_and(|p| now - p.sent < c.timing.ttl() / 4);
         let paired = Record { mode: Mode::Paired, standby_volume: info.volume, ..v.record };
-        if fresh && self.cas(now, &v, paired) {
+        if fresh && c.cas(now, &v, paired) {
             self.pairing.paired_at = Some(now);
-            self.note(Note::Pairing);
-        }
-    }
-
-    pub(super) fn sync_is_confirmed(&self, position: Option<Lsn>) -> bool {
-        match self.pg.sync {
-            SyncState::On { from, epoch } => epoch == self.pairing.sync_epoch && position >= Some(from),
-            SyncState::Unknown | SyncState::Off => false,
+            c.note(Note::Pairing);
         }
     }
 
     /// The settled `Solo` record of ours and a standby that could be paired with.
-    fn standby_to_pair(&self, now: Ms) -> Option<(Versioned, StandbyInfo)> {
-        let v = self.view.settled().copied()?;
-        let (_, info) = self.peer?;
-        all_hold(&PAIRABLE, |holds| holds(self, now)).then_some((v, info))
+    fn standby_to_pair(&self, c: &Common, now: Ms) -> Option<(Versioned, StandbyInfo)> {
+        let v = c.view.settled().copied()?;
+        let (_, info) = c.peer?;
+        all_hold(&PAIRABLE, |holds| holds(self, c, now)).then_some((v, info))
     }
 }

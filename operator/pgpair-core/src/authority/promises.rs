@@ -9,6 +9,26 @@ use crate::authority::messages::{Answer, Verdict};
 use crate::authority::timing::{Ms, Timing};
 use crate::ids::{Incarnation, Term};
 
+/// Both sides, of one process: it may have been primary and standby.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Promises {
+    pub(super) held: Held,
+    pub(super) given: Given,
+    /// Rule 7: until then a promise that an earlier process of this instance gave may be open.
+    pub(super) quarantine_until: Ms,
+}
+
+impl Promises {
+    /// `longest`: the longest that an earlier process may have promised, in milliseconds.
+    pub(super) fn of_new_process(me: Incarnation, longest: u64, now: Ms) -> Promises {
+        Promises {
+            held: Held::default(),
+            given: Given::by(me),
+            quarantine_until: Timing::lapse_at(now, longest),
+        }
+    }
+}
+
 /// What a primary holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Held {

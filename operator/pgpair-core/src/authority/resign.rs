@@ -1,251 +1,183 @@
 //! Rule 5: the primary gives its term up when its postgres is dead and the standby can take it.
 
-use serde::{Deserialize, Serialize};
-
-use crate::authority::OnPostgresCrash;
 use crate::authority::clause::Clause;
+use crate::authority::common::Common;
+use crate::authority::event::Command;
+use crate::authority::facts::Directory;
 use crate::authority::messages::{CanTake, CanTakeReply, ResignReply, Resignation};
+use crate::authority::notes::Note;
+use crate::authority::role::{Primary, Resign};
+use crate::authority::settings::OnPostgresCrash;
 use crate::authority::timing::Ms;
-use crate::authority::{Authority, Command, Directory, Note};
-use crate::ids::{Incarnation, Term};
-use crate::instance::{PostgresState, Role};
+use crate::ids::Incarnation;
+use crate::instance::PostgresState;
 use crate::order::{OrderRefusal, OrderReply};
 use crate::record::{Mode, Record};
-
-/// How far a resignation has come. One of an earlier term is forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) enum Resign {
-    None,
-    /// The standby has been asked whether it can take it.
-    Asking {
-        since: Ms,
-    },
-    /// It cannot, or did not say: postgres starts again under the gate, and it is not asked before `until`.
-    Declined {
-        until: Ms,
-    },
-    /// That process of it can: postgres stops politely, or has died; where its log ends is being looked up.
-    Stopping {
-        since: Ms,
-        to: Incarnation,
-    },
-    /// This incarnation never writes again in `term`.
-    Resigned {
-        term: Term,
-        since: Ms,
-        to: Incarnation,
-        heard: Option<Ms>,
-        told: Option<Ms>,
-        refused: bool,
-    },
-}
 
 /// Time for a polite stop and for finding the end of the log.
 pub(super) const STOP_BUDGET_MS: u64 = 10_000;
 
-impl Resign {
-    pub(super) fn has_resigned(&self, now_term: Term) -> bool {
-        matches!(self, Resign::Resigned { term, .. } if *term == now_term)
-    }
-
-    pub(super) fn is_asking(&self) -> bool {
-        matches!(self, Resign::Asking { .. } | Resign::Stopping { .. })
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        matches!(self, Resign::Stopping { .. })
-    }
-
-    pub(super) fn is_declined(&self) -> bool {
-        matches!(self, Resign::Declined { .. })
-    }
-
-    /// A resignation is not remembered beyond its term.
-    pub(super) fn forget_before(&mut self, current: Term) {
-        if matches!(self, Resign::Resigned { term, .. } if *term < current) {
-            *self = Resign::None;
-        }
-    }
-}
-
-impl Authority {
-    pub(super) fn react_resign(&mut self, now: Ms) {
+impl Primary {
+    pub(super) fn react_resign(&mut self, c: &mut Common, now: Ms) {
         match self.resign {
             Resign::None => {
-                if self.has_reason_to_resign() {
-                    self.ask_can_take(now);
-                } else if self.leaving.is_some_and(|t| now - t > self.timing.ttl() / 2) {
-                    self.decline(now); // the API server is away: stop without a successor
+                if self.has_reason_to_resign(c) {
+                    self.ask_can_take(c, now);
+                } else if c.leaving.is_some_and(|t| now - t > c.timing.ttl() / 2) {
+                    self.decline(c, now); // the API server is away: stop without a successor
                 }
             }
             Resign::Declined { until } => {
-                let ends = self.leaving.is_some() || self.durable.fenced;
-                if self.pg.state == PostgresState::Primary && !ends && !self.pg.hung {
+                let ends = c.leaving.is_some() || c.durable.fenced;
+                if c.pg.state == PostgresState::Primary && !ends && !c.pg.hung {
                     self.resign = Resign::None;
-                } else if now >= until && (self.pg.failed_starts > 0 || ends || self.pg.hung) {
-                    self.ask_can_take(now);
+                } else if now >= until && (c.pg.failed_starts > 0 || ends || c.pg.hung) {
+                    self.ask_can_take(c, now);
                 }
             }
             Resign::Asking { since } => {
-                if now - since > self.timing.ttl() / 2 {
-                    self.decline(now);
+                if now - since > c.timing.ttl() / 2 {
+                    self.decline(c, now);
                 }
             }
-            Resign::Stopping { since, to } => self.finish_stop(now, since, to),
+            Resign::Stopping { since, to } => self.finish_stop(c, now, since, to),
             Resign::Resigned { since, to, heard, told, refused, .. } => {
-                self.push_resignation(now, to, told);
-                let silent = now - heard.unwrap_or(since) >= self.timing.ttl();
-                if refused || silent || now - since >= 2 * self.timing.ttl() {
-                    self.take_back(now);
+                self.push_resignation(c, now, to, told);
+                let silent = now - heard.unwrap_or(since) >= c.timing.ttl();
+                if refused || silent || now - since >= 2 * c.timing.ttl() {
+                    self.take_back(c, now);
                 }
             }
         }
     }
 
     /// The postmaster is dead in `Paired`, or in `Solo` cannot be started, or hangs, or is going to stop, or is to hand over.
-    fn has_reason_to_resign(&self) -> bool {
-        let Some(r) = self.record() else { return false };
-        let primary = self.pg.directory == Directory::Primary;
-        let dead = !self.postgres_is_up()
-            && primary
-            && !(self.orders.restarts_primary() && self.pg.failed_starts == 0);
-        let at_once = r.mode == Mode::Paired && self.settings.on_crash == OnPostgresCrash::Failover;
+    fn has_reason_to_resign(&self, c: &Common) -> bool {
+        let Some(r) = c.record() else { return false };
+        let primary = c.pg.directory == Directory::Primary;
+        let dead =
+            !c.postgres_is_up() && primary && !(c.orders.restarts_primary() && c.pg.failed_starts == 0);
+        let at_once = r.mode == Mode::Paired && c.settings.on_crash == OnPostgresCrash::Failover;
         let resigns = r.mode == Mode::Paired || Clause::ResignInSolo.permits(r.mode == Mode::Solo);
-        let hopeless = self.pg.failed_starts >= 2 && resigns;
+        let hopeless = c.pg.failed_starts >= 2 && resigns;
         let crashed = dead && (at_once || hopeless);
-        let leaves = (self.leaving.is_some() || self.durable.fenced) && primary;
-        let ordered = self.orders.hands_over() && primary;
-        let hangs = self.pg.hung && self.postgres_is_up();
-        (crashed || leaves || ordered || hangs) && !self.is_elsewhere() && self.view.settled().is_some()
+        let leaves = (c.leaving.is_some() || c.durable.fenced) && primary;
+        let ordered = c.orders.hands_over() && primary;
+        let hangs = c.pg.hung && c.postgres_is_up();
+        (crashed || leaves || ordered || hangs) && !c.is_elsewhere() && c.view.settled().is_some()
     }
 
-    fn is_ordered(&self) -> bool {
-        self.orders.hands_over() || self.durable.fenced
+    fn is_ordered(c: &Common) -> bool {
+        c.orders.hands_over() || c.durable.fenced
     }
 
-    fn ask_can_take(&mut self, now: Ms) {
+    fn ask_can_take(&mut self, c: &mut Common, now: Ms) {
         if Clause::AskFirst.is_taken_away() {
             // Nobody has said yes.
             self.resign = Resign::Stopping { since: now, to: Incarnation(0) };
             return;
         }
         self.resign = Resign::Asking { since: now };
-        let (ordered, down) = (self.is_ordered(), !self.postgres_is_up());
-        self.out.push(Command::AskCanTake(CanTake { term: self.term(), from: self.me, ordered, down }));
+        let (ordered, down) = (Primary::is_ordered(c), !c.postgres_is_up());
+        c.out.push(Command::AskCanTake(CanTake { term: c.term(), from: c.me, ordered, down }));
     }
 
-    fn decline(&mut self, now: Ms) {
-        self.resign = Resign::Declined { until: now + self.timing.ttl() };
+    fn decline(&mut self, c: &Common, now: Ms) {
+        self.resign = Resign::Declined { until: now + c.timing.ttl() };
         // The start budget counts from here: the heartbeats that ask for a promise to start on begin now.
         self.restart_budget(now);
     }
 
-    pub(super) fn on_can_take_reply(&mut self, now: Ms, reply: Option<CanTakeReply>) {
+    pub(super) fn on_can_take_reply(&mut self, c: &mut Common, now: Ms, reply: Option<CanTakeReply>) {
         if let Resign::Asking { .. } = self.resign {
             match reply {
                 Some(CanTakeReply::Yes(to)) => self.resign = Resign::Stopping { since: now, to },
                 Some(CanTakeReply::No(_)) | None => {
-                    if self.orders.hands_over() {
-                        self.end_job(OrderReply::Refused(OrderRefusal::StandbyCannot));
+                    if c.orders.hands_over() {
+                        c.end_job(OrderReply::Refused(OrderRefusal::StandbyCannot));
                     }
-                    self.decline(now);
+                    self.decline(c, now);
                 }
             }
         }
     }
 
     /// Dead by the lock, the end of the log known, and no write of ours under way: then, and not before, it is given up.
-    fn finish_stop(&mut self, now: Ms, since: Ms, to: Incarnation) {
-        let dead = !self.postgres_is_up();
-        if dead && self.pg.end.is_some() && !self.view.has_open() {
-            let term = self.term();
-            self.held.void();
+    fn finish_stop(&mut self, c: &mut Common, now: Ms, since: Ms, to: Incarnation) {
+        let dead = !c.postgres_is_up();
+        if dead && c.pg.end.is_some() && !c.view.has_open() {
+            let term = c.term();
+            c.promises.held.void();
             self.resign = Resign::Resigned { term, since: now, to, heard: None, told: None, refused: false };
-            self.note(Note::Resigned(term));
-            self.push_resignation(now, to, None);
-        } else if now - since > self.stop_budget() {
-            if self.orders.hands_over() {
-                self.end_job(OrderReply::Refused(OrderRefusal::TimedOut));
+            c.note(Note::Resigned(term));
+            self.push_resignation(c, now, to, None);
+        } else if now - since > self.stop_budget(c) {
+            if c.orders.hands_over() {
+                c.end_job(OrderReply::Refused(OrderRefusal::TimedOut));
             }
-            self.decline(now);
+            self.decline(c, now);
         }
     }
 
     /// A wedged one is silent for long enough that its promise lapses and the standby takes over.
-    fn stop_budget(&self) -> u64 {
-        if self.is_wedged() { STOP_BUDGET_MS.max(3 * self.timing.ttl()) } else { STOP_BUDGET_MS }
+    fn stop_budget(&self, c: &Common) -> u64 {
+        if self.is_wedged(c) { STOP_BUDGET_MS.max(3 * c.timing.ttl()) } else { STOP_BUDGET_MS }
     }
 
-    fn push_resignation(&mut self, now: Ms, to: Incarnation, told: Option<Ms>) {
-        let Some((timeline, end)) = self.pg.end else { return };
-        if told.is_some_and(|t| now - t < self.timing.heartbeat_every()) {
+    fn push_resignation(&mut self, c: &mut Common, now: Ms, to: Incarnation, told: Option<Ms>) {
+        let Some((timeline, end)) = c.pg.end else { return };
+        if told.is_some_and(|t| now - t < c.timing.heartbeat_every()) {
             return;
         }
         if let Resign::Resigned { told, .. } = &mut self.resign {
             *told = Some(now);
         }
         let resignation = Resignation {
-            term: self.term(),
-            from: self.me,
-            predecessor: self.predecessor(),
+            term: c.term(),
+            from: c.me,
+            predecessor: c.predecessor(),
             timeline,
             end,
-            ordered: self.is_ordered(),
+            ordered: Primary::is_ordered(c),
             to,
         };
-        self.out.push(Command::Resign(resignation));
+        c.out.push(Command::Resign(resignation));
         if told.is_some() {
-            self.read(now); // the standby may have won without our hearing of it
+            c.read(now); // the standby may have won without our hearing of it
         }
     }
 
-    pub(super) fn on_resign_reply(&mut self, now: Ms, reply: Option<ResignReply>) {
+    pub(super) fn on_resign_reply(&mut self, c: &mut Common, now: Ms, reply: Option<ResignReply>) {
         let Resign::Resigned { heard, refused, .. } = &mut self.resign else { return };
         match reply {
             Some(ResignReply::Accepted) => *heard = Some(now),
             Some(ResignReply::Refused(_)) => *refused = true,
-            Some(ResignReply::Taken(_)) => self.read(now),
+            Some(ResignReply::Taken(_)) => c.read(now),
             None => {}
         }
     }
 
     /// The next term for ourselves: the number grows, so that a resignation that is still under way means nothing.
-    fn take_back(&mut self, now: Ms) {
-        if self.leaving.is_some() || self.durable.fenced {
+    fn take_back(&mut self, c: &mut Common, now: Ms) {
+        if c.leaving.is_some() || c.durable.fenced {
             return;
         }
-        let Some(v) = self.view.settled().copied() else { return };
-        let elsewhere = self.is_elsewhere();
-        if v.record.primary.instance != self.me.instance || v.record.term != self.term() || elsewhere {
+        let Some(v) = c.view.settled().copied() else { return };
+        let elsewhere = c.is_elsewhere();
+        if v.record.primary.instance != c.me.instance || v.record.term != c.term() || elsewhere {
             return;
         }
         let same = Clause::TakeBackTerm.is_taken_away();
         let record = Record {
             term: if same { v.record.term } else { v.record.term.next() },
-            primary: self.me,
+            primary: c.me,
             mode: Mode::Solo,
             standby_volume: None,
             ..v.record
         };
-        if self.cas(now, &v, record) {
-            self.note(Note::TakingBack(record.term));
+        if c.cas(now, &v, record) {
+            c.note(Note::TakingBack(record.term));
             self.resign = if same { Resign::None } else { self.resign };
-        }
-    }
-
-    /// Whether a stopping instance (SIGTERM) has done what it owes its peer: the agent may end.
-    #[must_use]
-    pub fn may_leave(&self, now: Ms) -> bool {
-        let Some(since) = self.leaving else { return false };
-        let late = now - since >= 2 * self.timing.ttl();
-        match self.role() {
-            Role::Standby => self.may_stop_as_standby(now) || self.pg.volume.is_none(),
-            Role::Primary => match self.resign {
-                Resign::Resigned { .. } => late,
-                Resign::Asking { .. } | Resign::Stopping { .. } => false,
-                Resign::None | Resign::Declined { .. } => !self.postgres_is_up(),
-            },
-            Role::Unknown => true,
         }
     }
 }

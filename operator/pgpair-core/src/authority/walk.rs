@@ -7,15 +7,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::authority::common::Common;
+use crate::authority::facts::{PgFacts, SyncState};
 use crate::authority::messages::{Answer, CanTake, Heartbeat, Resignation};
-use crate::authority::orders::{Job, JobKind, Orders};
-use crate::authority::pairing::{HANG_PATIENCE_MS, Pairing, stall_after};
-use crate::authority::promises::{Given, Held};
-use crate::authority::resign::Resign;
-use crate::authority::standby::Takeover;
+use crate::authority::notes::SoloReason;
+use crate::authority::orders::{Job, JobKind, ORDER_BUDGET_MS, Orders};
+use crate::authority::pairing::{HANG_PATIENCE_MS, stall_after};
+use crate::authority::promises::{Given, Held, Promises};
+use crate::authority::resign::STOP_BUDGET_MS;
+use crate::authority::role::{Pairing, Primary, Resign, Standby, Takeover};
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::{OpenCas, View};
-use crate::authority::{Authority, PgFacts, SoloReason, SyncState};
 use crate::ids::Incarnation;
 use crate::order::OrderKind;
 use crate::record::{Holder, Record, Version};
@@ -58,22 +60,16 @@ pub trait Walk {
     fn epoch(&mut self, n: &mut u32);
 }
 
-impl Authority {
-    /// Whether the question "can you take it?" is out.
-    #[must_use]
-    pub fn waits_for_can_take(&self) -> bool {
-        matches!(self.resign, Resign::Asking { .. })
-    }
+/// Walks over the state.
+pub(super) fn walk_all(common: &mut Common, primary: &mut Primary, standby: &mut Standby, w: &mut impl Walk) {
+    primary.walk(common, w);
+    standby.walk(common.timing, w);
+    common.walk(w);
+}
 
-    /// Whether the answer to a resignation is of use.
-    #[must_use]
-    pub fn waits_for_resign_reply(&self) -> bool {
-        matches!(self.resign, Resign::Resigned { .. })
-    }
-
-    /// Walks over the state.
-    pub fn walk(&mut self, w: &mut impl Walk) {
-        let Authority {
+impl Common {
+    fn walk(&mut self, w: &mut impl Walk) {
+        let Common {
             me,
             node: _,
             timing,
@@ -82,15 +78,11 @@ impl Authority {
             persisted: _,
             persisting: _,
             born,
-            quarantine_until,
             view,
+            promises,
             pg,
-            held,
-            given,
             peer,
-            resign,
-            takeover,
-            pairing,
+            sync_epoch,
             questions,
             orders,
             leaving,
@@ -102,24 +94,10 @@ impl Authority {
         w.incarnation(&mut me.incarnation);
         // Its age counts for longer where a stop began with the process: see `may_stop_as_standby`.
         w.since(born, if durable.fenced { 2 * t.ttl() } else { t.ttl() / 5 });
-        w.until(quarantine_until);
+        promises.walk(t, w);
         pg.walk(w);
-        held.walk(t, w);
-        given.walk(t, w);
         each(peer, |(at, _)| w.since(at, 2 * t.heartbeat_every()));
-        resign.walk(t, w);
-        if let Resign::Declined { until } = resign
-            && leaving.is_none()
-            && !durable.fenced
-            && pg.failed_starts == 0
-        {
-            *until = w.now(); // not told apart: how long ago it was, unless it is going to ask again
-        }
-        if *takeover == Some(Takeover::default()) {
-            *takeover = None;
-        }
-        each(takeover, |takeover| takeover.walk(t, w));
-        pairing.walk(t, view, w);
+        w.epoch(sync_epoch);
         for (_, question, at) in questions {
             question.walk(w);
             w.asked(at, t.ttl() / 5);
@@ -129,6 +107,40 @@ impl Authority {
         each(leaving, |at| w.since(at, 2 * t.ttl()));
         each(cas_tried, |at| w.since(at, t.retry_every()));
         w.last_cas(next_cas);
+    }
+}
+
+impl Promises {
+    fn walk(&mut self, t: Timing, w: &mut impl Walk) {
+        let Promises { held, given, quarantine_until } = self;
+        held.walk(t, w);
+        given.walk(t, w);
+        w.until(quarantine_until);
+    }
+}
+
+impl Primary {
+    fn walk(&mut self, c: &Common, w: &mut impl Walk) {
+        let Primary { pairing, resign } = self;
+        pairing.walk(c.timing, &c.view, w);
+        resign.walk(c.timing, w);
+        if let Resign::Declined { until } = resign
+            && c.leaving.is_none()
+            && !c.durable.fenced
+            && c.pg.failed_starts == 0
+        {
+            *until = w.now(); // not told apart: how long ago it was, unless it is going to ask again
+        }
+    }
+}
+
+impl Standby {
+    fn walk(&mut self, t: Timing, w: &mut impl Walk) {
+        let Standby { takeover } = self;
+        if *takeover == Some(Takeover::default()) {
+            *takeover = None;
+        }
+        each(takeover, |takeover| takeover.walk(t, w));
     }
 }
 
@@ -280,7 +292,7 @@ impl Resign {
             Resign::Asking { since } => w.since(since, t.ttl() / 2 + 1),
             Resign::Declined { until } => w.until(until),
             Resign::Stopping { since, to } => {
-                w.since(since, super::resign::STOP_BUDGET_MS + 1);
+                w.since(since, STOP_BUDGET_MS + 1);
                 w.incarnation(to);
             }
             Resign::Resigned { term: _, since, to, heard, told, refused: _ } => {
@@ -323,7 +335,6 @@ impl Pairing {
             flaps,
             paired_at,
             down_since,
-            sync_epoch,
             starting_since,
             mute_until,
         } = self;
@@ -347,7 +358,6 @@ impl Pairing {
         (*not_before, *mute_until) = (w.now(), w.now());
         (*flaps, *paired_at, *starting_since) = (0, None, None);
         each(down_since, |at| w.since(at, t.ttl() / 2));
-        w.epoch(sync_epoch);
     }
 }
 
@@ -364,7 +374,7 @@ impl Orders {
             if let JobKind::Promote { dead } = kind {
                 w.incarnation(dead);
             }
-            w.since(since, super::orders::ORDER_BUDGET_MS.max(2 * t.ttl()));
+            w.since(since, ORDER_BUDGET_MS.max(2 * t.ttl()));
         });
     }
 }

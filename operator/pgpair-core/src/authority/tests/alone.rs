@@ -182,7 +182,7 @@ fn a_take_over_is_urgent_while_it_is_open_and_not_for_as_long_as_its_primary_is_
 
 #[test]
 fn a_late_answer_does_not_tell_how_the_standby_is_now() {
-    let settings = standby(Mode::Paired).0.settings;
+    let settings = standby(Mode::Paired).0.common.settings;
     let disk = Durable {
         record_uid: Some(RecordUid(1)),
         term: Term(1),

@@ -3,11 +3,12 @@
 use std::fmt::Debug;
 use std::path::PathBuf;
 
+use crate::authority::answer::PROMISE;
 use crate::authority::clause::{Clause, Condition};
 use crate::authority::gate::{GATE, PROMOTION, WARRANTS};
 use crate::authority::messages::Verdict;
 use crate::authority::pairing::{PAIRABLE, STAYS_PAIRED, STAYS_PAIRED_WHILE_UP};
-use crate::authority::standby::{LAPSED, PROMISE, READY_TO_TAKE_OVER};
+use crate::authority::standby::{LAPSED, READY_TO_TAKE_OVER};
 
 /// Set to anything, the page is written instead of compared.
 const WRITE: &str = "PGPAIR_WRITE_PAGES";

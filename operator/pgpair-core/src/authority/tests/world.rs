@@ -12,7 +12,7 @@ use crate::authority::OnPostgresCrash;
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::CasId;
 use crate::authority::{
-    Authority, Command, Directory, Durability, Durable, Event, NodeId, ReplyId, Settings, SyncState,
+    Authority, Command, Directory, Durability, Durable, Event, NodeId, Note, ReplyId, Settings, SyncState,
 };
 use crate::ids::{Incarnation, InstanceId};
 use crate::instance::PostgresState;
@@ -107,6 +107,7 @@ pub struct World {
     acked_async: usize,
     api_requests: u64,
     orders: Vec<(InstanceId, OrderReply)>,
+    notes: Vec<Note>,
     journal: VecDeque<String>,
     /// Disks, checkpoints, messages and the API server take seconds now and then.
     slow: bool,
@@ -171,6 +172,7 @@ impl World {
             acked_async: 0,
             api_requests: 0,
             orders: Vec::new(),
+            notes: Vec::new(),
             journal: VecDeque::new(),
             slow: false,
             max_lag: 1_000,
@@ -211,6 +213,11 @@ impl World {
 
     pub fn orders(&self) -> &[(InstanceId, OrderReply)] {
         &self.orders
+    }
+
+    /// Decisions of both, in their order.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
     }
 
     pub fn incarnation(&self, i: InstanceId) -> Option<Incarnation> {
@@ -281,7 +288,10 @@ impl World {
         for i in InstanceId::ALL {
             let n = &self.nodes[index(i)];
             let clock = n.clock(self.now);
-            let wish = n.agent.as_ref().map(|a| (a.role(), a.desired(clock), a.resign, a.view.has_open()));
+            let wish = n
+                .agent
+                .as_ref()
+                .map(|a| (a.role(), a.desired(clock), a.primary.resign, a.common.view.has_open()));
             lines.push(format!(
                 "{i} {:?} {:?} {wish:?} facts {:?}",
                 n.server.directory,

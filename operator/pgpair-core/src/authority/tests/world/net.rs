@@ -19,7 +19,10 @@ impl World {
                 let slow = 10 + if self.slow && self.rng.chance(10) { self.rng.below(4_000) } else { 0 };
                 self.nodes[index(i)].storing = Some((self.now + slow, d));
             }
-            Command::Note(note) => self.say(format!("{i} {note:?}")),
+            Command::Note(note) => {
+                self.say(format!("{i} {note:?}"));
+                self.notes.push(note);
+            }
             Command::AnswerOrder(_, reply) | Command::OrderEnded(reply) => {
                 self.say(format!("{i} order: {reply:?}"));
                 self.orders.push((i, reply));
