@@ -17,6 +17,21 @@ fn without_each_clause_the_way_that_is_kept_breaks_the_claim_that_is_named() {
 }
 
 #[test]
+fn there_is_no_clause_without_which_nothing_breaks() {
+    let taken: Vec<Clause> = MUTATIONS
+        .iter()
+        .flat_map(|m| m.clauses)
+        .chain(STUCK.iter().flat_map(|s| s.clauses))
+        .copied()
+        .collect();
+    let untried: Vec<_> = Clause::ALL.iter().filter(|clause| !taken.contains(clause)).collect();
+    assert!(
+        untried.is_empty(),
+        "a clause needs a mutation, or a fault that stops a pair without it: {untried:?}"
+    );
+}
+
+#[test]
 fn with_all_clauses_the_same_ways_break_nothing() {
     for m in &MUTATIONS {
         let played = play(&Bounds { taken: &[], without: None, ..m.bounds }, &m.way().unwrap());

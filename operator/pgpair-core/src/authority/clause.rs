@@ -10,6 +10,9 @@ macro_rules! clauses {
         }
 
         impl Clause {
+            /// Every one.
+            pub const ALL: &[Clause] = &[$(Clause::$name),+];
+
             /// What it says.
             #[must_use]
             pub fn words(self) -> &'static str {
@@ -124,7 +127,7 @@ impl Clause {
 /// One row in the table of a rule: what must be the case, and what is said or done otherwise.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Condition<Otherwise, Holds> {
-    /// The clause that asks for it. `None`: no claim of the model breaks when it alone is missing.
+    /// The clause that asks for it. `None`: no mutation test takes it away.
     pub(super) clause: Option<Clause>,
     /// In the words of `docs/authority.md`.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the page, which a test compares"))]

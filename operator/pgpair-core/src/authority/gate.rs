@@ -87,7 +87,7 @@ pub(super) const GATE: [Condition<Refusal, Holds>; 7] = [
         |c, resign, _| !resign.has_resigned(c.term()),
     ),
     Condition::new(
-        "the record names this instance; unread, the disk does",
+        "the record names this instance as primary; while it has not been read, the disk does",
         Refusal::NotPrimary,
         |c, _, _| c.role() == Role::Primary,
     ),
@@ -100,12 +100,12 @@ pub(super) const GATE: [Condition<Refusal, Holds>; 7] = [
     // A restart with the API away goes by the disk: what is not there yet may be promised away.
     Condition::of(
         Clause::StoredFirst,
-        "that this instance is the primary of this term is on its disk",
+        "the disk says already that this instance is the primary of this term",
         Refusal::NotStored,
         |c, _, _| c.persisted.term >= c.term() && c.persisted.primary,
     ),
     Condition::new(
-        "the named incarnation did not run on another node, unless it is this one or proven dead",
+        "the incarnation that the record names is this one, or cannot still run on another node",
         Refusal::OtherNode,
         |c, _, _| !c.is_elsewhere(),
     ),

@@ -34,7 +34,7 @@ pub(super) const LAPSED: [Condition<(), Holds>; 2] = [
 /// The rest of it.
 pub(super) const READY_TO_TAKE_OVER: [Condition<(), Holds>; 4] = [
     Condition::new(
-        "it has not told a primary that resigned to take its term back, or `ttl` ago",
+        "in the last `ttl` it has told no primary that resigned to take its term back",
         (),
         |s, _, now| {
             let refused = s.takeover.as_ref().and_then(|t| t.refused);
