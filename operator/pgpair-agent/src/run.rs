@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgpair_core::authority::timing::Timing;
-use pgpair_core::authority::{Authority, NodeId, Want};
+use pgpair_core::authority::{Authority, Event, NodeId, Want};
 use pgpair_core::ids::Incarnation;
 use pgpair_core::record::Holder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::control::driver::{self, Driver, Surroundings};
 use crate::control::health::{Answered, Health};
-use crate::control::inbox::{Call, Input};
+use crate::control::inbox::Input;
 use crate::control::intake::Intake;
 use crate::control::journal::Journal;
 use crate::control::report::Reporter;
@@ -90,17 +90,16 @@ async fn agent() -> Result<(), Failure> {
     let authority = Authority::new(me, node_id(&settings.node), rules, durable, clock::now());
     let (config, configs) = watch::channel(config);
 
-    let (tx, inputs) = mpsc::channel(256);
+    let (inbox, inputs) = mpsc::channel(256);
     let (wish, wishes) = watch::channel(Wish::none());
     let (report, reports) = watch::channel(Reporter::default().report(clock::now(), &authority));
     let (hand_over, serve_pg_wal) = watch::channel(None);
     let (timeline, timelines) = watch::channel(None);
     let writable = Writable::new(Deadman::of_agent()?);
-    let calls = calls(tx.clone());
-    let intake = Intake::new(settings.clone(), bin.clone(), configs.clone(), calls.clone());
+    let intake = Intake::new(settings.clone(), bin.clone(), configs.clone(), inbox.clone());
     tokio::spawn(intake.clone().watch_mounted());
     let shared = Shared {
-        calls,
+        inbox: inbox.clone(),
         intake,
         report: reports,
         timeline: timelines,
@@ -120,7 +119,7 @@ async fn agent() -> Result<(), Failure> {
         tree: Tree::of_agent(),
         writable: writable.clone(),
         wish: wishes,
-        inputs: tx.clone(),
+        inputs: inbox.clone(),
         timeline,
         lock,
         identity,
@@ -135,18 +134,18 @@ async fn agent() -> Result<(), Failure> {
             file: settings.layout.write_probe(),
             config: configs,
             answered,
-            inputs: tx.clone(),
+            inputs: inbox.clone(),
         }
         .run(),
     );
-    on_sigterm(tx.clone(), sql.clone())?;
+    on_sigterm(inbox.clone(), sql.clone())?;
     let last_word = wish.clone();
     let left_settings = settings.clone();
     let around = Surroundings {
         settings,
         store,
         peer,
-        tx: tx.clone(),
+        tx: inbox,
         wish,
         report,
         hand_over,
@@ -188,18 +187,6 @@ fn node_id(name: &str) -> NodeId {
     NodeId(digest.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)))
 }
 
-fn calls(tx: mpsc::Sender<Input>) -> mpsc::Sender<Call> {
-    let (calls, mut rx) = mpsc::channel(64);
-    tokio::spawn(async move {
-        while let Some(call) = rx.recv().await {
-            if tx.send(Input::Call(call)).await.is_err() {
-                return; // the driver has ended
-            }
-        }
-    });
-    calls
-}
-
 async fn serve(shared: Shared, identity: Identity) -> Failure {
     let ended = tokio::select! {
         ended = server::serve_peer(shared.clone(), identity) => ended,
@@ -208,7 +195,7 @@ async fn serve(shared: Shared, identity: Identity) -> Failure {
     ended.err().map_or_else(|| "a server ended".into(), Failure::from)
 }
 
-fn on_sigterm(tx: mpsc::Sender<Input>, sql: Sql) -> Result<(), Failure> {
+fn on_sigterm(inbox: mpsc::Sender<Input>, sql: Sql) -> Result<(), Failure> {
     let mut term = signal(SignalKind::terminate())?;
     // From a terminal, where no init process is in between.
     let mut int = signal(SignalKind::interrupt())?;
@@ -218,7 +205,7 @@ fn on_sigterm(tx: mpsc::Sender<Input>, sql: Sql) -> Result<(), Failure> {
             tracing::info!("told to end: leaving");
             // Clients are served meanwhile, and the stop, during which they are not, has less to write. It goes on without it too.
             let _ = sql.checkpoint(LAST_CHECKPOINT).await;
-            let _ = tx.send(Input::Leave).await; // the driver has ended
+            let _ = inbox.send(Input::Event(Event::Leave)).await; // the driver has ended
         }
     });
     Ok(())

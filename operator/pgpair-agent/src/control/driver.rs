@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgpair_core::authority::messages::{Answer, CanTakeReply, ResignReply};
 use pgpair_core::authority::timing::{Ms, Timing};
 use pgpair_core::authority::{
     Authority, Command, Desired, Durable, Event, Note, PgFacts, ReplyId, Settings as Rules, Want,
@@ -16,9 +15,8 @@ use pgpair_wire::order::{CHECKPOINT, Order, OrderReport};
 use pgpair_wire::report::InstanceReport;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::control::inbox::{Call, Input};
+use crate::control::inbox::{Ask, Input, Reply};
 use crate::control::journal::Journal;
-use crate::control::observed::Observed;
 use crate::control::report::Reporter;
 use crate::control::wish::Wish;
 use crate::fence::clock;
@@ -53,13 +51,6 @@ struct Unjudged {
     stops: bool,
 }
 
-enum Waiting {
-    Heartbeat(oneshot::Sender<Answer>),
-    CanTake(oneshot::Sender<CanTakeReply>),
-    Resignation(oneshot::Sender<ResignReply>),
-    Order(Order, oneshot::Sender<OrderReply>),
-}
-
 /// What the loop talks to.
 #[derive(Debug)]
 pub struct Surroundings {
@@ -92,8 +83,7 @@ pub struct Driver {
     authority: Authority,
     journal: Journal,
     around: Surroundings,
-    waiting: BTreeMap<ReplyId, Waiting>,
-    next_reply: u64,
+    waiting: BTreeMap<ReplyId, Reply>,
     reporter: Reporter,
     refusal: Option<&'static str>,
     order: Option<OrderReport>,
@@ -119,7 +109,6 @@ impl Driver {
             journal,
             around,
             waiting: BTreeMap::new(),
-            next_reply: 0,
             reporter,
             refusal: None,
             order: None,
@@ -135,11 +124,12 @@ impl Driver {
             let wake = self.authority.wake_at(clock::now());
             let event = tokio::select! {
                 input = inputs.recv() => match input {
-                    Some(input) => self.event(input),
+                    Some(input) => self.event_of(input),
                     None => return,
                 },
                 () = clock::sleep_until(wake) => Event::Tick,
             };
+            say_event(&event);
             self.step(event);
             if self.authority.may_leave(clock::now()) {
                 return;
@@ -206,24 +196,29 @@ impl Driver {
         }
     }
 
-    fn event(&mut self, input: Input) -> Event {
+    /// What the state machine is told of an input.
+    fn event_of(&mut self, input: Input) -> Event {
         match input {
-            Input::Call(call) => self.call(call),
-            Input::Observed(observed) => self.observed(*observed),
-            Input::Read(asked, outcome) => Event::Read { asked, outcome },
-            Input::Cas(id, outcome) => {
-                tracing::info!(id = id.0, ?outcome, "record: answer to a write");
-                Event::Cas { id, outcome }
+            Input::Event(event) => event,
+            Input::Ask(Ask { id, event, reply }) => {
+                self.waiting.insert(id, reply);
+                event
             }
-            Input::Answer(answer) => Event::Answer(answer),
-            Input::CanTakeReply(reply) => {
-                tracing::info!(?reply, "the standby was asked whether it can take over");
-                Event::CanTakeReply(reply)
+            Input::Observed(observed) => {
+                let facts = PgFacts { hung: self.hung, ..observed.facts };
+                self.reporter.observed(clock::now(), *observed);
+                Event::Postgres(facts)
             }
-            Input::ResignReply(reply) => Event::ResignReply(reply),
-            Input::Ordered(order, tx) => {
-                let (term, kind) = (order.term, order.kind);
-                Event::Order(self.reply_id(Waiting::Order(order, tx)), term, kind)
+            Input::Order(order, reply) => {
+                self.take_order(order, reply);
+                Event::Tick
+            }
+            Input::Configure(config, taken) => {
+                let rules = rules(&config, self.authority.timing());
+                tracing::info!(generation = config.generation, "a new configuration");
+                self.around.config.send_replace(config);
+                let _ = taken.send(()); // whoever gave it may have gone
+                Event::Configure(rules)
             }
             Input::TriggerFile => {
                 self.obey_trigger_file();
@@ -232,47 +227,6 @@ impl Driver {
             Input::Hung(hung) => {
                 self.hung = hung;
                 Event::Postgres(PgFacts { hung, ..*self.authority.postgres() })
-            }
-            Input::Persisted(durable) => Event::Persisted(durable),
-            Input::Leave => Event::Leave,
-        }
-    }
-
-    fn observed(&mut self, observed: Observed) -> Event {
-        let facts = PgFacts { hung: self.hung, ..observed.facts };
-        self.reporter.observed(clock::now(), observed);
-        Event::Postgres(facts)
-    }
-
-    fn reply_id(&mut self, waiting: Waiting) -> ReplyId {
-        self.next_reply += 1;
-        let id = ReplyId(self.next_reply);
-        self.waiting.insert(id, waiting);
-        id
-    }
-
-    fn call(&mut self, call: Call) -> Event {
-        match call {
-            Call::Heartbeat(hb, tx) => Event::Heartbeat(self.reply_id(Waiting::Heartbeat(tx)), hb),
-            Call::CanTake(q, tx) => Event::CanTake(self.reply_id(Waiting::CanTake(tx)), q),
-            Call::Resignation(r, tx) => {
-                tracing::info!(term = r.term.0, end = %r.end, "the primary resigns");
-                Event::Resignation(self.reply_id(Waiting::Resignation(tx)), r)
-            }
-            Call::Evidence(e) => {
-                tracing::warn!(incarnation = %e.incarnation, kind = ?e.kind, "evidence of death");
-                Event::Evidence(e)
-            }
-            Call::Order(order, tx) => {
-                self.take_order(order, tx);
-                Event::Tick
-            }
-            Call::Configure(config, tx) => {
-                let rules = rules(&config, self.authority.timing());
-                tracing::info!(generation = config.generation, "a new configuration");
-                self.around.config.send_replace(config);
-                let _ = tx.send(()); // whoever gave it may have gone
-                Event::Configure(rules)
             }
         }
     }
@@ -303,7 +257,8 @@ impl Driver {
             if stops && let Err(e) = sql.checkpoint(CHECKPOINT).await {
                 tracing::warn!(error = %e, "no checkpoint before the stop: it will take longer");
             }
-            Some(Input::Ordered(order, tx))
+            let (term, kind) = (order.term, order.kind);
+            Some(Input::Ask(Ask::new(|id| Event::Order(id, term, kind), Reply::Order(order, tx))))
         });
     }
 
@@ -343,7 +298,7 @@ impl Driver {
                         "the primary does not hand over; taking over when the rules allow it"
                     );
                     let (reply, _) = oneshot::channel();
-                    Some(Input::Call(Call::Order(Order { id, term, kind: OrderKind::TakeOver }, reply)))
+                    Some(Input::Order(Order { id, term, kind: OrderKind::TakeOver }, reply))
                 }
             }
         });
@@ -355,53 +310,46 @@ impl Driver {
     }
 
     fn carry_out(&mut self, now: Ms, command: Command) {
-        let (tx, limit) = (self.around.tx.clone(), self.limit());
+        let limit = self.limit();
+        let (store, peer) = (self.around.store.clone(), self.around.peer.clone());
         match command {
             Command::Persist(durable) => self.persist(durable),
             Command::Read { asked } => {
-                let store = self.around.store.clone();
-                spawn_input(tx, async move { Some(Input::Read(asked, store.read(limit).await)) });
+                self.spawn_event(async move { Some(Event::Read { asked, outcome: store.read(limit).await }) })
             }
             Command::Cas { id, uid, expected, record } => {
                 tracing::info!(id = id.0, term = record.term.0, mode = %record.mode, "record: write");
-                let store = self.around.store.clone();
-                spawn_input(tx, async move {
-                    Some(Input::Cas(id, store.write(id, uid, expected, &record, limit).await))
+                self.spawn_event(async move {
+                    let outcome = store.write(id, uid, expected, &record, limit).await;
+                    Some(Event::Cas { id, outcome })
                 });
             }
             Command::Heartbeat(hb) => {
-                let peer = self.around.peer.clone();
-                spawn_input(tx, async move { peer.heartbeat(&hb, limit).await.ok().map(Input::Answer) });
+                self.spawn_event(async move { peer.heartbeat(&hb, limit).await.ok().map(Event::Answer) })
             }
-            Command::AskCanTake(q) => {
-                let peer = self.around.peer.clone();
-                spawn_input(
-                    tx,
-                    async move { Some(Input::CanTakeReply(peer.can_take(&q, limit).await.ok())) },
-                );
-            }
+            Command::AskCanTake(q) => self
+                .spawn_event(async move { Some(Event::CanTakeReply(peer.can_take(&q, limit).await.ok())) }),
             Command::Resign(r) => {
-                let peer = self.around.peer.clone();
-                spawn_input(tx, async move { Some(Input::ResignReply(peer.resign(&r, limit).await.ok())) });
+                self.spawn_event(async move { Some(Event::ResignReply(peer.resign(&r, limit).await.ok())) })
             }
             Command::AnswerHeartbeat(id, answer) => {
-                if let Some(Waiting::Heartbeat(tx)) = self.waiting.remove(&id) {
+                if let Some(Reply::Heartbeat(tx)) = self.waiting.remove(&id) {
                     let _ = tx.send(answer); // whoever asked may have gone
                 }
             }
             Command::AnswerCanTake(id, answer) => {
-                if let Some(Waiting::CanTake(tx)) = self.waiting.remove(&id) {
+                if let Some(Reply::CanTake(tx)) = self.waiting.remove(&id) {
                     tracing::info!(?answer, "asked whether this standby can take over");
                     let _ = tx.send(answer);
                 }
             }
             Command::AnswerResignation(id, answer) => {
-                if let Some(Waiting::Resignation(tx)) = self.waiting.remove(&id) {
+                if let Some(Reply::Resignation(tx)) = self.waiting.remove(&id) {
                     let _ = tx.send(answer);
                 }
             }
             Command::AnswerOrder(id, reply) => {
-                if let Some(Waiting::Order(order, tx)) = self.waiting.remove(&id) {
+                if let Some(Reply::Order(order, tx)) = self.waiting.remove(&id) {
                     self.order_judged(order, reply);
                     let _ = tx.send(reply);
                 }
@@ -412,6 +360,11 @@ impl Driver {
                 self.reporter.note(now, &note);
             }
         }
+    }
+
+    /// What comes of `work` is the next event, if anything comes of it. The loop goes on meanwhile.
+    fn spawn_event(&self, work: impl Future<Output = Option<Event>> + Send + 'static) {
+        spawn_input(self.around.tx.clone(), async move { work.await.map(Input::Event) });
     }
 
     fn persist(&self, durable: Durable) {
@@ -428,7 +381,7 @@ impl Driver {
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
-            let _ = tx.send(Input::Persisted(durable)).await;
+            let _ = tx.send(Input::Event(Event::Persisted(durable))).await;
         });
     }
 }
@@ -439,6 +392,21 @@ fn spawn_input(tx: mpsc::Sender<Input>, work: impl Future<Output = Option<Input>
             let _ = tx.send(input).await; // the loop has ended
         }
     });
+}
+
+/// What is worth a line of what comes in.
+fn say_event(event: &Event) {
+    match event {
+        Event::Cas { id, outcome } => tracing::info!(id = id.0, ?outcome, "record: answer to a write"),
+        Event::CanTakeReply(reply) => {
+            tracing::info!(?reply, "the standby was asked whether it can take over");
+        }
+        Event::Resignation(_, r) => tracing::info!(term = r.term.0, end = %r.end, "the primary resigns"),
+        Event::Evidence(e) => {
+            tracing::warn!(incarnation = %e.incarnation, kind = ?e.kind, "evidence of death");
+        }
+        _ => {}
+    }
 }
 
 fn say(note: &Note) {

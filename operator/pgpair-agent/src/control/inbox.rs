@@ -1,13 +1,10 @@
-//! What comes in to the driver, from every task around it.
+//! What comes in to the driver, from every task around it, over one queue.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use pgpair_core::authority::Durable;
-use pgpair_core::authority::messages::{
-    Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
-};
-use pgpair_core::authority::timing::Ms;
-use pgpair_core::authority::view::{CasId, CasOutcome, ReadOutcome};
+use pgpair_core::authority::messages::{Answer, CanTakeReply, ResignReply};
+use pgpair_core::authority::{Event, ReplyId};
 use pgpair_core::order::OrderReply;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::order::Order;
@@ -15,48 +12,55 @@ use tokio::sync::oneshot;
 
 use crate::control::observed::Observed;
 
-/// What comes in from the tasks around the loop.
+/// One thing for the driver.
 #[derive(Debug)]
 pub enum Input {
-    /// From the peer or the operator.
-    Call(Call),
+    /// For the state machine, as it is.
+    Event(Event),
+    /// A question for the state machine.
+    Ask(Ask),
     /// From the worker.
     Observed(Box<Observed>),
-    /// The answer to a read.
-    Read(Ms, ReadOutcome),
-    /// The answer to a compare-and-set.
-    Cas(CasId, CasOutcome),
-    /// The peer's answer to a heartbeat.
-    Answer(Answer),
-    /// The peer's answer to "can you take it?".
-    CanTakeReply(Option<CanTakeReply>),
-    /// The peer's answer to our resignation.
-    ResignReply(Option<ResignReply>),
-    /// An order for which everything is prepared.
-    Ordered(Order, oneshot::Sender<OrderReply>),
+    /// A person's order: the driver prepares it and then asks the state machine.
+    Order(Order, oneshot::Sender<OrderReply>),
+    /// A configuration that has been checked and stored.
+    Configure(Arc<PairConfig>, oneshot::Sender<()>),
     /// A person has created the trigger file.
     TriggerFile,
     /// The running primary hangs, or no longer does.
     Hung(bool),
-    /// On disk.
-    Persisted(Durable),
-    /// SIGTERM.
-    Leave,
 }
 
-/// A message for the state machine, with the way back for its answer.
+/// A question for the state machine, with the way back for its answer.
 #[derive(Debug)]
-pub enum Call {
-    /// A heartbeat.
-    Heartbeat(Heartbeat, oneshot::Sender<Answer>),
-    /// "Can you take it?"
-    CanTake(CanTake, oneshot::Sender<CanTakeReply>),
-    /// A resignation.
-    Resignation(Resignation, oneshot::Sender<ResignReply>),
-    /// Evidence of death.
-    Evidence(Evidence),
-    /// A person's order.
+pub struct Ask {
+    /// The state machine answers under this id, which no other question of this process has.
+    pub id: ReplyId,
+    /// The question, which carries the id.
+    pub event: Event,
+    /// Where the answer goes.
+    pub reply: Reply,
+}
+
+/// The way back for an answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// To the peer.
+    Heartbeat(oneshot::Sender<Answer>),
+    /// To the peer.
+    CanTake(oneshot::Sender<CanTakeReply>),
+    /// To the peer.
+    Resignation(oneshot::Sender<ResignReply>),
+    /// To the sender of this order.
     Order(Order, oneshot::Sender<OrderReply>),
-    /// A configuration that has been checked and stored.
-    Configure(Arc<PairConfig>, oneshot::Sender<()>),
+}
+
+impl Ask {
+    /// `question` makes the event from the id that the question gets.
+    #[must_use]
+    pub fn new(question: impl FnOnce(ReplyId) -> Event, reply: Reply) -> Ask {
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        let id = ReplyId(ASKED.fetch_add(1, Ordering::Relaxed) + 1);
+        Ask { id, event: question(id), reply }
+    }
 }

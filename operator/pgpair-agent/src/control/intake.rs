@@ -8,7 +8,7 @@ use std::time::Duration;
 use pgpair_wire::config::PairConfig;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use crate::control::inbox::Call;
+use crate::control::inbox::Input;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx;
 use crate::postgres::pair_config::{ConfigError, check, prove, store};
@@ -24,21 +24,21 @@ pub struct Intake {
     settings: Arc<InstanceEnv>,
     bin: PgBin,
     current: watch::Receiver<Arc<PairConfig>>,
-    calls: mpsc::Sender<Call>,
+    inbox: mpsc::Sender<Input>,
     /// One at a time: a later one must see what an earlier one has made current.
     turn: Arc<Mutex<()>>,
 }
 
 impl Intake {
-    /// `calls` is the way to the driver, `current` what the driver has made of it.
+    /// `inbox` is the way to the driver, `current` what the driver has made of it.
     #[must_use]
     pub fn new(
         settings: Arc<InstanceEnv>,
         bin: PgBin,
         current: watch::Receiver<Arc<PairConfig>>,
-        calls: mpsc::Sender<Call>,
+        inbox: mpsc::Sender<Input>,
     ) -> Intake {
-        Intake { settings, bin, current, calls, turn: Arc::default() }
+        Intake { settings, bin, current, inbox, turn: Arc::default() }
     }
 
     /// Checks, stores and hands over. The one in use, given again, is a success and changes nothing.
@@ -65,7 +65,7 @@ impl Intake {
         let keep = move || store(&layout, &kept).map(|()| prove(&layout, &kept));
         tokio::task::spawn_blocking(keep).await.map_err(|_| ConfigError::Ending)??;
         let (tx, rx) = oneshot::channel();
-        self.calls.send(Call::Configure(config, tx)).await.map_err(|_| ConfigError::Ending)?;
+        self.inbox.send(Input::Configure(config, tx)).await.map_err(|_| ConfigError::Ending)?;
         rx.await.map_err(|_| ConfigError::Ending)
     }
 

@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use pgpair_core::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
 };
+use pgpair_core::authority::{Event, ReplyId};
 use pgpair_core::instance::PostgresState;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::order::OrderReply;
@@ -32,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::io::ReaderStream;
 
-use crate::control::inbox::Call;
+use crate::control::inbox::{Ask, Input, Reply};
 use crate::control::intake::Intake;
 use crate::instance::env::InstanceEnv;
 use crate::net::peer::Peer;
@@ -56,7 +57,7 @@ const STORED: Duration = Duration::from_secs(45);
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// To the state machine.
-    pub calls: mpsc::Sender<Call>,
+    pub inbox: mpsc::Sender<Input>,
     /// Latest report.
     pub report: watch::Receiver<InstanceReport>,
     /// Our timeline, while we are a confirmed primary.
@@ -154,28 +155,37 @@ async fn readyz(State(s): State<Shared>) -> (StatusCode, &'static str) {
     if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "postgres is not ready") }
 }
 
-async fn ask<T>(s: &Shared, make: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<Json<T>, StatusCode> {
+/// Puts a question to the state machine; `reply` is the way back for its answer.
+async fn ask<T>(
+    s: &Shared,
+    question: impl FnOnce(ReplyId) -> Event,
+    reply: impl FnOnce(oneshot::Sender<T>) -> Reply,
+) -> Result<Json<T>, StatusCode> {
     let (tx, rx) = oneshot::channel();
-    s.calls.try_send(make(tx)).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    tell(s, Input::Ask(Ask::new(question, reply(tx))))?;
     match tokio::time::timeout(ANSWER, rx).await {
         Ok(Ok(answer)) => Ok(Json(answer)),
         Ok(Err(_)) | Err(_) => Err(StatusCode::GATEWAY_TIMEOUT),
     }
 }
 
+fn tell(s: &Shared, input: Input) -> Result<(), StatusCode> {
+    s.inbox.try_send(input).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+}
+
 async fn heartbeat(State(s): State<Shared>, Json(hb): Json<Heartbeat>) -> Result<Json<Answer>, StatusCode> {
-    ask(&s, |tx| Call::Heartbeat(hb, tx)).await
+    ask(&s, |id| Event::Heartbeat(id, hb), Reply::Heartbeat).await
 }
 
 async fn can_take(State(s): State<Shared>, Json(q): Json<CanTake>) -> Result<Json<CanTakeReply>, StatusCode> {
-    ask(&s, |tx| Call::CanTake(q, tx)).await
+    ask(&s, |id| Event::CanTake(id, q), Reply::CanTake).await
 }
 
 async fn resignation(
     State(s): State<Shared>,
     Json(r): Json<Resignation>,
 ) -> Result<Json<ResignReply>, StatusCode> {
-    ask(&s, |tx| Call::Resignation(r, tx)).await
+    ask(&s, |id| Event::Resignation(id, r), Reply::Resignation).await
 }
 
 /// The peer gets the judgement, because it acts upon a refusal. Everybody else gets an answer at once: an order that is not judged
@@ -186,7 +196,7 @@ async fn order(
     Json(order): Json<Order>,
 ) -> Result<Json<OrderReply>, StatusCode> {
     let (tx, rx) = oneshot::channel();
-    s.calls.try_send(Call::Order(order, tx)).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    tell(&s, Input::Order(order, tx))?;
     let is_peer = headers.contains_key(paths::HERE);
     match tokio::time::timeout(if is_peer { JUDGED } else { ANSWERED }, rx).await {
         Ok(Ok(reply)) => Ok(Json(reply)),
@@ -196,10 +206,7 @@ async fn order(
 }
 
 async fn evidence(State(s): State<Shared>, Json(e): Json<Evidence>) -> Result<Json<()>, StatusCode> {
-    match s.calls.try_send(Call::Evidence(e)) {
-        Ok(()) => Ok(Json(())),
-        Err(_) => Err(StatusCode::SERVICE_UNAVAILABLE),
-    }
+    tell(&s, Input::Event(Event::Evidence(e))).map(Json)
 }
 
 /// Refused with a reason for people, 422 (409: older than the one in use); nothing has changed then.
