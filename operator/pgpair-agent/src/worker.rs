@@ -29,7 +29,7 @@ use crate::net::endpoint::ReadWriteEndpoint;
 use crate::net::peer::Peer;
 use crate::net::tls::Identity;
 use crate::postgres::pgdata::{self, DataDir};
-use crate::postgres::postmaster::{ClientAccess, Postmaster};
+use crate::postgres::postmaster::ClientAccess;
 use crate::postgres::promote::{self, Promotion};
 use crate::postgres::sql::{self, Sql};
 use crate::postgres::tool::PgBin;
@@ -40,7 +40,10 @@ mod follow;
 mod hurry;
 mod look;
 mod refusal;
+mod server;
 mod upkeep;
+
+use server::{Did, Running, Server, StartedAs};
 
 /// Time between two looks at a postgres that is as it should be.
 const CALM: Duration = Duration::from_millis(500);
@@ -54,20 +57,6 @@ const STALE: Duration = Duration::from_millis(1200);
 const END_AGAIN: Duration = Duration::from_secs(1);
 /// A dead postmaster's children are gone in milliseconds.
 const DEATH: Duration = Duration::from_secs(10);
-
-/// In which role postgres was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Standby,
-    Primary,
-}
-
-enum Server {
-    /// Nothing runs, and the lock is ours.
-    Down { lock: Option<VolumeLock> },
-    /// A postmaster of ours runs.
-    Up { postmaster: Postmaster, kind: Kind, since: Instant, ready: bool, promoting: bool },
-}
 
 /// The worker's state.
 pub struct Worker {
@@ -171,7 +160,7 @@ impl Worker {
             wish: parts.wish,
             inputs: parts.inputs,
             timeline: parts.timeline,
-            server: Server::Down { lock: Some(parts.lock) },
+            server: Server::Down(parts.lock),
             access: ClientAccess::Closed,
             sync: SyncState::Unknown,
             seen: None,
@@ -206,78 +195,96 @@ impl Worker {
         loop {
             let wish = *self.wish.borrow_and_update();
             self.disk.take();
+            if let Server::Unlocked { again, .. } = self.server
+                && Instant::now() >= again
+            {
+                self.take_lock().await;
+            }
             self.look().await;
             self.keep_up(&wish).await;
             if self.end.is_none()
-                && matches!(self.server, Server::Down { .. })
+                && self.server.is_down()
                 && self.end_tried.is_none_or(|t| t.elapsed() >= END_AGAIN)
             {
                 // A directory that was left by an agent before us: where its log ends is the first thing to know.
                 self.end_tried = Some(Instant::now());
                 self.find_end().await;
             }
-            self.note_need(wish.role == Role::Standby && matches!(self.server, Server::Down { .. }));
+            self.note_need(wish.role == Role::Standby && self.server.is_down());
             self.report().await;
             self.look_for_trigger_file().await;
             let wish = *self.wish.borrow_and_update();
-            let acted = (wish.last || wish.seen == self.facts().state) && self.act(&wish).await;
-            if acted {
+            let meant = wish.last || wish.seen == self.facts().state;
+            let did = if meant { self.act(&wish).await } else { Did::Nothing };
+            if did == Did::Acted {
                 self.disk.take();
                 self.look().await;
                 self.report().await;
             }
-            if self.driver_ended && matches!(self.server, Server::Down { .. }) {
+            if self.driver_ended && self.server.is_down() {
                 return;
             }
-            self.hurry_recovery(wish.awaits_log && !acted);
+            self.hurry_recovery(wish.awaits_log && did == Did::Nothing);
             let pause = match (wish.urgent, self.is_settled(&wish)) {
                 (true, _) => URGENT,
                 (false, true) => CALM,
                 (false, false) => BUSY,
             };
-            let exited = match &self.server {
-                Server::Up { postmaster, .. } => Some(postmaster.clone()),
-                Server::Down { .. } => None,
-            };
+            let running = self.server.running().cloned();
             tokio::select! {
                 changed = self.wish.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(pause) => {}
-                how = exit_of(exited) => self.buried(&how).await,
+                how = exit_of(running) => self.on_postmaster_exit(&how).await,
             }
         }
     }
 
     fn is_settled(&self, wish: &Wish) -> bool {
         match (&self.server, wish.desired.postgres) {
-            (Server::Up { kind: Kind::Primary, ready: true, .. }, Want::Primary | Want::Promoted) => {
+            (Server::Primary(_), Want::Primary | Want::Promoted) => {
                 self.access == ClientAccess::Open && self.prepared == Some(wish.term)
             }
-            (Server::Up { kind: Kind::Standby, ready, .. }, Want::Following(_)) => *ready,
-            (Server::Up { .. }, Want::Unchanged) => true,
-            (Server::Down { .. }, Want::Down | Want::Stopped) => true,
+            (Server::Standby(_), Want::Following(_)) => true,
+            (Server::Starting(..) | Server::Standby(_) | Server::Primary(_), Want::Unchanged) => true,
+            (Server::Down(_), Want::Down | Want::Stopped) => true,
             _ => false,
         }
     }
 
-    /// The postmaster has ended: end what it left behind, and take the lock, which proves that nothing is left.
-    async fn buried(&mut self, how: &str) {
+    /// The postmaster has ended. Nothing is known to be down before the lock is in hand.
+    async fn on_postmaster_exit(&mut self, how: &str) {
         tracing::warn!(how, "postgres has ended");
+        if let Server::Starting(..) = self.server {
+            self.failed_starts += 1;
+            let wait = Duration::from_millis(200 << self.failed_starts.min(6));
+            self.not_before = Instant::now() + wait;
+        }
+        self.server = Server::unlocked();
+        self.forget_server();
+        self.take_lock().await;
+    }
+
+    /// Ends what a postmaster has left behind, and takes the lock, which proves that nothing is left.
+    async fn take_lock(&mut self) {
         let tree = self.tree;
         let _ = tokio::task::spawn_blocking(move || tree.kill(DEATH)).await;
         match lock::wait_free(&self.settings.layout.lock(), Instant::now() + DEATH).await {
             Ok(Some(lock)) => {
-                if let Server::Up { ready: false, .. } = self.server {
-                    self.failed_starts += 1;
-                    let wait = Duration::from_millis(200 << self.failed_starts.min(6));
-                    self.not_before = Instant::now() + wait;
-                }
-                self.server = Server::Down { lock: Some(lock) };
+                self.server = Server::Down(lock);
                 self.writable.lower();
-                self.forget_server();
                 self.find_end().await;
             }
-            Ok(None) => tracing::error!("a process still holds the volume's lock {DEATH:?} after the kill"),
-            Err(e) => tracing::error!(error = %e, "the volume's lock cannot be tried"),
+            Ok(None) => {
+                let for_s = self.server.try_again_later().as_secs();
+                tracing::error!(
+                    for_s,
+                    "a process still holds the volume's lock after the kill; trying again"
+                );
+            }
+            Err(e) => {
+                let for_s = self.server.try_again_later().as_secs();
+                tracing::error!(for_s, error = %e, "the volume's lock cannot be tried; trying again");
+            }
         }
     }
 
@@ -311,9 +318,7 @@ impl Worker {
 
     /// A person's trigger file counts on a standby, and only while no promotion of ours is under way.
     async fn look_for_trigger_file(&mut self) {
-        let Server::Up { kind: Kind::Standby, ready: true, promoting: false, .. } = self.server else {
-            return;
-        };
+        let Server::Standby(_) = self.server else { return };
         match promote::take_request(&self.settings.layout) {
             Ok(false) => {}
             // The driver has ended: nobody is left to obey.
@@ -349,9 +354,9 @@ impl Worker {
     }
 }
 
-async fn exit_of(postmaster: Option<Postmaster>) -> String {
-    match postmaster {
-        Some(p) => p.exited().await,
+async fn exit_of(running: Option<Running>) -> String {
+    match running {
+        Some(running) => running.postmaster.exited().await,
         None => std::future::pending().await,
     }
 }

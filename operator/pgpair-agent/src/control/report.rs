@@ -13,7 +13,7 @@ use pgpair_wire::report::{
 
 use crate::control::observed::Observed;
 use crate::fence::clock;
-use crate::postgres::sql::PeerRow;
+use crate::postgres::sql::{PeerRow, StreamState};
 
 /// What a person has ordered, and only the operator can do.
 fn ordered(authority: &Authority) -> Option<Need> {
@@ -137,7 +137,7 @@ impl Reporter {
         };
         let synchronous = matches!(facts.sync, SyncState::On { from, .. } if received >= Some(from));
         Some(StandbyLag {
-            streaming: row.is_some_and(|r| r.state == "streaming"),
+            streaming: row.is_some_and(|r| r.stream == StreamState::Streaming),
             synchronous,
             receive,
             replay,

@@ -135,13 +135,29 @@ pub struct Slot {
     pub lost: bool,
 }
 
+/// Whether WAL comes as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamState {
+    /// It does.
+    Streaming,
+    /// Not yet, or not any more: it starts, catches up, waits or stops.
+    Other,
+}
+
+impl StreamState {
+    /// By the word in `pg_stat_wal_receiver` or `pg_stat_replication`.
+    fn of(word: &str) -> StreamState {
+        if word == "streaming" { StreamState::Streaming } else { StreamState::Other }
+    }
+}
+
 /// `pg_stat_wal_receiver`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Receiver {
     /// Its process.
     pub pid: i32,
-    /// `streaming`, `starting`, …
-    pub status: String,
+    /// What it does.
+    pub stream: StreamState,
     /// Flushed by it.
     pub flushed: Option<Lsn>,
     /// Timeline of that.
@@ -151,8 +167,8 @@ pub struct Receiver {
 /// The peer's row of `pg_stat_replication`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerRow {
-    /// `streaming`, `catchup`, …
-    pub state: String,
+    /// What it does.
+    pub stream: StreamState,
     /// `sync`, `async`, …: the walsender's own view, no proof that commits wait.
     pub sync_state: String,
     /// Sent to it.
@@ -377,15 +393,15 @@ fn facts(row: &Row, failures: &mut Failures) -> Result<PgFacts, tokio_postgres::
         None => None,
         Some(pid) => Some(Receiver {
             pid,
-            status: row.try_get("receiver_status")?,
+            stream: StreamState::of(row.try_get("receiver_status")?),
             flushed: lsn("receiver_flushed")?,
             timeline: timeline("receiver_timeline")?,
         }),
     };
-    let peer = match row.try_get::<_, Option<String>>("peer_state")? {
+    let peer = match row.try_get::<_, Option<&str>>("peer_state")? {
         None => None,
         Some(state) => Some(PeerRow {
-            state,
+            stream: StreamState::of(state),
             sync_state: row.try_get::<_, Option<String>>("peer_sync_state")?.unwrap_or_default(),
             sent: lsn("peer_sent")?,
             write: lsn("peer_write")?,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::fence::lock::VolumeLock;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::{self, Context, FileError};
-use crate::postgres::pgdata::{ControlData, Position};
+use crate::postgres::pgdata::{ControlData, PgDataError, Position};
 use crate::postgres::postmaster::{self, ClientAccess, PostmasterError, StartAs, StartOptions};
 use crate::postgres::render::{self, Floors, Upstream};
 use crate::postgres::tool::{self, PgBin};
@@ -29,7 +29,7 @@ const REWIND: Duration = Duration::from_secs(3600);
 /// `pg_rewind --progress` prints it before it changes the first file.
 const FIRST_CHANGE: &str = "need to copy";
 
-/// A rewind that did not happen.
+/// A directory that cannot follow the primary now.
 #[derive(Debug, thiserror::Error)]
 pub enum RejoinError {
     /// A file.
@@ -38,6 +38,15 @@ pub enum RejoinError {
     /// The configuration that `pg_rewind` needs.
     #[error(transparent)]
     Postmaster(#[from] PostmasterError),
+    /// Our own directory cannot be understood.
+    #[error(transparent)]
+    PgData(#[from] PgDataError),
+    /// The history of our own timeline is missing.
+    #[error("the history of our timeline {0} is nowhere")]
+    NoHistory(TimelineId),
+    /// A running directory is not rewound.
+    #[error("postgres runs")]
+    Running,
     /// Nothing has been changed by it: it may be tried again.
     #[error("pg_rewind could not begin: {output}")]
     NotBegun {

@@ -9,7 +9,7 @@ use pgpair_core::timeline::TimelineHistory;
 use pgpair_wire::wal::{PrimaryHistory, PrimaryTimeline};
 use tokio::sync::watch;
 
-use super::{Kind, Server, Wish, Worker, refusal};
+use super::{Did, Running, Server, StartedAs, Wish, Worker, refusal};
 use crate::fence::clock;
 use crate::instance::env::InstanceEnv;
 use crate::postgres::pgdata::{self, DataDir};
@@ -26,35 +26,33 @@ const PROMOTE: Duration = Duration::from_secs(60);
 const SYNC: Duration = Duration::from_secs(60);
 
 impl Worker {
-    /// Takes at most one action; says whether it took one.
-    pub(super) async fn act(&mut self, wish: &Wish) -> bool {
+    /// Takes at most one action.
+    pub(super) async fn act(&mut self, wish: &Wish) -> Did {
         match (&self.server, wish.desired.postgres) {
-            (Server::Down { .. }, Want::Initialise) => self.initialise().await,
-            (Server::Down { .. }, Want::Primary) => self.start_primary(wish).await,
-            (Server::Down { .. }, Want::Promoted) => self.start_standby().await,
-            (Server::Down { .. }, Want::Following(term)) => self.follow(term).await,
-            (Server::Down { .. }, _) => false,
-            (Server::Up { .. }, Want::Stopped) => self.stop().await,
-            (Server::Up { kind: Kind::Standby, .. }, Want::Down) => self.stop().await,
-            (Server::Up { kind: Kind::Primary, ready: true, .. }, Want::Primary | Want::Promoted) => {
-                self.tend_primary(wish).await
+            (Server::Down(_), Want::Initialise) => self.initialise().await,
+            (Server::Down(_), Want::Primary) => self.start_primary(wish).await,
+            (Server::Down(_), Want::Promoted) => self.start_standby().await,
+            (Server::Down(_), Want::Following(term)) => self.follow(term).await,
+            (Server::Down(_) | Server::Unlocked { .. }, _) => Did::Nothing,
+            (Server::Starting(..) | Server::Standby(_) | Server::Primary(_), Want::Stopped) => {
+                self.stop().await
             }
-            (Server::Up { kind: Kind::Standby, ready: true, .. }, Want::Promoted) => self.promote(wish).await,
-            (Server::Up { kind: Kind::Standby, ready: true, .. }, Want::Following(term)) => {
-                self.tend_standby(term).await
-            }
+            (Server::Starting(_, StartedAs::Standby) | Server::Standby(_), Want::Down) => self.stop().await,
+            (Server::Primary(_), Want::Primary | Want::Promoted) => self.tend_primary(wish).await,
+            (Server::Standby(_), Want::Promoted) => self.promote(wish).await,
+            (Server::Standby(_), Want::Following(term)) => self.tend_standby(term).await,
             // Fencing is the driver's; whatever else is on its way.
-            (Server::Up { .. }, _) => false,
+            (Server::Starting(..) | Server::Standby(_) | Server::Primary(_), _) => Did::Nothing,
         }
     }
 
-    async fn initialise(&mut self) -> bool {
+    async fn initialise(&mut self) -> Did {
         if Instant::now() < self.not_before {
-            return false;
+            return Did::Nothing;
         }
         self.not_before = Instant::now() + Duration::from_secs(5);
         if !self.programs_are_wanted().await {
-            return false;
+            return Did::Nothing;
         }
         let layout = self.settings.layout.clone();
         if matches!(pgdata::inspect(&layout), Ok(DataDir::Unfinished))
@@ -62,9 +60,9 @@ impl Worker {
         {
             tracing::error!(error = %e, "an unfinished data directory cannot be moved aside");
             self.refused = Some(format!("an unfinished data directory cannot be moved aside: {e}"));
-            return false;
+            return Did::Nothing;
         }
-        let Server::Down { lock: Some(lock) } = &self.server else { return false };
+        let Server::Down(lock) = &self.server else { return Did::Nothing };
         tracing::info!("initialising a new cluster");
         let config = self.config();
         match postmaster::initdb(&self.settings, &config.bootstrap, &self.bin, lock, Worker::new_volume_id())
@@ -79,7 +77,7 @@ impl Worker {
                 self.refused = Some(format!("no data directory can be made: {}", refusal::words_of(&e)));
             }
         }
-        true
+        Did::Acted
     }
 
     /// Whether the latest wish (not the one that this round began with) allows a writable postgres.
@@ -87,9 +85,9 @@ impl Worker {
         self.wish.borrow().allows_writes()
     }
 
-    async fn start_primary(&mut self, wish: &Wish) -> bool {
+    async fn start_primary(&mut self, wish: &Wish) -> Did {
         if Instant::now() < self.not_before || !self.programs_fit().await {
-            return false;
+            return Did::Nothing;
         }
         let sync_with = wish.desired.synchronous.then_some(self.settings.instance.peer());
         let log = self.first_start_log(wish.term);
@@ -98,46 +96,51 @@ impl Worker {
         self.writable.raise(self.wish.borrow().desired.fence_at);
         if !self.allowed() {
             self.writable.lower();
-            return false;
+            return Did::Nothing;
         }
-        self.start(options, Kind::Primary).await;
-        if matches!(self.server, Server::Down { .. }) {
+        self.start(options, StartedAs::Primary).await;
+        if self.server.is_down() {
             self.writable.lower();
         } else if !self.allowed() {
             let tree = self.tree;
             let _ = tokio::task::spawn_blocking(move || tree.kill(Duration::from_secs(1))).await;
         }
-        true
+        Did::Acted
     }
 
-    pub(super) async fn start_standby(&mut self) -> bool {
+    pub(super) async fn start_standby(&mut self) -> Did {
         self.start_standby_with(None).await
     }
 
     /// As [`Worker::start_standby`], with a file for what postgres says.
-    pub(super) async fn start_standby_with(&mut self, log: Option<PathBuf>) -> bool {
+    pub(super) async fn start_standby_with(&mut self, log: Option<PathBuf>) -> Did {
         if Instant::now() < self.not_before || !self.programs_fit().await {
-            return false;
+            return Did::Nothing;
         }
         let upstream = self.upstream();
         self.follows(upstream.clone());
         let role = StartAs::Standby(upstream);
         let options = StartOptions { role, clients: ClientAccess::Open, sync_with: None, log };
-        self.start(options, Kind::Standby).await;
-        true
+        self.start(options, StartedAs::Standby).await;
+        Did::Acted
     }
 
-    async fn start(&mut self, options: StartOptions, kind: Kind) {
-        let Server::Down { lock } = &mut self.server else { return };
-        let Some(lock) = lock.take() else { return };
+    async fn start(&mut self, options: StartOptions, started_as: StartedAs) {
+        // The lock goes to postgres.
+        let lock = match std::mem::replace(&mut self.server, Server::unlocked()) {
+            Server::Down(lock) => lock,
+            other => {
+                self.server = other;
+                return;
+            }
+        };
         let clients = options.clients;
         (self.end, self.end_tried) = (None, None);
         let config = self.upkeep.for_start();
         match postmaster::start(&self.settings, &config, &self.bin, lock, options).await {
             Ok(postmaster) => {
-                tracing::info!(?kind, pid = postmaster.pid().as_raw_nonzero(), "postgres started");
-                let since = Instant::now();
-                self.server = Server::Up { postmaster, kind, since, ready: false, promoting: false };
+                tracing::info!(kind = ?started_as, pid = postmaster.pid().as_raw_nonzero(), "postgres started");
+                self.server = Server::Starting(Running { postmaster, since: Instant::now() }, started_as);
                 self.access = clients;
                 self.sync = SyncState::Unknown;
                 self.need = None;
@@ -147,14 +150,14 @@ impl Worker {
                 self.refused = Some(format!("postgres could not be started: {e}"));
                 self.failed_starts += 1;
                 self.not_before = Instant::now() + Duration::from_secs(1);
-                self.buried("not started").await;
+                self.on_postmaster_exit("not started").await;
             }
         }
     }
 
-    pub(super) async fn stop(&mut self) -> bool {
-        let Server::Up { postmaster, .. } = &self.server else { return false };
-        let postmaster = postmaster.clone();
+    pub(super) async fn stop(&mut self) -> Did {
+        let Some(running) = self.server.running() else { return Did::Nothing };
+        let postmaster = running.postmaster.clone();
         tracing::info!("stopping postgres (fast shutdown)");
         let begin = Instant::now();
         let done = tokio::select! {
@@ -168,8 +171,8 @@ impl Worker {
         }
         let how = postmaster.exited().await;
         tracing::info!(took_ms = begin.elapsed().as_millis(), "postgres stopped");
-        self.buried(&how).await;
-        true
+        self.on_postmaster_exit(&how).await;
+        Did::Acted
     }
 
     /// Returns some time after the shutdown checkpoint of a primary is on disk: what follows is the archiver, which goes on
@@ -183,7 +186,7 @@ impl Worker {
     }
 
     /// A running primary: prepared once a term, synchronous commit as wished, clients when admitted, the endpoint here.
-    async fn tend_primary(&mut self, wish: &Wish) -> bool {
+    async fn tend_primary(&mut self, wish: &Wish) -> Did {
         if std::mem::take(&mut self.learning) {
             tracing::info!("postgres starts after all: again, with its log where it belongs");
             return self.stop().await;
@@ -200,21 +203,26 @@ impl Worker {
             return self.switch_sync(wish).await;
         }
         if wish.desired.admit_clients && self.access == ClientAccess::Closed {
-            let Server::Up { postmaster, .. } = &self.server else { return false };
-            match postmaster::set_clients(&self.settings, &self.config(), postmaster, ClientAccess::Open) {
+            let Some(running) = self.server.running() else { return Did::Nothing };
+            match postmaster::set_clients(
+                &self.settings,
+                &self.config(),
+                &running.postmaster,
+                ClientAccess::Open,
+            ) {
                 Ok(()) => self.access = ClientAccess::Open,
                 Err(e) => tracing::error!(error = %e, "clients cannot be let in"),
             }
-            return true;
+            return Did::Acted;
         }
         if self.access == ClientAccess::Open && self.pointed.is_none_or(|(term, _)| term != wish.term) {
             return self.point_here(wish.term).await;
         }
-        false
+        Did::Nothing
     }
 
     /// What a new primary needs: roles (a new pair), the standby's slot, and its past for those who rejoin.
-    async fn prepare(&mut self, term: Term) -> bool {
+    async fn prepare(&mut self, term: Term) -> Did {
         let work = async {
             if term == Term(1) {
                 postmaster::bootstrap(&self.settings, &self.config(), &self.sql)
@@ -231,16 +239,16 @@ impl Worker {
                 self.trouble = Some(e);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
-            return false;
+            return Did::Nothing;
         }
         self.trouble = None;
         match self.past(term) {
             Some(past) => {
                 self.timeline.send_replace(Some(past));
                 self.prepared = Some(term);
-                true
+                Did::Acted
             }
-            None => false,
+            None => Did::Nothing,
         }
     }
 
@@ -266,16 +274,16 @@ impl Worker {
 
     /// Given up when something else is wanted: the proof needs a checkpoint, which may take a minute, and a stop or a switchover is
     /// not to wait for it.
-    async fn switch_sync(&mut self, wish: &Wish) -> bool {
+    async fn switch_sync(&mut self, wish: &Wish) -> Did {
         let (on, epoch) = (wish.desired.synchronous, wish.desired.sync_epoch);
         // Told before it begins: in between, nothing is proven.
         self.sync = SyncState::Unknown;
         self.report().await;
-        let Server::Up { postmaster, .. } = &self.server else { return false };
+        let Some(Running { postmaster, .. }) = self.server.running() else { return Did::Nothing };
         let standby = on.then_some(self.settings.instance.peer());
         let switched = tokio::select! {
             switched = sync::set_sync(&self.settings, postmaster, &self.sql, standby, SYNC) => switched,
-            () = something_else(self.wish.clone(), wish.desired) => return true,
+            () = something_else(self.wish.clone(), wish.desired) => return Did::Acted,
         };
         match switched {
             Ok(Some(from)) => {
@@ -289,35 +297,34 @@ impl Worker {
             Err(e) => {
                 tracing::error!(error = %e, "synchronous commit cannot be switched; trying again");
                 self.sync = SyncState::Unknown;
-                return false;
+                return Did::Nothing;
             }
         }
-        true
+        Did::Acted
     }
 
-    async fn point_here(&mut self, term: Term) -> bool {
+    async fn point_here(&mut self, term: Term) -> Did {
         match self.endpoint.point_here().await {
             Ok(_) => {
                 self.pointed = Some((term, clock::unix_ms()));
                 tracing::info!(term = term.0, "the read-write endpoint is here");
-                true
+                Did::Acted
             }
             Err(e) => {
                 tracing::warn!(error = %e, "the read-write endpoint is not here yet; trying again");
-                false
+                Did::Nothing
             }
         }
     }
 
-    async fn promote(&mut self, wish: &Wish) -> bool {
+    async fn promote(&mut self, wish: &Wish) -> Did {
         self.writable.raise(self.wish.borrow().desired.fence_at);
         if !self.allowed() {
             self.writable.lower();
-            return false;
+            return Did::Nothing;
         }
-        let Server::Up { postmaster, promoting, .. } = &mut self.server else { return false };
-        *promoting = true;
-        let postmaster = postmaster.clone();
+        let Some(running) = self.server.running() else { return Did::Nothing };
+        let postmaster = running.postmaster.clone();
         tracing::warn!(term = wish.term.0, "promoting through the trigger file");
         match promote::promote(&self.settings, &postmaster, &self.sql, PROMOTE).await {
             Ok(promotion) => {
@@ -328,9 +335,7 @@ impl Worker {
                 );
                 self.promotion = Some((wish.term, promotion));
                 self.sync = SyncState::Off;
-                if let Server::Up { kind, promoting, .. } = &mut self.server {
-                    (*kind, *promoting) = (Kind::Primary, false);
-                }
+                self.server.becomes_primary();
                 self.point_here(wish.term).await;
                 // Before PostgreSQL 16 pg_rewind reads the timeline of its source from the control file.
                 let sql = self.sql.clone();
@@ -338,15 +343,12 @@ impl Worker {
             }
             Err(e) => {
                 tracing::error!(error = %e, "the promotion did not come to its end");
-                if let Server::Up { promoting, kind, .. } = &mut self.server {
-                    *promoting = false;
-                    if !self.settings.layout.in_pgdata("standby.signal").exists() {
-                        *kind = Kind::Primary;
-                    }
+                if !self.settings.layout.in_pgdata("standby.signal").exists() {
+                    self.server.becomes_primary();
                 }
             }
         }
-        true
+        Did::Acted
     }
 }
 

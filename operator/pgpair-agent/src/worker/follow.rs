@@ -11,10 +11,11 @@ use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_wire::report::{Need, RejoinKind, RejoinReport};
 use pgpair_wire::wal::{PrimaryHistory, PrimaryTimeline};
 
-use super::{Server, Worker, refusal};
+use super::{Did, Server, Worker, refusal};
 use crate::postgres::pgdata::{self, ControlData, DataDir};
 use crate::postgres::postmaster;
 use crate::postgres::render::Upstream;
+use crate::postgres::sql::StreamState;
 use crate::standby::rejoin::{self, RejoinError, Relation};
 use crate::wal::archive;
 
@@ -50,6 +51,14 @@ pub(super) struct Following {
     pub(super) rejoin: Option<RejoinReport>,
 }
 
+/// What comes of the comparison with the primary.
+enum Fit {
+    /// The directory can follow the primary.
+    Follows,
+    /// Only a new copy can, for this reason.
+    NeedsRebuild(String),
+}
+
 impl Following {
     /// Postgres has ended.
     pub(super) fn forget_server(&mut self) {
@@ -69,31 +78,34 @@ impl Worker {
 
     /// Starts as a standby of the primary of `term`. A directory that was a primary's is compared first, and only with a
     /// primary that has confirmed its promotion in that term.
-    pub(super) async fn follow(&mut self, term: Term) -> bool {
+    pub(super) async fn follow(&mut self, term: Term) -> Did {
         if Instant::now() < self.not_before || matches!(self.need, Some(Need::Rebuild { .. })) {
-            return false;
+            return Did::Nothing;
         }
         // Before the directory is compared: the programs of another version would read it wrongly.
         if !self.programs_fit().await {
-            return false;
+            return Did::Nothing;
         }
         let was_primary = !self.settings.layout.in_pgdata("standby.signal").exists();
         let fails = self.failed_starts >= FAILED_DOUBT;
         if was_primary || self.following.doubtful || fails {
             let Some(primary) = self.primary_of(term, None).await else {
                 self.not_before = Instant::now() + Duration::from_millis(300);
-                return false;
+                return Did::Nothing;
             };
             match self.reconcile(&primary).await {
-                Ok(true) => (self.following.doubtful, self.following.rejoin_fails) = (false, None),
-                Ok(false) => return true,
+                Ok(Fit::Follows) => (self.following.doubtful, self.following.rejoin_fails) = (false, None),
+                Ok(Fit::NeedsRebuild(reason)) => {
+                    self.ask_rebuild(reason);
+                    return Did::Acted;
+                }
                 Err(e) => {
-                    tracing::warn!(error = e, "cannot rejoin yet; trying again");
+                    tracing::warn!(error = %e, "cannot rejoin yet; trying again");
                     self.not_before = Instant::now() + Duration::from_secs(1);
                     if self.following.rejoin_fails.get_or_insert_with(Instant::now).elapsed() >= REJOIN_TOLD {
                         self.refused = Some(format!("it cannot return to the primary; trying again: {e}"));
                     }
-                    return false;
+                    return Did::Nothing;
                 }
             }
             if fails {
@@ -105,7 +117,7 @@ impl Worker {
 
     /// Called with a primary that lives, after starts that failed: from now on each start keeps what postgres says, until one
     /// succeeds.
-    async fn start_to_learn(&mut self) -> bool {
+    async fn start_to_learn(&mut self) -> Did {
         let log = self.settings.layout.start_log();
         if std::mem::take(&mut self.following.learning) {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
@@ -113,8 +125,8 @@ impl Worker {
             let failed = self.failed_starts;
             tracing::error!(failed, words, "postgres does not start");
             if failed >= FAILED_REBUILD && refusal::is_cured_by_a_copy(&said) {
-                return self
-                    .ask_rebuild(format!("postgres failed to start {failed} times in a row: {words}"));
+                self.ask_rebuild(format!("postgres failed to start {failed} times in a row: {words}"));
+                return Did::Nothing;
             }
             self.refused = Some(format!("postgres does not start: {words}"));
         }
@@ -137,15 +149,15 @@ impl Worker {
         }
     }
 
-    /// Makes the directory fit to follow; `false` if it needs a rebuild.
-    async fn reconcile(&mut self, primary: &PrimaryTimeline) -> Result<bool, String> {
+    /// Makes the directory fit to follow, if that is possible.
+    async fn reconcile(&mut self, primary: &PrimaryTimeline) -> Result<Fit, RejoinError> {
         let layout = &self.settings.layout;
         let was_primary = !layout.in_pgdata("standby.signal").exists();
-        let control = pgdata::control_data(&self.bin, &layout.pgdata()).await.map_err(|e| e.to_string())?;
+        let control = pgdata::control_data(&self.bin, &layout.pgdata()).await?;
         let end = pgdata::end_of_wal(&self.bin, layout, &control, self.last_flush).await;
         let end = match end {
             Ok(end) => end,
-            Err(e) => return Ok(self.ask_rebuild(format!("its log cannot be read: {e}"))),
+            Err(e) => return Ok(Fit::NeedsRebuild(format!("its log cannot be read: {e}"))),
         };
         let own = self.own_history(&control, end.timeline)?;
         match rejoin::compare(&own, end, &primary.past) {
@@ -159,9 +171,9 @@ impl Worker {
                         branch: None,
                     });
                 }
-                Ok(true)
+                Ok(Fit::Follows)
             }
-            Relation::Unrelated => Ok(self.ask_rebuild("it has no common past with the primary".into())),
+            Relation::Unrelated => Ok(Fit::NeedsRebuild("it has no common past with the primary".into())),
             Relation::Diverged(branch) => self.rewind(primary.term, &control, branch).await,
         }
     }
@@ -171,10 +183,10 @@ impl Worker {
         term: Term,
         control: &ControlData,
         branch: rejoin::Branch,
-    ) -> Result<bool, String> {
+    ) -> Result<Fit, RejoinError> {
         let kept = match self.kept.take().filter(|(of, _)| *of == branch) {
             Some((_, kept)) => kept, // an earlier try has copied it
-            None => rejoin::keep_branch(&self.settings, control, branch).map_err(|e| e.to_string())?,
+            None => rejoin::keep_branch(&self.settings, control, branch)?,
         };
         self.kept = Some((branch, kept.clone()));
         tracing::warn!(from = %kept.from, to = %kept.to, bytes = kept.bytes, dir = %kept.dir.display(),
@@ -185,38 +197,34 @@ impl Worker {
             branch_bytes: kept.bytes,
             branch: Some((kept.from, kept.to)),
         });
-        let Server::Down { lock: Some(lock) } = &self.server else {
-            return Err("postgres runs".into());
-        };
+        let Server::Down(lock) = &self.server else { return Err(RejoinError::Running) };
         let (config, upstream) = (self.config(), self.upstream());
         match rejoin::rewind(&self.settings, &config, &self.bin, lock, &kept, &upstream).await {
-            Ok(()) => Ok(true),
+            Ok(()) => Ok(Fit::Follows),
             Err(RejoinError::Broken { output }) => {
-                Ok(self.ask_rebuild(format!("pg_rewind failed: {output}")))
+                Ok(Fit::NeedsRebuild(format!("pg_rewind failed: {output}")))
             }
-            Err(e) => Err(e.to_string()),
+            Err(e) => Err(e),
         }
     }
 
     fn own_history(
         &self,
         control: &ControlData,
-        timeline: pgpair_core::timeline::TimelineId,
-    ) -> Result<TimelineHistory, String> {
-        pgdata::history(&self.settings.layout, control.system_identifier, timeline)
-            .map_err(|e| e.to_string())?
-            .ok_or_else(|| format!("the history of our timeline {timeline} is nowhere"))
+        timeline: TimelineId,
+    ) -> Result<TimelineHistory, RejoinError> {
+        pgdata::history(&self.settings.layout, control.system_identifier, timeline)?
+            .ok_or(RejoinError::NoHistory(timeline))
     }
 
-    fn ask_rebuild(&mut self, reason: String) -> bool {
+    fn ask_rebuild(&mut self, reason: String) {
         tracing::error!(reason, "this instance needs a new base backup");
         self.need = Some(Need::Rebuild { reason });
-        false
     }
 
     /// A running standby that has not streamed for a while may be on a branch of its own, or too late: then the log that it
     /// needs is gone.
-    pub(super) async fn tend_standby(&mut self, term: Term) -> bool {
+    pub(super) async fn tend_standby(&mut self, term: Term) -> Did {
         if std::mem::take(&mut self.following.learning) {
             tracing::info!("postgres starts after all: again, with its log where it belongs");
             return self.stop().await;
@@ -224,29 +232,29 @@ impl Worker {
         let receiver = self.seen.as_ref().and_then(|s| s.receiver.as_ref());
         let pid = receiver.map(|r| r.pid);
         let same = pid.is_some() && std::mem::replace(&mut self.following.receiver, pid) == pid;
-        if same && receiver.is_some_and(|r| r.status == "streaming") {
+        if same && receiver.is_some_and(|r| r.stream == StreamState::Streaming) {
             (self.following.not_streaming_since, self.following.missing) = (None, None);
             if matches!(self.need, Some(Need::Rebuild { .. })) {
                 tracing::info!("streaming again: no rebuild is needed");
                 self.need = None;
             }
-            return false;
+            return Did::Nothing;
         }
         // One that streams has the right address, whatever the name says now.
         self.peer.doubt_address();
         self.follow_address();
         let since = *self.following.not_streaming_since.get_or_insert_with(Instant::now);
         if since.elapsed() < DOUBT {
-            return false;
+            return Did::Nothing;
         }
         self.following.not_streaming_since = None;
-        let Some(primary) = self.primary_of(term, None).await else { return false };
-        let Some(seen) = &self.seen else { return false };
+        let Some(primary) = self.primary_of(term, None).await else { return Did::Nothing };
+        let Some(seen) = &self.seen else { return Did::Nothing };
         let reached = seen.position();
         let timeline = seen.timeline.unwrap_or(primary.past.history.timeline);
         if is_past(&primary.past, timeline, reached) {
             self.find_missing(term, &primary).await;
-            return false; // catching up from the archive, or the primary's postgres cannot be reached
+            return Did::Nothing; // catching up from the archive, or the primary's postgres cannot be reached
         }
         tracing::warn!("not streaming, and not in line with the primary: stopping to compare");
         self.following.doubtful = true;
@@ -260,8 +268,8 @@ impl Worker {
         if upstream.address.is_none() || self.following.upstream.as_ref() == Some(&upstream) {
             return;
         }
-        let Server::Up { postmaster, .. } = &self.server else { return };
-        match postmaster::set_upstream(&self.settings, &upstream, postmaster) {
+        let Some(running) = self.server.running() else { return };
+        match postmaster::set_upstream(&self.settings, &upstream, &running.postmaster) {
             Ok(()) => {
                 tracing::info!(address = ?upstream.address, "streaming from the primary's address");
                 self.following.upstream = Some(upstream);

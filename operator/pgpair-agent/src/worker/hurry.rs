@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Kind, Server, Worker};
+use super::{StartedAs, Worker};
 
 /// Recovery may just have been asking, too early: then once more.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -36,9 +36,9 @@ impl Worker {
             self.hurry = Hurry::default();
             return;
         }
-        if let Server::Up { postmaster, kind: Kind::Standby, promoting: false, .. } = &self.server
+        if let (Some(running), Some(StartedAs::Standby)) = (self.server.running(), self.server.role())
             && self.hurry.due(Instant::now())
-            && let Err(e) = postmaster.reload()
+            && let Err(e) = running.postmaster.reload()
         {
             tracing::debug!(error = %e, "recovery cannot be hurried");
         }

@@ -5,23 +5,26 @@ use std::time::{Duration, Instant};
 use pgpair_core::authority::{Directory, PgFacts};
 use pgpair_core::instance::PostgresState;
 
-use super::{Kind, STALE, Server, Worker};
+use super::{STALE, Server, Worker};
 use crate::fence::clock;
 use crate::postgres::pgdata::{self, DataDir};
+use crate::postgres::sql::StreamState;
 use crate::wal::archive;
 
 impl Worker {
     pub(super) async fn look(&mut self) {
-        let Server::Up { postmaster, ready, since, .. } = &mut self.server else { return };
+        let Some(running) = self.server.running() else { return };
+        let starting = matches!(self.server, Server::Starting(..));
         // Asked too early, postgres would refuse, and fill its log with refusals.
-        if postmaster.has_exited().is_some() || !(*ready || postmaster.says_ready()) {
+        if running.postmaster.has_exited().is_some() || (starting && !running.postmaster.says_ready()) {
             return;
         }
         match self.sql.observe().await {
             Ok(facts) => {
-                if !*ready {
-                    tracing::info!(took_ms = since.elapsed().as_millis(), "postgres accepts connections");
-                    *ready = true;
+                if starting {
+                    let took_ms = running.since.elapsed().as_millis();
+                    tracing::info!(took_ms, "postgres accepts connections");
+                    self.server.becomes_ready();
                     self.failed_starts = 0;
                     self.refused = None;
                 }
@@ -33,7 +36,7 @@ impl Worker {
             }
             Err(e) => {
                 tracing::debug!(error = %e, "postgres does not answer");
-                if !*ready {
+                if starting {
                     self.seen = None;
                 }
             }
@@ -91,15 +94,14 @@ impl Worker {
         let receiver = seen.and_then(|s| s.receiver.as_ref());
         let recovery = seen.is_none_or(|s| s.in_recovery);
         let state = match &self.server {
-            Server::Down { .. } => PostgresState::Down,
-            Server::Up { promoting: true, .. } => PostgresState::Promoting,
-            Server::Up { ready: true, kind: Kind::Primary, .. } if !recovery => PostgresState::Primary,
-            Server::Up { ready: true, kind: Kind::Standby, since, .. } if recovery && !self.hangs(*since) => {
-                PostgresState::Standby
+            Server::Down(_) => PostgresState::Down,
+            Server::Primary(_) if !recovery => PostgresState::Primary,
+            Server::Standby(running) if recovery && !self.hangs(running.since) => PostgresState::Standby,
+            // Also a postmaster that has ended, without the lock in hand: what is left of it may still write.
+            Server::Unlocked { .. } | Server::Starting(..) | Server::Standby(_) | Server::Primary(_) => {
+                PostgresState::Starting
             }
-            Server::Up { .. } => PostgresState::Starting,
         };
-        let up = !matches!(self.server, Server::Down { .. });
         PgFacts {
             state,
             directory,
@@ -109,8 +111,9 @@ impl Worker {
             flush: seen.and_then(|s| s.flush_lsn.or(s.receive_lsn)),
             standby_write: seen.and_then(|s| s.peer.as_ref()?.write),
             replay: seen.and_then(|s| s.replay_lsn),
-            streaming: receiver.is_some_and(|r| r.status == "streaming") && self.seen_at.elapsed() < STALE,
-            end: if up { None } else { self.end },
+            streaming: receiver.is_some_and(|r| r.stream == StreamState::Streaming)
+                && self.seen_at.elapsed() < STALE,
+            end: self.end.filter(|_| self.server.is_down()),
             sync: self.sync,
             failed_starts: self.failed_starts,
             // The driver knows.

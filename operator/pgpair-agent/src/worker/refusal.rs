@@ -125,27 +125,30 @@ impl Worker {
         // Counts like a start that failed: a primary that cannot start hands over.
         self.failed_starts += 1;
         self.not_before = Instant::now() + Duration::from_millis(200 << self.failed_starts.min(6));
-        self.refuse(why)
+        self.refuse(why);
+        false
     }
 
     /// Whether the programs are of the version that the spec names: before the first data directory is made. Else it is told.
     pub(super) async fn programs_are_wanted(&mut self) -> bool {
         let wanted = self.config().bootstrap.version;
         match (self.major().await, wanted) {
-            (Some(programs), Some(wanted)) if programs != wanted => self.refuse(format!(
+            (Some(programs), Some(wanted)) if programs != wanted => {
+                self.refuse(format!(
                 "the image holds PostgreSQL {programs}, and spec.postgres.version is {wanted}: no data directory is made; set \
                  spec.postgres.image to an image of PostgreSQL {wanted}, or create the pair again with version {programs}"
-            )),
+            ));
+                false
+            }
             _ => true,
         }
     }
 
-    fn refuse(&mut self, why: String) -> bool {
+    fn refuse(&mut self, why: String) {
         if self.refused.as_ref() != Some(&why) {
             tracing::error!(why, "refused");
         }
         self.refused = Some(why);
-        false
     }
 
     /// Where postgres is to write what it says: the first starts of a new pair are made again to learn why they fail.

@@ -11,7 +11,7 @@ use pgpair_wire::report::SpaceReport;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Kind, STALE, Server, Wish, Worker};
+use super::{STALE, Server, StartedAs, Wish, Worker};
 use crate::instance::env::InstanceEnv;
 use crate::instance::layout::Layout;
 use crate::instance::space::Forecast;
@@ -58,7 +58,7 @@ pub(super) struct Upkeep {
     pub(super) pending: Vec<String>,
     pub(super) space: SpaceReport,
     /// The mounted passwords of which nothing is left to do, and in which role that was found.
-    passwords: Option<(Mounted, Kind)>,
+    passwords: Option<(Mounted, StartedAs)>,
     /// What is wrong with the mounted passwords, for people.
     pub(super) passwords_trouble: Option<String>,
     forecast: Forecast,
@@ -149,12 +149,12 @@ impl Worker {
         }
         self.measure().await;
         match &self.server {
-            Server::Down { .. } => {
+            Server::Down(_) => {
                 self.upkeep.generation = self.upkeep.config.borrow().generation;
                 self.upkeep.pending.clear();
                 self.upkeep.raised.clear();
             }
-            Server::Up { ready: true, promoting: false, .. } if self.answers() => {
+            Server::Standby(_) | Server::Primary(_) if self.answers() => {
                 self.take_certificates();
                 self.take_config().await;
                 self.follow_floors().await;
@@ -164,7 +164,7 @@ impl Worker {
                 self.clean().await;
                 self.fill().await;
             }
-            Server::Up { .. } => {}
+            Server::Unlocked { .. } | Server::Starting(..) | Server::Standby(_) | Server::Primary(_) => {}
         }
     }
 
@@ -175,13 +175,13 @@ impl Worker {
 
     /// The copies for postgres, and for libpq, follow the mounted certificates.
     fn take_certificates(&mut self) {
-        let Server::Up { postmaster, .. } = &self.server else { return };
+        let Some(running) = self.server.running() else { return };
         let renewals = self.upkeep.identity.renewals();
         if renewals == self.upkeep.renewals {
             return;
         }
         self.upkeep.renewals = renewals;
-        let (layout, postmaster) = (self.settings.layout.clone(), postmaster.clone());
+        let (layout, postmaster) = (self.settings.layout.clone(), running.postmaster.clone());
         tokio::task::spawn_blocking(move || {
             match postmaster::install_tls(&layout).map(|changed| changed.then(|| postmaster.reload())) {
                 Ok(Some(Ok(()))) => tracing::info!("postgres takes the renewed certificates"),
@@ -206,9 +206,9 @@ impl Worker {
 
     /// What the configuration file is to be raised to, by the present role.
     async fn floors(&self) -> Floors {
-        let role = match &self.server {
-            Server::Up { kind: Kind::Standby, .. } => StartAs::Standby(self.upstream()),
-            Server::Up { .. } | Server::Down { .. } => StartAs::Primary,
+        let role = match self.server.role() {
+            Some(StartedAs::Standby) => StartAs::Standby(self.upstream()),
+            Some(StartedAs::Primary) | None => StartAs::Primary,
         };
         postmaster::floors(&self.settings, &self.bin, &role).await
     }
@@ -216,10 +216,10 @@ impl Worker {
     /// A standby runs with what its primary has, if that is more than is configured. When the primary has less, or when the standby
     /// is promoted, the file is written anew, and the smaller value waits for a restart.
     async fn follow_floors(&mut self) {
-        let Server::Up { postmaster, kind, .. } = &self.server else { return };
-        let written = self.upkeep.floors.unwrap_or(postmaster.floors());
+        let Some(running) = self.server.running() else { return };
+        let written = self.upkeep.floors.unwrap_or(running.postmaster.floors());
         let raised = render::raised(&self.settings, &self.upkeep.written, written);
-        let standby = *kind == Kind::Standby;
+        let standby = self.server.role() == Some(StartedAs::Standby);
         // Told until postgres has read the smaller value, and says itself what waits for a restart.
         let is_being_read = raised.is_empty() && self.upkeep.loaded_before.is_some();
         if !(standby && is_being_read) {
@@ -239,8 +239,8 @@ impl Worker {
     }
 
     async fn rewrite(&mut self, config: Arc<PairConfig>, floors: Floors) {
-        let Server::Up { postmaster, .. } = &self.server else { return };
-        let postmaster = postmaster.clone();
+        let Some(running) = self.server.running() else { return };
+        let postmaster = running.postmaster.clone();
         let Ok((loaded, _)) = self.sql.pending_restart().await else { return };
         match postmaster::reload_config(&self.settings, &config, floors, self.access, &postmaster) {
             Ok(()) => {
@@ -273,13 +273,14 @@ impl Worker {
 
     /// A changed password of a mounted Secret becomes that of its role; not before the roles are made.
     async fn follow_passwords(&mut self) {
-        let Server::Up { kind, .. } = &self.server else { return };
-        let (kind, writable) = (*kind, *kind == Kind::Primary);
-        if (writable && self.prepared.is_none()) || !due(&mut self.upkeep.next.passwords, PASSWORDS) {
+        let Some(role) = self.server.role() else { return };
+        if (role == StartedAs::Primary && self.prepared.is_none())
+            || !due(&mut self.upkeep.next.passwords, PASSWORDS)
+        {
             return;
         }
         let done = match Mounted::read(&self.settings) {
-            Ok(mounted) => self.settle_passwords(mounted, kind, writable).await,
+            Ok(mounted) => self.settle_passwords(mounted, role).await,
             Err(e) => Err(e.to_string()),
         };
         let trouble = done.err();
@@ -291,18 +292,19 @@ impl Worker {
         }
     }
 
-    async fn settle_passwords(&mut self, mounted: Mounted, kind: Kind, writable: bool) -> Result<(), String> {
+    async fn settle_passwords(&mut self, mounted: Mounted, role: StartedAs) -> Result<(), String> {
         let empty = match mounted.empty()[..] {
             [] => Ok(()),
             [role, ..] => Err(format!(
                 "the Secret of role {role} has an empty password: the role keeps its password; set key password"
             )),
         };
-        let found = Some((mounted, kind));
+        let found = Some((mounted, role));
         if self.upkeep.passwords != found
             && let Some((mounted, _)) = &found
         {
-            let settled = passwords::follow(&self.settings, &self.sql, mounted, writable).await;
+            let settled =
+                passwords::follow(&self.settings, &self.sql, mounted, role == StartedAs::Primary).await;
             if settled.map_err(|e| e.to_string())? {
                 self.upkeep.passwords = found;
             }
@@ -314,7 +316,7 @@ impl Worker {
     /// needs a new one to stream.
     async fn keep_slot(&mut self) {
         let lost = self.seen.as_ref().and_then(|s| s.peer_slot.as_ref()).is_none_or(|s| s.lost);
-        let primary = matches!(self.server, Server::Up { kind: Kind::Primary, .. });
+        let primary = self.server.role() == Some(StartedAs::Primary);
         if !(primary && lost && self.prepared.is_some() && due(&mut self.upkeep.next.slot, SLOT)) {
             return;
         }

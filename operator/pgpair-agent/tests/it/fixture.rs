@@ -19,7 +19,7 @@ use pgpair_agent::postgres::postmaster::{
     self, ClientAccess, Postmaster, StartAs, StartOptions, bootstrap, initdb, start,
 };
 use pgpair_agent::postgres::render::Upstream;
-use pgpair_agent::postgres::sql::{PgFacts, Sql};
+use pgpair_agent::postgres::sql::{PgFacts, Sql, StreamState};
 use pgpair_agent::postgres::tool::PgBin;
 use pgpair_agent::standby::base_backup;
 use pgpair_core::ids::{InstanceId, VolumeId};
@@ -164,7 +164,7 @@ impl World {
         eventually("the standby streams and has replayed everything", async || {
             let facts = primary.sql.observe().await.ok()?;
             let peer = facts.peer?;
-            (peer.state == "streaming" && peer.replay >= facts.insert_lsn).then_some(())
+            (peer.stream == StreamState::Streaming && peer.replay >= facts.insert_lsn).then_some(())
         })
         .await;
     }

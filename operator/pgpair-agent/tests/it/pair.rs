@@ -7,6 +7,7 @@ use pgpair_agent::postgres::pgdata::{self, DataDir};
 use pgpair_agent::postgres::postmaster::StartAs;
 use pgpair_agent::postgres::postmaster::sync::set_sync;
 use pgpair_agent::postgres::promote::{promote, take_request};
+use pgpair_agent::postgres::sql::StreamState;
 use pgpair_agent::standby::base_backup::{self, SeedError};
 use pgpair_core::ids::{InstanceId, VolumeId};
 use pgpair_core::timeline::TimelineId;
@@ -32,7 +33,7 @@ fn a_seeded_volume_streams_and_shows_how_far_it_was() {
         let (a, b) = (w.a.facts().await, w.b.facts().await);
         assert_eq!((a.in_recovery, b.in_recovery, w.b.count().await), (false, true, 1000));
         assert_eq!((a.timeline, b.timeline), (Some(TimelineId(1)), Some(TimelineId(1))));
-        assert_eq!(b.receiver.unwrap().status, "streaming");
+        assert_eq!(b.receiver.unwrap().stream, StreamState::Streaming);
         assert!(b.receive_lsn.is_some() && a.receive_lsn.is_none() && b.insert_lsn.is_none());
     });
 }

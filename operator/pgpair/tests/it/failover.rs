@@ -8,6 +8,7 @@ use pgpair_core::instance::PostgresState;
 use pgpair_core::order::{OrderKind, OrderReply};
 use pgpair_core::record::Mode;
 use pgpair_wire::config::PairConfig;
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal};
 
 use crate::orders::order;
@@ -78,6 +79,34 @@ async fn log_that_a_killed_primary_had_not_sent_is_fetched_as_soon_as_it_is_hand
     .await;
     rustix::process::kill_process(agent, Signal::CONT).unwrap();
     taken_over(&pair, B, "1100").await;
+}
+
+/// Something of it may still run and write: its end is not known, and nothing may be started beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_postgres_counts_as_running_until_its_lock_is_free() {
+    // Long enough for the agent to be stopped meanwhile.
+    let pair = Pair::up_with(PairConfig { ttl_ms: 20_000, ..PairConfig::default() }).await;
+    table(&pair, A).await;
+    let agent = pair.agent_pid(A);
+    rustix::process::kill_process(agent, Signal::STOP).unwrap();
+    rustix::process::kill_process(pair.postmaster_pid(A), Signal::KILL).unwrap();
+    // A process of the dead postgres, as far as the agent can tell.
+    let lock = std::fs::File::open(pair.lock(A)).unwrap();
+    eventually("the children of the postmaster are gone", LIMIT, async || {
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()
+    })
+    .await;
+    rustix::process::kill_process(agent, Signal::CONT).unwrap();
+    eventually("it counts as running", LIMIT, async || {
+        pair.report(A).await.filter(|r| r.postgres.state == PostgresState::Starting).map(drop)
+    })
+    .await;
+    drop(lock);
+    let primary = eventually("the pair takes writes again", LIMIT, async || {
+        if pair.is_writable(A).await { Some(A) } else { pair.is_writable(B).await.then_some(B) }
+    })
+    .await;
+    assert_eq!(pair.sql(primary, "SELECT count(*) FROM t").await.as_deref(), Ok("1000"));
 }
 
 /// What it has recovered may not be on its standby: a client that reads it would see what a take-over could still undo.

@@ -118,6 +118,11 @@ impl Pair {
         self.root(i).join("run/journal")
     }
 
+    /// The lock that each process of a postmaster's tree holds.
+    pub fn lock(&self, i: InstanceId) -> PathBuf {
+        self.root(i).join("data/pgpair.lock")
+    }
+
     /// The archive of the one cluster of an instance.
     pub fn archive(&self, i: InstanceId) -> PathBuf {
         let entries = fs::read_dir(self.root(i).join("archive")).unwrap();
