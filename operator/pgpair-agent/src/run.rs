@@ -11,7 +11,7 @@ use pgpair_core::record::Holder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::control::driver::{self, Driver, Surroundings};
+use crate::control::driver::{self, Driver, DriverIo};
 use crate::control::health::{Answered, Health};
 use crate::control::inbox::Input;
 use crate::control::intake::Intake;
@@ -36,7 +36,7 @@ use crate::postgres::pair_config;
 use crate::postgres::postmaster;
 use crate::postgres::sql::Sql;
 use crate::postgres::tool::PgBin;
-use crate::worker::{Parts, Worker};
+use crate::worker::{Worker, WorkerParts};
 
 /// The kubelet reads it when the container has ended: evidence of death names the incarnation.
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -110,7 +110,7 @@ async fn agent() -> Result<(), Failure> {
     };
     let servers = tokio::spawn(serve(shared, identity.clone()));
     let answered = Answered::default();
-    let worker = Worker::new(Parts {
+    let worker = Worker::new(WorkerParts {
         answered: answered.clone(),
         settings: settings.clone(),
         bin,
@@ -141,11 +141,11 @@ async fn agent() -> Result<(), Failure> {
     on_sigterm(inbox.clone(), sql.clone())?;
     let last_word = wish.clone();
     let left_settings = settings.clone();
-    let around = Surroundings {
+    let io = DriverIo {
         settings,
         store,
         peer,
-        tx: inbox,
+        inbox,
         wish,
         report,
         hand_over,
@@ -155,7 +155,7 @@ async fn agent() -> Result<(), Failure> {
         sql,
     };
     let (journal, journal_end) = Journal::start(left_settings.layout.journal(), &authority);
-    let driver = tokio::spawn(Driver::new(authority, journal, around, Reporter::default()).run(inputs));
+    let driver = tokio::spawn(Driver::new(authority, journal, io, Reporter::default()).run(inputs));
     tokio::select! {
         ended = servers => return Err(ended.unwrap_or_else(Failure::from)),
         ended = driver => ended?,

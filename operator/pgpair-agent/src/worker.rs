@@ -37,11 +37,11 @@ use crate::standby::rejoin::{Branch, KeptBranch};
 
 mod actions;
 mod follow;
-mod hurry;
 mod look;
 mod refusal;
 mod server;
 mod upkeep;
+mod wake;
 
 use server::{Did, Running, Server, StartedAs};
 
@@ -74,7 +74,7 @@ pub struct Worker {
     server: Server,
     access: ClientAccess,
     sync: SyncState,
-    seen: Option<sql::PgFacts>,
+    seen: Option<sql::SqlSnapshot>,
     seen_at: Instant,
     /// Newest timeline that this postmaster has received: without a walreceiver, the control file tells an older one.
     received_timeline: Option<TimelineId>,
@@ -95,7 +95,7 @@ pub struct Worker {
     pointed: Option<(Term, i64)>,
     need: Option<Need>,
     following: follow::Following,
-    hurry: hurry::Hurry,
+    wakes: wake::Wakes,
     upkeep: upkeep::Upkeep,
     /// What lies on the data volume, as looked up once a round.
     disk: OnceLock<Option<DataDir>>,
@@ -114,7 +114,7 @@ impl std::fmt::Debug for Worker {
 
 /// What a worker is made of.
 #[derive(Debug)]
-pub struct Parts {
+pub struct WorkerParts {
     /// When postgres answered a new connection last.
     pub answered: Answered,
     /// Who and where this instance is.
@@ -146,7 +146,7 @@ pub struct Parts {
 impl Worker {
     /// A worker that has not looked at anything yet.
     #[must_use]
-    pub fn new(parts: Parts) -> Worker {
+    pub fn new(parts: WorkerParts) -> Worker {
         let sql = Sql::new(&parts.settings);
         Worker {
             settings: parts.settings,
@@ -179,7 +179,7 @@ impl Worker {
             pointed: None,
             need: None,
             following: follow::Following::default(),
-            hurry: hurry::Hurry::default(),
+            wakes: wake::Wakes::default(),
             upkeep: upkeep::Upkeep::new(parts.identity, parts.config),
             disk: OnceLock::new(),
             kept: None,
@@ -201,7 +201,7 @@ impl Worker {
                 self.take_lock().await;
             }
             self.look().await;
-            self.keep_up(&wish).await;
+            self.do_upkeep(&wish).await;
             if self.end.is_none()
                 && self.server.is_down()
                 && self.end_tried.is_none_or(|t| t.elapsed() >= END_AGAIN)
@@ -210,7 +210,9 @@ impl Worker {
                 self.end_tried = Some(Instant::now());
                 self.find_end().await;
             }
-            self.note_need(wish.role == Role::Standby && self.server.is_down());
+            if wish.role == Role::Standby && self.server.is_down() {
+                self.note_need();
+            }
             self.report().await;
             self.look_for_trigger_file().await;
             let wish = *self.wish.borrow_and_update();
@@ -224,7 +226,11 @@ impl Worker {
             if self.driver_ended && self.server.is_down() {
                 return;
             }
-            self.hurry_recovery(wish.awaits_log && did == Did::Nothing);
+            if wish.awaits_log && did == Did::Nothing {
+                self.wake_recovery();
+            } else {
+                self.wakes = wake::Wakes::default();
+            }
             let pause = match (wish.urgent, self.is_settled(&wish)) {
                 (true, _) => URGENT,
                 (false, true) => CALM,

@@ -53,15 +53,15 @@ struct Unjudged {
 
 /// What the loop talks to.
 #[derive(Debug)]
-pub struct Surroundings {
+pub struct DriverIo {
     /// Who and where this instance is.
     pub settings: Arc<InstanceEnv>,
     /// The record.
     pub store: RecordStore,
     /// The peer.
     pub peer: Peer,
-    /// Inputs of tasks that the loop starts.
-    pub tx: mpsc::Sender<Input>,
+    /// For what comes of tasks that the loop starts.
+    pub inbox: mpsc::Sender<Input>,
     /// To the worker.
     pub wish: watch::Sender<Wish>,
     /// To the servers.
@@ -82,7 +82,7 @@ pub struct Surroundings {
 pub struct Driver {
     authority: Authority,
     journal: Journal,
-    around: Surroundings,
+    io: DriverIo,
     waiting: BTreeMap<ReplyId, Reply>,
     reporter: Reporter,
     refusal: Option<&'static str>,
@@ -103,11 +103,11 @@ impl std::fmt::Debug for Driver {
 impl Driver {
     /// A loop around `authority`, which `journal` has begun with.
     #[must_use]
-    pub fn new(authority: Authority, journal: Journal, around: Surroundings, reporter: Reporter) -> Driver {
+    pub fn new(authority: Authority, journal: Journal, io: DriverIo, reporter: Reporter) -> Driver {
         Driver {
             authority,
             journal,
-            around,
+            io,
             waiting: BTreeMap::new(),
             reporter,
             refusal: None,
@@ -154,15 +154,15 @@ impl Driver {
             seen: self.authority.postgres().state,
             last: false,
         };
-        self.around.wish.send_if_modified(|last| std::mem::replace(last, wish) != wish);
+        self.io.wish.send_if_modified(|last| std::mem::replace(last, wish) != wish);
         let hand_over = self.authority.hands_over_log().then(|| LogEnd(self.authority.postgres().end));
-        self.around.hand_over.send_if_modified(|h| std::mem::replace(h, hand_over) != hand_over);
+        self.io.hand_over.send_if_modified(|h| std::mem::replace(h, hand_over) != hand_over);
         let mut report = self.reporter.report(now, &self.authority);
-        report.node = Some(self.around.settings.node.clone()).filter(|node| !node.is_empty());
+        report.node = Some(self.io.settings.node.clone()).filter(|node| !node.is_empty());
         report.order = self.order.clone();
         report.refused_order = self.refused_order.clone();
         report.preparing = self.unjudged.iter().map(|u| u.id.clone()).collect();
-        self.around.report.send_if_modified(|last| {
+        self.io.report.send_if_modified(|last| {
             let changed = report.follow(last);
             *last = report;
             changed
@@ -174,7 +174,7 @@ impl Driver {
         let closed = !self.authority.gate(now).is_open() || desired.postgres == Want::Down;
         // Armed before the kill: should this process be stopped in the midst of it, the deadman goes on.
         let at = if closed { Some(now) } else { desired.fence_at };
-        let killed = self.around.writable.guard(at, || closed.then(|| self.around.tree.kill(KILL))).flatten();
+        let killed = self.io.writable.guard(at, || closed.then(|| self.io.tree.kill(KILL))).flatten();
         let Some(killed) = killed.filter(|k| k.signalled > 0 || k.left > 0) else { return };
         let reason = if self.hung { "Hung" } else { desired.refusal.map_or("NotAllowed", |r| r.as_str()) };
         tracing::warn!(
@@ -216,7 +216,7 @@ impl Driver {
             Input::Configure(config, taken) => {
                 let rules = rules(&config, self.authority.timing());
                 tracing::info!(generation = config.generation, "a new configuration");
-                self.around.config.send_replace(config);
+                self.io.config.send_replace(config);
                 let _ = taken.send(()); // whoever gave it may have gone
                 Event::Configure(rules)
             }
@@ -252,7 +252,7 @@ impl Driver {
             return;
         }
         self.unjudged.push(Unjudged { id: order.id.clone(), stops });
-        let (inputs, sql) = (self.around.tx.clone(), self.around.sql.clone());
+        let (inputs, sql) = (self.io.inbox.clone(), self.io.sql.clone());
         spawn_input(inputs, async move {
             if stops && let Err(e) = sql.checkpoint(CHECKPOINT).await {
                 tracing::warn!(error = %e, "no checkpoint before the stop: it will take longer");
@@ -288,7 +288,7 @@ impl Driver {
         let (term, id) = (self.authority.term(), format!("trigger-file-{}", clock::unix_ms()));
         tracing::warn!(term = term.0, "a person has created the trigger file");
         let switchover = Order { id: id.clone(), term, kind: OrderKind::Switchover };
-        let (peer, limit, tx) = (self.around.peer.clone(), self.limit(), self.around.tx.clone());
+        let (peer, limit, tx) = (self.io.peer.clone(), self.limit(), self.io.inbox.clone());
         spawn_input(tx, async move {
             match peer.order(&switchover, CHECKPOINT + limit).await {
                 Ok(OrderReply::Accepted | OrderReply::Done) => None,
@@ -311,7 +311,7 @@ impl Driver {
 
     fn carry_out(&mut self, now: Ms, command: Command) {
         let limit = self.limit();
-        let (store, peer) = (self.around.store.clone(), self.around.peer.clone());
+        let (store, peer) = (self.io.store.clone(), self.io.peer.clone());
         match command {
             Command::Persist(durable) => self.persist(durable),
             Command::Read { asked } => {
@@ -364,11 +364,11 @@ impl Driver {
 
     /// What comes of `work` is the next event, if anything comes of it. The loop goes on meanwhile.
     fn spawn_event(&self, work: impl Future<Output = Option<Event>> + Send + 'static) {
-        spawn_input(self.around.tx.clone(), async move { work.await.map(Input::Event) });
+        spawn_input(self.io.inbox.clone(), async move { work.await.map(Input::Event) });
     }
 
     fn persist(&self, durable: Durable) {
-        let (settings, tx) = (self.around.settings.clone(), self.around.tx.clone());
+        let (settings, tx) = (self.io.settings.clone(), self.io.inbox.clone());
         tokio::spawn(async move {
             loop {
                 let layout = settings.layout.clone();

@@ -13,7 +13,7 @@ pub struct Observed {
     /// For the state machine.
     pub facts: PgFacts,
     /// All of SQL, if postgres answered.
-    pub sql: Option<sql::PgFacts>,
+    pub sql: Option<sql::SqlSnapshot>,
     /// The archive volume.
     pub archive: ArchiveReport,
     /// What this instance cannot do for itself.

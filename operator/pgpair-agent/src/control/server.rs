@@ -40,7 +40,7 @@ use crate::net::peer::Peer;
 use crate::net::tls::{self, Identity};
 use crate::postgres::pair_config::ConfigError;
 use crate::postgres::sql::Sql;
-use crate::wal::archive::{self, LogEnd};
+use crate::wal::archive::{self, LogEnd, Places};
 use crate::wal::backfill;
 
 /// A client that has not finished its handshake by then is dropped.
@@ -274,7 +274,8 @@ async fn archived(State(s): State<Shared>) -> Result<Json<Vec<ArchivedFile>>, St
 async fn wal(State(s): State<Shared>, Path(name): Path<String>) -> Result<impl IntoResponse, StatusCode> {
     let log_end = *s.serve_pg_wal.borrow();
     let system = s.report.borrow().system_identifier.ok_or(StatusCode::NOT_FOUND)?;
-    let path = archive::wal_file(&s.settings.layout, system, &name, log_end.is_some());
+    let places = if log_end.is_some() { Places::ArchiveAndPgWal } else { Places::Archive };
+    let path = archive::wal_file(&s.settings.layout, system, &name, places);
     let path = path.ok_or(StatusCode::NOT_FOUND)?;
     let live = archive::is_live(&s.settings.layout, &path);
     let file = tokio::fs::File::open(path).await.map_err(|_| StatusCode::NOT_FOUND)?;

@@ -11,7 +11,8 @@ use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::{self, FileError};
 use crate::instance::layout::Layout;
 use crate::postgres::postmaster;
-use crate::postgres::render::{self, Floors, RenderError, hba};
+use crate::postgres::render::hba::{self, ClientAccess};
+use crate::postgres::render::{self, Floors, RenderError};
 use crate::postgres::tool::PgBin;
 
 /// `pg_basebackup --max-rate` takes 32 kB to 1024 MB per second.
@@ -82,7 +83,7 @@ pub fn check(settings: &InstanceEnv, config: &PairConfig) -> Result<(), ConfigEr
         within("seedRateKib", rate, &SEED_RATE)?;
     }
     render::main_conf(settings, config, Floors::default(), 1)?;
-    hba::hba_conf(&config.hba, config.client_tls, true)?;
+    hba::hba_conf(&config.hba, config.client_tls, ClientAccess::Open)?;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ pub mod passwords;
 mod roles;
 pub mod sync;
 
+pub use crate::postgres::render::hba::ClientAccess;
 pub(crate) use configure::configure;
 pub use configure::{floors, install_tls, reload_config, set_clients, set_upstream, try_parameters};
 pub use init_db::initdb;
@@ -72,15 +73,6 @@ pub enum StartAs {
     Primary,
     /// In recovery, streaming from this primary.
     Standby(Upstream),
-}
-
-/// Whether clients are let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientAccess {
-    /// Only the agent and the standby.
-    Closed,
-    /// Everybody that `pg_hba.conf` names.
-    Open,
 }
 
 /// How to start.

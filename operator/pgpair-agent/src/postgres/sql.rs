@@ -87,7 +87,7 @@ struct Failures {
 
 /// Everything that postgres says about itself at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PgFacts {
+pub struct SqlSnapshot {
     /// In recovery, so a standby.
     pub in_recovery: bool,
     /// `server_version_num`, such as 150018.
@@ -118,7 +118,7 @@ pub struct PgFacts {
     pub peer_slot: Option<Slot>,
 }
 
-impl PgFacts {
+impl SqlSnapshot {
     /// The end of the WAL that this postgres has: see [`position`].
     #[must_use]
     pub fn position(&self) -> Option<Lsn> {
@@ -227,7 +227,7 @@ impl Sql {
     ///
     /// # Errors
     /// Postgres is down, starting up, or does not answer.
-    pub async fn observe(&self) -> Result<PgFacts, SqlError> {
+    pub async fn observe(&self) -> Result<SqlSnapshot, SqlError> {
         let action = "read the state of postgres";
         let mut open = within(action, OBSERVE, async { Ok(self.open.lock().await) }).await?;
         let result = within(action, OBSERVE, async {
@@ -381,7 +381,7 @@ async fn connect(config: &Config, database: Option<&str>) -> Result<Client, toki
     Ok(client)
 }
 
-fn facts(row: &Row, failures: &mut Failures) -> Result<PgFacts, tokio_postgres::Error> {
+fn facts(row: &Row, failures: &mut Failures) -> Result<SqlSnapshot, tokio_postgres::Error> {
     let lsn = |name: &str| -> Result<Option<Lsn>, tokio_postgres::Error> {
         Ok(row.try_get::<_, Option<&str>>(name)?.and_then(|t| t.parse().ok()))
     };
@@ -412,7 +412,7 @@ fn facts(row: &Row, failures: &mut Failures) -> Result<PgFacts, tokio_postgres::
                 .map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
         }),
     };
-    Ok(PgFacts {
+    Ok(SqlSnapshot {
         in_recovery: row.try_get("in_recovery")?,
         version_num: u32::try_from(row.try_get::<_, i32>("version_num")?).unwrap_or(0),
         timeline: timeline("timeline")?,

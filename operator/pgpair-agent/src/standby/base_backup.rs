@@ -139,13 +139,12 @@ pub async fn seed(
     Ok(volume)
 }
 
-fn conninfo(settings: &InstanceEnv, replication: bool) -> String {
+fn conninfo(settings: &InstanceEnv) -> String {
     let name = InstanceEnv::standby_name(settings.instance);
     // Another name than the standby's: a backup's WAL stream must never count as the synchronous standby.
     let name = format!("{name}_seed");
     let primary = Upstream { host: settings.peer_host.clone(), address: None, port: settings.peer_pg_port };
-    let text = render::conninfo(settings, &primary, &name, None);
-    if replication { text + " replication=true" } else { text }
+    render::conninfo(settings, &primary, &name, None)
 }
 
 /// The first Job of a pair starts while the primary still makes its data directory; a later one may find it in a restart.
@@ -164,7 +163,9 @@ async fn await_primary(settings: &InstanceEnv, bin: &PgBin) -> Result<SystemIden
 
 async fn identify(settings: &InstanceEnv, bin: &PgBin) -> Result<SystemIdentifier, SeedError> {
     let mut command = bin.command("psql");
-    command.args(["-X", "-A", "-t", "-w", "-c", "IDENTIFY_SYSTEM", "-d"]).arg(conninfo(settings, true));
+    command
+        .args(["-X", "-A", "-t", "-w", "-c", "IDENTIFY_SYSTEM", "-d"])
+        .arg(conninfo(settings) + " replication=true");
     let answer = tool::run(&mut command, SMALL).await?;
     let id = answer.split('|').next().and_then(|t| t.trim().parse().ok());
     id.ok_or(SeedError::Primary(answer))
@@ -181,7 +182,7 @@ async fn create_slot(settings: &InstanceEnv, bin: &PgBin) -> Result<(), SeedErro
             InstanceEnv::standby_name(settings.instance),
             "-d",
         ])
-        .arg(conninfo(settings, false));
+        .arg(conninfo(settings));
     tool::run(&mut command, SMALL).await?;
     Ok(())
 }
@@ -214,7 +215,7 @@ async fn backup(
         .arg(settings.layout.seeding())
         .args(["-X", "stream", "--checkpoint=fast", "--progress", "-w"])
         .args(["-S", InstanceEnv::standby_name(settings.instance), "-d"])
-        .arg(conninfo(settings, false));
+        .arg(conninfo(settings));
     if let Some(kib_per_second) = config.seed_rate_kib {
         command.arg(format!("--max-rate={kib_per_second}k"));
     }

@@ -66,7 +66,7 @@ pub enum ArchiveError {
 
 /// What became of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Archived {
+pub struct ArchiveOutcome {
     /// Its size.
     pub bytes: u64,
     /// SHA-256, hexadecimal.
@@ -100,7 +100,7 @@ pub fn run(path: &Path, name: &str) -> ExitCode {
 ///
 /// # Errors
 /// The archive is as it was.
-pub fn archive_file(layout: &Layout, path: &Path, name: &str) -> Result<Archived, ArchiveError> {
+pub fn archive_file(layout: &Layout, path: &Path, name: &str) -> Result<ArchiveOutcome, ArchiveError> {
     if WalFile::parse(name, SMALLEST_SEGMENT).is_none() {
         return Err(ArchiveError::Name(name.to_owned()));
     }
@@ -118,7 +118,7 @@ pub fn archive_file(layout: &Layout, path: &Path, name: &str) -> Result<Archived
     let tmp = dir.join(format!(".{name}.tmp"));
     let (bytes, sha256) = copy_synced(path, &tmp)?;
     if fsx::publish(&tmp, &target)? {
-        return Ok(Archived { bytes, sha256, known: false });
+        return Ok(ArchiveOutcome { bytes, sha256, known: false });
     }
     fsx::remove(&tmp)?;
     same_or_alarm(&target, path)
@@ -126,12 +126,12 @@ pub fn archive_file(layout: &Layout, path: &Path, name: &str) -> Result<Archived
 
 /// A tail that came from the peer's `pg_wal` must not take the name of the complete segment, which may still follow if the
 /// peer takes its resignation back. What is needed of it postgres archives itself, as `.partial`, when it is promoted.
-fn skip_live(dir: &Path, path: &Path, name: &str) -> Result<Option<Archived>, FileError> {
+fn skip_live(dir: &Path, path: &Path, name: &str) -> Result<Option<ArchiveOutcome>, FileError> {
     let mark = live_mark(dir, name);
     let Ok(live) = fs::read_to_string(&mark) else { return Ok(None) };
     let (bytes, sha256) = hash(path, &mut io::sink())?;
     if live == sha256 {
-        return Ok(Some(Archived { bytes, sha256, known: true }));
+        return Ok(Some(ArchiveOutcome { bytes, sha256, known: true }));
     }
     fsx::remove(&mark)?;
     Ok(None)
@@ -151,7 +151,7 @@ fn hex(digest: &[u8]) -> String {
     digest.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn same_or_alarm(target: &Path, path: &Path) -> Result<Archived, ArchiveError> {
+fn same_or_alarm(target: &Path, path: &Path) -> Result<ArchiveOutcome, ArchiveError> {
     let (_, theirs) = hash(target, &mut io::sink())?;
     let (bytes, ours) = hash(path, &mut io::sink())?;
     if theirs != ours {
@@ -160,7 +160,7 @@ fn same_or_alarm(target: &Path, path: &Path) -> Result<Archived, ArchiveError> {
     // The crash may have come between the name and its sync.
     File::open(target).and_then(|f| f.sync_all()).at("sync", target)?;
     fsx::sync_parent(target)?;
-    Ok(Archived { bytes, sha256: ours, known: true })
+    Ok(ArchiveOutcome { bytes, sha256: ours, known: true })
 }
 
 /// Copies a file and syncs the copy's contents, not its name. Returns size and SHA-256.
@@ -231,20 +231,26 @@ fn backlog(layout: &Layout) -> Option<u64> {
     Some(dir.map(ready).filter(|r| *r).count() as u64)
 }
 
-/// Where a file of the log is that the peer asks for; `None` if we do not have it. `allow_pg_wal`: files of `pg_wal` too,
-/// which is right only when postgres is dead and will not write in this term again.
+/// Where a file of the WAL is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Places {
+    /// In the archive.
+    Archive,
+    /// In `pg_wal` too: right only when postgres is dead and will not write in this term again.
+    ArchiveAndPgWal,
+}
+
+/// Where a file of the WAL is that the peer asks for; `None` if we do not have it.
 #[must_use]
-pub fn wal_file(
-    layout: &Layout,
-    system: SystemIdentifier,
-    name: &str,
-    allow_pg_wal: bool,
-) -> Option<PathBuf> {
+pub fn wal_file(layout: &Layout, system: SystemIdentifier, name: &str, places: Places) -> Option<PathBuf> {
     // Only names of the log, so no path can be smuggled in.
     WalFile::parse(name, SMALLEST_SEGMENT)?;
     let archived = layout.wal_archive(system).join(name);
-    let own = layout.pg_wal().join(name);
-    [Some(archived), allow_pg_wal.then_some(own)].into_iter().flatten().find(|p| p.is_file())
+    let own = match places {
+        Places::Archive => None,
+        Places::ArchiveAndPgWal => Some(layout.pg_wal().join(name)),
+    };
+    [Some(archived), own].into_iter().flatten().find(|p| p.is_file())
 }
 
 /// Answer of [`has_segment`].
@@ -413,10 +419,13 @@ mod tests {
         let v = volume();
         for name in ["../x", "RECOVERYXLOG", "", ".000000010000000000000003.tmp"] {
             assert!(archive_file(&v.layout, &v.source, name).is_err());
-            assert_eq!(wal_file(&v.layout, SystemIdentifier(7), name, true), None);
+            assert_eq!(wal_file(&v.layout, SystemIdentifier(7), name, Places::ArchiveAndPgWal), None);
         }
-        assert_eq!(wal_file(&v.layout, SystemIdentifier(7), SEGMENT, false), None);
-        assert_eq!(wal_file(&v.layout, SystemIdentifier(7), SEGMENT, true).as_ref(), Some(&v.source));
+        assert_eq!(wal_file(&v.layout, SystemIdentifier(7), SEGMENT, Places::Archive), None);
+        assert_eq!(
+            wal_file(&v.layout, SystemIdentifier(7), SEGMENT, Places::ArchiveAndPgWal).as_ref(),
+            Some(&v.source)
+        );
         assert!(is_live(&v.layout, &v.source));
         fs::write(v.layout.pg_wal().join(format!("archive_status/{SEGMENT}.ready")), "").unwrap();
         assert!(!is_live(&v.layout, &v.source));

@@ -103,7 +103,7 @@ pub fn list(layout: &Layout, system: SystemIdentifier) -> Result<Vec<ArchivedFil
 }
 
 /// What a round starts from.
-struct Archive {
+struct OurArchive {
     system: SystemIdentifier,
     history: TimelineHistory,
     files: Vec<ArchivedFile>,
@@ -149,7 +149,7 @@ pub async fn round(layout: &Layout, peer: &Peer, own: Own) -> Result<Filled, Fil
     Ok(filled)
 }
 
-fn look(layout: &Layout, own: Own) -> Result<Option<Archive>, FillError> {
+fn look(layout: &Layout, own: Own) -> Result<Option<OurArchive>, FillError> {
     let system = pgdata::system_identifier(&layout.pgdata())?;
     let Some(history) = pgdata::history(layout, system, own.timeline)? else { return Ok(None) };
     let files = list(layout, system)?;
@@ -168,12 +168,12 @@ fn look(layout: &Layout, own: Own) -> Result<Option<Archive>, FillError> {
             forgotten.push(ArchivedFile { name, bytes });
         }
     }
-    Ok(Some(Archive { system, history, files, forgotten, waiting, room }))
+    Ok(Some(OurArchive { system, history, files, forgotten, waiting, room }))
 }
 
 /// Files of the history in use among `there` that our archive lacks: histories first, then segments, newest first, as many as there
 /// is room for.
-fn missing(there: &[ArchivedFile], ours: &Archive, own: Own) -> Vec<(WalFile, String)> {
+fn missing(there: &[ArchivedFile], ours: &OurArchive, own: Own) -> Vec<(WalFile, String)> {
     let held: HashSet<&str> = ours.files.iter().map(|f| f.name.as_str()).collect();
     let mut missing: Vec<(WalFile, &ArchivedFile)> = there
         .iter()
@@ -254,8 +254,8 @@ mod tests {
         names.iter().map(|n| ArchivedFile { name: n.clone(), bytes: bytes(n) }).collect()
     }
 
-    fn with(ours: &[String], room: u64) -> Archive {
-        Archive {
+    fn with(ours: &[String], room: u64) -> OurArchive {
+        OurArchive {
             system: SystemIdentifier(7),
             history: history(),
             files: files(ours),
@@ -329,7 +329,7 @@ mod tests {
         let forgotten = write(3, 3 * MIB, "");
         write(4, 4 * MIB, ""); // being written
         let own = Own { timeline: TimelineId(1), end: Lsn(4 * MIB + 80), segment_size: MIB };
-        let found = Archive { room: u64::MAX, ..look(&layout, own).unwrap().unwrap() };
+        let found = OurArchive { room: u64::MAX, ..look(&layout, own).unwrap().unwrap() };
         let wanted = missing(&found.forgotten, &found, own);
         let [(file, name)] = wanted.as_slice() else { panic!("{wanted:?}") };
         assert_eq!(*name, forgotten);

@@ -139,14 +139,14 @@ pub(crate) fn room(used: u64, size: u64, free: u64) -> u64 {
 
 /// A file of the archive that belongs to one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Archived {
+struct ArchivedSegment {
     number: u64,
     name: String,
     bytes: u64,
 }
 
 /// Segments, partial ones included, and backup labels; oldest first.
-fn archived(dir: &Path, segment_size: u64) -> Result<Vec<Archived>, FileError> {
+fn archived(dir: &Path, segment_size: u64) -> Result<Vec<ArchivedSegment>, FileError> {
     let mut out = Vec::new();
     for entry in fs::read_dir(dir).at("read", dir)? {
         let entry = entry.at("read", dir)?;
@@ -160,25 +160,25 @@ fn archived(dir: &Path, segment_size: u64) -> Result<Vec<Archived>, FileError> {
             Some(WalFile::History(_)) | None => continue,
         };
         let bytes = entry.metadata().at("look at", &entry.path())?.len();
-        out.push(Archived { number, name, bytes });
+        out.push(ArchivedSegment { number, name, bytes });
     }
     out.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
     Ok(out)
 }
 
 /// What goes for being too much.
-fn unneeded(files: &[Archived], needed: Needed, excess: u64) -> &[Archived] {
+fn unneeded(files: &[ArchivedSegment], needed: Needed, excess: u64) -> &[ArchivedSegment] {
     needed.first_segment().map_or(&[], |first| doomed(files, first, excess))
 }
 
 /// What goes, whatever the peer needs, for the volume is almost full.
-fn given_up(files: &[Archived], needed: Needed, size: u64, free: u64) -> &[Archived] {
+fn given_up(files: &[ArchivedSegment], needed: Needed, size: u64, free: u64) -> &[ArchivedSegment] {
     let lack = (size / LAST_SHARE).saturating_sub(free);
     needed.own_first_segment().map_or(&[], |first| doomed(files, first, lack))
 }
 
 /// The oldest files that add up to `excess`, none of them of segment `first` or later.
-fn doomed(files: &[Archived], first: u64, excess: u64) -> &[Archived] {
+fn doomed(files: &[ArchivedSegment], first: u64, excess: u64) -> &[ArchivedSegment] {
     let mut sum = 0;
     let n = files.iter().take_while(|f| {
         let goes = f.number < first && sum < excess;
@@ -230,8 +230,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn file(number: u64, bytes: u64) -> Archived {
-        Archived { number, name: format!("{number:024X}"), bytes }
+    fn file(number: u64, bytes: u64) -> ArchivedSegment {
+        ArchivedSegment { number, name: format!("{number:024X}"), bytes }
     }
 
     fn needed(own: Option<u64>, peer: Option<u64>, slot: Option<u64>) -> Option<u64> {
@@ -259,11 +259,11 @@ mod tests {
 
     #[test]
     fn what_the_peer_needs_is_kept_until_the_volume_is_almost_full_and_what_we_need_always() {
-        let files: Vec<Archived> = (0..10).map(|n| file(n, 10)).collect();
+        let files: Vec<ArchivedSegment> = (0..10).map(|n| file(n, 10)).collect();
         let lsn = |n: u64| Some(Lsn(n * 16 * MIB));
         for peer in [lsn(2), None] {
             let needed = Needed { own: lsn(8), peer, slot: lsn(2), segment_size: 16 * MIB };
-            let of = |files: &[Archived]| files.len();
+            let of = |files: &[ArchivedSegment]| files.len();
             assert_eq!(of(unneeded(&files, needed, 1_000)), if peer.is_some() { 2 } else { 0 });
             assert_eq!(of(given_up(&files, needed, 1_000, 50)), 0, "a twentieth is free");
             assert_eq!(of(given_up(&files, needed, 1_000, 25)), 3, "no more than enough");
@@ -284,7 +284,7 @@ mod tests {
         fn nothing_that_is_needed_goes_and_no_more_than_enough(
             sizes in prop::collection::vec(1u64..20, 0..30), first: u8, excess in 0u64..400
         ) {
-            let files: Vec<Archived> = (0..).zip(&sizes).map(|(n, s)| file(n, *s)).collect();
+            let files: Vec<ArchivedSegment> = (0..).zip(&sizes).map(|(n, s)| file(n, *s)).collect();
             let gone = doomed(&files, u64::from(first), excess);
             prop_assert!(gone.iter().all(|f| f.number < u64::from(first)));
             let bytes: u64 = gone.iter().map(|f| f.bytes).sum();

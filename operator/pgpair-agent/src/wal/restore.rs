@@ -17,7 +17,7 @@ use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
 use crate::net::tls::{self, TlsError};
 use crate::postgres::pgdata;
-use crate::wal::archive;
+use crate::wal::archive::{self, Places};
 use crate::wal::content;
 
 /// For an answer to begin, and for each next piece of it. Postgres waits for us: a peer that does not answer must not stop
@@ -101,7 +101,7 @@ pub fn run(name: &str, path: &Path) -> ExitCode {
 pub fn restore(settings: &InstanceEnv, name: &str, path: &Path) -> Result<&'static str, RestoreError> {
     let file = WalFile::parse(name, SMALLEST_SEGMENT).ok_or_else(|| RestoreError::Name(name.to_owned()))?;
     let system = pgdata::system_identifier(&settings.layout.pgdata())?;
-    if let Some(own) = archive::wal_file(&settings.layout, system, name, false) {
+    if let Some(own) = archive::wal_file(&settings.layout, system, name, Places::Archive) {
         let mut bytes = Vec::new();
         fs::File::open(&own).and_then(|mut f| f.read_to_end(&mut bytes)).at("read", &own)?;
         match place(file, system, &bytes, "our archive", path) {

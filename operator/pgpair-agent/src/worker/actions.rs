@@ -38,9 +38,9 @@ impl Worker {
                 self.stop().await
             }
             (Server::Starting(_, StartedAs::Standby) | Server::Standby(_), Want::Down) => self.stop().await,
-            (Server::Primary(_), Want::Primary | Want::Promoted) => self.tend_primary(wish).await,
+            (Server::Primary(_), Want::Primary | Want::Promoted) => self.converge_primary(wish).await,
             (Server::Standby(_), Want::Promoted) => self.promote(wish).await,
-            (Server::Standby(_), Want::Following(term)) => self.tend_standby(term).await,
+            (Server::Standby(_), Want::Following(term)) => self.converge_standby(term).await,
             // Fencing is the driver's; whatever else is on its way.
             (Server::Starting(..) | Server::Standby(_) | Server::Primary(_), _) => Did::Nothing,
         }
@@ -186,7 +186,7 @@ impl Worker {
     }
 
     /// A running primary: prepared once a term, synchronous commit as wished, clients when admitted, the endpoint here.
-    async fn tend_primary(&mut self, wish: &Wish) -> Did {
+    async fn converge_primary(&mut self, wish: &Wish) -> Did {
         if std::mem::take(&mut self.learning) {
             tracing::info!("postgres starts after all: again, with its log where it belongs");
             return self.stop().await;

@@ -224,7 +224,7 @@ impl Worker {
 
     /// A running standby that has not streamed for a while may be on a branch of its own, or too late: then the log that it
     /// needs is gone.
-    pub(super) async fn tend_standby(&mut self, term: Term) -> Did {
+    pub(super) async fn converge_standby(&mut self, term: Term) -> Did {
         if std::mem::take(&mut self.following.learning) {
             tracing::info!("postgres starts after all: again, with its log where it belongs");
             return self.stop().await;
@@ -315,14 +315,14 @@ impl Worker {
     }
 
     /// An empty or unfinished directory of an instance that is to follow: a seeding Job has to fill it.
-    pub(super) fn note_need(&mut self, following: bool) {
-        match (self.inspected(), following) {
-            (Some(DataDir::Empty), true) => self.need = Some(Need::Seed),
-            (Some(DataDir::Unfinished), true) => {
+    pub(super) fn note_need(&mut self) {
+        match self.inspected() {
+            Some(DataDir::Empty) => self.need = Some(Need::Seed),
+            Some(DataDir::Unfinished) => {
                 self.need =
                     Some(Need::Rebuild { reason: "an initdb, seeding or rewind did not finish".into() });
             }
-            _ => {}
+            Some(DataDir::Ready(_)) | None => {}
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::instance::layout::Layout;
 use crate::instance::space::Forecast;
 use crate::net::peer::{Peer, PeerError};
 use crate::net::tls::Identity;
-use crate::postgres::postmaster::passwords::{self, Mounted};
+use crate::postgres::postmaster::passwords::{self, Mounted, Roles};
 use crate::postgres::postmaster::{self, StartAs};
 use crate::postgres::render::{self, Floors};
 use crate::wal::backfill::{self, FillError};
@@ -143,7 +143,7 @@ impl Worker {
         self.upkeep.written.clone()
     }
 
-    pub(super) async fn keep_up(&mut self, wish: &Wish) {
+    pub(super) async fn do_upkeep(&mut self, wish: &Wish) {
         if wish.urgent || wish.last {
             return;
         }
@@ -303,8 +303,11 @@ impl Worker {
         if self.upkeep.passwords != found
             && let Some((mounted, _)) = &found
         {
-            let settled =
-                passwords::follow(&self.settings, &self.sql, mounted, role == StartedAs::Primary).await;
+            let roles = match role {
+                StartedAs::Primary => Roles::Writable,
+                StartedAs::Standby => Roles::Replicated,
+            };
+            let settled = passwords::follow(&self.settings, &self.sql, mounted, roles).await;
             if settled.map_err(|e| e.to_string())? {
                 self.upkeep.passwords = found;
             }

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use pgpair_agent::net::tls::Identity;
 use pgpair_agent::postgres::pgdata;
-use pgpair_agent::wal::archive::{archive_status, first_missing, has_segment, wal_file};
+use pgpair_agent::wal::archive::{Places, archive_status, first_missing, has_segment, wal_file};
 use pgpair_agent::wal::cleanup::{self, Needed};
 use pgpair_agent::wal::restore::{RestoreError, restore};
 use pgpair_core::lsn::Lsn;
@@ -27,9 +27,11 @@ async fn serve_wal(i: &Instance) {
     let system = pgdata::system_identifier(&layout.pgdata()).unwrap();
     let app = Router::new().route(
         "/v1/wal/{name}",
-        get(async move |UrlPath(name): UrlPath<String>| match wal_file(&layout, system, &name, false) {
-            Some(path) => Ok(fs::read(path).unwrap()),
-            None => Err(StatusCode::NOT_FOUND),
+        get(async move |UrlPath(name): UrlPath<String>| {
+            match wal_file(&layout, system, &name, Places::Archive) {
+                Some(path) => Ok(fs::read(path).unwrap()),
+                None => Err(StatusCode::NOT_FOUND),
+            }
         }),
     );
     let acceptor = TlsAcceptor::from(Identity::load(&i.settings.layout.tls).unwrap().server());

@@ -19,7 +19,7 @@ use pgpair_agent::postgres::postmaster::{
     self, ClientAccess, Postmaster, StartAs, StartOptions, bootstrap, initdb, start,
 };
 use pgpair_agent::postgres::render::Upstream;
-use pgpair_agent::postgres::sql::{PgFacts, Sql, StreamState};
+use pgpair_agent::postgres::sql::{Sql, SqlSnapshot, StreamState};
 use pgpair_agent::postgres::tool::PgBin;
 use pgpair_agent::standby::base_backup;
 use pgpair_core::ids::{InstanceId, VolumeId};
@@ -286,7 +286,7 @@ impl Instance {
         client.query_one("SELECT count(*) FROM t", &[]).await.expect("a count").get(0)
     }
 
-    pub async fn facts(&self) -> PgFacts {
+    pub async fn facts(&self) -> SqlSnapshot {
         self.sql.observe().await.expect("facts")
     }
 

@@ -9,7 +9,7 @@ const SEGMENT_HEADER: u64 = 40;
 
 /// One record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct WalRecord {
     /// Where it begins.
     lsn: Lsn,
     /// Its bytes, without padding and without the page headers in between.
@@ -20,7 +20,7 @@ pub(super) struct Record {
 
 /// Reads a line such as
 /// `rmgr: XLOG len (rec/tot): 114/ 114, tx: 0, lsn: 0/03000028, prev 0/02000110, desc: CHECKPOINT_SHUTDOWN …`.
-pub(super) fn parse(line: &[u8]) -> Option<Record> {
+pub(super) fn parse(line: &[u8]) -> Option<WalRecord> {
     let text = String::from_utf8_lossy(line);
     let rest = text.strip_prefix("rmgr: ")?;
     let rmgr = rest.split_whitespace().next()?;
@@ -28,10 +28,14 @@ pub(super) fn parse(line: &[u8]) -> Option<Record> {
     let len = lengths.split_once('/')?.1.trim().parse().ok()?;
     let (lsn, rest) = rest.split_once("lsn: ")?.1.split_once(',')?;
     let desc = rest.split_once("desc: ")?.1.trim_start();
-    Some(Record { lsn: lsn.trim().parse().ok()?, len, switch: rmgr == "XLOG" && desc.starts_with("SWITCH") })
+    Some(WalRecord {
+        lsn: lsn.trim().parse().ok()?,
+        len,
+        switch: rmgr == "XLOG" && desc.starts_with("SWITCH"),
+    })
 }
 
-impl Record {
+impl WalRecord {
     /// Where the next record may begin, as replay would report it.
     pub(super) fn end(self, page: u64, segment: u64) -> Lsn {
         let mut at = self.lsn.0;
@@ -55,13 +59,13 @@ mod tests {
     use super::*;
 
     fn end(lsn: u64, len: u64, switch: bool) -> u64 {
-        Record { lsn: Lsn(lsn), len, switch }.end(8192, 1 << 24).0
+        WalRecord { lsn: Lsn(lsn), len, switch }.end(8192, 1 << 24).0
     }
 
     #[test]
     fn a_line_gives_position_length_and_switch() {
         let line = b"rmgr: Heap        len (rec/tot):     59/   159, tx:        735, lsn: 0/0149F4E0, prev 0/0149F4A8, desc: INSERT off 3";
-        assert_eq!(parse(line), Some(Record { lsn: Lsn(0x149_f4e0), len: 159, switch: false }));
+        assert_eq!(parse(line), Some(WalRecord { lsn: Lsn(0x149_f4e0), len: 159, switch: false }));
         let line = b"rmgr: XLOG        len (rec/tot):     24/    24, tx:          0, lsn: 0/03000110, prev 0/030000D8, desc: SWITCH ";
         assert!(parse(line).unwrap().switch);
         assert_eq!(parse(b"pg_waldump: error: \xff"), None);

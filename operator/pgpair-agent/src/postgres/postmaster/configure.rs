@@ -148,7 +148,7 @@ fn write_hba(
     config: &PairConfig,
     access: ClientAccess,
 ) -> Result<(), PostmasterError> {
-    let text = hba::hba_conf(&config.hba, config.client_tls, access == ClientAccess::Open)?;
+    let text = hba::hba_conf(&config.hba, config.client_tls, access)?;
     Ok(fsx::write(&settings.layout.in_pgdata("pg_hba.conf"), text.as_bytes(), 0o600)?)
 }
 

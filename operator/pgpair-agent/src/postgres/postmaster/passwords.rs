@@ -77,7 +77,17 @@ fn decide(mounted: &str, in_database: Option<&str>, remembered: Option<&str>) ->
     }
 }
 
-/// Gives the roles the passwords of a changed Secret, if `writable`. `true`: nothing is left to do while the files stay as they are.
+/// Whether roles can be changed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roles {
+    /// On a primary.
+    Writable,
+    /// On a standby: they come from its primary.
+    Replicated,
+}
+
+/// Gives the roles the passwords of a changed Secret, where that is possible. `true`: nothing is left to do while the files stay
+/// as they are.
 ///
 /// # Errors
 /// Postgres refused, or the volume did.
@@ -85,7 +95,7 @@ pub async fn follow(
     settings: &InstanceEnv,
     sql: &Sql,
     mounted: &Mounted,
-    writable: bool,
+    roles: Roles,
 ) -> Result<bool, PostmasterError> {
     let path = settings.layout.passwords_json();
     let before: BTreeMap<String, String> = fsx::read_json(&path)?.unwrap_or_default();
@@ -98,7 +108,7 @@ pub async fn follow(
             Step::Leave => {
                 after.entry(role.clone()).or_insert_with(|| scram_sha_256(password.as_bytes()));
             }
-            Step::Change if writable => {
+            Step::Change if roles == Roles::Writable => {
                 let verifier = scram_sha_256(password.as_bytes());
                 change(sql, role, &verifier).await?;
                 tracing::info!(role, "the password of a role was changed to that of its Secret");

@@ -25,11 +25,21 @@ const METHODS: &[&str] = &[
     "oauth",
 ];
 
-/// `pg_hba.conf`: ourselves over the socket, replication by certificate, and clients only when `open`.
+/// Whether clients are let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAccess {
+    /// Only the agent and the standby.
+    Closed,
+    /// Everybody that `pg_hba.conf` names.
+    Open,
+}
+
+/// `pg_hba.conf`: ourselves over the socket, replication by certificate, and clients as `clients` says.
 ///
 /// # Errors
 /// A line of the user is none.
-pub fn hba_conf(user_lines: &[String], tls: ClientTls, open: bool) -> Result<String, RenderError> {
+pub fn hba_conf(user_lines: &[String], tls: ClientTls, clients: ClientAccess) -> Result<String, RenderError> {
+    let open = clients == ClientAccess::Open;
     let mut out = String::from("# Written by pgpair: changes are lost. Use spec.postgres.hba.\n");
     out.push_str("local all all trust\n");
     for database in ["replication", "postgres"] {
@@ -126,19 +136,19 @@ mod tests {
     #[test]
     fn closed_lets_in_nobody_but_ourselves_and_the_standby() {
         let lines = vec!["host app app 10.0.0.0/8 md5".to_owned()];
-        let closed = hba_conf(&lines, ClientTls::Optional, false).unwrap();
+        let closed = hba_conf(&lines, ClientTls::Optional, ClientAccess::Closed).unwrap();
         assert!(!closed.contains("scram") && !closed.contains("app"));
-        let open = hba_conf(&lines, ClientTls::Optional, true).unwrap();
+        let open = hba_conf(&lines, ClientTls::Optional, ClientAccess::Open).unwrap();
         assert!(open.find("10.0.0.0/8") < open.find("scram-sha-256"));
     }
 
     #[test]
     fn a_client_without_tls_is_turned_away_before_any_line_of_the_user_if_tls_is_required() {
         let lines = vec!["host app app 10.0.0.0/8 md5".to_owned()];
-        let required = hba_conf(&lines, ClientTls::Required, true).unwrap();
+        let required = hba_conf(&lines, ClientTls::Required, ClientAccess::Open).unwrap();
         assert!(required.contains("hostnossl all all all reject"));
         assert!(required.find("hostnossl") < required.find("10.0.0.0/8"));
-        let optional = hba_conf(&lines, ClientTls::Optional, true).unwrap();
+        let optional = hba_conf(&lines, ClientTls::Optional, ClientAccess::Open).unwrap();
         assert!(!optional.contains("hostnossl"));
     }
 
@@ -154,7 +164,9 @@ mod tests {
             ("local all \"all trust", "quote"),
             ("local all all trust \\", "backslash"),
         ] {
-            let e = hba_conf(&[line.to_owned()], ClientTls::Required, false).unwrap_err().to_string();
+            let e = hba_conf(&[line.to_owned()], ClientTls::Required, ClientAccess::Closed)
+                .unwrap_err()
+                .to_string();
             assert!(e.contains(word), "{e}");
         }
     }

@@ -1,4 +1,4 @@
-//! A take-over that waits for the end of the log: recovery is to ask for it now.
+//! A take-over waits for the end of the WAL: recovery must ask for it now.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// What has not come after so many times does not come sooner by asking.
 const TIMES: u32 = 20;
 
-/// How often recovery was hurried for one take-over.
+/// How often recovery was woken for one take-over.
 #[derive(Default)]
-pub(super) struct Hurry {
+pub(super) struct Wakes {
     times: u32,
     last: Option<Instant>,
 }
 
-impl Hurry {
+impl Wakes {
     /// Whether to do it once more.
     fn due(&mut self, now: Instant) -> bool {
         let due = self.times < TIMES && self.last.is_none_or(|last| now - last >= AGAIN);
@@ -31,16 +31,12 @@ impl Worker {
     /// Without a stream, recovery sleeps for `wal_retrieve_retry_interval` between two questions to the archive, and the dead primary's
     /// log is handed over in between. SIGHUP ends that sleep (PostgreSQL, `StartupProcSigHupHandler` in `startup.c`), and does nothing else
     /// to a configuration that has not changed.
-    pub(super) fn hurry_recovery(&mut self, awaits_log: bool) {
-        if !awaits_log {
-            self.hurry = Hurry::default();
-            return;
-        }
+    pub(super) fn wake_recovery(&mut self) {
         if let (Some(running), Some(StartedAs::Standby)) = (self.server.running(), self.server.role())
-            && self.hurry.due(Instant::now())
+            && self.wakes.due(Instant::now())
             && let Err(e) = running.postmaster.reload()
         {
-            tracing::debug!(error = %e, "recovery cannot be hurried");
+            tracing::debug!(error = %e, "recovery cannot be woken");
         }
     }
 }
@@ -51,9 +47,9 @@ mod tests {
 
     #[test]
     fn it_ends_and_leaves_a_pause_between() {
-        let (mut hurry, begin) = (Hurry::default(), Instant::now());
-        assert!(hurry.due(begin) && !hurry.due(begin + AGAIN / 2) && hurry.due(begin + AGAIN));
-        let times = (2..100).filter(|n| hurry.due(begin + AGAIN * *n)).count();
+        let (mut wakes, begin) = (Wakes::default(), Instant::now());
+        assert!(wakes.due(begin) && !wakes.due(begin + AGAIN / 2) && wakes.due(begin + AGAIN));
+        let times = (2..100).filter(|n| wakes.due(begin + AGAIN * *n)).count();
         assert_eq!(times, TIMES as usize - 2);
     }
 }
