@@ -27,6 +27,7 @@ use crate::fence::witness::AgentLock;
 use crate::fence::writable::Writable;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx;
+use crate::instance::layout::TERMINATION_LOG;
 use crate::instance::state;
 use crate::net::endpoint::ReadWriteEndpoint;
 use crate::net::lease::RecordStore;
@@ -38,8 +39,6 @@ use crate::postgres::sql::Sql;
 use crate::postgres::tool::PgBin;
 use crate::worker::{Worker, WorkerParts};
 
-/// The kubelet reads it when the container has ended: evidence of death names the incarnation.
-const TERMINATION_LOG: &str = "/dev/termination-log";
 /// How long postgres has to stop when the agent leaves.
 const LEAVE: Duration = Duration::from_secs(20);
 /// For a checkpoint before: of a pod that is deleted by force the kubelet leaves two seconds.
@@ -70,6 +69,7 @@ async fn agent() -> Result<(), Failure> {
     // This one first: the witness of a predecessor takes the two in the same order.
     let _alive = AgentLock::acquire(&settings.layout, me.incarnation).await?;
     let lock = wait_for_lock(&settings).await?;
+    // The kubelet reads it when the container has ended: evidence of death names the incarnation.
     if let Err(e) = std::fs::write(TERMINATION_LOG, me.incarnation.to_string()) {
         tracing::debug!(error = %e, "no termination log; not in a container");
     }

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use pgpair_core::ids::SystemIdentifier;
 
+/// What a program of the pod writes here outlives its container: Kubernetes shows it in the status of the pod.
+pub(crate) const TERMINATION_LOG: &str = "/dev/termination-log";
+
 /// Roots of the volumes, and the paths below them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {

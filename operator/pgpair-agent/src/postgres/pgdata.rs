@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use pgpair_core::ids::{SystemIdentifier, VolumeId};
 use pgpair_core::lsn::Lsn;
@@ -13,6 +13,7 @@ use pgpair_core::wal::{Segment, WalFile};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+use crate::fence::clock;
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
 use crate::postgres::render::Floors;
@@ -142,6 +143,7 @@ impl ControlData {
     }
 
     fn parse(text: &str) -> Result<ControlData, PgDataError> {
+        const SEGMENT_SIZE: &str = "Bytes per WAL segment";
         let field = |field: &'static str| {
             let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
             line.map(str::trim).ok_or(PgDataError::ControlData { field, text: String::new() })
@@ -155,6 +157,7 @@ impl ControlData {
         let timeline = |name| field(name).and_then(|t| parsed::<u32>(name, t)).map(TimelineId);
         let min_timeline = timeline("Min recovery ending loc's timeline")?;
         let min = lsn("Minimum recovery ending location")?;
+        let size = number(SEGMENT_SIZE)?;
         Ok(ControlData {
             system_identifier: SystemIdentifier(number("Database system identifier")?),
             state: match field("Database cluster state")? {
@@ -168,7 +171,8 @@ impl ControlData {
             redo: lsn("Latest checkpoint's REDO location")?,
             timeline: timeline("Latest checkpoint's TimeLineID")?,
             min_recovery: (min != Lsn(0)).then_some((min_timeline, min)),
-            segment_size: number("Bytes per WAL segment")?,
+            segment_size: segment_size(size)
+                .ok_or_else(|| PgDataError::ControlData { field: SEGMENT_SIZE, text: size.to_string() })?,
             page_size: number("WAL block size")?,
             floors: Floors {
                 connections: setting("max_connections setting")?,
@@ -179,6 +183,11 @@ impl ControlData {
             },
         })
     }
+}
+
+/// Bytes of a WAL segment, if a segment can have so many: positions are divided by it.
+pub(crate) fn segment_size(bytes: u64) -> Option<u64> {
+    bytes.is_power_of_two().then_some(bytes)
 }
 
 /// Reads the control file of a data directory with `pg_controldata`.
@@ -253,7 +262,7 @@ pub fn move_aside(layout: &Layout) -> Result<(), FileError> {
         // Not empty, so worth keeping.
         Err(_) => {}
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = clock::unix_ms() / 1000;
     let to = layout.moved_aside().join(now.to_string());
     fsx::create_dir(&to, 0o700)?;
     if let Some(bytes) = volume {
@@ -454,6 +463,12 @@ Bytes per WAL segment:                16777216
     fn a_missing_label_is_named() {
         let e = ControlData::parse("").unwrap_err().to_string();
         assert!(e.contains("Min recovery ending"), "{e}");
+    }
+
+    #[test]
+    fn a_segment_size_that_nothing_can_be_divided_by_is_refused() {
+        let e = ControlData::parse(&TEXT.replace("16777216", "0")).unwrap_err().to_string();
+        assert!(e.contains("Bytes per WAL segment") && e.contains('0'), "{e}");
     }
 
     #[test]

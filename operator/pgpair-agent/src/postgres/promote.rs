@@ -1,9 +1,10 @@
 //! Promotion by the trigger file. The caller has won the record.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use crate::fence::clock;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::{self, FileError};
 use crate::instance::layout::Layout;
@@ -75,14 +76,14 @@ pub async fn promote(
     stop_receiver(layout, postmaster, sql).await?;
     let receiver_stopped = begin.elapsed();
     fsx::write(&layout.trigger(), b"", 0o600)?;
-    let (triggered, trigger_file_at_ms) = (begin.elapsed(), unix_ms());
+    let (triggered, trigger_file_at_ms) = (begin.elapsed(), clock::unix_ms());
     fsx::write_new(&layout.in_pgdata("promote"), b"", 0o600)?;
     postmaster.signal(Signal::USR1)?;
     wait_out_of_recovery(postmaster, sql, limit.saturating_sub(begin.elapsed())).await?;
     let out_of_recovery = begin.elapsed();
     let left = limit.saturating_sub(begin.elapsed()).max(POLL);
     sql.flush_probe(left).await.map_err(PromoteError::Unconfirmed)?;
-    let (confirmed, promoted_at_ms) = (begin.elapsed(), unix_ms());
+    let (confirmed, promoted_at_ms) = (begin.elapsed(), clock::unix_ms());
     fsx::remove(&layout.trigger())?;
     Ok(Promotion {
         trigger_file_at_ms,
@@ -142,9 +143,4 @@ async fn wait_out_of_recovery(
         how = postmaster.exited() => Err(PostmasterError::Exited { awaited: "it was promoted", how }.into()),
         () = tokio::time::sleep(limit) => Err(PromoteError::Late { limit, last }),
     }
-}
-
-fn unix_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

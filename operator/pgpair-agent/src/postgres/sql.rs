@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use crate::instance::env::InstanceEnv;
+use crate::postgres::pgdata::segment_size;
 
 /// A connection over the socket is made at once or not at all.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -244,7 +245,11 @@ impl Sql {
         .await;
         match result {
             Ok(row) => {
-                facts(&row, &mut open.failures).map_err(|e| SqlError::Answer { action, text: format!("{e}") })
+                let facts = facts(&row, &mut open.failures);
+                let facts = facts.map_err(|e| SqlError::Answer { action, text: e.to_string() })?;
+                let size = facts.segment_size;
+                let text = || format!("a segment size of {size} bytes");
+                segment_size(size).map(|_| facts).ok_or_else(|| SqlError::Answer { action, text: text() })
             }
             Err(e) => {
                 open.connection = None;

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::fence::lock::VolumeLock;
 use crate::instance::env::{InstanceEnv, InstanceEnvError};
 use crate::instance::fsx::{self, Context, FileError};
+use crate::instance::layout::TERMINATION_LOG;
 use crate::postgres::pair_config::{self, ConfigError};
 use crate::postgres::pgdata::{self, Volume};
 use crate::postgres::postmaster::install_tls;
@@ -35,8 +36,6 @@ const PRIMARY_AGAIN: Duration = Duration::from_millis(250);
 const STALLED: Duration = Duration::from_secs(600);
 /// How often progress is printed.
 const TELL: Duration = Duration::from_secs(1);
-/// Kubernetes shows what stands here.
-const TERMINATION_LOG: &str = "/dev/termination-log";
 /// How much of `pg_basebackup`'s messages is kept for an error.
 const MESSAGES: usize = 4000;
 

@@ -20,7 +20,7 @@ use crate::postgres::pgdata;
 use crate::postgres::sql::ArchiverFacts;
 
 /// The smallest segment size accepts the names of every other one.
-const SMALLEST_SEGMENT: u64 = 1024 * 1024;
+pub(crate) const SMALLEST_SEGMENT: u64 = 1024 * 1024;
 const CHUNK: usize = 1024 * 1024;
 
 /// Where the log of a dead postgres ends, as far as that is known.

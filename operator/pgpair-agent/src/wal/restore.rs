@@ -17,7 +17,7 @@ use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
 use crate::net::tls::{self, TlsError};
 use crate::postgres::pgdata;
-use crate::wal::archive::{self, Places};
+use crate::wal::archive::{self, Places, SMALLEST_SEGMENT};
 use crate::wal::content;
 
 /// For an answer to begin, and for each next piece of it. Postgres waits for us: a peer that does not answer must not stop
@@ -29,8 +29,6 @@ const CONNECT: Duration = Duration::from_secs(1);
 const ALONE_POLL: Duration = Duration::from_millis(10);
 /// An idle standby asks five times a second.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
-/// The smallest segment size accepts the names of every other one.
-const SMALLEST_SEGMENT: u64 = 1024 * 1024;
 /// Nothing of the log is larger.
 const LARGEST_FILE: usize = 1024 * 1024 * 1024;
 
