@@ -13,7 +13,7 @@
 //!
 //! [`run`] puts them together.
 
-pub mod control;
+mod control;
 pub mod fence;
 pub mod instance;
 pub mod net;
@@ -21,7 +21,7 @@ pub mod postgres;
 pub mod run;
 pub mod standby;
 pub mod wal;
-pub mod worker;
+mod worker;
 
 #[cfg(test)]
 mod tests;

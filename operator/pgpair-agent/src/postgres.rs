@@ -1,6 +1,6 @@
 //! One postgres: its data directory, its configuration, its process, its SQL.
 
-pub mod pair_config;
+pub(crate) mod pair_config;
 pub mod pgdata;
 pub mod postmaster;
 pub mod promote;

@@ -1,7 +1,7 @@
 //! The archive of WAL: writing, reading, filling gaps, cleaning.
 
 pub mod archive;
-pub mod backfill;
+pub(crate) mod backfill;
 pub mod cleanup;
 pub(crate) mod content;
 pub mod restore;

@@ -172,29 +172,21 @@ pub struct PeerRow {
     pub stream: StreamState,
     /// `sync`, `async`, …: the walsender's own view, no proof that commits wait.
     pub sync_state: String,
-    /// Sent to it.
-    pub sent: Option<Lsn>,
     /// Written by it.
     pub write: Option<Lsn>,
     /// Flushed by it.
     pub flush: Option<Lsn>,
     /// Replayed by it.
     pub replay: Option<Lsn>,
-    /// Since its last answer.
-    pub reply_age: Option<Duration>,
 }
 
 /// `pg_stat_archiver`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ArchiverFacts {
-    /// Segments archived since the statistics began.
-    pub archived: u64,
     /// Failures since the last success.
     pub failures: u64,
     /// File of the last success.
     pub last_archived: Option<String>,
-    /// Unix milliseconds of the last success.
-    pub last_archived_at_ms: Option<i64>,
     /// File of the last failure, if no success came after it.
     pub failing: Option<String>,
 }
@@ -408,13 +400,9 @@ fn facts(row: &Row, failures: &mut Failures) -> Result<SqlSnapshot, tokio_postgr
         Some(state) => Some(PeerRow {
             stream: StreamState::of(state),
             sync_state: row.try_get::<_, Option<String>>("peer_sync_state")?.unwrap_or_default(),
-            sent: lsn("peer_sent")?,
             write: lsn("peer_write")?,
             flush: lsn("peer_flush")?,
             replay: lsn("peer_replay")?,
-            reply_age: row
-                .try_get::<_, Option<i64>>("peer_reply_age_ms")?
-                .map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
         }),
     };
     Ok(SqlSnapshot {
@@ -445,10 +433,8 @@ fn archiver(row: &Row, failures: &mut Failures) -> Result<ArchiverFacts, tokio_p
     let failing: Option<String> = row.try_get("archive_failing")?;
     let failed = count("archive_failed")?;
     Ok(ArchiverFacts {
-        archived: count("archive_archived")?,
         failures: failures.since_success(failed, failing.is_some()),
         last_archived: row.try_get("archive_last")?,
-        last_archived_at_ms: row.try_get("archive_last_at_ms")?,
         failing,
     })
 }
