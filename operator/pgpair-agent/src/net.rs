@@ -2,5 +2,6 @@
 
 pub(crate) mod endpoint;
 pub(crate) mod lease;
+pub(crate) mod listener;
 pub(crate) mod peer;
 pub mod tls;

@@ -27,24 +27,21 @@ use pgpair_wire::report::InstanceReport;
 use pgpair_wire::wal::{ArchivedFile, PrimaryTimeline, WalNeeds};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::io::ReaderStream;
 
 use crate::control::inbox::{Ask, Input, Reply};
 use crate::control::intake::Intake;
 use crate::instance::env::InstanceEnv;
+use crate::net::listener::MutualTls;
 use crate::net::peer::Peer;
-use crate::net::tls::{self, Identity};
+use crate::net::tls::Identity;
 use crate::postgres::pair_config::ConfigError;
 use crate::postgres::sql::Sql;
 use crate::wal::archive::{self, LogEnd, Places};
 use crate::wal::backfill;
 
-/// A client that has not finished its handshake by then is dropped.
-const HANDSHAKE: Duration = Duration::from_secs(3);
 /// The state machine answers at once, except where it must read the record first.
 const ANSWER: Duration = Duration::from_secs(3);
 
@@ -289,66 +286,4 @@ async fn wal(State(s): State<Shared>, Path(name): Path<String>) -> Result<impl I
     }
     // A segment is 16 MiB, and memory once had is not given back.
     Ok((headers, Body::from_stream(ReaderStream::with_capacity(file.take(useful), WAL_CHUNK))))
-}
-
-/// A listener whose handshakes run beside each other: one slow client keeps nobody waiting.
-struct MutualTls {
-    accepted: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    local: SocketAddr,
-}
-
-impl MutualTls {
-    async fn bind(address: SocketAddr, identity: Identity, pair: &str) -> std::io::Result<MutualTls> {
-        let listener = TcpListener::bind(address).await?;
-        let local = listener.local_addr()?;
-        let allowed = Arc::new([format!("{pair}-a"), format!("{pair}-b"), tls::OPERATOR.to_owned()]);
-        let (tx, accepted) = mpsc::channel(16);
-        tokio::spawn(async move {
-            loop {
-                let Ok((stream, from)) = listener.accept().await else {
-                    // Out of descriptors, for instance: leave the others time to end.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                };
-                // Asked anew: certificates are renewed while this listens.
-                let acceptor = TlsAcceptor::from(identity.server());
-                let (tx, allowed) = (tx.clone(), allowed.clone());
-                tokio::spawn(async move {
-                    let _ = stream.set_nodelay(true);
-                    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) if is_allowed(&stream, &*allowed) => {
-                            let _ = tx.send((stream, from)).await;
-                        }
-                        Ok(Ok(_)) => {
-                            tracing::warn!(%from, "a client's certificate has a name that may not ask")
-                        }
-                        Ok(Err(e)) => tracing::debug!(%from, error = %e, "a client's handshake failed"),
-                        Err(_) => tracing::debug!(%from, "a client did not finish its handshake"),
-                    }
-                });
-            }
-        });
-        Ok(MutualTls { accepted, local })
-    }
-}
-
-fn is_allowed(stream: &TlsStream<TcpStream>, allowed: &[String]) -> bool {
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    certificates.first().and_then(tls::common_name).is_some_and(|name| allowed.contains(&name))
-}
-
-impl axum::serve::Listener for MutualTls {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.accepted.recv().await {
-            Some(accepted) => accepted,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        Ok(self.local)
-    }
 }
