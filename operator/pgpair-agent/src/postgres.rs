@@ -1,5 +1,7 @@
 //! One postgres: its data directory, its configuration, its process, its SQL.
 
+pub mod control_file;
+pub mod end_of_wal;
 pub(crate) mod pair_config;
 pub mod pgdata;
 pub mod postmaster;

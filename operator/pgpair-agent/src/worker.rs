@@ -28,6 +28,8 @@ use crate::instance::env::InstanceEnv;
 use crate::net::endpoint::ReadWriteEndpoint;
 use crate::net::peer::Peer;
 use crate::net::tls::Identity;
+use crate::postgres::control_file;
+use crate::postgres::end_of_wal::end_of_wal;
 use crate::postgres::pgdata::{self, DataDir};
 use crate::postgres::postmaster::ClientAccess;
 use crate::postgres::promote::{self, Promotion};
@@ -311,8 +313,8 @@ impl Worker {
             return;
         }
         let end = async {
-            let control = pgdata::control_data(&self.bin, &layout.pgdata()).await?;
-            pgdata::end_of_wal(&self.bin, layout, &control, self.last_flush).await
+            let control = control_file::control_data(&self.bin, &layout.pgdata()).await?;
+            end_of_wal(&self.bin, layout, &control, self.last_flush).await
         };
         match end.await {
             Ok(position) => self.end = Some((position.timeline, position.end)),

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use crate::instance::env::InstanceEnv;
-use crate::postgres::pgdata::segment_size;
+use crate::postgres::control_file::segment_size;
 
 /// A connection over the socket is made at once or not at all.
 const CONNECT: Duration = Duration::from_secs(2);

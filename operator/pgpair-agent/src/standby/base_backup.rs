@@ -20,6 +20,7 @@ use crate::fence::lock::VolumeLock;
 use crate::instance::env::{InstanceEnv, InstanceEnvError};
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::TERMINATION_LOG;
+use crate::postgres::control_file;
 use crate::postgres::pair_config::{self, ConfigError};
 use crate::postgres::pgdata::{self, Volume};
 use crate::postgres::postmaster::install_tls;
@@ -190,7 +191,7 @@ fn check_ours(pgdata: &Path, primary: SystemIdentifier) -> Result<(), SeedError>
     if !pgdata.join("global/pg_control").exists() {
         return Ok(());
     }
-    let found = pgdata::system_identifier(pgdata)?;
+    let found = control_file::system_identifier(pgdata)?;
     if found == primary { Ok(()) } else { Err(SeedError::Foreign { found, primary }) }
 }
 

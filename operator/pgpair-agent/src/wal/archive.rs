@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
-use crate::postgres::pgdata;
+use crate::postgres::control_file;
 use crate::postgres::sql::ArchiverFacts;
 
 /// The smallest segment size accepts the names of every other one.
@@ -104,7 +104,7 @@ pub fn archive_file(layout: &Layout, path: &Path, name: &str) -> Result<ArchiveO
     if WalFile::parse(name, SMALLEST_SEGMENT).is_none() {
         return Err(ArchiveError::Name(name.to_owned()));
     }
-    let system = pgdata::system_identifier(&layout.pgdata())?;
+    let system = control_file::system_identifier(&layout.pgdata())?;
     let dir = layout.wal_archive(system);
     fsx::create_dir(&dir, 0o700)?;
     let target = dir.join(name);

@@ -25,6 +25,7 @@ use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
 use crate::instance::space;
 use crate::net::peer::{Peer, PeerError};
+use crate::postgres::control_file;
 use crate::postgres::pgdata::{self, PgDataError};
 use crate::wal::archive;
 use crate::wal::cleanup;
@@ -150,7 +151,7 @@ pub async fn round(layout: &Layout, peer: &Peer, own: Own) -> Result<Filled, Fil
 }
 
 fn look(layout: &Layout, own: Own) -> Result<Option<OurArchive>, FillError> {
-    let system = pgdata::system_identifier(&layout.pgdata())?;
+    let system = control_file::system_identifier(&layout.pgdata())?;
     let Some(history) = pgdata::history(layout, system, own.timeline)? else { return Ok(None) };
     let files = list(layout, system)?;
     let used = files.iter().map(|f| f.bytes).sum();

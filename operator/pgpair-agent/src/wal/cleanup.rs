@@ -19,7 +19,7 @@ use pgpair_core::wal::WalFile;
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
 use crate::instance::space;
-use crate::postgres::pgdata;
+use crate::postgres::control_file;
 
 /// Archived log may fill this share of the archive volume: one half.
 const ARCHIVE_SHARE: u64 = 2;
@@ -95,7 +95,7 @@ pub fn archived_log(
     measure: impl Fn(&Path) -> Option<(u64, u64)>,
 ) -> Result<(), FileError> {
     let Some((size, free)) = measure(&layout.archive) else { return Ok(()) };
-    let Ok(system) = pgdata::system_identifier(&layout.pgdata()) else { return Ok(()) };
+    let Ok(system) = control_file::system_identifier(&layout.pgdata()) else { return Ok(()) };
     let dir = layout.wal_archive(system);
     if !dir.is_dir() {
         return Ok(());

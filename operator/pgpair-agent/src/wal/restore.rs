@@ -16,7 +16,7 @@ use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
 use crate::net::tls::{self, TlsError};
-use crate::postgres::pgdata;
+use crate::postgres::control_file;
 use crate::wal::archive::{self, Places, SMALLEST_SEGMENT};
 use crate::wal::content;
 
@@ -98,7 +98,7 @@ pub fn run(name: &str, path: &Path) -> ExitCode {
 /// There is nothing at `path` then.
 pub fn restore(settings: &InstanceEnv, name: &str, path: &Path) -> Result<&'static str, RestoreError> {
     let file = WalFile::parse(name, SMALLEST_SEGMENT).ok_or_else(|| RestoreError::Name(name.to_owned()))?;
-    let system = pgdata::system_identifier(&settings.layout.pgdata())?;
+    let system = control_file::system_identifier(&settings.layout.pgdata())?;
     if let Some(own) = archive::wal_file(&settings.layout, system, name, Places::Archive) {
         let mut bytes = Vec::new();
         fs::File::open(&own).and_then(|mut f| f.read_to_end(&mut bytes)).at("read", &own)?;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::{Did, Running, Server, StartedAs, Wish, Worker, refusal};
 use crate::fence::clock;
 use crate::instance::env::InstanceEnv;
+use crate::postgres::control_file;
 use crate::postgres::pgdata::{self, DataDir};
 use crate::postgres::postmaster::{self, ClientAccess, StartAs, StartOptions, sync};
 use crate::postgres::promote;
@@ -179,7 +180,7 @@ impl Worker {
     /// after the next start, and the walsenders, which get that time; the standby fetches what they did not send.
     async fn shut_down(&self) {
         let pgdata = self.settings.layout.pgdata();
-        while !pgdata::is_shut_down(&pgdata) {
+        while !control_file::is_shut_down(&pgdata) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         tokio::time::sleep(LAST_WORDS).await;

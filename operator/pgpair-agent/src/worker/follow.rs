@@ -12,7 +12,9 @@ use pgpair_wire::report::{Need, RejoinKind, RejoinReport};
 use pgpair_wire::wal::{PrimaryHistory, PrimaryTimeline};
 
 use super::{Did, Server, Worker, refusal};
-use crate::postgres::pgdata::{self, ControlData, DataDir};
+use crate::postgres::control_file::{self, ControlData};
+use crate::postgres::end_of_wal::end_of_wal;
+use crate::postgres::pgdata::{self, DataDir};
 use crate::postgres::postmaster;
 use crate::postgres::render::Upstream;
 use crate::postgres::sql::StreamState;
@@ -153,8 +155,8 @@ impl Worker {
     async fn reconcile(&mut self, primary: &PrimaryTimeline) -> Result<Fit, RejoinError> {
         let layout = &self.settings.layout;
         let was_primary = !layout.in_pgdata("standby.signal").exists();
-        let control = pgdata::control_data(&self.bin, &layout.pgdata()).await?;
-        let end = pgdata::end_of_wal(&self.bin, layout, &control, self.last_flush).await;
+        let control = control_file::control_data(&self.bin, &layout.pgdata()).await?;
+        let end = end_of_wal(&self.bin, layout, &control, self.last_flush).await;
         let end = match end {
             Ok(end) => end,
             Err(e) => return Ok(Fit::NeedsRebuild(format!("its log cannot be read: {e}"))),

@@ -9,6 +9,7 @@ use axum::routing::get;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use pgpair_agent::net::tls::Identity;
+use pgpair_agent::postgres::control_file;
 use pgpair_agent::postgres::pgdata;
 use pgpair_agent::wal::archive::{Places, archive_status, first_missing, has_segment, wal_file};
 use pgpair_agent::wal::cleanup::{self, Needed};
@@ -24,7 +25,7 @@ use crate::fixture::{Instance, eventually, run};
 /// What the agent of `i` serves its peer.
 async fn serve_wal(i: &Instance) {
     let layout = i.settings.layout.clone();
-    let system = pgdata::system_identifier(&layout.pgdata()).unwrap();
+    let system = control_file::system_identifier(&layout.pgdata()).unwrap();
     let app = Router::new().route(
         "/v1/wal/{name}",
         get(async move |UrlPath(name): UrlPath<String>| {
@@ -73,7 +74,7 @@ fn both_archives_hold_the_same_segments() {
             (facts.archiver.last_archived.as_deref() >= Some(name.as_str())).then_some(facts)
         })
         .await;
-        let system = pgdata::system_identifier(&w.a.settings.layout.pgdata()).unwrap();
+        let system = control_file::system_identifier(&w.a.settings.layout.pgdata()).unwrap();
         let status = archive_status(&w.a.settings.layout, system, Some(&facts.archiver), None);
         assert!(status.last_segment >= Some(name) && status.last_archived_at_ms.is_some());
         assert_eq!((status.failures, status.backlog_segments.is_some()), (Some(0), true));
@@ -160,7 +161,7 @@ fn log_that_is_gone_from_the_primary_is_told_and_a_lost_slot_is_made_anew() {
         w.a.exec("SELECT pg_reload_conf()").await;
         let needs = w.a.facts().await.peer_slot.unwrap().restart.unwrap();
         let layout = &w.a.settings.layout;
-        let system = pgdata::system_identifier(&layout.pgdata()).unwrap();
+        let system = control_file::system_identifier(&layout.pgdata()).unwrap();
         let history = pgdata::history(layout, system, TimelineId(1)).unwrap().unwrap();
         let size = w.a.facts().await.segment_size;
         let found = async || has_segment(layout, system, &history, needs, size).unwrap();

@@ -291,8 +291,8 @@ impl Instance {
     }
 
     pub fn wal_archive(&self) -> PathBuf {
-        let system =
-            pgpair_agent::postgres::pgdata::system_identifier(&self.settings.layout.pgdata()).expect("an id");
+        let system = pgpair_agent::postgres::control_file::system_identifier(&self.settings.layout.pgdata())
+            .expect("an id");
         self.settings.layout.wal_archive(system)
     }
 

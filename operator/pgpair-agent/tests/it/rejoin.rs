@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use pgpair_agent::postgres::pgdata::{self, ControlData, DataDir, Position};
+use pgpair_agent::postgres::control_file::{self, ControlData};
+use pgpair_agent::postgres::end_of_wal::{Position, end_of_wal};
+use pgpair_agent::postgres::pgdata::{self, DataDir};
 use pgpair_agent::postgres::promote::promote;
 use pgpair_agent::postgres::render::Upstream;
 use pgpair_agent::standby::rejoin::{RejoinError, Relation, compare, keep_branch, rewind};
@@ -12,14 +14,14 @@ use pgpair_wire::wal::PrimaryHistory;
 use crate::fixture::{Instance, LIMIT, World, eventually, run};
 
 async fn stopped(i: &Instance) -> (ControlData, Position) {
-    let control = pgdata::control_data(&i.bin, &i.settings.layout.pgdata()).await.unwrap();
-    let end = pgdata::end_of_wal(&i.bin, &i.settings.layout, &control, None).await.unwrap();
+    let control = control_file::control_data(&i.bin, &i.settings.layout.pgdata()).await.unwrap();
+    let end = end_of_wal(&i.bin, &i.settings.layout, &control, None).await.unwrap();
     (control, end)
 }
 
 async fn history_of(primary: &Instance) -> PrimaryHistory {
     let facts = primary.facts().await;
-    let system = pgdata::system_identifier(&primary.settings.layout.pgdata()).unwrap();
+    let system = control_file::system_identifier(&primary.settings.layout.pgdata()).unwrap();
     let history =
         pgdata::history(&primary.settings.layout, system, facts.timeline.unwrap()).unwrap().unwrap();
     PrimaryHistory { history, flush: facts.flush_lsn.unwrap() }
@@ -126,8 +128,7 @@ fn the_end_of_wal_of_a_killed_standby_is_what_it_had_received() {
         w.b.kill(&b).await;
         let (control, end) = stopped(&w.b).await;
         assert_eq!((end.timeline, end.end >= received), (TimelineId(1), true));
-        let hinted =
-            pgdata::end_of_wal(&w.b.bin, &w.b.settings.layout, &control, Some(received)).await.unwrap();
+        let hinted = end_of_wal(&w.b.bin, &w.b.settings.layout, &control, Some(received)).await.unwrap();
         assert_eq!(hinted, end);
         let (_, relation) = relation(&w.b, &w.a).await;
         assert_eq!(relation, Relation::Contained);

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use pgpair_agent::postgres::control_file;
+use pgpair_agent::postgres::end_of_wal::end_of_wal;
 use pgpair_agent::postgres::pgdata::{self, DataDir, Volume};
 use pgpair_agent::postgres::postmaster::{ClientAccess, StartAs, bootstrap, set_clients};
 use pgpair_agent::postgres::render::Upstream;
@@ -36,11 +38,11 @@ fn making_roles_twice_changes_nothing_and_initdb_leaves_a_complete_volume() {
     run(async |w| {
         let postmaster = w.primary().await;
         bootstrap(&w.a.settings, &w.a.config, &w.a.sql).await.unwrap();
-        let system_identifier = pgdata::system_identifier(&w.a.settings.layout.pgdata()).unwrap();
+        let system_identifier = control_file::system_identifier(&w.a.settings.layout.pgdata()).unwrap();
         let volume = Volume { volume_id: VolumeId(1), system_identifier };
         assert_eq!(pgdata::inspect(&w.a.settings.layout).unwrap(), DataDir::Ready(volume));
         assert_eq!(pgdata::inspect(&w.b.settings.layout).unwrap(), DataDir::Empty);
-        let control = pgdata::control_data(&w.a.bin, &w.a.settings.layout.pgdata()).await.unwrap();
+        let control = control_file::control_data(&w.a.bin, &w.a.settings.layout.pgdata()).await.unwrap();
         assert_eq!(control.system_identifier, system_identifier);
         w.a.stop(&postmaster).await;
         assert!(postmaster.has_exited().unwrap().contains("exit status: 0"));
@@ -115,7 +117,7 @@ fn the_end_of_wal_is_where_a_replay_ends() {
         })
         .await;
         w.a.kill(&postmaster).await;
-        let control = pgdata::control_data(&w.a.bin, &layout.pgdata()).await.unwrap();
+        let control = control_file::control_data(&w.a.bin, &layout.pgdata()).await.unwrap();
         assert!(!control.is_clean_primary());
         // Segments made in advance are empty, and which of all files a program finds first is chance.
         let empty: Vec<_> =
@@ -124,10 +126,10 @@ fn the_end_of_wal_is_where_a_replay_ends() {
             fs::File::create(path).unwrap().set_len(control.segment_size).unwrap();
         }
         let begin = std::time::Instant::now();
-        let slow = pgdata::end_of_wal(&w.a.bin, &layout, &control, None).await.unwrap();
+        let slow = end_of_wal(&w.a.bin, &layout, &control, None).await.unwrap();
         let slow_took = begin.elapsed();
         let begin = std::time::Instant::now();
-        let quick = pgdata::end_of_wal(&w.a.bin, &layout, &control, Some(flushed)).await.unwrap();
+        let quick = end_of_wal(&w.a.bin, &layout, &control, Some(flushed)).await.unwrap();
         println!("end of WAL {slow:?}: {slow_took:?} from the checkpoint, {:?} with a hint", begin.elapsed());
         assert_eq!(slow, quick);
         assert_eq!(slow.end, flushed);
@@ -144,9 +146,9 @@ fn the_end_of_wal_after_a_clean_stop_is_the_end_of_the_shutdown_checkpoint() {
         let layout = w.a.settings.layout.clone();
         let postmaster = w.primary().await;
         w.a.stop(&postmaster).await;
-        let control = pgdata::control_data(&w.a.bin, &layout.pgdata()).await.unwrap();
+        let control = control_file::control_data(&w.a.bin, &layout.pgdata()).await.unwrap();
         assert!(control.is_clean_primary());
-        let end = pgdata::end_of_wal(&w.a.bin, &layout, &control, None).await.unwrap().end;
+        let end = end_of_wal(&w.a.bin, &layout, &control, None).await.unwrap().end;
         assert!(end > control.checkpoint && end.bytes_since(control.checkpoint) < 256);
         assert_eq!(replayed_to(&w.a, end).await, end);
     });

@@ -13,6 +13,7 @@ use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
 use crate::net::tls;
+use crate::postgres::control_file;
 use crate::postgres::pgdata::{self, DataDir};
 use crate::postgres::postmaster::{ClientAccess, Postmaster, PostmasterError, StartAs, StartOptions};
 use crate::postgres::render::{self, Floors, Upstream, hba};
@@ -68,7 +69,7 @@ pub async fn floors(settings: &InstanceEnv, bin: &PgBin, role: &StartAs) -> Floo
     match role {
         StartAs::Primary => Floors::default(),
         StartAs::Standby(_) => {
-            let control = pgdata::control_data(bin, &settings.layout.pgdata()).await;
+            let control = control_file::control_data(bin, &settings.layout.pgdata()).await;
             control.map(|c| c.floors).unwrap_or_default()
         }
     }

@@ -8,7 +8,8 @@ use pgpair_wire::config::Bootstrap;
 use crate::fence::lock::VolumeLock;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx;
-use crate::postgres::pgdata::{self, Volume};
+use crate::postgres::control_file;
+use crate::postgres::pgdata::Volume;
 use crate::postgres::postmaster::PostmasterError;
 use crate::postgres::tool::{self, PgBin, ToolError};
 
@@ -45,7 +46,7 @@ pub async fn initdb(
         command.arg("--no-data-checksums");
     }
     tool::run(&mut command, LIMIT).await?;
-    let system_identifier = pgdata::system_identifier(&pgdata)?;
+    let system_identifier = control_file::system_identifier(&pgdata)?;
     fsx::write_json(&layout.volume_json(), &Volume { volume_id: volume, system_identifier })?;
     Ok(system_identifier)
 }
