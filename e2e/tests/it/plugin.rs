@@ -85,6 +85,10 @@ pub async fn psql_of_the_plugin_is_psql_on_the_primary(c: &mut Context) -> anyho
     ensure!(found.out.trim() == "t", "the standby does not recover: {found:?}");
     let found = psql(&["--", "-At"], "SELECT 6 * 7;\n").await?.expect(0, &[])?;
     ensure!(found.out.trim() == "42", "from standard input: {found:?}");
+    let owner = psql(&["--", "-Atc", "SHOW is_superuser"], "").await?.expect(0, &[])?;
+    let superuser = psql(&["--superuser", "--", "-Atc", "SHOW is_superuser"], "").await?.expect(0, &[])?;
+    let found = (owner.out.trim(), superuser.out.trim());
+    ensure!(found == ("off", "on"), "superuser without and with being asked for: {found:?}");
     psql(&["--", "-c", "SELECT nonsense"], "").await?.expect(1, &["column \"nonsense\" does not exist"])?;
     // What psql says of a script that failed.
     psql(&["--", "-v", "ON_ERROR_STOP=1"], "SELECT nonsense;\n").await?.expect(3, &["nonsense"])?;

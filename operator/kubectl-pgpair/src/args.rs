@@ -80,10 +80,13 @@ pub enum Command {
         #[command(flatten)]
         confirm: Confirm,
     },
-    /// psql as superuser in the primary's container
+    /// psql in the primary's container, as the owner of the application's database
     Psql {
         /// Name of the pair
         name: String,
+        /// As the superuser `postgres`: whatever is found in a database's search path runs with all rights
+        #[arg(long)]
+        superuser: bool,
         /// This instance instead of the primary: a or b
         #[arg(short, long)]
         instance: Option<String>,
@@ -213,6 +216,10 @@ mod tests {
             panic!("not psql")
         };
         assert_eq!((args, instance.as_deref()), (vec!["-Atc".to_owned(), "-n".to_owned()], Some("b")));
+        let Command::Psql { superuser, .. } = parse("psql orders --superuser").unwrap().command else {
+            panic!()
+        };
+        assert!(superuser);
         assert!(parse("psql orders select").is_err(), "psql's arguments need the two dashes");
     }
 

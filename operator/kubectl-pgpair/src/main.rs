@@ -47,14 +47,17 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Fence(one) => orders::simple(&cluster, UserOrderKind::Fence, &one).await,
         Command::Unfence(one) => orders::simple(&cluster, UserOrderKind::Unfence, &one).await,
         Command::Rebuild { one, confirm } => orders::rebuild(&cluster, &one, confirm).await,
-        Command::Psql { name, instance, args } => {
+        Command::Psql { name, superuser, instance, args } => {
             let pair = cluster.pair(&name).await?;
             let instance = match instance {
                 Some(text) => args::instance(&name, &text)?,
                 None => cluster.record(&name).await?.primary.instance,
             };
             let pod = format!("{name}-{instance}-0");
-            psql::run(&cli.access, &cluster.namespace, &pod, &pair.spec.bootstrap.database, &args)
+            let bootstrap = &pair.spec.bootstrap;
+            let role = if superuser { "postgres" } else { &bootstrap.owner };
+            let login = psql::Login { role, database: &bootstrap.database };
+            psql::run(&cli.access, &cluster.namespace, &pod, login, &args)
         }
         Command::Certs { name, output } => certs::show(&cluster, &name, output).await,
     }

@@ -9,8 +9,17 @@ use anyhow::Context as _;
 
 use crate::args::Access;
 
-/// Directory of the socket in the container. Who may open it is the superuser (`local all all trust`).
+/// Directory of the socket in the container. Whoever may open it is whom he says (`local all all trust`).
 const SOCKET: &str = "/pgpair/run/pg";
+
+/// Who logs in, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Login<'a> {
+    /// The role.
+    pub role: &'a str,
+    /// The database.
+    pub database: &'a str,
+}
 
 /// Becomes kubectl.
 ///
@@ -20,11 +29,11 @@ pub fn run(
     access: &Access,
     namespace: &str,
     pod: &str,
-    database: &str,
+    login: Login<'_>,
     args: &[String],
 ) -> anyhow::Result<()> {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let words = words(access, namespace, pod, database, terminal, args);
+    let words = words(access, namespace, pod, login, terminal, args);
     Err(Command::new("kubectl").args(words).exec()).context("running kubectl: is it in PATH?")
 }
 
@@ -32,7 +41,7 @@ fn words(
     access: &Access,
     namespace: &str,
     pod: &str,
-    database: &str,
+    login: Login<'_>,
     terminal: bool,
     args: &[String],
 ) -> Vec<OsString> {
@@ -48,8 +57,8 @@ fn words(
     // Variables rather than options: what the person gives after `--` wins. The root file system is read-only.
     words.extend([
         format!("PGHOST={SOCKET}").into(),
-        "PGUSER=postgres".into(),
-        format!("PGDATABASE={database}").into(),
+        format!("PGUSER={}", login.role).into(),
+        format!("PGDATABASE={}", login.database).into(),
         "PSQL_HISTORY=/tmp/.psql_history".into(),
         "psql".into(),
     ]);
@@ -63,7 +72,8 @@ mod tests {
 
     fn line(access: &Access, terminal: bool, args: &[&str]) -> String {
         let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
-        let words = words(access, "shop", "orders-b-0", "app", terminal, &args);
+        let login = Login { role: "orders", database: "app" };
+        let words = words(access, "shop", "orders-b-0", login, terminal, &args);
         words.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
@@ -71,7 +81,7 @@ mod tests {
     fn psql_opens_the_socket_in_the_postgres_container() {
         assert_eq!(
             line(&Access::default(), false, &["-Atc", "select 1"]),
-            "-n shop exec -i orders-b-0 -c postgres -- env PGHOST=/pgpair/run/pg PGUSER=postgres PGDATABASE=app PSQL_HISTORY=/tmp/.psql_history psql -Atc select 1"
+            "-n shop exec -i orders-b-0 -c postgres -- env PGHOST=/pgpair/run/pg PGUSER=orders PGDATABASE=app PSQL_HISTORY=/tmp/.psql_history psql -Atc select 1"
         );
     }
 
