@@ -2,6 +2,7 @@
 
 pub mod control_file;
 pub mod end_of_wal;
+pub(crate) mod libraries;
 pub(crate) mod pair_config;
 pub mod pgdata;
 pub mod postmaster;

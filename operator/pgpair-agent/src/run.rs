@@ -96,7 +96,8 @@ async fn agent() -> Result<(), Failure> {
     let (hand_over, serve_pg_wal) = watch::channel(None);
     let (timeline, timelines) = watch::channel(None);
     let writable = Writable::new(Deadman::of_agent()?);
-    let intake = Intake::new(settings.clone(), bin.clone(), configs.clone(), inbox.clone());
+    let sql = Sql::new(&settings);
+    let intake = Intake::new(settings.clone(), bin.clone(), sql.clone(), configs.clone(), inbox.clone());
     tokio::spawn(intake.clone().watch_mounted());
     let shared = Shared {
         inbox: inbox.clone(),
@@ -105,7 +106,7 @@ async fn agent() -> Result<(), Failure> {
         timeline: timelines,
         serve_pg_wal,
         settings: settings.clone(),
-        sql: Sql::new(&settings),
+        sql: sql.beside(),
         peer: peer.clone(),
     };
     let servers = tokio::spawn(serve(shared, identity.clone()));
@@ -114,6 +115,7 @@ async fn agent() -> Result<(), Failure> {
         answered: answered.clone(),
         settings: settings.clone(),
         bin,
+        sql: sql.beside(),
         peer: peer.clone(),
         endpoint: ReadWriteEndpoint::new(client, &settings),
         tree: Tree::of_agent(),
@@ -126,7 +128,7 @@ async fn agent() -> Result<(), Failure> {
         config: configs.clone(),
     });
     let worker = tokio::spawn(worker.run());
-    let sql = Sql::new(&settings);
+    let sql = sql.beside();
     tokio::spawn(
         Health {
             writable: writable.clone(),

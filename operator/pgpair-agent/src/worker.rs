@@ -123,6 +123,8 @@ pub struct WorkerParts {
     pub settings: Arc<InstanceEnv>,
     /// PostgreSQL's programs.
     pub bin: PgBin,
+    /// The local postgres.
+    pub sql: Sql,
     /// The peer's agent.
     pub peer: Peer,
     /// The read-write endpoint.
@@ -149,12 +151,11 @@ impl Worker {
     /// A worker that has not looked at anything yet.
     #[must_use]
     pub fn new(parts: WorkerParts) -> Worker {
-        let sql = Sql::new(&parts.settings);
         Worker {
             settings: parts.settings,
             bin: parts.bin,
             answered: parts.answered,
-            sql,
+            sql: parts.sql,
             peer: parts.peer,
             endpoint: parts.endpoint,
             tree: parts.tree,
@@ -347,11 +348,18 @@ impl Worker {
             config_generation: self.upkeep.generation,
             pending_restart: self.upkeep.pending.clone(),
             raised: self.upkeep.raised.clone(),
-            trouble: [&self.trouble, &self.refused, &self.upkeep.passwords_trouble]
-                .into_iter()
-                .flatten()
-                .next()
-                .cloned(),
+            trouble: [
+                &self.trouble,
+                &self.refused,
+                &self.upkeep.roles_trouble,
+                &self.upkeep.passwords_trouble,
+            ]
+            .into_iter()
+            .flatten()
+            .next()
+            .cloned()
+            .or_else(|| self.put_back()),
+            login_refused: self.server.role().and_then(|_| self.sql.login().refusal()),
             space: self.upkeep.space,
         };
         self.driver_ended = self.inputs.send(Input::Observed(Box::new(observed))).await.is_err();

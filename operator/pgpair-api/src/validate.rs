@@ -226,7 +226,9 @@ fn lag(field: &'static str, text: &str) -> Result<u64, InvalidSpec> {
 
 fn bootstrap(bootstrap: &BootstrapSpec, name: &PairName) -> Result<(), InvalidSpec> {
     let owner = bootstrap.owner.as_str();
-    if ["postgres", "pgpair_replication", "public", "none"].contains(&owner) || owner.starts_with("pg_") {
+    if ["postgres", "pgpair_replication", "pgpair_agent", "public", "none"].contains(&owner)
+        || owner.starts_with("pg_")
+    {
         return Err(InvalidSpec::ReservedOwner(owner.to_owned()));
     }
     if ["postgres", "template0", "template1"].contains(&bootstrap.database.as_str()) {
@@ -418,7 +420,7 @@ mod tests {
 
     #[test]
     fn reserved_owners_and_wrong_ranges_are_refused() {
-        for owner in ["postgres", "pg_monitor", "pgpair_replication"] {
+        for owner in ["postgres", "pg_monitor", "pgpair_replication", "pgpair_agent"] {
             let spec = json!({"bootstrap": {"owner": owner}});
             assert_eq!(check("orders", spec).unwrap_err(), InvalidSpec::ReservedOwner(owner.into()));
         }

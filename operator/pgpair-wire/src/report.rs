@@ -74,6 +74,9 @@ pub struct InstanceReport {
     /// What the agent tries again and again without success, for people.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// Why the agent cannot log in to its postgres, in the words of postgres: a promotion could not be confirmed. Older agents do not tell.
+    #[serde(default)]
+    pub login_refused: Option<String>,
     /// Which of this agent process's reports it is. Older agents do not number them.
     #[serde(default)]
     pub version: Option<ReportVersion>,
@@ -117,6 +120,7 @@ impl InstanceReport {
             rejoin: None,
             space: SpaceReport::default(),
             trouble: None,
+            login_refused: None,
             version: None,
         }
     }

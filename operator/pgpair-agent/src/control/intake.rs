@@ -11,8 +11,10 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use crate::control::inbox::Input;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx;
+use crate::postgres::libraries;
 use crate::postgres::pair_config::{ConfigError, check, prove, store};
 use crate::postgres::postmaster;
+use crate::postgres::sql::Sql;
 use crate::postgres::tool::PgBin;
 
 /// How often the mounted file is looked at: it is the way of a change when this agent could not be reached.
@@ -23,6 +25,7 @@ const LOOK: Duration = Duration::from_secs(10);
 pub struct Intake {
     settings: Arc<InstanceEnv>,
     bin: PgBin,
+    sql: Sql,
     current: watch::Receiver<Arc<PairConfig>>,
     inbox: mpsc::Sender<Input>,
     /// One at a time: a later one must see what an earlier one has made current.
@@ -35,10 +38,11 @@ impl Intake {
     pub fn new(
         settings: Arc<InstanceEnv>,
         bin: PgBin,
+        sql: Sql,
         current: watch::Receiver<Arc<PairConfig>>,
         inbox: mpsc::Sender<Input>,
     ) -> Intake {
-        Intake { settings, bin, current, inbox, turn: Arc::default() }
+        Intake { settings, bin, sql, current, inbox, turn: Arc::default() }
     }
 
     /// Checks, stores and hands over. The one in use, given again, is a success and changes nothing.
@@ -59,6 +63,9 @@ impl Intake {
             postmaster::try_parameters(&self.settings, &self.bin, &config)
                 .await
                 .map_err(ConfigError::Postgres)?;
+            if let Some(why) = libraries::find_missing(&self.sql, &config.parameters).await {
+                return Err(ConfigError::Postgres(why));
+            }
         }
         let (layout, config) = (self.settings.layout.clone(), Arc::new(config));
         let kept = config.clone();

@@ -34,4 +34,6 @@ pub struct Observed {
     pub space: SpaceReport,
     /// What fails again and again.
     pub trouble: Option<String>,
+    /// Why the agent cannot log in to its postgres.
+    pub login_refused: Option<String>,
 }

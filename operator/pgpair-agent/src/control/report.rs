@@ -111,6 +111,7 @@ impl Reporter {
             raised: self.observed.as_ref().map(|o| o.raised.clone()).unwrap_or_default(),
             rejoin: self.observed.as_ref().and_then(|o| o.rejoin.clone()),
             trouble: self.observed.as_ref().and_then(|o| o.trouble.clone()),
+            login_refused: self.observed.as_ref().and_then(|o| o.login_refused.clone()),
             space: self.observed.as_ref().map(|o| o.space).unwrap_or_default(),
         }
     }

@@ -24,9 +24,11 @@ pub mod sync;
 
 pub use crate::postgres::render::hba::ClientAccess;
 pub(crate) use configure::configure;
-pub use configure::{floors, install_tls, reload_config, set_clients, set_upstream, try_parameters};
+pub use configure::{
+    floors, install_tls, put_back_promises, reload_config, set_clients, set_upstream, try_parameters,
+};
 pub use init_db::initdb;
-pub use roles::bootstrap;
+pub use roles::{bootstrap, keep_own_roles};
 
 /// How often a starting postmaster is asked whether it accepts connections.
 const READY_POLL: Duration = Duration::from_millis(10);

@@ -18,6 +18,9 @@ const RECEIVER_GOES: Duration = Duration::from_millis(100);
 /// After this promotion goes on: what still streams is harmless once the record is won.
 const RECEIVER_GONE: Duration = Duration::from_millis(500);
 
+/// An end of recovery that takes as long may wait for queries; the same before they are looked for again.
+const CONFLICT: Duration = Duration::from_millis(200);
+
 /// A promotion that did not come to its end. The data directory may be promoted all the same: ask it.
 #[derive(Debug, thiserror::Error)]
 pub enum PromoteError {
@@ -140,7 +143,21 @@ async fn wait_out_of_recovery(
     };
     tokio::select! {
         () = poll => Ok(()),
+        () = end_conflicts(sql) => Ok(()),
         how = postmaster.exited() => Err(PostmasterError::Exited { awaited: "it was promoted", how }.into()),
         () = tokio::time::sleep(limit) => Err(PromoteError::Late { limit, last }),
+    }
+}
+
+/// Ends the queries for which the end of recovery waits, for ever. Another value of `max_standby_streaming_delay` would not reach a replay
+/// that waits already.
+async fn end_conflicts(sql: &Sql) {
+    loop {
+        tokio::time::sleep(CONFLICT).await;
+        match sql.end_conflicts().await {
+            Ok(0) => {}
+            Ok(sessions) => tracing::warn!(sessions, "ended the sessions for which the promotion waited"),
+            Err(e) => tracing::debug!(error = %e, "queries that may hold the promotion up cannot be ended"),
+        }
     }
 }

@@ -14,6 +14,8 @@ pub mod hba;
 
 /// The role that streams, takes base backups and rewinds.
 pub const REPLICATION_ROLE: &str = "pgpair_replication";
+/// The agent's own role, a superuser; it logs in over the socket only.
+pub const AGENT_ROLE: &str = "pgpair_agent";
 /// File in PGDATA with `synchronous_standby_names`; it changes while postgres runs.
 pub const SYNC_CONF: &str = "pgpair.sync.conf";
 /// File in PGDATA with `primary_conninfo` and `primary_slot_name`; it changes while postgres runs.
@@ -48,6 +50,18 @@ const OWNED: &[&str] = &[
     "ssl_passphrase_command",
     "ssl_crl_file",
     "log_destination",
+];
+
+/// Owned, and no promise rests on them: how long something is waited for, and how much is kept.
+const ONLY_TUNES: &[&str] = &[
+    "archive_timeout",
+    "max_slot_wal_keep_size",
+    "tcp_keepalives_count",
+    "tcp_keepalives_idle",
+    "tcp_keepalives_interval",
+    "tcp_user_timeout",
+    "wal_receiver_status_interval",
+    "wal_retrieve_retry_interval",
 ];
 
 /// A configuration that must not be written.
@@ -357,11 +371,31 @@ pub fn conninfo(settings: &InstanceEnv, upstream: &Upstream, name: &str, databas
 #[must_use]
 pub fn cleaned_auto_conf(settings: &InstanceEnv, current: &str) -> String {
     let owned = operator_parameters(settings, &PairConfig::default(), 0);
-    let keep = |line: &&str| {
-        let name = line.split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
-        !is_owned(&name) && !owned.contains_key(&name)
-    };
-    current.lines().filter(keep).fold(String::new(), |out, line| out + line + "\n")
+    let (kept, _) = split_auto_conf(current, |name| is_owned(name) || owned.contains_key(name));
+    kept
+}
+
+/// The same without those on which a promise rests, and their names: these are taken out of a running postgres too.
+#[must_use]
+pub fn without_broken_promises(settings: &InstanceEnv, current: &str) -> (String, Vec<String>) {
+    let owned = operator_parameters(settings, &PairConfig::default(), 0);
+    split_auto_conf(current, |name| {
+        !ONLY_TUNES.contains(&name) && (is_owned(name) || owned.contains_key(name))
+    })
+}
+
+fn split_auto_conf(current: &str, is_taken_out: impl Fn(&str) -> bool) -> (String, Vec<String>) {
+    let (mut kept, mut names) = (String::new(), Vec::new());
+    for line in current.lines() {
+        let name = line.trim_start().split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
+        if is_taken_out(&name) {
+            names.push(name);
+        } else {
+            kept += line;
+            kept.push('\n');
+        }
+    }
+    (kept, names)
 }
 
 #[cfg(test)]
@@ -462,5 +496,14 @@ mod tests {
     fn alter_system_cannot_override_the_operator() {
         let auto = "# comment\nwork_mem = '8MB'\nsynchronous_standby_names = ''\nFSYNC = off\n";
         assert_eq!(cleaned_auto_conf(&settings(), auto), "# comment\nwork_mem = '8MB'\n");
+    }
+
+    #[test]
+    fn what_a_promise_rests_on_is_found_in_a_running_one_and_what_only_tunes_is_left() {
+        let auto =
+            "work_mem = '8MB'\n FSYNC = off\narchive_command = 'true'\nmax_slot_wal_keep_size = '1MB'\n";
+        let (kept, names) = without_broken_promises(&settings(), auto);
+        assert_eq!(kept, "work_mem = '8MB'\nmax_slot_wal_keep_size = '1MB'\n");
+        assert_eq!(names, ["fsync", "archive_command"]);
     }
 }

@@ -7,20 +7,27 @@ use pgpair_core::authority::position;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::TimelineId;
 use tokio::sync::Mutex;
-use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 use crate::instance::env::InstanceEnv;
 use crate::postgres::control_file::segment_size;
+use crate::postgres::libraries::LibraryPath;
 
 /// A connection over the socket is made at once or not at all.
 const CONNECT: Duration = Duration::from_secs(2);
 /// For [`Sql::observe`]: it reads memory only.
 const OBSERVE: Duration = Duration::from_secs(1);
+const CONNECTING: &str = "connect to the local postgres";
 /// For slots and the like.
 const SMALL: Duration = Duration::from_secs(5);
 
 const OBSERVE_QUERY: &str = include_str!("sql/observe.sql");
+const END_CONFLICTS: &str = include_str!("sql/end_conflicts.sql");
 const PROBE: &str = include_str!("sql/probe.sql");
+
+mod login;
+
+pub use login::Login;
 
 /// A statement that failed.
 #[derive(Debug, thiserror::Error)]
@@ -60,10 +67,10 @@ fn reason(e: &tokio_postgres::Error) -> String {
     }
 }
 
-/// The superuser's connection to the local postgres. Clones share it; it is reopened after an error.
+/// The agent's connection to the local postgres, as a superuser. Clones share it; it is reopened after an error.
 #[derive(Debug, Clone)]
 pub struct Sql {
-    config: Arc<Config>,
+    login: Arc<Login>,
     peer: &'static str,
     open: Arc<Mutex<Open>>,
 }
@@ -203,17 +210,14 @@ impl Sql {
     /// Prepares a connection; nothing is opened yet.
     #[must_use]
     pub fn new(settings: &InstanceEnv) -> Sql {
-        let mut config = Config::new();
-        config
-            .host_path(settings.layout.socket_dir())
-            .port(settings.pg_port)
-            .user("postgres")
-            .dbname("postgres")
-            .application_name("pgpair-agent")
-            .connect_timeout(CONNECT)
-            .options("-c statement_timeout=10s -c lock_timeout=5s -c synchronous_commit=local");
         let peer = InstanceEnv::standby_name(settings.instance.peer());
-        Sql { config: Arc::new(config), peer, open: Arc::default() }
+        Sql { login: Arc::new(Login::new(settings, CONNECT)), peer, open: Arc::default() }
+    }
+
+    /// One with a kept connection of its own, which logs in as this one does.
+    #[must_use]
+    pub(crate) fn beside(&self) -> Sql {
+        Sql { login: self.login.clone(), peer: self.peer, open: Arc::default() }
     }
 
     /// Reads everything about this postgres in one statement.
@@ -227,7 +231,7 @@ impl Sql {
             let connection = match &open.connection {
                 Some(c) if !c.client.is_closed() => c,
                 _ => {
-                    let client = connect(&self.config, None).await?;
+                    let client = self.login.open(None).await?;
                     let observe = client.prepare(OBSERVE_QUERY).await?;
                     open.connection.insert(Connection { client, observe })
                 }
@@ -306,8 +310,7 @@ impl Sql {
         const TEXT: &str = "SELECT pg_conf_load_time()::text, ARRAY(SELECT name::text FROM pg_settings \
                             WHERE pending_restart ORDER BY name)";
         let action = "ask which parameters need a restart";
-        let row =
-            within(action, CONNECT, async { connect(&self.config, None).await?.query_one(TEXT, &[]).await });
+        let row = within(action, CONNECT, async { self.login.open(None).await?.query_one(TEXT, &[]).await });
         let row = row.await?;
         let told = row.try_get(0).and_then(|loaded| Ok((loaded, row.try_get(1)?)));
         told.map_err(|source| SqlError::Postgres { action, source })
@@ -321,9 +324,8 @@ impl Sql {
     pub async fn positions(&self) -> Result<(Option<Lsn>, Option<Lsn>), SqlError> {
         const TEXT: &str = include_str!("sql/positions.sql");
         let action = "ask for the positions in the log";
-        let row =
-            within(action, CONNECT, async { connect(&self.config, None).await?.query_one(TEXT, &[]).await })
-                .await?;
+        let row = within(action, CONNECT, async { self.login.open(None).await?.query_one(TEXT, &[]).await })
+            .await?;
         let lsn = |i: usize| -> Result<Option<Lsn>, SqlError> {
             let text: Option<String> =
                 row.try_get(i).map_err(|source| SqlError::Postgres { action, source })?;
@@ -332,12 +334,55 @@ impl Sql {
         Ok((lsn(0)?, lsn(1)?))
     }
 
-    /// Opens a new session with `database`, or the default one.
+    /// Opens a new session with `database`, or the default one, for the agent's own statements.
     ///
     /// # Errors
     /// Postgres does not accept connections.
     pub async fn session(&self, database: Option<&str>) -> Result<Client, SqlError> {
-        within("connect to the local postgres", CONNECT, connect(&self.config, database)).await
+        within(CONNECTING, CONNECT, self.login.open(database)).await
+    }
+
+    /// Opens a new session with `database` for the statements of a person, who gets the settings of a person.
+    ///
+    /// # Errors
+    /// Postgres does not accept connections.
+    pub async fn session_for_person(&self, database: &str) -> Result<Client, SqlError> {
+        within(CONNECTING, CONNECT, self.login.open_for_person(database)).await
+    }
+
+    /// Where it looks for libraries.
+    ///
+    /// # Errors
+    /// Postgres refused.
+    pub(crate) async fn library_path(&self) -> Result<LibraryPath, SqlError> {
+        const TEXT: &str = "SELECT (SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'), \
+                            current_setting('dynamic_library_path')";
+        let query = async {
+            let row = self.login.open(None).await?.query_one(TEXT, &[]).await?;
+            Ok(LibraryPath { own: row.try_get::<_, String>(0)?.into(), search: row.try_get(1)? })
+        };
+        within("ask where libraries are", SMALL, query).await
+    }
+
+    /// Ends the sessions for which replay waits at this moment. How many.
+    ///
+    /// # Errors
+    /// Postgres refused.
+    pub async fn end_conflicts(&self) -> Result<i64, SqlError> {
+        let action = "end the queries that replay waits for";
+        let query = async { self.login.open(None).await?.query_one(END_CONFLICTS, &[]).await?.try_get(0) };
+        within(action, SMALL, query).await
+    }
+
+    /// Closes the connection that is kept; the next look opens another.
+    pub async fn forget(&self) {
+        self.open.lock().await.connection = None;
+    }
+
+    /// How the agent logs in.
+    #[must_use]
+    pub fn login(&self) -> &Login {
+        &self.login
     }
 
     /// Statements in a session of their own: a slow one must not hold up [`Sql::observe`].
@@ -348,7 +393,7 @@ impl Sql {
         limit: Duration,
     ) -> Result<(), SqlError> {
         within(action, limit, async {
-            let client = connect(&self.config, None).await?;
+            let client = self.login.open(None).await?;
             client.batch_execute(text).await
         })
         .await
@@ -365,17 +410,6 @@ pub(crate) async fn within<T>(
         Ok(result) => result.map_err(|source| SqlError::Postgres { action, source }),
         Err(_) => Err(SqlError::Late { action, limit }),
     }
-}
-
-async fn connect(config: &Config, database: Option<&str>) -> Result<Client, tokio_postgres::Error> {
-    let mut config = config.clone();
-    if let Some(d) = database {
-        config.dbname(d);
-    }
-    let (client, connection) = config.connect(NoTls).await?;
-    // Ends by itself when the client is dropped; its error reaches the pending query.
-    tokio::spawn(connection);
-    Ok(client)
 }
 
 fn facts(row: &Row, failures: &mut Failures) -> Result<SqlSnapshot, tokio_postgres::Error> {

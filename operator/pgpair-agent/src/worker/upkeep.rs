@@ -18,8 +18,9 @@ use crate::instance::space::Forecast;
 use crate::net::peer::{Peer, PeerError};
 use crate::net::tls::Identity;
 use crate::postgres::postmaster::passwords::{self, Mounted, Roles};
-use crate::postgres::postmaster::{self, StartAs};
+use crate::postgres::postmaster::{self, StartAs, keep_own_roles};
 use crate::postgres::render::{self, Floors};
+use crate::postgres::sql::SqlError;
 use crate::wal::backfill::{self, FillError};
 use crate::wal::cleanup::{self, Needed};
 
@@ -27,6 +28,12 @@ use crate::wal::cleanup::{self, Needed};
 const PENDING: Duration = Duration::from_secs(10);
 /// How often the mounted passwords are looked at. The kubelet brings a changed Secret within about a minute.
 const PASSWORDS: Duration = Duration::from_secs(2);
+/// How often the agent's own roles are looked at.
+const ROLES: Duration = Duration::from_secs(60);
+/// How often the settings are looked at on which a promise rests.
+const PROMISES: Duration = Duration::from_secs(1);
+/// How long it is told that one of them was put back.
+const PUT_BACK_TOLD: Duration = Duration::from_secs(60);
 /// How often the volumes are measured.
 const SPACE: Duration = Duration::from_secs(10);
 /// How often the archive is cleaned.
@@ -61,6 +68,10 @@ pub(super) struct Upkeep {
     passwords: Option<(Mounted, StartedAs)>,
     /// What is wrong with the mounted passwords, for people.
     pub(super) passwords_trouble: Option<String>,
+    /// What a person had changed, and when it was put back.
+    put_back: Option<(String, Instant)>,
+    /// What cannot be put right in the agent's own roles.
+    pub(super) roles_trouble: Option<String>,
     forecast: Forecast,
     measuring: Option<JoinHandle<SpaceReport>>,
     /// Where the peer's next recovery begins, as it told last: that only moves forward.
@@ -74,6 +85,8 @@ pub(super) struct Upkeep {
 struct Next {
     pending: Instant,
     passwords: Instant,
+    roles: Instant,
+    promises: Instant,
     floors: Instant,
     space: Instant,
     clean: Instant,
@@ -98,6 +111,8 @@ impl Upkeep {
             space: SpaceReport::default(),
             passwords: None,
             passwords_trouble: None,
+            roles_trouble: None,
+            put_back: None,
             forecast: Forecast::default(),
             measuring: None,
             peer_redo: None,
@@ -106,6 +121,8 @@ impl Upkeep {
             next: Next {
                 pending: now,
                 passwords: now,
+                roles: now,
+                promises: now,
                 floors: now,
                 space: now,
                 clean: now + CLEAN,
@@ -138,6 +155,11 @@ fn due(at: &mut Instant, after: Duration) -> bool {
 }
 
 impl Worker {
+    /// What is told of a setting that was put back.
+    pub(super) fn put_back(&self) -> Option<String> {
+        self.upkeep.put_back.as_ref().map(|(told, _)| told.clone())
+    }
+
     /// The configuration as postgres was given it last.
     pub(super) fn config(&self) -> Arc<PairConfig> {
         self.upkeep.written.clone()
@@ -160,6 +182,8 @@ impl Worker {
                 self.follow_floors().await;
                 self.watch_pending().await;
                 self.follow_passwords().await;
+                self.keep_roles().await;
+                self.put_promises_back();
                 self.keep_slot().await;
                 self.clean().await;
                 self.fill().await;
@@ -241,7 +265,12 @@ impl Worker {
     async fn rewrite(&mut self, config: Arc<PairConfig>, floors: Floors) {
         let Some(running) = self.server.running() else { return };
         let postmaster = running.postmaster.clone();
-        let Ok((loaded, _)) = self.sql.pending_restart().await else { return };
+        let loaded = match self.sql.pending_restart().await {
+            Ok((loaded, _)) => loaded,
+            // What is corrected may be what lets nobody in. Whatever it says once somebody gets in is news then.
+            Err(SqlError::Postgres { .. }) => String::new(),
+            Err(SqlError::Late { .. } | SqlError::Answer { .. }) => return,
+        };
         match postmaster::reload_config(&self.settings, &config, floors, self.access, &postmaster) {
             Ok(()) => {
                 tracing::info!(generation = config.generation, "postgres reads the new configuration");
@@ -313,6 +342,58 @@ impl Worker {
             }
         }
         empty
+    }
+
+    /// A setting on which a promise rests, changed by `ALTER SYSTEM`, does not stay in force.
+    fn put_promises_back(&mut self) {
+        let Some(running) = self.server.running() else { return };
+        if !due(&mut self.upkeep.next.promises, PROMISES) {
+            return;
+        }
+        match postmaster::put_back_promises(&self.settings, &running.postmaster) {
+            Ok(names) if names.is_empty() => {
+                if self.upkeep.put_back.as_ref().is_some_and(|(_, at)| at.elapsed() >= PUT_BACK_TOLD) {
+                    self.upkeep.put_back = None;
+                }
+            }
+            Ok(names) => {
+                let parameters = names.join(", ");
+                tracing::error!(
+                    parameters,
+                    "ALTER SYSTEM had changed what a promise rests on: it was put back"
+                );
+                let told = format!(
+                    "ALTER SYSTEM had changed {parameters}, on which a promise of the pair rests: it was put back; what the spec has no field for cannot be changed"
+                );
+                self.upkeep.put_back = Some((told, Instant::now()));
+            }
+            Err(e) => tracing::error!(error = %e, "what ALTER SYSTEM has changed cannot be put back"),
+        }
+    }
+
+    /// What a person has changed in our roles is put right before it is needed; on the standby that comes from the primary.
+    async fn keep_roles(&mut self) {
+        let Some(role) = self.server.role() else { return };
+        if (role == StartedAs::Primary && self.prepared.is_none()) || !due(&mut self.upkeep.next.roles, ROLES)
+        {
+            return;
+        }
+        if role != StartedAs::Primary {
+            self.sql.login().prefer_own();
+            self.upkeep.roles_trouble = None;
+            return;
+        }
+        self.upkeep.roles_trouble = match keep_own_roles(&self.sql).await {
+            Ok(false) => None,
+            Ok(true) => {
+                tracing::warn!("the agent's own roles were not as they have to be: they are again");
+                None
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "the agent's own roles cannot be put right");
+                Some(e.to_string())
+            }
+        };
     }
 
     /// A slot that grew over its limit keeps nothing and serves nobody again; the standby catches up from the archives, and

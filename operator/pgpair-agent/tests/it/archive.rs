@@ -51,7 +51,7 @@ async fn serve_wal(i: &Instance) {
 
 /// Fills a segment and waits until it is in the archives of all `at`.
 async fn archived_segment(primary: &Instance, at: &[&Instance]) -> String {
-    let client = primary.sql.session(None).await.unwrap();
+    let client = primary.person("postgres").await.unwrap();
     let name: String =
         client.query_one("SELECT pg_walfile_name(pg_current_wal_insert_lsn())", &[]).await.unwrap().get(0);
     primary.exec("INSERT INTO t VALUES (1); SELECT pg_switch_wal(); INSERT INTO t VALUES (1)").await;
@@ -87,7 +87,7 @@ fn a_failing_archive_is_counted_and_named() {
         w.primary().await;
         assert_eq!(w.a.facts().await.archiver.failing, None);
         // Another server's segment under the next name.
-        let client = w.a.sql.session(None).await.unwrap();
+        let client = w.a.person("postgres").await.unwrap();
         let query = "SELECT pg_walfile_name(pg_current_wal_insert_lsn())";
         let name: String = client.query_one(query, &[]).await.unwrap().get(0);
         fs::create_dir_all(w.a.wal_archive()).unwrap();

@@ -125,7 +125,7 @@ fn postgres_shows_the_renewed_certificate_after_a_reload_and_its_standby_goes_on
         let (a, _b) = w.pair().await;
         let identity = Identity::load(tls(&w.b)).unwrap();
         let before = shown_by_postgres(&w.a, &identity).await.unwrap();
-        let mut session = w.a.sql.session(None).await.unwrap();
+        let mut session = w.a.person("postgres").await.unwrap();
         assert!(!install_tls(&w.a.settings.layout).unwrap());
         w.ca.renew(tls(&w.a));
         assert!(install_tls(&w.a.settings.layout).unwrap());

@@ -11,7 +11,7 @@ use pgpair_wire::config::{Bootstrap, StandbyProfile};
 use crate::fixture::{Instance, World, eventually, run};
 
 async fn show(i: &Instance, name: &str) -> Option<String> {
-    let client = i.sql.session(None).await.ok()?;
+    let client = i.person("postgres").await.ok()?;
     client.query_one(&format!("SHOW {name}"), &[]).await.ok().map(|r| r.get(0))
 }
 
@@ -44,7 +44,7 @@ fn a_changed_configuration_reaches_a_running_postgres_and_what_needs_a_restart_i
         }
         let rule =
             "SELECT count(*)::text FROM pg_hba_file_rules WHERE address = '192.0.2.0' AND error IS NULL";
-        let client = w.a.sql.session(None).await.unwrap();
+        let client = w.a.person("postgres").await.unwrap();
         assert_eq!(client.query_one(rule, &[]).await.unwrap().get::<_, &str>(0), "1");
         assert!(postmaster.has_exited().is_none());
     });
@@ -144,7 +144,7 @@ fn the_first_directory_is_made_as_wished_and_the_users_statements_run_once() {
         };
         w.primary().await;
         bootstrap(&w.a.settings, &w.a.config, &w.a.sql).await.unwrap();
-        let app = w.a.sql.session(Some("shop")).await.unwrap();
+        let app = w.a.person("shop").await.unwrap();
         let one = async |text: &str| app.query_one(text, &[]).await.unwrap().get::<_, String>(0);
         assert_eq!(one("SELECT count(*)::text FROM seeded").await, "1");
         assert_eq!(one("SHOW data_checksums").await, "off");

@@ -19,7 +19,7 @@ use pgpair_agent::postgres::postmaster::{
     self, ClientAccess, Postmaster, StartAs, StartOptions, bootstrap, initdb, start,
 };
 use pgpair_agent::postgres::render::Upstream;
-use pgpair_agent::postgres::sql::{Sql, SqlSnapshot, StreamState};
+use pgpair_agent::postgres::sql::{Sql, SqlError, SqlSnapshot, StreamState};
 use pgpair_agent::postgres::tool::PgBin;
 use pgpair_agent::standby::base_backup;
 use pgpair_core::ids::{InstanceId, VolumeId};
@@ -27,6 +27,7 @@ use pgpair_wire::config::PairConfig;
 use pgpair_wire::seed::SeedProgress;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
+use tokio_postgres::Client;
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 const CHILD: &str = "PGPAIR_TEST_CHILD";
@@ -271,9 +272,18 @@ impl Instance {
         wait_free(&self.settings.layout.lock(), Instant::now() + LIMIT).await.expect("a lock file")
     }
 
+    /// A session of a person's, a superuser, who waits for no standby.
+    pub async fn person(&self, database: &str) -> Result<Client, SqlError> {
+        let client = self.sql.session_for_person(database).await?;
+        client
+            .batch_execute("SET synchronous_commit = local; SET statement_timeout = '10s'")
+            .await
+            .expect("settings");
+        Ok(client)
+    }
+
     pub async fn exec(&self, statements: &str) {
-        self.sql
-            .session(None)
+        self.person("postgres")
             .await
             .expect("a session")
             .batch_execute(statements)
@@ -282,7 +292,7 @@ impl Instance {
     }
 
     pub async fn count(&self) -> i64 {
-        let client = self.sql.session(None).await.expect("a session");
+        let client = self.person("postgres").await.expect("a session");
         client.query_one("SELECT count(*) FROM t", &[]).await.expect("a count").get(0)
     }
 

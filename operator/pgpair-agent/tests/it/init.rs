@@ -66,14 +66,14 @@ fn told_to_end_the_init_process_asks_the_agent_and_ends_with_every_descendant() 
 fn an_orphaned_backend_keeps_the_lock_until_the_tree_is_killed() {
     run(async |w| {
         let postmaster = w.primary().await;
-        let client = w.a.sql.session(None).await.unwrap();
+        let client = w.a.person("postgres").await.unwrap();
         let busy = tokio::spawn(async move {
             // Never looks whether its postmaster is still there.
             let text = "DO $$ BEGIN FOR i IN 1..2000000000 LOOP PERFORM 1; END LOOP; END $$";
             let _ = client.batch_execute(text).await;
         });
         eventually("the backend is busy", async || {
-            let client = w.a.sql.session(None).await.ok()?;
+            let client = w.a.person("postgres").await.ok()?;
             let query = "SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'DO%'";
             client.query_opt(query, &[]).await.ok()?
         })

@@ -10,3 +10,4 @@ mod init;
 mod pair;
 mod rejoin;
 mod server;
+mod sessions;

@@ -92,12 +92,12 @@ fn with_sync_proven_a_commit_waits_for_the_standby_until_sync_is_off() {
         w.a.exec("INSERT INTO t VALUES (1)").await;
         assert_eq!(w.a.facts().await.peer.unwrap().sync_state, "sync");
         w.b.stop(&b).await;
-        let client = w.a.sql.session(None).await.unwrap();
+        let client = w.a.person("postgres").await.unwrap();
         client.batch_execute("SET synchronous_commit = on").await.unwrap();
         let mut commit = tokio::spawn(async move { client.batch_execute("INSERT INTO t VALUES (2)").await });
         let waits = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         eventually("the commit waits", async || {
-            let observer = w.a.sql.session(None).await.ok()?;
+            let observer = w.a.person("postgres").await.ok()?;
             observer.query_opt(waits, &[]).await.ok()?
         })
         .await;
@@ -114,7 +114,7 @@ fn with_sync_proven_a_commit_waits_for_the_standby_until_sync_is_off() {
 fn nothing_is_proven_while_the_checkpointer_has_not_read_the_new_value() {
     run(async |w| {
         let (a, _) = w.pair().await;
-        let client = w.a.sql.session(None).await.unwrap();
+        let client = w.a.person("postgres").await.unwrap();
         let ask = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
         let pid: i32 = client.query_one(ask, &[]).await.unwrap().get(0);
         let checkpointer = rustix::process::Pid::from_raw(pid).unwrap();
@@ -169,7 +169,7 @@ fn promotion_stops_the_stream_of_a_primary_that_still_runs() {
         let p = promote(&w.b.settings, &b, &w.b.sql, LIMIT).await.unwrap();
         println!("with a living primary: {p:?}");
         assert!(p.receiver_stopped < Duration::from_secs(2));
-        let client = w.b.sql.session(None).await.unwrap();
+        let client = w.b.person("postgres").await.unwrap();
         let upstream: String =
             client.query_one("SELECT current_setting('primary_conninfo')", &[]).await.unwrap().get(0);
         assert_eq!(upstream, "", "it was told to stream from nobody before it was told to promote");

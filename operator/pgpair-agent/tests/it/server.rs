@@ -56,7 +56,7 @@ fn postgres_understands_every_line_that_is_written() {
         w.a.config.parameters.insert("application_name".into(), tricky.into());
         w.a.config.hba.push("host shop shop 192.0.2.0/24 scram-sha-256".into());
         w.primary().await;
-        let client = w.a.sql.session(None).await.unwrap();
+        let client = w.a.person("postgres").await.unwrap();
         for view in ["pg_file_settings", "pg_hba_file_rules"] {
             let rows = client
                 .query(&format!("SELECT error FROM {view} WHERE error IS NOT NULL"), &[])
@@ -70,7 +70,7 @@ fn postgres_understands_every_line_that_is_written() {
         assert_eq!(seen, tricky);
         let rules: i64 =
             client.query_one("SELECT count(*) FROM pg_hba_file_rules", &[]).await.unwrap().get(0);
-        assert_eq!(rules, 6);
+        assert_eq!(rules, 7);
     });
 }
 

@@ -8,7 +8,7 @@ use super::schemas;
 /// The database made at first start. Used once; its password is in Secret `NAME-app`.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")] // KubeSchema knows no default of a whole struct: each field names its own
-#[x_kube(validation = Rule::new("!(self.owner in ['postgres', 'pgpair_replication', 'public', 'none']) && !self.owner.startsWith('pg_')").message("spec.bootstrap.owner is a reserved name: use another one, such as app"))]
+#[x_kube(validation = Rule::new("!(self.owner in ['postgres', 'pgpair_replication', 'pgpair_agent', 'public', 'none']) && !self.owner.startsWith('pg_')").message("spec.bootstrap.owner is a reserved name: use another one, such as app"))]
 #[x_kube(validation = Rule::new("!(self.database in ['postgres', 'template0', 'template1'])").message("spec.bootstrap.database exists in every new cluster: use another name, such as app"))]
 #[x_kube(validation = Rule::new("!self.locale.matches('(?i)[.]utf-?8$') || self.encoding in ['UTF8', 'SQL_ASCII']").message("spec.bootstrap.locale is for UTF-8, but spec.bootstrap.encoding is not UTF8: use encoding UTF8, or a locale of the other encoding such as C"))]
 pub struct BootstrapSpec {

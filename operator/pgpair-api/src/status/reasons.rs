@@ -56,6 +56,8 @@ pub enum Reason {
     StandbyCatchesUp,
     /// `Paired`, and the spec says that the standby does not take over by itself.
     AutomaticOff,
+    /// `Paired`, and the agent of the standby cannot log in to its postgres.
+    AgentShutOut,
     /// An instance was fenced by an order.
     Fenced,
     /// Volumes have space.

@@ -259,6 +259,10 @@ fn why_the_standby_may_not_take_over_is_told_with_its_number() {
     let mut by_hand = steady();
     by_hand.config.automatic = false;
     assert_eq!(told(&by_hand, ConditionType::FailoverReady), ("False".into(), "AutomaticOff".into()));
+    let mut shut_out = steady();
+    let ReportView::Fresh(standby) = &mut shut_out.b.report else { panic!() };
+    standby.login_refused = Some("role \"postgres\" is not permitted to log in".into());
+    assert_eq!(told(&shut_out, ConditionType::FailoverReady), ("False".into(), "AgentShutOut".into()));
 }
 
 #[test]

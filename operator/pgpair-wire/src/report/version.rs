@@ -77,6 +77,7 @@ impl InstanceReport {
             rejoin,
             space,
             trouble,
+            login_refused,
             version: _,
         } = self;
         let (postgres_words, positions) = differs_postgres(postgres, &other.postgres);
@@ -100,7 +101,8 @@ impl InstanceReport {
             || *pending_restart != other.pending_restart
             || *raised != other.raised
             || *rejoin != other.rejoin
-            || *trouble != other.trouble;
+            || *trouble != other.trouble
+            || *login_refused != other.login_refused;
         (words, positions || lag || archived || fullness(space) != fullness(&other.space))
     }
 }

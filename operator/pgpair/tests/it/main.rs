@@ -10,4 +10,5 @@ mod orders;
 mod owned;
 mod pair;
 mod passwords;
+mod people;
 mod refusal;

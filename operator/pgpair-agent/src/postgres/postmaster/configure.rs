@@ -153,6 +153,24 @@ fn write_hba(
     Ok(fsx::write(&settings.layout.in_pgdata("pg_hba.conf"), text.as_bytes(), 0o600)?)
 }
 
+/// Takes out of a running postgres what `ALTER SYSTEM` has changed of that on which a promise rests. The names of the parameters.
+///
+/// # Errors
+/// The file cannot be written, or postgres has ended.
+pub fn put_back_promises(
+    settings: &InstanceEnv,
+    postmaster: &Postmaster,
+) -> Result<Vec<String>, PostmasterError> {
+    let path = settings.layout.in_pgdata("postgresql.auto.conf");
+    let current = fs::read_to_string(&path).unwrap_or_default();
+    let (kept, names) = render::without_broken_promises(settings, &current);
+    if !names.is_empty() {
+        fsx::write(&path, kept.as_bytes(), 0o600)?;
+        postmaster.reload()?;
+    }
+    Ok(names)
+}
+
 fn clean_auto_conf(settings: &InstanceEnv) -> Result<(), FileError> {
     let path = settings.layout.in_pgdata("postgresql.auto.conf");
     let current = fs::read_to_string(&path).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Roles, the application's database, and the agent's own schema.
+//! Roles and the application's database.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,22 +11,29 @@ use postgres_protocol::password::scram_sha_256;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::Context;
 use crate::postgres::postmaster::PostmasterError;
-use crate::postgres::render::REPLICATION_ROLE;
-use crate::postgres::sql::{Sql, within};
+use crate::postgres::render::{AGENT_ROLE, REPLICATION_ROLE};
+use crate::postgres::sql::{Sql, SqlError, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// For the user's own statements: they may fill tables.
 const POST_INIT: Duration = Duration::from_secs(600);
 
-/// Functions that `pg_rewind` calls on its source (PostgreSQL, pg_rewind, Notes).
-const REWIND_FUNCTIONS: [&str; 4] = [
-    "pg_ls_dir(text, boolean, boolean)",
-    "pg_stat_file(text, boolean)",
-    "pg_read_binary_file(text)",
-    "pg_read_binary_file(text, bigint, bigint, boolean)",
+/// Functions that `pg_rewind` calls on its source (PostgreSQL, pg_rewind, Notes; `libpq_source.c`). Some of them everybody may call until
+/// somebody takes that right away.
+const REWIND_FUNCTIONS: [&str; 8] = [
+    "pg_catalog.pg_ls_dir(text, boolean, boolean)",
+    "pg_catalog.pg_stat_file(text, boolean)",
+    "pg_catalog.pg_read_binary_file(text)",
+    "pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean)",
+    "pg_catalog.pg_current_wal_insert_lsn()",
+    "pg_catalog.pg_is_in_recovery()",
+    "pg_catalog.pg_tablespace_location(oid)",
+    "pg_catalog.set_config(text, text, boolean)",
 ];
+/// Whether our roles may do all that they have to.
+const ARE_SOUND: &str = include_str!("../sql/roles.sql");
 
-/// Makes roles, database and schema that are missing; run it on a new primary while clients are kept out. The password of
+/// Makes roles and database that are missing; run it on a new primary while clients are kept out. The password of
 /// a role that has one is left as it is. The statements of `config.bootstrap.post_init_sql` are run at last, once.
 ///
 /// # Errors
@@ -37,9 +44,10 @@ pub async fn bootstrap(
     sql: &Sql,
 ) -> Result<(), PostmasterError> {
     let app = App::read(settings)?;
-    for statement in role_statements(&app) {
+    for statement in own_role_statements().into_iter().chain(role_statements(&app)) {
         sql.batch_alone("create the roles", &statement, LIMIT).await?;
     }
+    sql.login().prefer_own();
     if !database_exists(sql, &app.database).await? {
         let text = format!(
             "CREATE DATABASE {} OWNER {}",
@@ -61,8 +69,8 @@ async fn post_init(sql: &Sql, database: &str, statements: &[String]) -> Result<(
     if statements.is_empty() {
         return Ok(());
     }
-    let client = sql.session(Some(database)).await?;
-    let done = client.query(DONE, &[]);
+    let ours = sql.session(Some(database)).await?;
+    let done = ours.query(DONE, &[]);
     if !within("look whether spec.bootstrap.postInitSQL was run", LIMIT, done).await?.is_empty() {
         return Ok(());
     }
@@ -73,6 +81,7 @@ async fn post_init(sql: &Sql, database: &str, statements: &[String]) -> Result<(
     }
     let _ =
         write!(text, "ALTER DATABASE {} SET pgpair.post_init = 'done'; COMMIT", escape_identifier(database));
+    let client = sql.session_for_person(database).await?;
     within(ACTION, POST_INIT, client.batch_execute(&text)).await?;
     tracing::info!(statements = statements.len(), "spec.bootstrap.postInitSQL was run");
     Ok(())
@@ -106,16 +115,50 @@ impl App {
 }
 
 fn role_statements(app: &App) -> Vec<String> {
-    let replication = format!("{REPLICATION_ROLE} LOGIN REPLICATION");
     // Made here: the server and its log never see the password.
     let verifier = scram_sha_256(app.password.as_bytes());
     let user = format!("{} LOGIN PASSWORD {}", escape_identifier(&app.user), escape_literal(&verifier));
-    let mut out = vec![create_role(REPLICATION_ROLE, &replication), create_role(&app.user, &user)];
+    let mut out = vec![create_role(&app.user, &user)];
     out.extend(app.superuser.as_ref().map(|password| first_password("postgres", password)));
-    for f in REWIND_FUNCTIONS {
-        out.push(format!("GRANT EXECUTE ON FUNCTION pg_catalog.{f} TO {REPLICATION_ROLE}"));
-    }
     out
+}
+
+/// What makes our own two roles what they have to be, whatever they are.
+fn own_role_statements() -> Vec<String> {
+    let (agent, replication) =
+        (format!("{AGENT_ROLE} LOGIN SUPERUSER"), format!("{REPLICATION_ROLE} LOGIN REPLICATION"));
+    let mut out = vec![
+        create_role(AGENT_ROLE, &agent),
+        create_role(REPLICATION_ROLE, &replication),
+        format!("ALTER ROLE {agent}"),
+        format!("ALTER ROLE {replication} CONNECTION LIMIT -1"),
+        // Given by name: what everybody may do can be taken from everybody.
+        format!("GRANT USAGE ON SCHEMA pg_catalog TO {REPLICATION_ROLE}"),
+        format!("GRANT CONNECT ON DATABASE postgres TO {REPLICATION_ROLE}"),
+    ];
+    out.extend(REWIND_FUNCTIONS.map(|f| format!("GRANT EXECUTE ON FUNCTION {f} TO {REPLICATION_ROLE}")));
+    out
+}
+
+/// Puts our own two roles right if a person has changed them: what a promotion, a rewind or the stream needs, must be there before. True
+/// if there was something to do.
+///
+/// # Errors
+/// What could not be put right; everything else was.
+pub async fn keep_own_roles(sql: &Sql) -> Result<bool, SqlError> {
+    let client = sql.session(None).await?;
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&REWIND_FUNCTIONS.as_slice()];
+    let sound = within("look at the agent's roles", LIMIT, client.query_one(ARE_SOUND, &parameters)).await?;
+    if sound.get(0) {
+        return Ok(false);
+    }
+    let mut failed = None;
+    for statement in own_role_statements() {
+        let done = within("put the agent's roles right", LIMIT, client.batch_execute(&statement)).await;
+        failed = failed.or(done.err());
+    }
+    sql.login().prefer_own();
+    failed.map_or(Ok(true), Err)
 }
 
 fn create_role(name: &str, definition: &str) -> String {

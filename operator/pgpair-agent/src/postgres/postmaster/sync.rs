@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx;
-use crate::postgres::postmaster::{Postmaster, PostmasterError};
+use crate::postgres::postmaster::{Postmaster, PostmasterError, configure};
 use crate::postgres::render;
 use crate::postgres::sql::{Sql, SqlError, within};
 
@@ -34,7 +34,10 @@ pub async fn set_sync(
 ) -> Result<Option<Lsn>, PostmasterError> {
     let path = settings.layout.in_pgdata(render::SYNC_CONF);
     fsx::write(&path, render::sync_conf(standby)?.as_bytes(), 0o600)?;
-    postmaster.reload()?;
+    // What ALTER SYSTEM has written would win over it.
+    if configure::put_back_promises(settings, postmaster)?.is_empty() {
+        postmaster.reload()?;
+    }
     let want = render::sync_names(standby);
     let proof = async {
         let client = session_that_sees(sql, &want).await?;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use pgpair_wire::config::ClientTls;
 
-use super::{REPLICATION_ROLE, RenderError};
+use super::{AGENT_ROLE, REPLICATION_ROLE, RenderError};
 
 const METHODS: &[&str] = &[
     "trust",
@@ -45,8 +45,9 @@ pub fn hba_conf(user_lines: &[String], tls: ClientTls, clients: ClientAccess) ->
     for database in ["replication", "postgres"] {
         let _ = writeln!(out, "hostssl {database} {REPLICATION_ROLE} all cert");
     }
-    // Whatever follows, this role needs its certificate.
+    // Whatever follows, this role needs its certificate, and the agent's comes over the socket only.
     let _ = writeln!(out, "host all {REPLICATION_ROLE} all reject");
+    let _ = writeln!(out, "host all {AGENT_ROLE} all reject");
     if open && tls == ClientTls::Required {
         // Before the user's lines, so that `host` in them means `hostssl`.
         out.push_str("hostnossl all all all reject\n");

@@ -17,6 +17,9 @@ pub(super) fn failover_ready(name: &PairName, observed: &Observed, status: &PgRe
         return draft(type_, None, Reason::Unknown, "the record cannot be read");
     };
     if status.mode.as_ref().is_some_and(|m| m.is(Mode::Paired)) {
+        if let Some(why) = shut_out(name, observed, record.primary.instance.peer()) {
+            return draft(type_, false, Reason::AgentShutOut, why);
+        }
         if observed.config.automatic {
             let message = match observed.shared_node() {
                 None => "the standby may take over".to_owned(),
@@ -34,6 +37,15 @@ pub(super) fn failover_ready(name: &PairName, observed: &Observed, status: &PgRe
     }
     let (reason, why) = why_solo(name, observed, record.primary.instance);
     draft(type_, false, reason, format!("the primary goes on alone, and nobody takes over by himself: {why}"))
+}
+
+/// A promotion ends with a write of the agent's, over a login that a person may have taken away.
+fn shut_out(name: &PairName, observed: &Observed, standby: InstanceId) -> Option<String> {
+    let why = observed.instance(standby).report.recent()?.login_refused.as_ref()?;
+    let me = name.instance(standby);
+    Some(format!(
+        "the agent of {me} cannot log in to its postgres, so a promotion could not be confirmed: {why}"
+    ))
 }
 
 /// What the standby lacks, nearest cause first.

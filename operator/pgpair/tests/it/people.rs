@@ -1,0 +1,90 @@
+//! What people do to a database that its agents take care of.
+
+use std::time::Duration;
+
+use pgpair_core::ids::InstanceId;
+use pgpair_core::instance::PostgresState;
+use pgpair_core::record::Mode;
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::paths;
+
+use crate::pair::{LIMIT, Pair, eventually};
+
+const A: InstanceId = InstanceId::A;
+const B: InstanceId = InstanceId::B;
+
+fn with(generation: i64, parameters: &[(&str, &str)]) -> PairConfig {
+    let parameters =
+        parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    PairConfig { generation, ttl_ms: 2_000, parameters, ..PairConfig::default() }
+}
+
+async fn push(pair: &Pair, to: InstanceId, config: &PairConfig) -> (u16, String) {
+    pair.ask(to, "PUT", paths::CONFIG, &serde_json::to_string(config).unwrap()).await.unwrap()
+}
+
+async fn follows(pair: &Pair, who: InstanceId, generation: i64) {
+    eventually("the agent follows the configuration", LIMIT, async || {
+        (pair.report(who).await?.config_generation == generation).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_alter_system_takes_from_a_promise_is_put_back_and_told() {
+    let pair = Pair::up().await;
+    pair.sql(A, "ALTER SYSTEM SET synchronous_standby_names = ''").await.unwrap();
+    pair.sql(A, "ALTER SYSTEM SET work_mem = '5MB'").await.unwrap();
+    pair.sql(A, "SELECT pg_reload_conf()").await.unwrap();
+    eventually("it is put back, and told", Duration::from_secs(10), async || {
+        let told = pair.report(A).await?.trouble?;
+        let names = pair.sql(A, "SHOW synchronous_standby_names").await.ok()?;
+        (told.contains("synchronous_standby_names") && names.contains("pgpair_b")).then_some(())
+    })
+    .await;
+    assert!(pair.sql(A, "SHOW work_mem").await.unwrap().contains("5MB"), "that is the person's");
+    assert_eq!(pair.report(A).await.unwrap().authority.mode, Some(Mode::Paired));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_sessions_keep_no_standby_from_taking_over_and_none_from_coming_back() {
+    let mut pair = Pair::up().await;
+    let second = with(
+        2,
+        &[
+            ("default_transaction_read_only", "on"),
+            ("default_transaction_isolation", "serializable"),
+            ("statement_timeout", "1"),
+        ],
+    );
+    for i in [A, B] {
+        assert_eq!(push(&pair, i, &second).await.0, 200);
+    }
+    follows(&pair, A, 2).await;
+    follows(&pair, B, 2).await;
+    pair.kill_container(A);
+    eventually("b is confirmed as the primary", LIMIT, async || {
+        let report = pair.report(B).await?;
+        (report.postgres.state == PostgresState::Primary && report.authority.gate_open).then_some(())
+    })
+    .await;
+    pair.start(A);
+    pair.paired().await;
+    assert_eq!(pair.report(A).await.unwrap().postgres.state, PostgresState::Standby);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_that_the_image_lacks_is_refused_and_a_correction_arrives_where_nobody_can_log_in() {
+    let pair = Pair::up().await;
+    for parameter in ["shared_preload_libraries", "session_preload_libraries", "local_preload_libraries"] {
+        let (status, said) = push(&pair, A, &with(2, &[(parameter, "pgaudti")])).await;
+        assert!(status == 422 && said.contains("no library \"pgaudti\""), "{parameter}: {status} {said}");
+    }
+    // By a way that nobody checks; as root of the pod may do.
+    let everybody = "ALTER ROLE ALL SET session_preload_libraries = 'pgaudti'";
+    pair.sql(A, everybody).await.unwrap();
+    assert!(pair.sql(A, "SELECT 1").await.is_err(), "nobody can log in");
+    assert_eq!(push(&pair, A, &with(3, &[("work_mem", "7MB")])).await.0, 200);
+    follows(&pair, A, 3).await;
+    assert_eq!(pair.report(A).await.unwrap().login_refused, None);
+}
