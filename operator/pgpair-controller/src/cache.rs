@@ -148,6 +148,10 @@ pub fn watch_all(
     (caches, watcher.feeders, watcher.first_lists)
 }
 
+/// Objects of one page of a list. All kinds are listed at the same time when an API server has forgotten what was seen last, and the pages that are
+/// being read are the most that this process ever holds: with the usual 500, 200 MiB.
+pub const PAGE: u32 = 100;
+
 /// Where it is noted whether watches live.
 #[derive(Debug, Clone)]
 pub struct Signs {
@@ -176,7 +180,7 @@ struct Watcher<'a> {
 impl MakeCache for Watcher<'_> {
     fn make<K: Cached>(&mut self) -> Cache<K> {
         let (cache, mut writer) = cache::<K>();
-        let config = watcher::Config::default().labels(LABEL_PAIR);
+        let config = watcher::Config::default().labels(LABEL_PAIR).page_size(PAGE);
         let (triggers, signs) = (self.triggers.clone(), self.signs.clone());
         let stream = watcher(api_in::<K>(self.client, self.namespace), config)
             .default_backoff()

@@ -19,7 +19,7 @@ use pgpair_api::word::Word;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cache::{Caches, Signs, api_in, watch_all};
+use crate::cache::{Caches, PAGE, Signs, api_in, watch_all};
 use crate::context::Context;
 use crate::error::Error;
 use crate::error::chain;
@@ -159,7 +159,7 @@ async fn reconcile_all(
     let mut present = Present { ctx: ctx.clone(), known: HashSet::new(), listed: HashSet::new() };
     let (signs, metrics, class) =
         (operator.signs.clone(), ctx.metrics.clone(), operator.domain.class.clone());
-    let pairs = watcher(pairs, watcher::Config::default())
+    let pairs = watcher(pairs, watcher::Config::default().page_size(PAGE))
         .default_backoff()
         .inspect(move |item| signs.note(&Watched::kind(&()), item))
         .filter_map(move |item| futures::future::ready(only_class(item, &class)))
