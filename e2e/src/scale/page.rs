@@ -25,7 +25,8 @@ fn render(rows: &Rows, pictures: &[Picture]) -> String {
         "# Many pairs\n\n\
          Written by `make bench-scale` from `docs/numbers/scale.json`; do not edit. The operator is the real program; etcd and the API server are real; \
          pods and agents are simulated by the benchmark: their reports are those of pairs at rest, each agent has the certificate that the operator \
-         made for it, and answers over mTLS. Operator, etcd, API server and all agents share one machine. \
+         made for it, and answers over mTLS. Services have no address of the cluster: for each that it gives out, an API server walks over all of them. \
+         Operator, etcd, API server and all agents share one machine. \
          Times are times that were measured (nearest rank), seen by the agents and the API server, not by the operator.\n\n\
          ## Goals\n\n",
     );

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -15,6 +16,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
@@ -106,6 +108,7 @@ async fn install(client: &Client) -> anyhow::Result<()> {
         .await
         .context("installing the definition of pairs")?;
     create_namespace(client, SYSTEM).await?;
+    make_services_headless(client).await?;
     let end = Instant::now() + READY;
     let pairs = Api::<pgpair_api::PgReplicaPair>::all(client.clone());
     while let Err(error) = pairs.list_metadata(&kube::api::ListParams::default().limit(1)).await {
@@ -113,6 +116,47 @@ async fn install(client: &Client) -> anyhow::Result<()> {
         sleep(Duration::from_millis(200)).await;
     }
     Ok(())
+}
+
+/// Lets Services be without an address of the cluster: for each that it gives out, an API server walks over all that it has given out (Kubernetes
+/// 1.36, `ipallocator.Used`), which with thousands of pairs takes more of the machine than everything that is measured. Returns when it is
+/// in effect.
+async fn make_services_headless(client: &Client) -> anyhow::Result<()> {
+    let policies = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
+    let bindings = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings";
+    let group = "admissionregistration.k8s.io/v1";
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["services"]});
+    let change = json!({"expression": r#"Object{spec: Object.spec{clusterIP: "None"}}"#});
+    let policy = json!({
+        "apiVersion": group, "kind": "MutatingAdmissionPolicy", "metadata": {"name": "headless"},
+        "spec": {
+            "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+            "matchConstraints": {"resourceRules": [rule]},
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": change}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": group, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": "headless"},
+        "spec": {"policyName": "headless"},
+    });
+    for (path, object) in [(policies, policy), (bindings, binding)] {
+        let request = http::Request::post(path).header("content-type", "application/json");
+        client.request::<Value>(request.body(serde_json::to_vec(&object)?)?).await.context(path)?;
+    }
+    let services = Api::<Service>::namespaced(client.clone(), "default");
+    let probe: Service = serde_json::from_value(
+        json!({"metadata": {"name": "probe"}, "spec": {"ports": [{"port": 1}], "selector": {"probe": "probe"}}}),
+    )?;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let end = Instant::now() + READY;
+    loop {
+        let address = services.create(&dry, &probe).await?.spec.and_then(|spec| spec.cluster_ip);
+        if address.as_deref() == Some("None") {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < end, "Services still get an address after {READY:?}: {address:?}");
+        sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Starts a program whose messages go into a file of its name; its output too, unless it is `piped`.
@@ -123,7 +167,7 @@ fn start(folder: &Path, bin: &Path, name: &str, flags: &[String], piped: bool) -
     // A garbage collector that runs less often leaves more of the processors to what is measured.
     let child = Command::new(&program)
         .env("GOGC", "200")
-        .env("GOMEMLIMIT", "10GiB")
+        .env("GOMEMLIMIT", "14GiB")
         .args(flags)
         .stdin(Stdio::null())
         .stdout(output)
@@ -163,6 +207,8 @@ fn server_flags(folder: &Path) -> Vec<String> {
         "--disable-admission-plugins=ServiceAccount",
         "--audit-log-path=-",
         "--event-ttl=10m",
+        // It would hold each object, and what it was before its last changes: about 2 MiB for a pair that was just made.
+        "--watch-cache=false",
         "--profiling=false",
     ];
     let files = [
