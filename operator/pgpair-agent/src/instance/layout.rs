@@ -81,6 +81,12 @@ impl Layout {
         self.data.join("volume.json")
     }
 
+    /// There while a promotion of the data directory is under way.
+    #[must_use]
+    pub fn promoting_json(&self) -> PathBuf {
+        self.data.join("promoting.json")
+    }
+
     /// Written over and over, to see whether the disk takes a write.
     #[must_use]
     pub fn write_probe(&self) -> PathBuf {

@@ -1,17 +1,26 @@
 //! Promotion by the trigger file. The caller has won the record.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
+use pgpair_core::timeline::TimelineId;
 use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
 
 use crate::fence::clock;
 use crate::instance::env::InstanceEnv;
-use crate::instance::fsx::{self, FileError};
+use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
+use crate::postgres::control_file::control_data;
+use crate::postgres::pgdata::PgDataError;
 use crate::postgres::postmaster::{Postmaster, PostmasterError};
 use crate::postgres::render;
 use crate::postgres::sql::{Sql, SqlError};
+use crate::postgres::tool::PgBin;
 
+/// Content of a trigger file of ours: a person's is empty, or says something else.
+const OURS: &[u8] = b"pgpair: a promotion is under way\n";
 const POLL: Duration = Duration::from_millis(5);
 /// How long a walreceiver is given to go by itself.
 const RECEIVER_GOES: Duration = Duration::from_millis(100);
@@ -72,13 +81,30 @@ pub async fn promote(
     sql: &Sql,
     limit: Duration,
 ) -> Result<Promotion, PromoteError> {
+    let promoted = take_steps(settings, postmaster, sql, limit).await;
+    if promoted.is_err() {
+        // The next attempt makes them anew; until then a standby asks its peer for WAL again.
+        fsx::remove(&settings.layout.trigger())?;
+        fsx::remove(&settings.layout.alone())?;
+    }
+    promoted
+}
+
+async fn take_steps(
+    settings: &InstanceEnv,
+    postmaster: &Postmaster,
+    sql: &Sql,
+    limit: Duration,
+) -> Result<Promotion, PromoteError> {
     let begin = Instant::now();
     let layout = &settings.layout;
     // A restore_command that waits for a dead peer would hold up the end of recovery, once for each file it is asked for.
     fsx::write(&layout.alone(), b"", 0o600)?;
-    stop_receiver(layout, postmaster, sql).await?;
+    let (stopped, marked) = tokio::join!(stop_receiver(layout, postmaster, sql), mark(layout, sql));
+    stopped?;
+    marked?;
     let receiver_stopped = begin.elapsed();
-    fsx::write(&layout.trigger(), b"", 0o600)?;
+    fsx::write(&layout.trigger(), OURS, 0o600)?;
     let (triggered, trigger_file_at_ms) = (begin.elapsed(), clock::unix_ms());
     fsx::write_new(&layout.in_pgdata("promote"), b"", 0o600)?;
     postmaster.signal(Signal::USR1)?;
@@ -88,6 +114,8 @@ pub async fn promote(
     sql.flush_probe(left).await.map_err(PromoteError::Unconfirmed)?;
     let (confirmed, promoted_at_ms) = (begin.elapsed(), clock::unix_ms());
     fsx::remove(&layout.trigger())?;
+    // Not durable before something else is: what is left of it is settled by the control file.
+    fsx::remove(&layout.promoting_json())?;
     Ok(Promotion {
         trigger_file_at_ms,
         promoted_at_ms,
@@ -98,13 +126,66 @@ pub async fn promote(
     })
 }
 
-/// Whether a person has created the trigger file; it is removed. An order to fail over, nothing more: call this only while
-/// no promotion of ours is under way.
+/// What a promotion was begun from. It lies beside the data directory from before the trigger file exists until the promotion is confirmed.
+///
+/// PostgreSQL promotes in steps: it removes `standby.signal`, then writes the history of the new timeline, and at last the record and the control
+/// file that begin it (`StartupXLOG`, `xlog.c`). Whoever starts a directory that was left between the first and the last step gets a primary
+/// that goes on writing the *old* timeline, which another server may have written too.
+#[derive(Debug, Serialize, Deserialize)]
+struct Mark {
+    /// The timeline that was followed.
+    from: TimelineId,
+}
+
+/// What has become of a promotion that this directory was left in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// None was under way.
+    None,
+    /// It has come to its end: the new timeline is in the control file.
+    Done,
+    /// It had not, and is a standby again, to be promoted once more: PostgreSQL takes the next number for that.
+    Undone,
+}
+
+/// Looks what has become of a promotion that was under way when postgres died. Call this before a directory is started as a primary.
 ///
 /// # Errors
-/// The file cannot be removed.
+/// It cannot be told; the directory must not be started then.
+pub async fn settle(layout: &Layout, bin: &PgBin) -> Result<Settled, PgDataError> {
+    let Some(mark) = fsx::read_json::<Mark>(&layout.promoting_json())? else { return Ok(Settled::None) };
+    let signal = layout.in_pgdata("standby.signal");
+    if !signal.exists() && control_data(bin, &layout.pgdata()).await?.newest_timeline() > mark.from {
+        fsx::remove(&layout.promoting_json())?;
+        return Ok(Settled::Done);
+    }
+    fsx::write(&signal, b"", 0o600)?;
+    Ok(Settled::Undone)
+}
+
+async fn mark(layout: &Layout, sql: &Sql) -> Result<(), PromoteError> {
+    // One that does not answer can be promoted all the same, and then only its death in these few milliseconds is not noticed.
+    let Some(from) = sql.observe().await.ok().and_then(|facts| facts.timeline) else { return Ok(()) };
+    let path = layout.promoting_json();
+    let write = move || fsx::write_json(&path, &Mark { from });
+    // A task that cannot be waited for is one of a process that ends.
+    tokio::task::spawn_blocking(write).await.unwrap_or(Ok(()))?;
+    Ok(())
+}
+
+/// Whether a person has created the trigger file; it is removed. An order to fail over, nothing more: call this only while
+/// no promotion of ours is under way. One of ours, left by an agent that was killed, is nobody's order.
+///
+/// # Errors
+/// The file cannot be read or removed.
 pub fn take_request(layout: &Layout) -> Result<bool, FileError> {
-    fsx::remove(&layout.trigger())
+    let path = layout.trigger();
+    let content = match fs::read(&path) {
+        Ok(content) => content,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e).at("read", &path),
+    };
+    Ok(fsx::remove(&path)? && content != OURS)
 }
 
 async fn stop_receiver(layout: &Layout, postmaster: &Postmaster, sql: &Sql) -> Result<(), PromoteError> {

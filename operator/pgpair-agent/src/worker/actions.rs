@@ -15,7 +15,7 @@ use crate::instance::env::InstanceEnv;
 use crate::postgres::control_file;
 use crate::postgres::pgdata::{self, DataDir};
 use crate::postgres::postmaster::{self, ClientAccess, StartAs, StartOptions, sync};
-use crate::postgres::promote;
+use crate::postgres::promote::{self, Settled};
 
 /// A fast shutdown that takes longer is ended by force; the standby gets the rest of the log from us as files.
 const STOP: Duration = Duration::from_secs(5);
@@ -23,6 +23,8 @@ const STOP: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_millis(150);
 /// Recovery of what the standby has received ends in far less.
 const PROMOTE: Duration = Duration::from_secs(60);
+/// Before it is looked again what became of a promotion.
+const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 /// Includes an immediate checkpoint.
 const SYNC: Duration = Duration::from_secs(60);
 
@@ -89,6 +91,19 @@ impl Worker {
     async fn start_primary(&mut self, wish: &Wish) -> Did {
         if Instant::now() < self.not_before || !self.programs_fit().await {
             return Did::Nothing;
+        }
+        match promote::settle(&self.settings.layout, &self.bin).await {
+            Ok(Settled::None | Settled::Done) => {}
+            Ok(Settled::Undone) => {
+                tracing::warn!("a promotion was cut off before its timeline had begun: it is made once more");
+                return Did::Acted;
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "what became of a promotion cannot be told: postgres is not started");
+                self.not_before = Instant::now() + SETTLE_AGAIN;
+                self.refused = Some(format!("what became of a promotion cannot be told: {e}"));
+                return Did::Nothing;
+            }
         }
         let sync_with = wish.desired.synchronous.then_some(self.settings.instance.peer());
         let log = self.first_start_log(wish.term);
@@ -344,6 +359,7 @@ impl Worker {
             }
             Err(e) => {
                 tracing::error!(error = %e, "the promotion did not come to its end");
+                self.follows_nobody();
                 if !self.settings.layout.in_pgdata("standby.signal").exists() {
                     self.server.becomes_primary();
                 }

@@ -285,6 +285,11 @@ impl Worker {
         self.following.upstream = Some(upstream);
     }
 
+    /// A promotion that did not come to its end has told postgres to stream from nobody.
+    pub(super) fn follows_nobody(&mut self) {
+        self.following.upstream = None;
+    }
+
     /// Asks for a rebuild when the next segment that this standby needs is neither here nor with the primary, twice in a row,
     /// with the standby at the same place. Log that is gone does not come back.
     async fn find_missing(&mut self, term: Term, primary: &PrimaryTimeline) {

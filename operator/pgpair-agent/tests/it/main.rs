@@ -8,6 +8,7 @@ mod config;
 mod fixture;
 mod init;
 mod pair;
+mod promotion;
 mod rejoin;
 mod server;
 mod sessions;

@@ -373,3 +373,26 @@ async fn a_primary_that_waits_for_a_checkpoint_stops_all_the_same_when_it_is_tol
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// Killed between the removal of `standby.signal` and the first record of its timeline, or after it: never a primary on the old timeline.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_is_killed_while_it_is_promoted_is_promoted_once_more() {
+    let mut pair = Pair::up().await;
+    pair.sql(A, "CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
+    let signal = pair.pgdata(B).join("standby.signal");
+    pair.kill_container(A);
+    let begun = Instant::now();
+    while signal.exists() && begun.elapsed() < LIMIT {
+        std::hint::spin_loop();
+    }
+    pair.kill_container(B);
+    pair.start(B);
+    eventually("b takes writes, on another timeline than a's", LIMIT, async || {
+        let timeline = pair.report(B).await?.postgres.timeline?;
+        (timeline.0 > 1 && pair.is_writable(B).await).then_some(())
+    })
+    .await;
+    pair.start(A);
+    pair.paired().await;
+    assert!(pair.sql(A, "SELECT n FROM t").await.unwrap().contains('7'));
+}
