@@ -263,6 +263,10 @@ fn why_the_standby_may_not_take_over_is_told_with_its_number() {
     let ReportView::Fresh(standby) = &mut shut_out.b.report else { panic!() };
     standby.login_refused = Some("role \"postgres\" is not permitted to log in".into());
     assert_eq!(told(&shut_out, ConditionType::FailoverReady), ("False".into(), "AgentShutOut".into()));
+    let mut full = with_primary(|r| r.login_refused = Some("sorry, too many clients already".into())).solo();
+    let ReportView::Fresh(standby) = &mut full.b.report else { panic!() };
+    standby.login_refused = None;
+    assert_eq!(told(&full, ConditionType::FailoverReady), ("False".into(), "AgentShutOut".into()));
 }
 
 #[test]

@@ -41,11 +41,25 @@ pub(super) fn failover_ready(name: &PairName, observed: &Observed, status: &PgRe
 
 /// A promotion ends with a write of the agent's, over a login that a person may have taken away.
 fn shut_out(name: &PairName, observed: &Observed, standby: InstanceId) -> Option<String> {
-    let why = observed.instance(standby).report.recent()?.login_refused.as_ref()?;
+    let why = login_refused(observed, standby)?;
     let me = name.instance(standby);
     Some(format!(
-        "the agent of {me} cannot log in to its postgres, so a promotion could not be confirmed: {why}"
+        "the agent of {me} cannot log in to its postgres, so a promotion could not be confirmed: {why}{}",
+        hint(why)
     ))
+}
+
+fn login_refused(observed: &Observed, i: InstanceId) -> Option<&str> {
+    observed.instance(i).report.recent()?.login_refused.as_deref()
+}
+
+/// What to do about it, where the words of PostgreSQL do not say so.
+fn hint(refusal: &str) -> &'static str {
+    if refusal.contains("too many clients") {
+        "; superusers use the connections that are reserved for the agent: end some of them, and let applications log in as ordinary roles"
+    } else {
+        ""
+    }
 }
 
 /// What the standby lacks, nearest cause first.
@@ -77,6 +91,19 @@ fn why_solo(name: &PairName, observed: &Observed, primary: InstanceId) -> (Reaso
             (Reason::StandbyLags, format!("{me} lags {} over maxLag {limit}{no_stream}", bytes(behind)))
         }
         _ if !lag.streaming => (Reason::StandbyNotStreaming, format!("{me} does not stream")),
-        _ => (Reason::StandbyCatchesUp, format!("{me} streams and is close; the primary pairs with it soon")),
+        _ => match login_refused(observed, primary) {
+            Some(why) => {
+                let agent = name.instance(primary);
+                let why = format!(
+                    "{me} streams and is close, but the agent of {agent} cannot log in to its postgres to pair with it: {why}{}",
+                    hint(why)
+                );
+                (Reason::AgentShutOut, why)
+            }
+            None => (
+                Reason::StandbyCatchesUp,
+                format!("{me} streams and is close; the primary pairs with it soon"),
+            ),
+        },
     }
 }
