@@ -38,10 +38,14 @@ async fn push(pair: &Pair, to: InstanceId, config: &PairConfig) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_whose_library_is_missing_says_so_and_comes_back_with_the_corrected_setting() {
     let mut pair = Pair::up().await;
-    let mut misspelt = config(2);
-    misspelt.parameters.insert("shared_preload_libraries".into(), "no_such_library".into());
-    push(&pair, B, &misspelt).await;
+    // There when it is set, and gone with the next image.
+    let library = pair.pgdata(B).join("no_such_library.so");
+    std::fs::write(&library, "").unwrap();
+    let mut gone = config(2);
+    gone.parameters.insert("shared_preload_libraries".into(), library.display().to_string());
+    push(&pair, B, &gone).await;
     pair.kill_container(B);
+    std::fs::remove_file(&library).unwrap();
     pair.start(B);
     let words = in_trouble(&pair, B).await;
     assert!(words.contains("FATAL:") && words.contains("no_such_library"), "{words}");
