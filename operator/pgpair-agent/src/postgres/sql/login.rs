@@ -98,31 +98,27 @@ impl Login {
     }
 
     async fn try_ways(&self, database: Option<&str>) -> Result<Client, Error> {
-        let last = usize::from(self.way.load(Ordering::Relaxed)) % WAYS.len();
-        match self.attempt(last, database).await {
-            Err(e) if is_closed_way(&e) => {}
+        let last = usize::from(self.way.load(Ordering::Relaxed));
+        let way = WAYS.get(last).copied().unwrap_or(WAYS[0]);
+        let mut refusal = match self.attempt(way, database).await {
+            Err(e) if is_closed_way(&e) => e,
             result => return result,
-        }
-        let mut refusal = None;
-        for way in 0..WAYS.len() {
+        };
+        for (n, way) in WAYS.into_iter().enumerate() {
             match self.attempt(way, database).await {
-                // The first refusal is that of the way that should be open.
-                Err(e) if is_closed_way(&e) => refusal = Some(refusal.unwrap_or(e)),
+                // What is told is why the first way is closed, which should be open.
+                Err(e) if is_closed_way(&e) => refusal = if n == 0 { e } else { refusal },
                 result => {
-                    if result.is_ok() && way != last {
-                        let (role, database) = WAYS[way];
+                    if result.is_ok() && n != last {
+                        let (role, database) = way;
                         tracing::info!(role, database, "the agent logs in another way than before");
-                        self.way.store(u8::try_from(way).unwrap_or_default(), Ordering::Relaxed);
+                        self.way.store(u8::try_from(n).unwrap_or_default(), Ordering::Relaxed);
                     }
                     return result;
                 }
             }
         }
-        // There is one: every way was tried.
-        match refusal {
-            Some(refusal) => Err(refusal),
-            None => self.attempt(0, database).await,
-        }
+        Err(refusal)
     }
 
     /// A session for statements of a person's, with the settings that a person's session has.
@@ -144,8 +140,11 @@ impl Login {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn attempt(&self, way: usize, database: Option<&str>) -> Result<Client, Error> {
-        let (role, usual) = WAYS[way];
+    async fn attempt(
+        &self,
+        (role, usual): (&'static str, &'static str),
+        database: Option<&str>,
+    ) -> Result<Client, Error> {
         let mut config = self.config.clone();
         config.user(role).dbname(database.unwrap_or(usual));
         if !self.is_older.load(Ordering::Relaxed) {
