@@ -1,5 +1,6 @@
 //! Promotion by the trigger file. The caller has won the record.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -26,7 +27,6 @@ const POLL: Duration = Duration::from_millis(5);
 const RECEIVER_GOES: Duration = Duration::from_millis(100);
 /// After this promotion goes on: what still streams is harmless once the record is won.
 const RECEIVER_GONE: Duration = Duration::from_millis(500);
-
 /// An end of recovery that takes as long may wait for queries; the same before they are looked for again.
 const CONFLICT: Duration = Duration::from_millis(200);
 
@@ -224,7 +224,7 @@ async fn wait_out_of_recovery(
     };
     tokio::select! {
         () = poll => Ok(()),
-        () = end_conflicts(sql) => Ok(()),
+        never = end_conflicts(sql) => match never {},
         how = postmaster.exited() => Err(PostmasterError::Exited { awaited: "it was promoted", how }.into()),
         () = tokio::time::sleep(limit) => Err(PromoteError::Late { limit, last }),
     }
@@ -232,7 +232,7 @@ async fn wait_out_of_recovery(
 
 /// Ends the queries for which the end of recovery waits, for ever. Another value of `max_standby_streaming_delay` would not reach a replay
 /// that waits already.
-async fn end_conflicts(sql: &Sql) {
+async fn end_conflicts(sql: &Sql) -> Infallible {
     loop {
         tokio::time::sleep(CONFLICT).await;
         match sql.end_conflicts().await {

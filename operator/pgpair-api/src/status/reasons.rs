@@ -56,7 +56,7 @@ pub enum Reason {
     StandbyCatchesUp,
     /// `Paired`, and the spec says that the standby does not take over by itself.
     AutomaticOff,
-    /// `Paired`, and the agent of the standby cannot log in to its postgres.
+    /// The agent of the standby cannot log in to its postgres; or that of a primary that would pair with it cannot.
     AgentShutOut,
     /// An instance was fenced by an order.
     Fenced,
