@@ -160,7 +160,7 @@ pub const CI: [Run; 23] = [
         "one postmaster killed, one that does not start, one commit",
         Bounds { postgres_crashes: 1, unstartable: 1, commits: 1, ..CALM },
         9,
-        154_458,
+        154_457,
     ),
     run("one primary hangs, one commit", Bounds { hangs: 1, commits: 1, ..CALM }, 10, 124_548),
     run(

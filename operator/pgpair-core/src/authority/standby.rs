@@ -10,7 +10,7 @@ use crate::authority::role::Standby;
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::wish::Want;
 use crate::ids::Incarnation;
-use crate::instance::Role;
+use crate::instance::{PostgresState, Role};
 use crate::record::{Durability, Mode, Record};
 
 type Holds = fn(&Standby, &Common, Ms) -> bool;
@@ -32,7 +32,7 @@ pub(super) const LAPSED: [Condition<(), Holds>; 2] = [
 ];
 
 /// The rest of it.
-pub(super) const READY_TO_TAKE_OVER: [Condition<(), Holds>; 4] = [
+pub(super) const READY_TO_TAKE_OVER: [Condition<(), Holds>; 5] = [
     Condition::new(
         "in the last `ttl` it has told no primary that resigned to take its term back",
         (),
@@ -44,6 +44,10 @@ pub(super) const READY_TO_TAKE_OVER: [Condition<(), Holds>; 4] = [
     Condition::new("it is not going to stop", (), |_, c, _| !c.stops_as_standby()),
     Condition::new("it has a standby's data directory", (), |_, c, _| {
         c.pg.volume.is_some() && c.pg.directory == Directory::Standby
+    }),
+    // Else the term would be taken from a primary that may be well again a moment later, for a postgres that serves nobody.
+    Condition::new("its postgres runs as a standby, or has not failed to start", (), |_, c, _| {
+        c.pg.state == PostgresState::Standby || c.pg.failed_starts == 0
     }),
     Condition::new("the record is settled", (), |_, c, _| c.view.settled().is_some()),
 ];

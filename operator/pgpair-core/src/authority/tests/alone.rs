@@ -34,6 +34,17 @@ fn record() -> Record {
 
 const STANDBY: Holder = Holder { instance: InstanceId::B, incarnation: Incarnation(2) };
 
+fn standby_facts() -> PgFacts {
+    PgFacts {
+        state: PostgresState::Standby,
+        directory: Directory::Standby,
+        volume: Some(VolumeId(2)),
+        timeline: Some(TimelineId(1)),
+        flush: Some(Lsn(10)),
+        ..PgFacts::default()
+    }
+}
+
 /// A standby that has flushed the log up to 10 and has just given a promise, long after its start.
 fn standby(mode: Mode) -> (Authority, Ms) {
     standby_at(mode, Ms(100_000))
@@ -57,14 +68,7 @@ fn standby_at(mode: Mode, now: Ms) -> (Authority, Ms) {
         ..Durable::default()
     };
     let mut b = Authority::new(me, NodeId(2), settings, disk, Ms(0));
-    let facts = PgFacts {
-        state: PostgresState::Standby,
-        directory: Directory::Standby,
-        volume: Some(VolumeId(2)),
-        timeline: Some(TimelineId(1)),
-        flush: Some(Lsn(10)),
-        ..PgFacts::default()
-    };
+    let facts = standby_facts();
     let first_answer = Given::numbers_of(me.incarnation) + 1;
     for (seq, echo) in [(1, None), (2, Some(first_answer))] {
         let heartbeat = Heartbeat { term: Term(1), from: PRIMARY, seq, ttl_ms: 5_000, echo, version: None };
@@ -128,6 +132,27 @@ fn who_resigned_and_is_lost_with_the_end_of_its_log_is_followed_when_its_promise
     assert_eq!(answer_reads(&mut b, now + TTL, Mode::Paired, Event::Tick), []);
     let wanted = answer_reads(&mut b, now + TTL + 1_000, Mode::Paired, Event::Tick);
     assert_eq!(wanted.iter().map(|r| r.term).collect::<Vec<_>>(), [Term(2)]);
+}
+
+/// The primary is away for a moment only, say; a term that nobody serves would keep it down.
+#[test]
+fn a_standby_whose_postgres_does_not_start_takes_the_term_when_it_runs_and_not_before() {
+    let (mut b, now) = standby(Mode::Paired);
+    let crashed = PgFacts { state: PostgresState::Down, failed_starts: 2, ..standby_facts() };
+    let later = now + 2 * TTL;
+    assert_eq!(answer_reads(&mut b, now, Mode::Paired, Event::Postgres(crashed)), []);
+    assert_eq!(answer_reads(&mut b, later, Mode::Paired, Event::Tick), []);
+    let starting = PgFacts { state: PostgresState::Starting, ..crashed };
+    assert_eq!(answer_reads(&mut b, later, Mode::Paired, Event::Postgres(starting)), []);
+    assert_eq!(answer_reads(&mut b, later, Mode::Paired, Event::Postgres(standby_facts())).len(), 1);
+}
+
+#[test]
+fn a_standby_that_has_not_tried_to_start_yet_takes_the_term() {
+    let (mut b, now) = standby(Mode::Paired);
+    let down = PgFacts { state: PostgresState::Down, ..standby_facts() };
+    assert_eq!(answer_reads(&mut b, now, Mode::Paired, Event::Postgres(down)), []);
+    assert_eq!(answer_reads(&mut b, now + 2 * TTL, Mode::Paired, Event::Tick).len(), 1);
 }
 
 #[test]
