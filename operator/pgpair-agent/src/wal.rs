@@ -4,4 +4,5 @@ pub mod archive;
 pub(crate) mod backfill;
 pub mod cleanup;
 pub(crate) mod content;
+mod histories;
 pub mod restore;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use pgpair_core::ids::SystemIdentifier;
+use pgpair_core::timeline::TimelineId;
 use pgpair_core::wal::WalFile;
 use pgpair_wire::client::{self, Call, Connection, Pieces, RequestError};
 use pgpair_wire::paths;
@@ -17,8 +18,11 @@ use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
 use crate::net::tls::{self, TlsError};
 use crate::postgres::control_file;
+use crate::postgres::pgdata;
+use crate::postgres::tool::PgBin;
 use crate::wal::archive::{self, Places, SMALLEST_SEGMENT};
 use crate::wal::content;
+use crate::wal::histories;
 
 /// For an answer to begin, and for each next piece of it. Postgres waits for us: a peer that does not answer must not stop
 /// replay of what is there.
@@ -102,6 +106,9 @@ pub fn restore(settings: &InstanceEnv, name: &str, path: &Path) -> Result<&'stat
     if let Some(own) = archive::wal_file(&settings.layout, system, name, Places::Archive) {
         let mut bytes = Vec::new();
         fs::File::open(&own).and_then(|mut f| f.read_to_end(&mut bytes)).at("read", &own)?;
+        if is_hidden(settings, system, file, &bytes) {
+            return Err(RestoreError::Nobody);
+        }
         match place(file, system, &bytes, "our archive", path) {
             Ok(()) => return Ok("archive"),
             // The peer's copy may be sound.
@@ -117,11 +124,60 @@ pub fn restore(settings: &InstanceEnv, name: &str, path: &Path) -> Result<&'stat
     // A name that is still being looked up would be waited for, and recovery with it.
     runtime.shutdown_background();
     let answer = answer?.ok_or(RestoreError::Nobody)?;
+    if is_hidden(settings, system, file, &answer.bytes) {
+        return Err(RestoreError::Nobody);
+    }
     if answer.live {
         archive::mark_live(&settings.layout.wal_archive(system), name, &answer.bytes)?;
     }
     place(file, system, &answer.bytes, "the peer's log", path)?;
     Ok("peer")
+}
+
+/// Whether it is a history that recovery does not get to see. A promotion sees all; what cannot be found out hides nothing.
+fn is_hidden(settings: &InstanceEnv, system: SystemIdentifier, file: WalFile, bytes: &[u8]) -> bool {
+    let WalFile::History(timeline) = file else { return false };
+    if settings.layout.alone().exists() {
+        return false;
+    }
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return false;
+    };
+    let shown = runtime.block_on(async {
+        let bin = PgBin::find(settings).ok()?;
+        let control = control_file::control_data(&bin, &settings.layout.pgdata()).await.ok()?;
+        let first = String::from_utf8_lossy(bytes);
+        let fetch = async |t| {
+            if t == timeline {
+                Some(first.clone().into_owned())
+            } else {
+                fetch_history(settings, system, t).await
+            }
+        };
+        Some(histories::is_for_recovery(&control, timeline, fetch).await)
+    });
+    runtime.shutdown_background();
+    let hidden = shown == Some(false);
+    if hidden && may_complain(&settings.layout) {
+        eprintln!(
+            "wal-restore: the history of timeline {timeline} does not contain our past: recovery goes on without it"
+        );
+    }
+    hidden
+}
+
+/// Text of a history, of our archive or else the peer's.
+async fn fetch_history(
+    settings: &InstanceEnv,
+    system: SystemIdentifier,
+    timeline: TimelineId,
+) -> Option<String> {
+    let name = pgdata::history_name(timeline);
+    let own = archive::wal_file(&settings.layout, system, &name, Places::Archive);
+    if let Some(text) = own.and_then(|path| fs::read_to_string(path).ok()) {
+        return Some(text);
+    }
+    String::from_utf8(ask_peer(settings, &name).await.ok()??.bytes).ok()
 }
 
 /// At most one line about an unreachable peer per [`COMPLAIN_EVERY`].

@@ -11,6 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use pgpair_agent::net::tls::Identity;
 use pgpair_agent::postgres::control_file;
 use pgpair_agent::postgres::pgdata;
+use pgpair_agent::postgres::promote::promote;
 use pgpair_agent::wal::archive::{Places, archive_status, first_missing, has_segment, wal_file};
 use pgpair_agent::wal::cleanup::{self, Needed};
 use pgpair_agent::wal::restore::{RestoreError, restore};
@@ -20,7 +21,7 @@ use pgpair_core::wal::{Segment, WalFile};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::fixture::{Instance, eventually, run};
+use crate::fixture::{Instance, LIMIT, eventually, run};
 
 /// What the agent of `i` serves its peer.
 async fn serve_wal(i: &Instance) {
@@ -147,6 +148,26 @@ fn a_standby_whose_wal_is_gone_from_the_primary_catches_up_from_the_peers_archiv
         w.b.start(w.b.standby_of(&w.a)).await;
         w.streaming(&w.a).await;
         assert_eq!(w.b.count().await, w.a.count().await);
+    });
+}
+
+/// A promotion that was cut off leaves one, say. PostgreSQL would take it for the newest timeline, and refuse to start on it.
+#[test]
+fn a_history_without_our_past_keeps_no_standby_from_starting_and_its_number_is_not_used_again() {
+    run(async |w| {
+        let (a, b) = w.pair().await;
+        w.a.exec("INSERT INTO t VALUES (1); CHECKPOINT").await;
+        w.streaming(&w.a).await;
+        w.b.exec("CHECKPOINT").await;
+        w.b.stop(&b).await;
+        fs::create_dir_all(w.b.wal_archive()).unwrap();
+        fs::write(w.b.wal_archive().join("00000002.history"), "1\t0/2000000\tcut off\n").unwrap();
+        let b = w.b.start(w.b.standby_of(&w.a)).await;
+        w.streaming(&w.a).await;
+        assert_eq!(w.b.facts().await.timeline, Some(TimelineId(1)));
+        w.a.kill(&a).await;
+        promote(&w.b.settings, &b, &w.b.sql, LIMIT).await.unwrap();
+        assert_eq!(w.b.facts().await.timeline, Some(TimelineId(3)));
     });
 }
 
