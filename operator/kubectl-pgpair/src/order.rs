@@ -53,6 +53,9 @@ pub fn next_step(name: &str, reason: OrderReason) -> Option<String> {
         OrderRefusal::StandbyCannot => {
             format!("{look}: the line below the standby says what it waits for; its log says more")
         }
+        OrderRefusal::ReplayBehind => format!(
+            "{look}: the line `lag` tells how far replay is behind; a long query on the standby may hold it up"
+        ),
         OrderRefusal::TimedOut => format!("{look}, then order again: nothing was changed"),
         OrderRefusal::NoData => format!("copy it anew: `kubectl pgpair rebuild {name} INSTANCE`"),
     })

@@ -6,6 +6,7 @@ pub mod inbox;
 pub mod intake;
 pub mod journal;
 pub mod observed;
+mod prepare;
 pub mod report;
 pub mod server;
 pub mod wish;

@@ -9,4 +9,5 @@ pub mod postmaster;
 pub mod promote;
 pub mod render;
 pub mod sql;
+pub mod tablespaces;
 pub mod tool;

@@ -97,7 +97,9 @@ async fn agent() -> Result<(), Failure> {
     let (timeline, timelines) = watch::channel(None);
     let writable = Writable::new(Deadman::of_agent()?);
     let sql = Sql::new(&settings);
-    let intake = Intake::new(settings.clone(), bin.clone(), sql.clone(), configs.clone(), inbox.clone());
+    let (try_hba, hba_trials) = mpsc::channel(1);
+    let intake =
+        Intake::new(settings.clone(), bin.clone(), sql.clone(), configs.clone(), inbox.clone(), try_hba);
     tokio::spawn(intake.clone().watch_mounted());
     let shared = Shared {
         inbox: inbox.clone(),
@@ -126,6 +128,7 @@ async fn agent() -> Result<(), Failure> {
         lock,
         identity,
         config: configs.clone(),
+        hba_trials,
     });
     let worker = tokio::spawn(worker.run());
     let sql = sql.beside();

@@ -2,3 +2,4 @@
 
 pub mod base_backup;
 pub mod rejoin;
+mod room;

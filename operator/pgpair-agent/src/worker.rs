@@ -18,7 +18,7 @@ use pgpair_wire::wal::PrimaryTimeline;
 use tokio::sync::{mpsc, watch};
 
 use crate::control::health::Answered;
-use crate::control::inbox::Input;
+use crate::control::inbox::{HbaTrial, Input};
 use crate::control::observed::Observed;
 use crate::control::wish::Wish;
 use crate::fence::init::Tree;
@@ -31,7 +31,7 @@ use crate::net::tls::Identity;
 use crate::postgres::control_file;
 use crate::postgres::end_of_wal::end_of_wal;
 use crate::postgres::pgdata::{self, DataDir};
-use crate::postgres::postmaster::ClientAccess;
+use crate::postgres::postmaster::{ClientAccess, SystemSettings};
 use crate::postgres::promote::{self, Promotion};
 use crate::postgres::sql::{self, Sql};
 use crate::postgres::tool::PgBin;
@@ -41,6 +41,7 @@ mod actions;
 mod follow;
 mod look;
 mod refusal;
+mod roles;
 mod server;
 mod upkeep;
 mod wake;
@@ -99,6 +100,9 @@ pub struct Worker {
     following: follow::Following,
     wakes: wake::Wakes,
     upkeep: upkeep::Upkeep,
+    roles: roles::RolesKept,
+    /// What people have set with `ALTER SYSTEM`.
+    system_settings: SystemSettings,
     /// What lies on the data volume, as looked up once a round.
     disk: OnceLock<Option<DataDir>>,
     kept: Option<(Branch, KeptBranch)>,
@@ -145,6 +149,8 @@ pub struct WorkerParts {
     pub identity: Identity,
     /// What a person has set, from the driver.
     pub config: watch::Receiver<Arc<PairConfig>>,
+    /// Access rules to try, from the intake.
+    pub hba_trials: mpsc::Receiver<HbaTrial>,
 }
 
 impl Worker {
@@ -183,7 +189,9 @@ impl Worker {
             need: None,
             following: follow::Following::default(),
             wakes: wake::Wakes::default(),
-            upkeep: upkeep::Upkeep::new(parts.identity, parts.config),
+            upkeep: upkeep::Upkeep::new(parts.identity, parts.config, parts.hba_trials),
+            roles: roles::RolesKept::default(),
+            system_settings: SystemSettings::default(),
             disk: OnceLock::new(),
             kept: None,
             end_tried: None,
@@ -348,17 +356,12 @@ impl Worker {
             config_generation: self.upkeep.generation,
             pending_restart: self.upkeep.pending.clone(),
             raised: self.upkeep.raised.clone(),
-            trouble: [
-                &self.trouble,
-                &self.refused,
-                &self.upkeep.roles_trouble,
-                &self.upkeep.passwords_trouble,
-            ]
-            .into_iter()
-            .flatten()
-            .next()
-            .cloned()
-            .or_else(|| self.put_back()),
+            trouble: [self.trouble.as_ref(), self.refused.as_ref(), self.roles.trouble()]
+                .into_iter()
+                .flatten()
+                .next()
+                .cloned()
+                .or_else(|| self.put_back()),
             login_refused: self.server.role().and_then(|_| self.sql.login().refusal()),
             space: self.upkeep.space,
         };

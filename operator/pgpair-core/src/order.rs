@@ -70,6 +70,8 @@ pub enum OrderRefusal {
     OtherIncarnation,
     /// The standby said that it cannot take over.
     StandbyCannot,
+    /// The standby has much of the log still to replay: nobody would serve meanwhile.
+    ReplayBehind,
     /// It took too long and was given up; the instance goes on as before.
     TimedOut,
     /// The instance has no usable data directory.
@@ -104,6 +106,10 @@ impl OrderRefusal {
                 "the record names another incarnation; look at the pair and order again"
             }
             OrderRefusal::StandbyCannot => "the standby says that it cannot take over; its log tells why",
+            OrderRefusal::ReplayBehind => {
+                "the standby has more than 64 MiB of the log still to replay, and did not catch up in 30 s: after \
+                 a switchover nobody would serve until it has; see status.lag.replay, end the queries that hold it up, order again"
+            }
             OrderRefusal::TimedOut => "it took too long and was given up; everything is as before",
             OrderRefusal::NoData => "the instance has no usable data directory",
         }

@@ -27,6 +27,9 @@ pub struct SeedEnd {
     /// What went wrong, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// After a failure: the volume still holds the complete data directory that it held before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
 }
 
 #[cfg(test)]
@@ -35,10 +38,15 @@ mod tests {
 
     #[test]
     fn the_end_is_written_as_it_always_was() {
-        let done = SeedEnd { seeded: true, volume_id: Some(VolumeId(7)), error: None };
+        let done = SeedEnd { seeded: true, volume_id: Some(VolumeId(7)), error: None, kept: false };
         assert_eq!(serde_json::to_string(&done).unwrap(), r#"{"seeded":true,"volumeId":"0000000000000007"}"#);
-        let failed = SeedEnd { seeded: false, volume_id: None, error: Some("no space".into()) };
+        let failed = SeedEnd { seeded: false, volume_id: None, error: Some("no space".into()), kept: false };
         assert_eq!(serde_json::to_string(&failed).unwrap(), r#"{"seeded":false,"error":"no space"}"#);
+        let kept = SeedEnd { kept: true, ..failed };
+        assert_eq!(
+            serde_json::to_string(&kept).unwrap(),
+            r#"{"seeded":false,"error":"no space","kept":true}"#
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::inbox::{Ask, Input, Reply};
 use crate::control::journal::Journal;
+use crate::control::prepare;
 use crate::control::report::Reporter;
 use crate::control::wish::Wish;
 use crate::fence::clock;
@@ -213,6 +214,11 @@ impl Driver {
                 self.take_order(order, reply);
                 Event::Tick
             }
+            Input::Refuse(order, why, tx) => {
+                self.order_judged(order, OrderReply::Refused(why));
+                let _ = tx.send(OrderReply::Refused(why)); // whoever asked may have gone
+                Event::Tick
+            }
             Input::Configure(config, taken) => {
                 let rules = rules(&config, self.authority.timing());
                 tracing::info!(generation = config.generation, "a new configuration");
@@ -254,8 +260,8 @@ impl Driver {
         self.unjudged.push(Unjudged { id: order.id.clone(), stops });
         let (inputs, sql) = (self.io.inbox.clone(), self.io.sql.clone());
         spawn_input(inputs, async move {
-            if stops && let Err(e) = sql.checkpoint(CHECKPOINT).await {
-                tracing::warn!(error = %e, "no checkpoint before the stop: it will take longer");
+            if stops && let Err(why) = prepare::prepare_stop(order.kind, &sql).await {
+                return Some(Input::Refuse(order, why, tx));
             }
             let (term, kind) = (order.term, order.kind);
             Some(Input::Ask(Ask::new(|id| Event::Order(id, term, kind), Reply::Order(order, tx))))

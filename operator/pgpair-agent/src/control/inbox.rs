@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pgpair_core::authority::messages::{Answer, CanTakeReply, ResignReply};
 use pgpair_core::authority::{Event, ReplyId};
-use pgpair_core::order::OrderReply;
+use pgpair_core::order::{OrderRefusal, OrderReply};
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::order::Order;
 use tokio::sync::oneshot;
@@ -23,12 +23,23 @@ pub enum Input {
     Observed(Box<Observed>),
     /// A person's order: the driver prepares it and then asks the state machine.
     Order(Order, oneshot::Sender<OrderReply>),
+    /// An order that is refused before the state machine is asked.
+    Refuse(Order, OrderRefusal, oneshot::Sender<OrderReply>),
     /// A configuration that has been checked and stored.
     Configure(Arc<PairConfig>, oneshot::Sender<()>),
     /// A person has created the trigger file.
     TriggerFile,
     /// The running primary hangs, or no longer does.
     Hung(bool),
+}
+
+/// A configuration whose access rules are to be tried, for the worker.
+#[derive(Debug)]
+pub struct HbaTrial {
+    /// The configuration.
+    pub config: Arc<PairConfig>,
+    /// What postgres objects to; `None`: nothing, or it cannot be asked now.
+    pub objection: oneshot::Sender<Option<String>>,
 }
 
 /// A question for the state machine, with the way back for its answer.

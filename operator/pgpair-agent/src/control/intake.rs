@@ -8,7 +8,7 @@ use std::time::Duration;
 use pgpair_wire::config::PairConfig;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use crate::control::inbox::Input;
+use crate::control::inbox::{HbaTrial, Input};
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx;
 use crate::postgres::libraries;
@@ -20,6 +20,9 @@ use crate::postgres::tool::PgBin;
 /// How often the mounted file is looked at: it is the way of a change when this agent could not be reached.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// The worker looks twice a second for what is to be tried. One that has more urgent work does not hold up a correction.
+const TRIAL: Duration = Duration::from_secs(5);
+
 /// The way of a new configuration into a running agent.
 #[derive(Debug, Clone)]
 pub struct Intake {
@@ -28,12 +31,13 @@ pub struct Intake {
     sql: Sql,
     current: watch::Receiver<Arc<PairConfig>>,
     inbox: mpsc::Sender<Input>,
+    hba_trials: mpsc::Sender<HbaTrial>,
     /// One at a time: a later one must see what an earlier one has made current.
     turn: Arc<Mutex<()>>,
 }
 
 impl Intake {
-    /// `inbox` is the way to the driver, `current` what the driver has made of it.
+    /// `inbox` is the way to the driver, `current` what the driver has made of it, `hba_trials` the way to the worker.
     #[must_use]
     pub fn new(
         settings: Arc<InstanceEnv>,
@@ -41,8 +45,9 @@ impl Intake {
         sql: Sql,
         current: watch::Receiver<Arc<PairConfig>>,
         inbox: mpsc::Sender<Input>,
+        hba_trials: mpsc::Sender<HbaTrial>,
     ) -> Intake {
-        Intake { settings, bin, sql, current, inbox, turn: Arc::default() }
+        Intake { settings, bin, sql, current, inbox, hba_trials, turn: Arc::default() }
     }
 
     /// Checks, stores and hands over. The one in use, given again, is a success and changes nothing.
@@ -68,12 +73,25 @@ impl Intake {
             }
         }
         let (layout, config) = (self.settings.layout.clone(), Arc::new(config));
+        if config.hba != current.hba
+            && let Some(why) = self.try_hba(config.clone()).await
+        {
+            return Err(ConfigError::Postgres(why));
+        }
         let kept = config.clone();
         let keep = move || store(&layout, &kept).map(|()| prove(&layout, &kept));
         tokio::task::spawn_blocking(keep).await.map_err(|_| ConfigError::Ending)??;
         let (tx, rx) = oneshot::channel();
         self.inbox.send(Input::Configure(config, tx)).await.map_err(|_| ConfigError::Ending)?;
         rx.await.map_err(|_| ConfigError::Ending)
+    }
+
+    /// What PostgreSQL itself objects to in the access rules: it keeps the old ones when it reads bad ones, and does not start with them.
+    /// The worker asks it, for nobody else writes that file.
+    async fn try_hba(&self, config: Arc<PairConfig>) -> Option<String> {
+        let (objection, answer) = oneshot::channel();
+        self.hba_trials.try_send(HbaTrial { config, objection }).ok()?;
+        tokio::time::timeout(TRIAL, answer).await.ok()?.ok()?
     }
 
     /// Takes over what the kubelet mounts, for ever. One that is refused is told of once.

@@ -57,6 +57,24 @@ impl Layout {
         self.data.join("pgdata.seeding")
     }
 
+    /// Tablespaces of a base backup that is being taken, each by its number.
+    #[must_use]
+    pub fn seeding_tablespaces(&self) -> PathBuf {
+        self.data.join("tablespaces.seeding")
+    }
+
+    /// There after this instance has asked for another copy of the data, until its own serves again: why.
+    #[must_use]
+    pub fn rebuild_needed(&self) -> PathBuf {
+        self.data.join("rebuild-needed")
+    }
+
+    /// There after a copy, until its postgres accepts connections.
+    #[must_use]
+    pub fn fresh_copy(&self) -> PathBuf {
+        self.data.join("fresh-copy")
+    }
+
     /// There while a rewind is under way: PGDATA is not to be trusted.
     #[must_use]
     pub fn rewinding(&self) -> PathBuf {

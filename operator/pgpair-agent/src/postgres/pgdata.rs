@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::fence::clock;
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
+use crate::postgres::tablespaces;
 use crate::postgres::tool::ToolError;
 
 /// A data directory that cannot be understood.
@@ -86,7 +87,7 @@ pub fn inspect(layout: &Layout) -> Result<DataDir, FileError> {
     Ok(fsx::read_json(&layout.volume_json())?.map_or(DataDir::Unfinished, DataDir::Ready))
 }
 
-/// Moves PGDATA and its identity to `moved-aside/TIME`; nothing is deleted. Does nothing without PGDATA.
+/// Moves PGDATA, its tablespaces and its identity to `moved-aside/TIME`; nothing is deleted. Does nothing without PGDATA.
 ///
 /// # Errors
 /// PGDATA has no identity any more, but is where it was unless it was the last sync that failed.
@@ -109,6 +110,7 @@ pub fn move_aside(layout: &Layout) -> Result<(), FileError> {
     if let Some(bytes) = volume {
         fsx::write(&to.join("volume.json"), &bytes, 0o600)?;
     }
+    tablespaces::move_aside(layout, &to)?;
     fs::rename(&pgdata, to.join("pgdata")).at("move aside", &pgdata)?;
     fsx::sync_dir(&to)?;
     fsx::sync_dir(&layout.data)?;

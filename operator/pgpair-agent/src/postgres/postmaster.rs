@@ -21,14 +21,16 @@ mod init_db;
 pub mod passwords;
 mod roles;
 pub mod sync;
+mod system_settings;
 
 pub use crate::postgres::render::hba::ClientAccess;
 pub(crate) use configure::configure;
 pub use configure::{
-    floors, install_tls, put_back_promises, reload_config, set_clients, set_upstream, try_parameters,
+    floors, install_tls, put_back_promises, reload_config, set_clients, set_upstream, try_hba, try_parameters,
 };
 pub use init_db::initdb;
 pub use roles::{bootstrap, keep_own_roles};
+pub(crate) use system_settings::SystemSettings;
 
 /// How often a starting postmaster is asked whether it accepts connections.
 const READY_POLL: Duration = Duration::from_millis(10);

@@ -14,6 +14,17 @@ const TAIL: usize = 600;
 /// `postgres --version` prints one line.
 const VERSION: Duration = Duration::from_secs(10);
 
+/// What a program says, also about a file of the data directory, when what is around the directory is to blame.
+pub(crate) const NOT_THE_DATA: [&str; 7] = [
+    "No space left on device",
+    "Cannot allocate memory",
+    "out of memory",
+    "Permission denied",
+    "Read-only file system",
+    "Input/output error",
+    "Too many open files",
+];
+
 /// Where PostgreSQL's programs are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PgBin {

@@ -25,7 +25,9 @@ use crate::postgres::pair_config::{self, ConfigError};
 use crate::postgres::pgdata::{self, Volume};
 use crate::postgres::postmaster::install_tls;
 use crate::postgres::render::{self, Upstream};
+use crate::postgres::tablespaces::{self, MisplacedTablespace, Tablespace};
 use crate::postgres::tool::{self, PgBin, ToolError};
+use crate::standby::room;
 use crate::wal::cleanup;
 
 /// Connecting, asking and creating a slot.
@@ -37,6 +39,8 @@ const PRIMARY_AGAIN: Duration = Duration::from_millis(250);
 const STALLED: Duration = Duration::from_secs(600);
 /// How often progress is printed.
 const TELL: Duration = Duration::from_secs(1);
+/// What a program says when the volume is full.
+const NO_SPACE: &str = "No space left on device";
 /// How much of `pg_basebackup`'s messages is kept for an error.
 const MESSAGES: usize = 4000;
 
@@ -74,6 +78,15 @@ pub enum SeedError {
     /// The backup.
     #[error("pg_basebackup failed: {0}")]
     Backup(String),
+    /// There is not room for two copies, and the one that is there may not go.
+    #[error(
+        "the data volume has no room for a copy beside the data that it holds, which is kept because it can still serve: make the volume \
+         larger (spec.storage.data.size), or delete the claims and the pod of this instance ({0})"
+    )]
+    NoRoom(String),
+    /// A tablespace that this volume cannot hold.
+    #[error(transparent)]
+    Tablespace(#[from] MisplacedTablespace),
 }
 
 /// The command. Prints progress as JSON lines, and serves it on the probe port under [`paths::SEED`].
@@ -86,8 +99,9 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let settings = InstanceEnv::from_env();
     let result = runtime.block_on(async {
-        let settings = InstanceEnv::from_env()?;
+        let settings = settings.clone()?;
         let (send, receive) = watch::channel(SeedProgress::default());
         tokio::spawn(serve(settings.clone(), receive.clone()));
         tokio::spawn(tell(receive));
@@ -96,11 +110,13 @@ pub fn run() -> ExitCode {
     });
     match result {
         Ok(volume) => {
-            report(&SeedEnd { seeded: true, volume_id: Some(volume.volume_id), error: None });
+            report(&SeedEnd { seeded: true, volume_id: Some(volume.volume_id), error: None, kept: false });
             ExitCode::SUCCESS
         }
         Err(e) => {
-            report(&SeedEnd { seeded: false, volume_id: None, error: Some(e.to_string()) });
+            let kept =
+                settings.is_ok_and(|s| matches!(pgdata::inspect(&s.layout), Ok(pgdata::DataDir::Ready(_))));
+            report(&SeedEnd { seeded: false, volume_id: None, error: Some(e.to_string()), kept });
             ExitCode::FAILURE
         }
     }
@@ -123,28 +139,47 @@ pub async fn seed(
     install_tls(layout)?;
     let primary = await_primary(settings, &bin).await?;
     check_ours(&layout.pgdata(), primary)?;
-    // Left by an earlier try, and never served.
-    remove_tree(&layout.seeding())?;
+    let upstream = conninfo_of(settings, Some("postgres"));
+    let tablespaces = tablespaces::of_primary(&bin, &upstream).await?;
+    tablespaces.iter().try_for_each(|t| tablespaces::check(layout, t))?;
     cleanup::moved_aside(layout)?;
     create_slot(settings, &bin).await?;
-    backup(settings, config, &bin, &lock, progress).await?;
+    loop {
+        // Left by an earlier try, and never served.
+        remove_tree(&layout.seeding())?;
+        remove_tree(&layout.seeding_tablespaces())?;
+        match backup(settings, config, &bin, &lock, &tablespaces, progress).await {
+            Err(SeedError::Backup(said)) if said.contains(NO_SPACE) => match room::make_room(layout)? {
+                Some(gone) => eprintln!("basebackup: no space is left, {} is removed", gone.display()),
+                None => return Err(SeedError::NoRoom(said)),
+            },
+            done => break done?,
+        }
+    }
     // A copy of the primary is a standby's directory until it is promoted, whoever starts it.
     fsx::write(&layout.seeding().join("standby.signal"), b"", 0o600)?;
     // Only now: until here the old directory could still be the better one.
     pgdata::move_aside(layout)?;
+    tablespaces::put_in_place(layout, &tablespaces)?;
     fs::rename(layout.seeding(), layout.pgdata()).at("rename into place", &layout.pgdata())?;
     fsx::sync_dir(&layout.data)?;
     let volume = Volume { volume_id: id, system_identifier: primary };
+    fsx::remove(&layout.rebuild_needed())?;
+    fsx::write(&layout.fresh_copy(), b"", 0o600)?;
     fsx::write_json(&layout.volume_json(), &volume)?;
     Ok(volume)
 }
 
 fn conninfo(settings: &InstanceEnv) -> String {
+    conninfo_of(settings, None)
+}
+
+fn conninfo_of(settings: &InstanceEnv, database: Option<&str>) -> String {
     let name = InstanceEnv::standby_name(settings.instance);
     // Another name than the standby's: a backup's WAL stream must never count as the synchronous standby.
     let name = format!("{name}_seed");
     let primary = Upstream { host: settings.peer_host.clone(), address: None, port: settings.peer_pg_port };
-    render::conninfo(settings, &primary, &name, None)
+    render::conninfo(settings, &primary, &name, database)
 }
 
 /// The first Job of a pair starts while the primary still makes its data directory; a later one may find it in a restart.
@@ -207,6 +242,7 @@ async fn backup(
     config: &PairConfig,
     bin: &PgBin,
     lock: &VolumeLock,
+    tablespaces: &[Tablespace],
     progress: &watch::Sender<SeedProgress>,
 ) -> Result<(), SeedError> {
     let mut command = bin.command("pg_basebackup");
@@ -216,6 +252,7 @@ async fn backup(
         .args(["-X", "stream", "--checkpoint=fast", "--progress", "-w"])
         .args(["-S", InstanceEnv::standby_name(settings.instance), "-d"])
         .arg(conninfo(settings));
+    command.args(tablespaces.iter().map(|t| t.mapping(&settings.layout)));
     if let Some(kib_per_second) = config.seed_rate_kib {
         command.arg(format!("--max-rate={kib_per_second}k"));
     }

@@ -23,6 +23,7 @@ use crate::postgres::end_of_wal::Position;
 use crate::postgres::pgdata::PgDataError;
 use crate::postgres::postmaster::{self, ClientAccess, PostmasterError, StartAs, StartOptions};
 use crate::postgres::render::{self, Floors, Upstream};
+use crate::postgres::tablespaces;
 use crate::postgres::tool::{self, PgBin};
 use crate::wal::archive::copy_synced;
 
@@ -61,6 +62,37 @@ pub enum RejoinError {
         /// End of its output.
         output: String,
     },
+}
+
+/// What a program says when the primary, or the way to it, is to blame.
+const NOT_OURS: [&str; 10] = [
+    "could not connect",
+    "connection to server",
+    "could not translate host name",
+    "server closed the connection",
+    "could not receive data from server",
+    "SSL ",
+    "the database system is",
+    "too many clients",
+    "too many connections",
+    "permission denied for",
+];
+
+impl RejoinError {
+    /// Whether what is in the way may pass by itself. What does not, a new copy of the primary cures.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            RejoinError::File(_)
+            | RejoinError::Postmaster(_)
+            | RejoinError::Running
+            | RejoinError::PgData(PgDataError::File(_) | PgDataError::Tool(_)) => true,
+            RejoinError::PgData(_) | RejoinError::NoHistory(_) | RejoinError::Broken { .. } => false,
+            RejoinError::NotBegun { output } => {
+                tool::NOT_THE_DATA.iter().chain(&NOT_OURS).any(|text| output.contains(text))
+            }
+        }
+    }
 }
 
 /// How our directory relates to a primary's past.
@@ -212,13 +244,18 @@ pub async fn rewind(
     let options =
         StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with: None, log: None };
     postmaster::configure(settings, config, &options, Floors::default())?;
-    let mut command = bin.command("pg_rewind");
     let name = InstanceEnv::standby_name(settings.instance);
+    let source = render::conninfo(settings, primary, name, Some("postgres"));
+    // It links to them, and does not make them.
+    let tablespaces = tablespaces::of_primary(bin, &source).await;
+    let tablespaces = tablespaces.map_err(|e| RejoinError::NotBegun { output: e.to_string() })?;
+    tablespaces::make_directories(layout, &tablespaces)?;
+    let mut command = bin.command("pg_rewind");
     command
         .arg("--target-pgdata")
         .arg(layout.pgdata())
         .arg("--source-server")
-        .arg(render::conninfo(settings, primary, name, Some("postgres")))
+        .arg(source)
         .args(["--restore-target-wal", "--progress"])
         .stdin(lock.share().at("share the lock of", &layout.lock())?);
     fsx::write(&layout.rewinding(), b"", 0o600)?;
@@ -260,6 +297,29 @@ mod tests {
     fn diverged(timeline: u32, fork: u64, own: u32, end: u64) -> Relation {
         let end = Position { timeline: TimelineId(own), end: Lsn(end) };
         Relation::Diverged(Branch { timeline: TimelineId(timeline), fork: Lsn(fork), end })
+    }
+
+    #[test]
+    fn a_return_that_cannot_succeed_is_told_from_one_that_may_later() {
+        let not_begun = |output: &str| RejoinError::NotBegun { output: output.into() };
+        for output in [
+            "pg_rewind failed (exit status: 1): pg_rewind: error: could not find previous WAL record at 0/3000028: could not open file",
+            "pg_rewind: error: could not find common ancestor of the source and target cluster's timelines",
+            "pg_rewind: error: postgres single-user mode in target cluster failed",
+            "pg_rewind: error: target server needs to use either data checksums or \"wal_log_hints = on\"",
+        ] {
+            assert!(!not_begun(output).passes(), "{output}");
+        }
+        for output in [
+            "pg_rewind: error: connection to server at \"x\" (10.0.0.1), port 5432 failed: Connection refused",
+            "psql: error: connection to server at \"x\" (10.0.0.1), port 5432 failed: FATAL:  the database system is starting up",
+            "pg_rewind: error: could not write file \"x\": No space left on device",
+            "pg_rewind: error: could not fetch file list: ERROR:  permission denied for function pg_ls_dir",
+        ] {
+            assert!(not_begun(output).passes(), "{output}");
+        }
+        assert!(!RejoinError::NoHistory(TimelineId(3)).passes());
+        assert!(RejoinError::Running.passes());
     }
 
     #[test]

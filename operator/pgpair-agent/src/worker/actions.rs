@@ -23,9 +23,11 @@ const STOP: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_millis(150);
 /// Recovery of what the standby has received ends in far less.
 const PROMOTE: Duration = Duration::from_secs(60);
+/// After so many failed starts in a row one is made without what people have set with `ALTER SYSTEM`.
+const FAILED_SETTINGS: u32 = 3;
 /// Before it is looked again what became of a promotion.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
-/// Includes an immediate checkpoint.
+/// A checkpoint that is under way may have to end before.
 const SYNC: Duration = Duration::from_secs(60);
 
 impl Worker {
@@ -150,6 +152,11 @@ impl Worker {
                 return;
             }
         };
+        if self.failed_starts >= FAILED_SETTINGS
+            && let Err(e) = self.system_settings.before_next_start(&self.settings.layout)
+        {
+            tracing::error!(error = %e, "what ALTER SYSTEM has set cannot be set aside");
+        }
         let clients = options.clients;
         (self.end, self.end_tried) = (None, None);
         let config = self.upkeep.for_start();
@@ -312,10 +319,12 @@ impl Worker {
             }
             Err(e) => {
                 tracing::error!(error = %e, "synchronous commit cannot be switched; trying again");
+                self.trouble = Some(format!("synchronous commit cannot be switched; trying again: {e}"));
                 self.sync = SyncState::Unknown;
                 return Did::Nothing;
             }
         }
+        self.trouble = None;
         Did::Acted
     }
 

@@ -12,12 +12,14 @@ use pgpair_wire::report::{Need, RejoinKind, RejoinReport};
 use pgpair_wire::wal::{PrimaryHistory, PrimaryTimeline};
 
 use super::{Did, Server, Worker, refusal};
+use crate::instance::fsx;
 use crate::postgres::control_file::{self, ControlData};
 use crate::postgres::end_of_wal::end_of_wal;
 use crate::postgres::pgdata::{self, DataDir};
 use crate::postgres::postmaster;
 use crate::postgres::render::Upstream;
 use crate::postgres::sql::StreamState;
+use crate::postgres::tablespaces;
 use crate::standby::rejoin::{self, RejoinError, Relation};
 use crate::wal::archive;
 
@@ -31,8 +33,17 @@ const CONFIRM: Duration = Duration::from_secs(5);
 const FAILED_DOUBT: u32 = 2;
 /// After this many it is rebuilt, if what postgres says is what a new copy cures.
 const FAILED_REBUILD: u32 = 5;
+/// A copy that does not start is followed by another after so long at the earliest.
+const COPY_AGAIN: Duration = Duration::from_secs(3600);
 /// A return to the primary that fails again and again for so long is told.
 const REJOIN_TOLD: Duration = Duration::from_secs(20);
+/// A return that fails so often, for a reason that does not pass by itself, ends in a rebuild.
+const REJOIN_TRIES: u32 = 5;
+/// Time between the first two tries; it doubles.
+const REJOIN_AGAIN: Duration = Duration::from_secs(1);
+/// The longest such time.
+const REJOIN_AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+
 /// What a worker remembers of following.
 #[derive(Debug, Default)]
 pub(super) struct Following {
@@ -47,10 +58,19 @@ pub(super) struct Following {
     pub(super) doubtful: bool,
     /// The last start was made to learn why it fails.
     learning: bool,
-    /// Since when the comparison with the primary has failed.
-    rejoin_fails: Option<Instant>,
+    /// Since when the return to the primary has failed.
+    rejoin_fails: Option<RejoinFails>,
     /// How this instance joined its present primary.
     pub(super) rejoin: Option<RejoinReport>,
+}
+
+/// A return to the primary that fails again and again.
+#[derive(Debug, Clone, Copy)]
+struct RejoinFails {
+    since: Instant,
+    tries: u32,
+    /// Those of them whose reason does not pass by itself.
+    lasting: u32,
 }
 
 /// What comes of the comparison with the primary.
@@ -102,11 +122,7 @@ impl Worker {
                     return Did::Acted;
                 }
                 Err(e) => {
-                    tracing::warn!(error = %e, "cannot rejoin yet; trying again");
-                    self.not_before = Instant::now() + Duration::from_secs(1);
-                    if self.following.rejoin_fails.get_or_insert_with(Instant::now).elapsed() >= REJOIN_TOLD {
-                        self.refused = Some(format!("it cannot return to the primary; trying again: {e}"));
-                    }
+                    self.rejoin_failed(&e);
                     return Did::Nothing;
                 }
             }
@@ -115,6 +131,26 @@ impl Worker {
             }
         }
         self.start_standby().await
+    }
+
+    /// Tried again, later each time, as long as what is in the way may pass; else a rebuild is asked for.
+    fn rejoin_failed(&mut self, e: &RejoinError) {
+        let first = RejoinFails { since: Instant::now(), tries: 0, lasting: 0 };
+        let fails = self.following.rejoin_fails.get_or_insert(first);
+        self.not_before =
+            Instant::now() + (REJOIN_AGAIN * (1 << fails.tries.min(5))).min(REJOIN_AGAIN_AT_MOST);
+        fails.tries += 1;
+        fails.lasting += u32::from(!e.passes());
+        let RejoinFails { since, tries, lasting } = *fails;
+        if lasting >= REJOIN_TRIES {
+            self.following.rejoin_fails = None;
+            self.ask_rebuild(format!("it cannot return to the primary, tried {tries} times: {e}"));
+            return;
+        }
+        tracing::warn!(error = %e, tries, "cannot rejoin yet; trying again");
+        if since.elapsed() >= REJOIN_TOLD {
+            self.refused = Some(format!("it cannot return to the primary; trying again: {e}"));
+        }
     }
 
     /// Called with a primary that lives, after starts that failed: from now on each start keeps what postgres says, until one
@@ -126,11 +162,24 @@ impl Worker {
             let words = refusal::last_words(&said);
             let failed = self.failed_starts;
             tracing::error!(failed, words, "postgres does not start");
-            if failed >= FAILED_REBUILD && refusal::is_cured_by_a_copy(&said) {
+            match tablespaces::make_missing(&self.settings.layout, &said) {
+                Ok(Some(made)) => {
+                    tracing::info!(path = %made.display(), "the directory of a new tablespace is made")
+                }
+                Ok(None) => {}
+                Err(e) => tracing::error!(error = %e, "the directory of a new tablespace cannot be made"),
+            }
+            let is_fresh = self.is_fresh_copy();
+            if failed >= FAILED_REBUILD && refusal::is_cured_by_a_copy(&said) && !is_fresh {
                 self.ask_rebuild(format!("postgres failed to start {failed} times in a row: {words}"));
                 return Did::Nothing;
             }
-            self.refused = Some(format!("postgres does not start: {words}"));
+            let what = if is_fresh {
+                "postgres does not start on a fresh copy of the primary"
+            } else {
+                "postgres does not start"
+            };
+            self.refused = Some(format!("{what}: {words}"));
         }
         tracing::warn!(failed = self.failed_starts, "starting once more to learn why it fails");
         self.following.learning = true;
@@ -221,7 +270,29 @@ impl Worker {
 
     fn ask_rebuild(&mut self, reason: String) {
         tracing::error!(reason, "this instance needs a new base backup");
+        // For the copy: what is here may go if the volume does not hold both.
+        if let Err(e) = fsx::write(&self.settings.layout.rebuild_needed(), reason.as_bytes(), 0o600) {
+            tracing::warn!(error = %e, "it cannot be noted on the volume that its data is of no use");
+        }
         self.need = Some(Need::Rebuild { reason });
+    }
+
+    /// Postgres accepts connections: its data is of use.
+    pub(super) fn needs_no_rebuild(&self) {
+        let layout = &self.settings.layout;
+        for note in [layout.rebuild_needed(), layout.fresh_copy()] {
+            if note.exists()
+                && let Err(e) = fsx::remove(&note)
+            {
+                tracing::warn!(error = %e, "a note about the data cannot be removed");
+            }
+        }
+    }
+
+    /// The data was copied a short while ago and has not served since: the next copy would be the same.
+    fn is_fresh_copy(&self) -> bool {
+        let made = std::fs::metadata(self.settings.layout.fresh_copy()).and_then(|m| m.modified()).ok();
+        made.is_some_and(|made| made.elapsed().is_ok_and(|age| age < COPY_AGAIN))
     }
 
     /// A running standby that has not streamed for a while may be on a branch of its own, or too late: then the log that it

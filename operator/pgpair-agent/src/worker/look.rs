@@ -25,6 +25,11 @@ impl Worker {
                     let took_ms = running.since.elapsed().as_millis();
                     tracing::info!(took_ms, "postgres accepts connections");
                     self.server.becomes_ready();
+                    self.needs_no_rebuild();
+                    if let Some(told) = self.system_settings.started() {
+                        tracing::error!(told, "settings are set aside");
+                        self.tell_for_a_while(told);
+                    }
                     self.failed_starts = 0;
                     self.refused = None;
                 }

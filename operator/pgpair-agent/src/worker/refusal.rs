@@ -7,7 +7,7 @@ use pgpair_core::ids::Term;
 
 use super::Worker;
 use crate::postgres::postmaster::PostmasterError;
-use crate::postgres::tool;
+use crate::postgres::tool::{self, NOT_THE_DATA};
 
 /// The first start of a new pair that failed so often is made once more to learn why.
 const FAILED_FIRST: u32 = 2;
@@ -45,16 +45,6 @@ const CURED_BY_A_COPY: &[&str] = &[
     "read file \"pg_",
     "open directory \"pg_",
 ];
-/// What postgres says, also about such a file, when what is around the directory is to blame.
-const NOT_THE_DATA: &[&str] = &[
-    "No space left on device",
-    "Cannot allocate memory",
-    "out of memory",
-    "Permission denied",
-    "Read-only file system",
-    "Input/output error",
-    "Too many open files",
-];
 
 /// Whether a new copy of the primary would start where this directory does not. In doubt not: a copy in vain takes hours, and the
 /// standby is away meanwhile.
@@ -63,7 +53,7 @@ pub(super) fn is_cured_by_a_copy(said: &str) -> bool {
     let says = |texts: &[&str]| fatal().any(|line| texts.iter().any(|text| line.contains(text)));
     // A replay that panics over a record has found pages that do not fit it.
     let panics = said.contains("PANIC:") && said.contains("WAL redo at");
-    (panics || says(CURED_BY_A_COPY)) && !says(NOT_THE_DATA)
+    (panics || says(CURED_BY_A_COPY)) && !says(&NOT_THE_DATA)
 }
 
 /// The last refusal in what a program said, without times and process numbers, so that the same one reads the same each time;

@@ -8,17 +8,17 @@ use pgpair_core::lsn::Lsn;
 use pgpair_wire::client::RequestError;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::SpaceReport;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::{STALE, Server, StartedAs, Wish, Worker};
+use crate::control::inbox::HbaTrial;
 use crate::instance::env::InstanceEnv;
 use crate::instance::layout::Layout;
 use crate::instance::space::Forecast;
 use crate::net::peer::{Peer, PeerError};
 use crate::net::tls::Identity;
-use crate::postgres::postmaster::passwords::{self, Mounted, Roles};
-use crate::postgres::postmaster::{self, StartAs, keep_own_roles};
+use crate::postgres::postmaster::{self, ClientAccess, StartAs};
 use crate::postgres::render::{self, Floors};
 use crate::postgres::sql::SqlError;
 use crate::wal::backfill::{self, FillError};
@@ -26,14 +26,10 @@ use crate::wal::cleanup::{self, Needed};
 
 /// How often postgres is asked which parameters wait for a restart: a person may edit with `ALTER SYSTEM`.
 const PENDING: Duration = Duration::from_secs(10);
-/// How often the mounted passwords are looked at. The kubelet brings a changed Secret within about a minute.
-const PASSWORDS: Duration = Duration::from_secs(2);
-/// How often the agent's own roles are looked at.
-const ROLES: Duration = Duration::from_secs(60);
 /// How often the settings are looked at on which a promise rests.
 const PROMISES: Duration = Duration::from_secs(1);
-/// How long it is told that one of them was put back.
-const PUT_BACK_TOLD: Duration = Duration::from_secs(60);
+/// How long it is told that something was put back, or set aside.
+const PUT_BACK_TOLD: Duration = Duration::from_secs(300);
 /// How often the volumes are measured.
 const SPACE: Duration = Duration::from_secs(10);
 /// How often the archive is cleaned.
@@ -52,6 +48,7 @@ pub(super) struct Upkeep {
     identity: Identity,
     renewals: u64,
     config: watch::Receiver<Arc<PairConfig>>,
+    hba_trials: mpsc::Receiver<HbaTrial>,
     /// What the files of postgres were written from.
     written: Arc<PairConfig>,
     /// What the file of a running postgres was raised to, if it was written since the start.
@@ -64,14 +61,8 @@ pub(super) struct Upkeep {
     pub(super) generation: i64,
     pub(super) pending: Vec<String>,
     pub(super) space: SpaceReport,
-    /// The mounted passwords of which nothing is left to do, and in which role that was found.
-    passwords: Option<(Mounted, StartedAs)>,
-    /// What is wrong with the mounted passwords, for people.
-    pub(super) passwords_trouble: Option<String>,
-    /// What a person had changed, and when it was put back.
+    /// What a person had changed and is not so any more, and since when.
     put_back: Option<(String, Instant)>,
-    /// What cannot be put right in the agent's own roles.
-    pub(super) roles_trouble: Option<String>,
     forecast: Forecast,
     measuring: Option<JoinHandle<SpaceReport>>,
     /// Where the peer's next recovery begins, as it told last: that only moves forward.
@@ -84,8 +75,6 @@ pub(super) struct Upkeep {
 /// When each thing is due.
 struct Next {
     pending: Instant,
-    passwords: Instant,
-    roles: Instant,
     promises: Instant,
     floors: Instant,
     space: Instant,
@@ -95,7 +84,11 @@ struct Next {
 }
 
 impl Upkeep {
-    pub(super) fn new(identity: Identity, config: watch::Receiver<Arc<PairConfig>>) -> Upkeep {
+    pub(super) fn new(
+        identity: Identity,
+        config: watch::Receiver<Arc<PairConfig>>,
+        hba_trials: mpsc::Receiver<HbaTrial>,
+    ) -> Upkeep {
         let written = config.borrow().clone();
         let now = Instant::now();
         Upkeep {
@@ -104,14 +97,12 @@ impl Upkeep {
             generation: written.generation,
             written,
             config,
+            hba_trials,
             floors: None,
             raised: Vec::new(),
             loaded_before: None,
             pending: Vec::new(),
             space: SpaceReport::default(),
-            passwords: None,
-            passwords_trouble: None,
-            roles_trouble: None,
             put_back: None,
             forecast: Forecast::default(),
             measuring: None,
@@ -120,8 +111,6 @@ impl Upkeep {
             filling: None,
             next: Next {
                 pending: now,
-                passwords: now,
-                roles: now,
                 promises: now,
                 floors: now,
                 space: now,
@@ -145,7 +134,7 @@ impl Upkeep {
 }
 
 /// Whether the moment has come; the next one is `after` from now then.
-fn due(at: &mut Instant, after: Duration) -> bool {
+pub(super) fn due(at: &mut Instant, after: Duration) -> bool {
     let now = Instant::now();
     let due = now >= *at;
     if due {
@@ -160,6 +149,11 @@ impl Worker {
         self.upkeep.put_back.as_ref().map(|(told, _)| told.clone())
     }
 
+    /// Tells people of something that is done.
+    pub(super) fn tell_for_a_while(&mut self, told: String) {
+        self.upkeep.put_back = Some((told, Instant::now()));
+    }
+
     /// The configuration as postgres was given it last.
     pub(super) fn config(&self) -> Arc<PairConfig> {
         self.upkeep.written.clone()
@@ -170,6 +164,7 @@ impl Worker {
             return;
         }
         self.measure().await;
+        self.try_hba().await;
         match &self.server {
             Server::Down(_) => {
                 self.upkeep.generation = self.upkeep.config.borrow().generation;
@@ -195,6 +190,17 @@ impl Worker {
     /// Postgres answered a moment ago: a question to one that hangs would hold up the rest.
     fn answers(&self) -> bool {
         self.seen.is_some() && self.seen_at.elapsed() < STALE
+    }
+
+    /// Has a running postgres judge new access rules before they are taken. While clients are kept out there is nothing to judge.
+    async fn try_hba(&mut self) {
+        let Ok(trial) = self.upkeep.hba_trials.try_recv() else { return };
+        let runs = self.server.running().is_some() && self.answers() && self.access == ClientAccess::Open;
+        let objection = match runs && !trial.objection.is_closed() {
+            true => postmaster::try_hba(&self.settings, &self.sql, &trial.config).await,
+            false => None,
+        };
+        let _ = trial.objection.send(objection); // whoever asked may have gone on
     }
 
     /// The copies for postgres, and for libpq, follow the mounted certificates.
@@ -300,50 +306,6 @@ impl Worker {
         (self.upkeep.pending, self.upkeep.generation) = (pending, self.upkeep.written.generation);
     }
 
-    /// A changed password of a mounted Secret becomes that of its role; not before the roles are made.
-    async fn follow_passwords(&mut self) {
-        let Some(role) = self.server.role() else { return };
-        if (role == StartedAs::Primary && self.prepared.is_none())
-            || !due(&mut self.upkeep.next.passwords, PASSWORDS)
-        {
-            return;
-        }
-        let done = match Mounted::read(&self.settings) {
-            Ok(mounted) => self.settle_passwords(mounted, role).await,
-            Err(e) => Err(e.to_string()),
-        };
-        let trouble = done.err();
-        if self.upkeep.passwords_trouble != trouble {
-            if let Some(trouble) = &trouble {
-                tracing::warn!(trouble, "passwords");
-            }
-            self.upkeep.passwords_trouble = trouble;
-        }
-    }
-
-    async fn settle_passwords(&mut self, mounted: Mounted, role: StartedAs) -> Result<(), String> {
-        let empty = match mounted.empty()[..] {
-            [] => Ok(()),
-            [role, ..] => Err(format!(
-                "the Secret of role {role} has an empty password: the role keeps its password; set key password"
-            )),
-        };
-        let found = Some((mounted, role));
-        if self.upkeep.passwords != found
-            && let Some((mounted, _)) = &found
-        {
-            let roles = match role {
-                StartedAs::Primary => Roles::Writable,
-                StartedAs::Standby => Roles::Replicated,
-            };
-            let settled = passwords::follow(&self.settings, &self.sql, mounted, roles).await;
-            if settled.map_err(|e| e.to_string())? {
-                self.upkeep.passwords = found;
-            }
-        }
-        empty
-    }
-
     /// A setting on which a promise rests, changed by `ALTER SYSTEM`, does not stay in force.
     fn put_promises_back(&mut self) {
         let Some(running) = self.server.running() else { return };
@@ -369,31 +331,6 @@ impl Worker {
             }
             Err(e) => tracing::error!(error = %e, "what ALTER SYSTEM has changed cannot be put back"),
         }
-    }
-
-    /// What a person has changed in our roles is put right before it is needed; on the standby that comes from the primary.
-    async fn keep_roles(&mut self) {
-        let Some(role) = self.server.role() else { return };
-        if (role == StartedAs::Primary && self.prepared.is_none()) || !due(&mut self.upkeep.next.roles, ROLES)
-        {
-            return;
-        }
-        if role != StartedAs::Primary {
-            self.sql.login().prefer_own();
-            self.upkeep.roles_trouble = None;
-            return;
-        }
-        self.upkeep.roles_trouble = match keep_own_roles(&self.sql).await {
-            Ok(false) => None,
-            Ok(true) => {
-                tracing::warn!("the agent's own roles were not as they have to be: they are again");
-                None
-            }
-            Err(e) => {
-                tracing::error!(error = %e, "the agent's own roles cannot be put right");
-                Some(e.to_string())
-            }
-        };
     }
 
     /// A slot that grew over its limit keeps nothing and serves nobody again; the standby catches up from the archives, and

@@ -1,6 +1,8 @@
 //! Primary and standby: seeding, synchronous commit, promotion.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use pgpair_agent::postgres::pgdata::{self, DataDir};
@@ -14,7 +16,7 @@ use pgpair_core::timeline::TimelineId;
 use pgpair_wire::seed::SeedProgress;
 use rustix::process::{Signal, kill_process};
 
-use crate::fixture::{LIMIT, eventually, run};
+use crate::fixture::{Instance, LIMIT, eventually, run};
 
 #[test]
 fn a_seeded_volume_streams_and_shows_how_far_it_was() {
@@ -80,6 +82,91 @@ fn seeding_moves_old_data_aside_and_does_not_touch_foreign_data() {
     });
 }
 
+/// On this machine both instances see the same directories: the tablespace lies on b's volume from the beginning, where only a
+/// uses it until b is copied.
+#[test]
+fn a_tablespace_is_copied_beside_the_data_and_what_was_in_its_place_is_kept() {
+    run(async |w| {
+        let a = w.primary().await;
+        let place = w.b.settings.layout.data.join("fast");
+        fs::create_dir(&place).unwrap();
+        w.a.exec(&format!("CREATE TABLESPACE fast LOCATION '{}'", place.display())).await;
+        w.a.exec("CREATE TABLE on_fast TABLESPACE fast AS SELECT generate_series(1, 5000) AS n").await;
+        w.b.seed().await;
+        w.a.kill(&a).await;
+        let aside: Vec<_> =
+            fs::read_dir(w.b.settings.layout.moved_aside()).unwrap().map(|e| e.unwrap().path()).collect();
+        assert!(
+            matches!(&aside[..], [kept] if kept.join("PG_VERSION").exists() || kept.read_dir().unwrap().count() == 1),
+            "{aside:?}"
+        );
+        w.b.start(w.b.standby_of(&w.a)).await;
+        let client = w.b.person("postgres").await.unwrap();
+        let n: i64 = client.query_one("SELECT count(*) FROM on_fast", &[]).await.unwrap().get(0);
+        assert_eq!(n, 5000);
+        let link = fs::read_dir(w.b.settings.layout.in_pgdata("pg_tblspc")).unwrap().next().unwrap().unwrap();
+        assert_eq!(fs::read_link(link.path()).unwrap(), place);
+        assert!(!w.b.settings.layout.seeding_tablespaces().join(link.file_name()).exists());
+    });
+}
+
+#[test]
+fn a_tablespace_that_the_volume_cannot_hold_is_refused_and_the_old_copy_stays() {
+    run(async |w| {
+        let (_, b) = w.pair().await;
+        w.b.stop(&b).await;
+        let elsewhere = w.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        w.a.exec(&format!("CREATE TABLESPACE far LOCATION '{}'", elsewhere.display())).await;
+        let (send, _) = tokio::sync::watch::channel(SeedProgress::default());
+        let refused = base_backup::seed(&w.b.settings, &w.b.config, VolumeId(3), &send).await;
+        assert!(matches!(refused, Err(SeedError::Tablespace(_))), "{refused:?}");
+        assert!(matches!(pgdata::inspect(&w.b.settings.layout), Ok(DataDir::Ready(_))));
+    });
+}
+
+/// The programs of `i`, of which `pg_basebackup` finds no space while `full` (a shell command) succeeds.
+fn programs_on_a_full_volume(i: &mut Instance, root: &Path, full: &str) {
+    let (real, ours) = (i.settings.pg_bin.clone().unwrap(), root.join("programs"));
+    fs::create_dir(&ours).unwrap();
+    for program in fs::read_dir(&real).unwrap().map(|e| e.unwrap().path()) {
+        std::os::unix::fs::symlink(&program, ours.join(program.file_name().unwrap())).unwrap();
+    }
+    let backup = ours.join("pg_basebackup");
+    fs::remove_file(&backup).unwrap();
+    let script = format!(
+        "#!/bin/sh\nif {full}; then echo 'could not write to file \"x\": No space left on device' >&2; exit 1; fi\nexec {}/pg_basebackup \"$@\"\n",
+        real.display()
+    );
+    fs::write(&backup, script).unwrap();
+    fs::set_permissions(&backup, fs::Permissions::from_mode(0o755)).unwrap();
+    i.settings.pg_bin = Some(ours);
+}
+
+#[test]
+fn without_space_for_two_copies_the_one_that_is_of_no_use_goes_and_one_that_can_serve_stays() {
+    run(async |mut w| {
+        let (_, b) = w.pair().await;
+        w.b.stop(&b).await;
+        w.b.seed().await; // what was there lies in moved-aside
+        let layout = w.b.settings.layout.clone();
+        let root = w.path().to_owned();
+        let full = format!("[ -e {} ]", layout.in_pgdata("PG_VERSION").display());
+        programs_on_a_full_volume(&mut w.b, &root, &full);
+        let (send, _) = tokio::sync::watch::channel(SeedProgress::default());
+        let refused = base_backup::seed(&w.b.settings, &w.b.config, VolumeId(3), &send).await;
+        assert!(matches!(refused, Err(SeedError::NoRoom(_))), "{refused:?}");
+        assert!(matches!(pgdata::inspect(&layout), Ok(DataDir::Ready(_))));
+        assert_eq!(fs::read_dir(layout.moved_aside()).unwrap().count(), 0);
+        fs::write(layout.rebuild_needed(), "its log is gone").unwrap();
+        base_backup::seed(&w.b.settings, &w.b.config, VolumeId(3), &send).await.unwrap();
+        assert!(!layout.rebuild_needed().exists());
+        w.b.start(w.b.standby_of(&w.a)).await;
+        w.streaming(&w.a).await;
+        assert_eq!(w.b.count().await, 1000);
+    });
+}
+
 #[test]
 fn with_sync_proven_a_commit_waits_for_the_standby_until_sync_is_off() {
     run(async |w| {
@@ -106,6 +193,28 @@ fn with_sync_proven_a_commit_waits_for_the_standby_until_sync_is_off() {
         assert!(!commit.is_finished());
         assert_eq!(w.a.sync(&a, None).await, None);
         tokio::time::timeout(LIMIT, &mut commit).await.unwrap().unwrap().unwrap();
+    });
+}
+
+/// A checkpoint of a large buffer cache takes minutes on a slow volume; the proof needs its beginning only.
+#[test]
+fn sync_is_proven_before_the_checkpoint_ends() {
+    run(async |w| {
+        let (a, _) = w.pair().await;
+        w.a.exec("CREATE TABLE large (x text)").await;
+        let observer = w.a.person("postgres").await.unwrap();
+        let goes_on = "SELECT FROM pg_stat_activity WHERE wait_event = 'CheckpointDone'";
+        // On a quick disk a checkpoint of 90 MB may end before it is looked at.
+        for _ in 0..5 {
+            w.a.exec("INSERT INTO large SELECT repeat('x', 1000) FROM generate_series(1, 80000)").await;
+            assert!(w.a.sync(&a, Some(InstanceId::B)).await.is_some());
+            if observer.query_opt(goes_on, &[]).await.unwrap().is_some() {
+                return;
+            }
+            w.a.sync(&a, None).await;
+            w.a.exec("TRUNCATE large").await;
+        }
+        panic!("each time the checkpoint had ended");
     });
 }
 

@@ -9,6 +9,7 @@ use pgpair_agent::postgres::promote::promote;
 use pgpair_agent::postgres::render::Upstream;
 use pgpair_agent::standby::rejoin::{RejoinError, Relation, compare, keep_branch, rewind};
 use pgpair_core::timeline::TimelineId;
+use pgpair_core::wal::{Segment, WalFile};
 use pgpair_wire::wal::PrimaryHistory;
 
 use crate::fixture::{Instance, LIMIT, World, eventually, run};
@@ -110,11 +111,52 @@ fn a_rewind_that_cannot_reach_its_source_may_be_tried_again() {
         let lock = w.a.lock();
         let nobody = Upstream { port: 1, ..w.b.upstream() };
         let e = rewind(&w.a.settings, &w.a.config, &w.a.bin, &lock, &kept, &nobody).await.unwrap_err();
-        assert!(matches!(e, RejoinError::NotBegun { .. }), "{e}");
+        assert!(matches!(e, RejoinError::NotBegun { .. }) && e.passes(), "{e}");
         assert!(matches!(pgdata::inspect(&w.a.settings.layout), Ok(DataDir::Ready(_))));
         // Interrupted in the middle, it would look like this.
         fs::write(w.a.settings.layout.rewinding(), b"").unwrap();
         assert!(matches!(pgdata::inspect(&w.a.settings.layout), Ok(DataDir::Unfinished)));
+    });
+}
+
+/// The log from the last common checkpoint to the fork is gone everywhere, while the end of ours can be read: this stays so.
+#[test]
+fn a_rewind_that_lacks_the_last_common_checkpoint_says_so_and_changes_nothing() {
+    run(async |w| {
+        let (a, b) = w.pair().await;
+        w.a.exec("CHECKPOINT").await;
+        for n in 0..4 {
+            w.a.exec(&format!("SELECT pg_switch_wal(); INSERT INTO t VALUES ({n})")).await;
+        }
+        w.streaming(&w.a).await;
+        w.b.stop(&b).await;
+        w.a.exec("SELECT pg_switch_wal(); INSERT INTO t VALUES (1)").await;
+        w.a.exec("SELECT pg_switch_wal(); CHECKPOINT").await;
+        w.a.kill(&a).await;
+        let b = w.b.start(w.b.standby_of(&w.a)).await;
+        promote(&w.b.settings, &b, &w.b.sql, LIMIT).await.unwrap();
+        w.b.sql.checkpoint(LIMIT).await.unwrap();
+        let (control, relation) = relation(&w.a, &w.b).await;
+        let Relation::Diverged(branch) = relation else { panic!("{relation:?}") };
+        let kept = keep_branch(&w.a.settings, &control, branch).unwrap();
+        let fork = Segment::holding(branch.timeline, branch.fork, control.segment_size).number;
+        for dir in [w.a.settings.layout.pg_wal(), w.a.wal_archive(), w.b.wal_archive()] {
+            let Ok(entries) = fs::read_dir(dir) else { continue };
+            for path in entries.map(|e| e.unwrap().path()) {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                if let Some(WalFile::Segment(s)) = WalFile::parse(name, control.segment_size)
+                    && s.number < fork
+                {
+                    fs::remove_file(&path).unwrap();
+                }
+            }
+        }
+        let lock = w.a.lock();
+        let e =
+            rewind(&w.a.settings, &w.a.config, &w.a.bin, &lock, &kept, &w.b.upstream()).await.unwrap_err();
+        println!("{e}");
+        assert!(matches!(e, RejoinError::NotBegun { .. }) && !e.passes(), "{e}");
+        assert!(matches!(pgdata::inspect(&w.a.settings.layout), Ok(DataDir::Ready(_))));
     });
 }
 

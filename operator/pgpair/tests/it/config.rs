@@ -55,6 +55,14 @@ async fn a_pushed_configuration_changes_both_instances_while_they_run_and_a_bad_
         let (status, reason) = push(&pair, A, &bad).await;
         assert!(status == 422 && reason.contains(says), "{status} {reason}");
     }
+    // PostgreSQL alone knows: at a reload it would keep its old rules, and with these it would not start.
+    let rule = "host all all 0.0.0.0/0 scram-sha-256 clientcert=banana".to_owned();
+    for i in InstanceId::ALL {
+        let (status, reason) = push(&pair, i, &PairConfig { hba: vec![rule.clone()], ..config(3) }).await;
+        assert!(status == 422 && reason.contains("clientcert"), "{status} {reason}");
+        let on_disk = std::fs::read_to_string(pair.pgdata(i).join("pg_hba.conf")).unwrap();
+        assert!(!on_disk.contains("banana"));
+    }
     assert_eq!(push(&pair, A, &PairConfig { ttl_ms: 10, ..config(3) }).await.0, 422);
     assert_eq!(push(&pair, A, &config(1)).await.0, 409, "an older one");
     assert_eq!(followed(&pair, A, 2).await, ["max_connections"]);
@@ -202,6 +210,25 @@ async fn a_standby_that_never_starts_asks_for_a_rebuild_with_its_last_words() {
     let reason = asks_for_rebuild(&pair, B).await;
     assert!(reason.contains("in a row") && reason.contains("not a valid data directory"), "{reason}");
     assert!(pair.is_writable(A).await);
+}
+
+/// The next one would be the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_copy_that_does_not_start_is_told_and_not_followed_by_another() {
+    let mut pair = Pair::up().await;
+    pair.kill_container(B);
+    fs::remove_file(pair.pgdata(B).join("PG_VERSION")).unwrap();
+    let note = pair.pgdata(B).with_file_name("fresh-copy");
+    fs::write(&note, "").unwrap();
+    pair.start(B);
+    eventually("it is told", LIMIT, async || {
+        let report = pair.report(B).await?;
+        assert_eq!(report.need, None);
+        report.trouble?.contains("on a fresh copy").then_some(())
+    })
+    .await;
+    fs::remove_file(&note).unwrap();
+    asks_for_rebuild(&pair, B).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,27 @@ async fn a_switchover_is_carried_out_once_and_a_second_order_meanwhile_is_refuse
     assert_eq!(pair.api.record().primary.instance, B);
 }
 
+/// Nobody would serve until the standby has replayed what it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switchover_waits_for_replay_and_is_refused_when_the_standby_stays_behind() {
+    let pair = Pair::up().await;
+    table(&pair, A).await;
+    pair.sql(B, "SELECT pg_wal_replay_pause()").await.unwrap();
+    let write = "SELECT count(pg_logical_emit_message(false, 'it', repeat('x', 1000000))) FROM generate_series(1, 80)";
+    pair.sql(A, write).await.unwrap();
+    assert_eq!(order(&pair, A, "behind", OrderKind::Switchover).await, OrderReply::Accepted);
+    let refused = eventually("the order is judged", LIMIT, async || {
+        pair.report(A).await?.order.filter(|o| o.id == "behind").map(|o| o.reply)
+    });
+    assert_eq!(refused.await, OrderReply::Refused(OrderRefusal::ReplayBehind));
+    assert!(pair.is_writable(A).await);
+    // One that catches up meanwhile is not refused.
+    assert_eq!(order(&pair, A, "waits", OrderKind::Switchover).await, OrderReply::Accepted);
+    assert!(pair.report(A).await.unwrap().preparing.contains(&"waits".to_owned()));
+    pair.sql(B, "SELECT pg_wal_replay_resume()").await.unwrap();
+    taken_over(&pair, B, "1000").await;
+}
+
 /// The checkpointer of a, stopped: no checkpoint ends.
 async fn hold_checkpoints(pair: &Pair) -> Pid {
     let ask = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";

@@ -47,6 +47,23 @@ async fn what_alter_system_takes_from_a_promise_is_put_back_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_does_not_start_with_what_alter_system_has_set_comes_back_without_and_says_so() {
+    let mut pair = Pair::up().await;
+    pair.sql(A, "ALTER SYSTEM SET shared_preload_libraries = 'pgaudti'").await.unwrap();
+    pair.sql(A, "ALTER SYSTEM SET work_mem = '5MB'").await.unwrap();
+    pair.kill_container(A);
+    pair.start(A);
+    pair.paired().await;
+    eventually("it is told", LIMIT, async || {
+        let told = pair.report(A).await?.trouble?;
+        (told.contains("shared_preload_libraries") && told.contains("work_mem")).then_some(())
+    })
+    .await;
+    let kept = pair.pgdata(A).join("postgresql.auto.conf.set-aside");
+    assert!(std::fs::read_to_string(kept).unwrap().contains("pgaudti"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn settings_of_sessions_keep_no_standby_from_taking_over_and_none_from_coming_back() {
     let mut pair = Pair::up().await;
     let second = with(

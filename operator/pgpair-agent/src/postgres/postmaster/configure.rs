@@ -17,6 +17,7 @@ use crate::postgres::control_file;
 use crate::postgres::pgdata::{self, DataDir};
 use crate::postgres::postmaster::{ClientAccess, Postmaster, PostmasterError, StartAs, StartOptions};
 use crate::postgres::render::{self, Floors, Upstream, hba};
+use crate::postgres::sql::{Sql, SqlError, within};
 use crate::postgres::tool::{self, PgBin};
 
 /// Certificates and keys that are copied for postgres and libpq.
@@ -25,6 +26,8 @@ const TLS_FILES: [&str; 5] = ["ca.crt", "tls.crt", "tls.key", "replication.crt",
 const SLOT_SHARE: u64 = 4;
 /// `postgres -C` reads its configuration and ends.
 const TRY: Duration = Duration::from_secs(10);
+/// A question to a running postgres.
+const ASK: Duration = Duration::from_secs(3);
 
 /// Writes every file that decides how postgres starts.
 pub(crate) fn configure(
@@ -125,6 +128,31 @@ pub async fn try_parameters(settings: &InstanceEnv, bin: &PgBin, config: &PairCo
     // Read already; a left one is overwritten by the next.
     let _ = fsx::remove(&candidate);
     tried.map(|_| ()).map_err(|e| objections(e.text()).unwrap_or_else(|| e.to_string()))
+}
+
+/// Has a running postgres read the access rules of `config` as it would at a reload, which is not made: it shows what it makes of the
+/// file that is there at that moment (PostgreSQL, `pg_hba_file_rules`). The file is then as it was. `None` also if it cannot be asked.
+pub async fn try_hba(settings: &InstanceEnv, sql: &Sql, config: &PairConfig) -> Option<String> {
+    let path = settings.layout.in_pgdata("pg_hba.conf");
+    let candidate = hba::hba_conf(&config.hba, config.client_tls, ClientAccess::Open).ok()?;
+    let before = fs::read(&path).ok()?;
+    fsx::write(&path, candidate.as_bytes(), 0o600).ok()?;
+    let said = first_bad_rule(sql).await;
+    if let Err(e) = fsx::write(&path, &before, 0o600) {
+        // Not in force: each start writes it anew, from what was accepted.
+        tracing::error!(error = %e, "pg_hba.conf is not as it was before a trial");
+    }
+    let (line, error) = said.ok()??;
+    let rule = candidate.lines().nth(line.checked_sub(1)?).unwrap_or_default();
+    Some(format!("pg_hba.conf: {error}: {rule:?}"))
+}
+
+/// The first line of `pg_hba.conf`, as it is on disk now, that postgres objects to, and why.
+async fn first_bad_rule(sql: &Sql) -> Result<Option<(usize, String)>, SqlError> {
+    const TEXT: &str = "SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL ORDER BY line_number LIMIT 1";
+    let client = sql.session(None).await?;
+    let row = within("have the access rules tried", ASK, client.query_opt(TEXT, &[])).await?;
+    Ok(row.and_then(|row| Some((usize::try_from(row.get::<_, i32>(0)).ok()?, row.get(1)))))
 }
 
 /// What postgres objects to in a configuration, without times, process numbers, the files that may be missing, and the sum that it

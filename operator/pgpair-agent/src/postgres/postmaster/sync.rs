@@ -2,8 +2,12 @@
 //!
 //! Backends obey a flag in shared memory that the *checkpointer* sets when it has read the configuration again.
 //! `pg_stat_replication.sync_state` is the walsender's own view and proves nothing. So: a new session sees the new value
-//! (the postmaster has signalled its children), a `CHECKPOINT` asked for after that returns (the checkpointer has passed
+//! (the postmaster has signalled its children), a `CHECKPOINT` asked for after that has begun (the checkpointer has passed
 //! the head of its loop, where it reads the configuration), and commits that end after the insert position read then wait.
+//!
+//! That it has begun shows in what the session waits for: first for the start of a checkpoint, then for its end (`CheckpointStart`,
+//! `CheckpointDone`; PostgreSQL, `checkpointer.c`, `RequestCheckpoint`). Its end proves nothing more, and with a large buffer cache on
+//! a slow volume it takes minutes.
 
 use std::time::Duration;
 
@@ -44,8 +48,7 @@ pub async fn set_sync(
         if standby.is_none() {
             return Ok::<_, SqlError>(None);
         }
-        let checkpoint = format!("SET statement_timeout = {}; CHECKPOINT", limit.as_millis());
-        within("wait for the checkpointer", limit, client.batch_execute(&checkpoint)).await?;
+        checkpoint_begins(sql, &client).await?;
         let from = insert_lsn(&client).await?;
         // Nobody commits on an idle server, so nothing would flush the end of the log, and the standby could not confirm it, until
         // the background writer does so: up to a minute.
@@ -72,6 +75,31 @@ async fn session_that_sees(sql: &Sql, want: &str) -> Result<Client, SqlError> {
             return Ok(client);
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Asks for a checkpoint and returns when it has begun. It goes on by itself. The caller bounds the time.
+async fn checkpoint_begins(sql: &Sql, observer: &Client) -> Result<(), SqlError> {
+    let action = "wait for the checkpointer";
+    let asking = sql.session(None).await?;
+    let pid: i32 = within(action, QUERY, asking.query_one("SELECT pg_backend_pid()", &[])).await?.get(0);
+    let mut asked = tokio::spawn(async move {
+        // The session lives as long as it waits.
+        asking.batch_execute("SET statement_timeout = 0; CHECKPOINT").await
+    });
+    let waits_for = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'CheckpointDone'";
+    loop {
+        tokio::select! {
+            ended = &mut asked => match ended {
+                Ok(done) => return done.map_err(|source| SqlError::Postgres { action, source }),
+                Err(_) => std::future::pending().await, // the runtime ends
+            },
+            () = tokio::time::sleep(POLL) => {}
+        }
+        let waits = within(action, QUERY, observer.query_opt(waits_for, &[&pid])).await?;
+        if waits.is_some() {
+            return Ok(());
+        }
     }
 }
 
