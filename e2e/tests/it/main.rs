@@ -5,6 +5,7 @@
 //! take many minutes, and only those.
 
 mod context;
+mod copies;
 mod data;
 mod drain;
 mod failover;
@@ -57,7 +58,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 59] = tests![
+const TESTS: [(&str, Run); 60] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -91,6 +92,7 @@ const TESTS: [(&str, Run); 59] = tests![
     orders::a_forced_promotion_tells_what_it_may_lose_and_has_lost,
     orders::a_forced_promotion_of_an_async_pair_tells_the_same,
     orders::a_standby_is_copied_anew,
+    copies::a_tablespace_goes_through_copies_and_a_switchover,
     rolls::a_parameter_that_needs_a_restart_is_raised_and_lowered_again,
     rolls::new_resources_and_another_image_come_into_effect_one_instance_at_a_time,
     record::a_deleted_record_is_made_anew_by_nobody,
@@ -120,8 +122,11 @@ const TESTS: [(&str, Run); 59] = tests![
 ];
 
 /// Beside them, what takes many minutes: `make e2e-long`.
-const LONG: [(&str, Run); 1] =
-    tests![upgrades::an_upgrade_of_the_operator_and_its_rollback_roll_one_pair_after_the_other];
+const LONG: [(&str, Run); 3] = tests![
+    copies::a_standby_whose_node_is_lost_for_good_is_made_anew_elsewhere,
+    copies::a_copy_that_fails_for_good_leaves_the_standby_what_it_had,
+    upgrades::an_upgrade_of_the_operator_and_its_rollback_roll_one_pair_after_the_other,
+];
 
 fn main() -> ExitCode {
     // What cargo and its users pass to any test binary is accepted; what is no option is part of a name.

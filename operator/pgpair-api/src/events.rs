@@ -23,6 +23,8 @@ pub enum EventReason {
     RejoinedAsStandby,
     /// An instance is to be copied anew.
     RebuildStarted,
+    /// The pod of a standby that was given up, on a node that does not answer, was let go of.
+    PodReleased,
     /// The read-write Service was put right.
     EndpointRepaired,
     /// Another quarter of a base backup is copied.

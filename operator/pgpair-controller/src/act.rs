@@ -108,6 +108,11 @@ impl Act<'_> {
                     requests.delete::<Job>(&pair.name.seed_job(*i, *number)).await?;
                 }
             }
+            Step::Release => {
+                if let Some((_, pod)) = &plan.release {
+                    requests.release_pod(&pod.name, &pod.uid).await?;
+                }
+            }
             Step::Settings => agents::send_settings(self.memory, plan, pair.config()).await,
             Step::Set(i) => self.apply_set(i).await?,
             Step::SeedJob => {

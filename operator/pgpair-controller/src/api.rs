@@ -238,8 +238,20 @@ impl Requests {
     /// # Errors
     /// The request failed or was not answered.
     pub async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), Error> {
+        self.delete_pod_with(name, uid, DeleteParams::default()).await
+    }
+
+    /// Takes a pod out of the API without waiting for its kubelet (`kubectl delete --force`), under the same condition.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn release_pod(&self, name: &str, uid: &str) -> Result<(), Error> {
+        self.delete_pod_with(name, uid, DeleteParams::default().grace_period(0)).await
+    }
+
+    async fn delete_pod_with(&self, name: &str, uid: &str, params: DeleteParams) -> Result<(), Error> {
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        let params = params.preconditions(preconditions);
         self.metrics.wrote("Pod", "delete");
         match bounded::<Pod, _>("delete", name, self.api::<Pod>().delete(name, &params)).await {
             Ok(_) => Ok(()),

@@ -17,6 +17,7 @@
 
 mod loss;
 mod orders;
+mod release;
 mod roll;
 mod slices;
 
@@ -50,6 +51,7 @@ pub fn decide(observed: &Observed) -> Plan {
         b: None,
         create_job: None,
         delete_jobs: Vec::new(),
+        release: None,
         rw,
         ro: slices::decide_ro(observed),
         evidence: Vec::new(),
@@ -69,7 +71,11 @@ pub fn decide(observed: &Observed) -> Plan {
             plan.notices.push(Notice::Bootstrapping);
             decide_instances(observed, &Record::initial(), &mut plan);
         }
-        LeaseView::Present(record) => decide_instances(observed, record, &mut plan),
+        LeaseView::Present(record) => {
+            decide_instances(observed, record, &mut plan);
+            plan.release = release::decide_release(observed, record);
+            plan.notices.extend(plan.release.clone().map(|(i, pod)| Notice::PodReleased(i, pod)));
+        }
     }
     plan.problems.extend(find_foreign_data(observed));
     for proof in decide_evidence(observed) {
@@ -256,7 +262,10 @@ fn decide_seed(observed: &Observed, i: InstanceId, set: SetView, plan: &mut Plan
             InstancePlan { replicas: 1, seed: set.seed, seed_failures: 0 }
         }
         Some(SeedState::Failed { at, message }) => {
-            let words = instance.jobs.iter().find(|j| j.number == set.seed).and_then(|j| j.failure.clone());
+            if orders::gives_up_copy(observed, i).is_some() {
+                return InstancePlan { replicas: 1, seed: set.seed, seed_failures: 0 };
+            }
+            let words = instance.seed_failure().map(|failure| failure.why.clone());
             plan.problems.push(Problem::SeedFailed(i, set.seed, words.unwrap_or_else(|| message.clone())));
             let waited = observed.now.duration_since(*at).unsigned_abs();
             if waited < seed_retry_delay(set.seed_failures) {

@@ -75,6 +75,17 @@ pub fn of_notice(name: &PairName, notice: &Notice) -> EventDraft {
                 name.instance(*i)
             ),
         ),
+        Notice::PodReleased(i, pod) => EventDraft::new(
+            EventReason::PodReleased,
+            true,
+            format!(
+                "node {} does not answer, and the pod and both claims of {} were deleted: the pod is let go of, and {} is made \
+                 anew on another node; what may still run on the lost one can not take over",
+                pod.node.as_deref().unwrap_or("(unknown)"),
+                name.instance(*i),
+                name.instance(*i)
+            ),
+        ),
         Notice::RebuildStarted(i, why) => EventDraft::new(
             EventReason::RebuildStarted,
             true,

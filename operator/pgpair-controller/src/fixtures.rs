@@ -145,6 +145,7 @@ fn running(i: InstanceId, state: PostgresState) -> InstanceObserved {
         report: ReportView::Fresh(Box::new(report(i, state))),
         jobs: Vec::new(),
         update_revision: Some("r1".into()),
+        is_given_up: false,
         trouble: None,
         silent_for: None,
         last_report: Some((Box::new(report(i, state)), Duration::ZERO)),

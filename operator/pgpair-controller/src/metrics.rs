@@ -240,6 +240,7 @@ fn decision(notice: &Notice) -> &'static str {
                 "evidence_kubelet"
             }
         },
+        Notice::PodReleased(..) => "pod_released",
         Notice::Rolling(RollStep::Recreate { .. }, _) => "roll_pod",
         Notice::Rolling(RollStep::Send { .. }, _) => "roll_order",
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::loss::KnownWal;
@@ -161,6 +161,8 @@ async fn observe_instances(
     note_report(memory, InstanceId::B, name, status, freshness, &mut b);
     observe_seed(caches, memory, name, InstanceId::A, &mut a.jobs);
     observe_seed(caches, memory, name, InstanceId::B, &mut b.jobs);
+    a.is_given_up = observe_given_up(requests, caches, name, InstanceId::A, &a).await;
+    b.is_given_up = observe_given_up(requests, caches, name, InstanceId::B, &b).await;
     a.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::A, status, &a).await;
     b.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::B, status, &b).await;
     Ok([a, b])
@@ -191,6 +193,33 @@ async fn observe_out_of_service(requests: &Requests, observed: &Observed) -> Opt
                 "a node is not readable"
             );
             None
+        }
+    }
+}
+
+/// Whether a person has given up an instance, and its pod cannot end because its node does not answer. The node is asked for only when
+/// the rest holds.
+async fn observe_given_up(
+    requests: &Requests,
+    caches: &Caches,
+    name: &PairName,
+    i: InstanceId,
+    instance: &InstanceObserved,
+) -> bool {
+    let goes = |claim: &str| {
+        let key = ObjectRef::<PersistentVolumeClaim>::new(claim).within(&name.namespace);
+        caches.claims.get(&key).is_none_or(|claim| claim.metadata.deletion_timestamp.is_some())
+    };
+    let node = instance.pod.as_ref().filter(|pod| pod.deleting).and_then(|pod| pod.node.as_ref());
+    let Some(node) = node.filter(|_| goes(&name.data_claim(i)) && goes(&name.archive_claim(i))) else {
+        return false;
+    };
+    match requests.get_node(node).await {
+        Ok(found) => found.is_none_or(|node| !views::is_ready(&node)),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(node, error, "a node is not readable");
+            false
         }
     }
 }

@@ -143,6 +143,8 @@ pub struct InstanceObserved {
     pub update_revision: Option<String>,
     /// The last report that this process had, however old, and its age.
     pub last_report: Option<(Box<InstanceReport>, Duration)>,
+    /// A person has given it up: both claims are deleted or to be, its pod is to be, and the node of that does not answer.
+    pub is_given_up: bool,
     /// What keeps its pod, or the pod of its seeding Job, from existing or running.
     pub trouble: Option<PodTrouble>,
     /// Without a report in this process: how long the agent has not answered, at least.
@@ -252,8 +254,17 @@ pub struct SeedJob {
     pub state: SeedState,
     /// What its pod says.
     pub progress: Option<SeedProgress>,
-    /// Why its last pod failed, in the words of the seeding program.
-    pub failure: Option<String>,
+    /// How its last pod failed, in the words of the seeding program.
+    pub failure: Option<SeedFailure>,
+}
+
+/// How a seeding pod failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedFailure {
+    /// Why.
+    pub why: String,
+    /// The volume still holds the complete data directory that it held before.
+    pub kept: bool,
 }
 
 /// How a seeding Job stands.
@@ -381,6 +392,14 @@ impl InstanceObserved {
             (Some(newest), Some(pod)) => pod.revision.as_ref().is_some_and(|r| r != newest),
             _ => false,
         }
+    }
+
+    /// How the last pod of the Job that it waits for failed.
+    #[must_use]
+    pub fn seed_failure(&self) -> Option<&SeedFailure> {
+        let awaited = self.set?.seed;
+        let job = self.jobs.iter().find(|j| j.number == awaited)?;
+        job.failure.as_ref().filter(|_| matches!(job.state, SeedState::Failed { .. }))
     }
 
     /// Whether a seeding Job of it runs.

@@ -52,6 +52,8 @@ pub enum Step {
     Slices,
     /// Delete seeding Jobs that are over.
     Jobs,
+    /// Let go of a pod that cannot end.
+    Release,
     /// Give newer settings to the agents.
     Settings,
     /// Apply the StatefulSet of an instance.
@@ -63,7 +65,7 @@ pub enum Step {
 }
 
 /// Everything, in the order in which it runs: an object comes after those that it needs.
-const EVERYTHING: [Step; 23] = [
+const EVERYTHING: [Step; 24] = [
     Step::Names,
     Step::Base(Child::Account),
     Step::Base(Child::Role),
@@ -82,6 +84,7 @@ const EVERYTHING: [Step; 23] = [
     Step::Record,
     Step::Slices,
     Step::Jobs,
+    Step::Release,
     Step::Settings,
     Step::Set(A),
     Step::Set(B),
@@ -140,6 +143,7 @@ impl Step {
             Notice::EndpointRepaired(_) => self == Step::Slices,
             Notice::RebuildStarted(i, _) | Notice::SeedingFinished(i, _) => self == Step::Set(*i),
             Notice::SeedingStarted(..) => self == Step::SeedJob,
+            Notice::PodReleased(..) => self == Step::Release,
             Notice::Rolling(..) => self == Step::Roll,
             Notice::EvidenceSent(..) => false, // an agent was told: no step
         }
@@ -173,6 +177,7 @@ impl fmt::Display for Step {
             Step::Record => f.write_str("create the record"),
             Step::Slices => f.write_str("write the endpoints of the services"),
             Step::Jobs => f.write_str("delete old seeding jobs"),
+            Step::Release => f.write_str("let go of the pod of a lost node"),
             Step::Settings => f.write_str("give settings to the agents"),
             Step::Set(i) => write!(f, "apply the stateful set of {i}"),
             Step::SeedJob => f.write_str("create a seeding job"),

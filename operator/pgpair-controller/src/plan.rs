@@ -25,6 +25,8 @@ pub struct Plan {
     pub create_job: Option<(InstanceId, u32)>,
     /// Seeding Jobs to delete.
     pub delete_jobs: Vec<(InstanceId, u32)>,
+    /// The pod of a lost node to let go of: Kubernetes would wait for its kubelet for ever.
+    pub release: Option<(InstanceId, PodName)>,
     /// The read-write slice.
     pub rw: RwPlan,
     /// The read-only slice.
@@ -72,6 +74,17 @@ impl Plan {
     }
 }
 
+/// One pod, and no other of that name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodName {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Where it is.
+    pub node: Option<String>,
+}
+
 /// What the StatefulSet of an instance is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InstancePlan {
@@ -110,6 +123,8 @@ pub enum Notice {
     EndpointRepaired(InstanceId),
     /// A proof of death was taken by the agent of an instance.
     EvidenceSent(InstanceId, Evidence),
+    /// The pod of an instance that a person has given up, on a node that does not answer, is let go of.
+    PodReleased(InstanceId, PodName),
     /// A step of a rolling change; for what.
     Rolling(RollStep, Pending),
 }

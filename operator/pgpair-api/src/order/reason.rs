@@ -29,6 +29,8 @@ pub enum OrderStage {
     Accepted,
     /// A base backup for it runs.
     Copying,
+    /// The base backup failed for too long; the instance goes on with the data that it had.
+    CopyFailed,
     /// The agent has carried it out.
     CarriedOut,
     /// It was sent before, or is older than one that was.

@@ -21,6 +21,10 @@ use super::loss;
 use crate::observed::Observed;
 use crate::plan::{OrderPlan, OrderProgress};
 
+/// A copy that a person has ordered and that fails is tried again for so long; then the instance goes on with what it had.
+const COPY_FOR: Duration = Duration::from_secs(360);
+/// For so long an instance is started again whose copy was given up.
+const UP_AFTER: Duration = Duration::from_secs(300);
 /// An order whose end is not seen for so long is given up on; the agents' own limits are far shorter.
 const FOLLOW_FOR: Duration = Duration::from_secs(900);
 
@@ -168,8 +172,7 @@ fn build_announcement(observed: &Observed, to: InstanceId, kind: OrderKind) -> (
 }
 
 fn decide_running(observed: &Observed, last: &OrderStatus) -> OrderPlan {
-    let since =
-        last.time.as_ref().map_or(Duration::ZERO, |t| observed.now.duration_since(t.0).unsigned_abs());
+    let since = since_told(observed, last);
     let instance = last.instance.as_deref().and_then(instance_of);
     let Some(i) = instance else {
         return end(
@@ -276,9 +279,35 @@ fn decide_send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: D
     }
 }
 
+/// Why the copy of instance `i` that a person has ordered is not tried any more: it has failed for too long, and the volume
+/// still holds what it held before. A copy that the instance itself has asked for is tried for ever: it has nothing else.
+#[must_use]
+pub(super) fn gives_up_copy(observed: &Observed, i: InstanceId) -> Option<&str> {
+    let last = observed.last_order.as_ref()?;
+    let is = |stage: OrderStage| last.reason.as_ref().is_some_and(|r| r.is(stage.into()));
+    let since = since_told(observed, last);
+    let is_over = (is(OrderStage::Copying) && since > COPY_FOR)
+        // Told already, and the instance was not started then.
+        || (is(OrderStage::CopyFailed) && since < UP_AFTER);
+    let is_ours =
+        last.kind.is(UserOrderKind::Rebuild) && last.instance.as_deref().and_then(instance_of) == Some(i);
+    let failure = observed.instance(i).seed_failure().filter(|failure| is_ours && is_over && failure.kept)?;
+    Some(&failure.why)
+}
+
+fn since_told(observed: &Observed, last: &OrderStatus) -> Duration {
+    last.time.as_ref().map_or(Duration::ZERO, |t| observed.now.duration_since(t.0).unsigned_abs())
+}
+
 /// The instance goes down, is copied, and comes back as another agent process: its report alone cannot tell.
 fn decide_rebuild(observed: &Observed, last: &OrderStatus, i: InstanceId, since: Duration) -> OrderPlan {
     let instance = observed.instance(i);
+    if let Some(why) = gives_up_copy(observed, i) {
+        let message = format!(
+            "the copy failed again and again, and the instance goes on with the data that it had: {why}"
+        );
+        return end(last, Some(i), OrderState::Failed, OrderStage::CopyFailed.into(), &message);
+    }
     let copying = last.reason.as_ref().is_some_and(|r| r.is(OrderStage::Copying.into()));
     let down = instance.set.is_some_and(|s| s.replicas == 0) || instance.is_seeding();
     let runs = instance.report.fresh().is_some_and(|r| r.postgres.state == PostgresState::Standby);

@@ -19,7 +19,7 @@ use pgpair_wire::lease;
 use pgpair_wire::seed::SeedEnd;
 
 use crate::cache::{Caches, JOB_NAME, REVISION};
-use crate::observed::{Ended, LeaseView, PodView, SeedJob, SeedState, SetView};
+use crate::observed::{Ended, LeaseView, PodView, SeedFailure, SeedJob, SeedState, SetView};
 
 /// The container of a pod that runs the agent, or the seeding program.
 const CONTAINER: &str = "postgres";
@@ -151,9 +151,12 @@ pub(crate) fn has_seeded(pod: &PodView) -> bool {
     pod.ended.iter().any(|ended| ended.reason == "Completed" && says(&ended.message))
 }
 
-/// Why a seeding pod failed: the `error` of its last words.
-pub(crate) fn seed_failure(pod: &PodView) -> Option<String> {
-    pod.ended.iter().find_map(|ended| serde_json::from_str::<SeedEnd>(&ended.message).ok()?.error)
+/// How a seeding pod failed, by its last words.
+pub(crate) fn seed_failure(pod: &PodView) -> Option<SeedFailure> {
+    pod.ended.iter().find_map(|ended| {
+        let end: SeedEnd = serde_json::from_str(&ended.message).ok()?;
+        Some(SeedFailure { why: end.error?, kept: end.kept })
+    })
 }
 
 /// The settings in ConfigMap `NAME-config`; `None` if it is not readable.
@@ -164,6 +167,12 @@ pub(crate) fn settings(map: &ConfigMap) -> Option<PairConfig> {
 pub(crate) fn is_out_of_service(node: &Node) -> bool {
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
     taints.is_some_and(|taints| taints.iter().any(|t| t.key == OUT_OF_SERVICE))
+}
+
+/// Whether its kubelet answers.
+pub(crate) fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
 }
 
 #[cfg(test)]
@@ -227,8 +236,9 @@ mod tests {
                 "state": {"terminated": {"exitCode": 1, "reason": "Error", "message": message}}}]}),
             )
         };
-        let said = seed_failure(&view(r#"{"seeded":false,"error":"no space"}"#));
-        assert_eq!(said.as_deref(), Some("no space"));
+        let failure = |kept| Some(SeedFailure { why: "no space".into(), kept });
+        assert_eq!(seed_failure(&view(r#"{"seeded":false,"error":"no space"}"#)), failure(false));
+        assert_eq!(seed_failure(&view(r#"{"seeded":false,"error":"no space","kept":true}"#)), failure(true));
         assert_eq!(seed_failure(&view(r#"{"doneBytes":1,"totalBytes":2,"percent":50}"#)), None);
         assert_eq!(seed_failure(&view("killed")), None);
     }

@@ -138,7 +138,14 @@ fn seeding(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
                 true,
                 Reason::SeedRunning,
                 match &observed.instance(i).trouble {
-                    None => format!("job {} copies the primary", name.seed_job(i, job.number)),
+                    None => match &job.failure {
+                        None => format!("job {} copies the primary", name.seed_job(i, job.number)),
+                        Some(failure) => format!(
+                            "job {} copies the primary; a try before failed: {}",
+                            name.seed_job(i, job.number),
+                            failure.why
+                        ),
+                    },
                     Some(trouble) => {
                         trouble.sentence(&format!("the pod of job {}", name.seed_job(i, job.number)))
                     }

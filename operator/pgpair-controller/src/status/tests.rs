@@ -461,7 +461,8 @@ fn data_of_an_earlier_pair_is_told_with_what_to_do() {
 fn the_words_of_a_failed_copy_are_shown() {
     let failed = SeedState::Failed { at: now(), message: "BackoffLimitExceeded".into() };
     let mut observed = steady().solo().b_waits_for(1, &[(1, failed)]);
-    observed.b.jobs[0].failure = Some("the data directory belongs to the cluster 98".into());
+    let why = "the data directory belongs to the cluster 98".into();
+    observed.b.jobs[0].failure = Some(crate::observed::SeedFailure { why, kept: true });
     let status = status_of(&observed);
     let seeding = condition(&status, ConditionType::Seeding).unwrap();
     assert!(seeding.message.contains("belongs to the cluster 98"), "{}", seeding.message);

@@ -6,7 +6,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::fixtures::{lag, now, report, steady};
-use crate::observed::{ReportView, SeedState};
+use crate::observed::{ReportView, SeedFailure, SeedState};
 
 fn id(word: &str, seconds_ago: i64) -> String {
     format!("{word}-{}", now().as_second() - seconds_ago)
@@ -202,6 +202,33 @@ fn an_order_that_its_agent_prepares_is_running_and_not_forgotten() {
     assert_eq!(told_of(&decide_order(&prepared(901))), (OrderState::Failed, "TimedOut"));
     let withdrawn = Observed { order: None, ..prepared(1) };
     assert_eq!(decide_order(&withdrawn), OrderPlan::None, "the agent has it");
+}
+
+/// Instance b is copied by order of a person, and the copy has failed.
+fn copy_failed(reason: &str, seconds: i64, kept: bool) -> Observed {
+    let mut observed = steady()
+        .solo()
+        .b_waits_for(1, &[(1, SeedState::Failed { at: steady().now, message: String::new() })]);
+    let words = "pg_basebackup failed: checksum verification failed in file \"base/5/16384\"".into();
+    observed.b.jobs[0].failure = Some(SeedFailure { why: words, kept });
+    let state = if reason == "Copying" { OrderState::Running } else { OrderState::Failed };
+    observed.last_order = Some(last("Rebuild", "b", state, reason, seconds));
+    observed
+}
+
+#[test]
+fn an_ordered_copy_that_keeps_failing_is_given_up_when_the_old_data_is_still_there() {
+    let up = |observed: &Observed| crate::decide::decide(observed).b.unwrap().replicas == 1;
+    let tried = copy_failed("Copying", 360, true);
+    assert_eq!((decide_order(&tried), up(&tried)), (OrderPlan::None, false));
+    let long = copy_failed("Copying", 361, true);
+    let OrderPlan::Tell(told) = decide_order(&long) else { panic!("nothing is told") };
+    assert_eq!((told.state, told.reason), (OrderState::Failed, OrderStage::CopyFailed.into()));
+    assert!(told.message.contains("checksum verification failed"), "{}", told.message);
+    assert!(up(&long) && up(&copy_failed("CopyFailed", 10, true)), "also if the start was refused at first");
+    assert!(!up(&copy_failed("CopyFailed", 300, true)), "a later copy is not that of the order");
+    let nothing_left = copy_failed("Copying", 900, false);
+    assert_eq!((decide_order(&nothing_left), up(&nothing_left)), (OrderPlan::None, false));
 }
 
 #[test]
