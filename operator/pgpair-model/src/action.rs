@@ -49,7 +49,9 @@ pub enum Action {
     NoReply(InstanceId),
     /// Its worker takes one step towards the wish.
     Works(InstanceId),
-    /// Its postgres has come up, or has left recovery.
+    /// Its postgres is promoted and stands still between two steps of that: `standby.signal` is gone, its timeline has not begun.
+    Promotes(InstanceId),
+    /// Its postgres has come up, or has left recovery; of a promotion one step.
     Ready(InstanceId),
     /// Its switch of synchronous commit has taken effect.
     Switched(InstanceId),
@@ -157,6 +159,7 @@ impl fmt::Display for Action {
             Action::ArrivesLate(n) => write!(f, "late message {n} arrives"),
             Action::NoReply(i) => write!(f, "{i}: no reply to its question"),
             Action::Works(i) => write!(f, "{i}: the worker acts"),
+            Action::Promotes(i) => write!(f, "{i}: a promotion begins, and its timeline does not yet"),
             Action::Ready(i) => write!(f, "{i}: postgres is ready"),
             Action::Switched(i) => write!(f, "{i}: synchronous commit is switched"),
             Action::Log(i) => write!(f, "{i}: gets log"),
@@ -273,6 +276,9 @@ impl World {
         if self.authority(i).is_some_and(|a| a.postgres().state == s.state) {
             out.push(Action::Works(i));
         }
+        if !bounds.fine && self.spent.promotions < bounds.promotions && self.is_to_be_promoted(i) {
+            out.push(Action::Promotes(i));
+        }
         if matches!(s.state, PostgresState::Starting | PostgresState::Promoting) {
             out.push(Action::Ready(i));
         }
@@ -343,6 +349,17 @@ impl World {
         if agent.authority.rebuild_is_ordered() && !node.rebuild {
             out.push(Action::Copied(i));
         }
+    }
+
+    /// The worker would promote it now.
+    fn is_to_be_promoted(&self, i: InstanceId) -> bool {
+        let s = self.server(i);
+        let standby = s.directory == Directory::Standby && !s.may_write() && !s.broken;
+        standby
+            && self.authority(i).is_some_and(|a| {
+                a.postgres().state == s.state
+                    && a.desired(crate::world::NOW).postgres == pgpair_core::authority::Want::Promoted
+            })
     }
 
     /// The record names a process of that instance which does not run any more.

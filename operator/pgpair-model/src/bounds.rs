@@ -25,6 +25,8 @@ pub enum Part {
     CompareAndSet,
     /// Rule 11: what only a former primary has is cut off before it follows.
     Rewind,
+    /// A promotion that was cut off before its timeline had begun is made once more.
+    Settle,
 }
 
 impl Part {
@@ -36,6 +38,7 @@ impl Part {
             Part::Clocks => "The world: two clocks run alike, within the margin.",
             Part::CompareAndSet => "The world: a write with an old version is refused.",
             Part::Rewind => "Rule 11: what only a former primary has is cut off before it follows.",
+            Part::Settle => "A promotion that was cut off before its timeline had begun is made once more.",
         }
     }
 }
@@ -78,6 +81,8 @@ pub struct Bounds {
     pub unstartable: u8,
     /// Primaries that hang.
     pub hangs: u8,
+    /// Promotions between whose steps other things may happen; with [`Bounds::fine`] they may in each.
+    pub promotions: u8,
     /// A read may be answered by a record that is no longer the newest.
     pub stale_reads: bool,
     /// The agent may see the new time later than its clock shows it: it is stalled.
@@ -117,6 +122,7 @@ impl Bounds {
         foreign: 0,
         unstartable: 0,
         hangs: 0,
+        promotions: 0,
         stale_reads: false,
         stalls: false,
         refusals: false,

@@ -19,7 +19,7 @@ pub struct Claim {
 }
 
 /// All of them.
-pub const CLAIMS: [Claim; 6] = [
+pub const CLAIMS: [Claim; 7] = [
     Claim { name: "S1: no two postgres take writes at once", holds: one_writes },
     Claim {
         name: "S2: in the sync modes whoever takes writes has every acknowledged commit",
@@ -33,6 +33,10 @@ pub const CLAIMS: [Claim; 6] = [
     Claim {
         name: "S5: who knows the pair's Lease never writes another one",
         holds: nothing_foreign_is_written,
+    },
+    Claim {
+        name: "S6: one timeline has one history: where both instances have a timeline, they have the same commits on it",
+        holds: timelines_are_whole,
     },
     Claim {
         name: "P: without further faults the pair becomes Paired again, unless its only good volume or its record is gone",
@@ -62,6 +66,12 @@ fn nobody_who_diverged_serves(w: &World, _: &Bounds) -> bool {
 
 fn nothing_foreign_is_written(w: &World, _: &Bounds) -> bool {
     !w.wrote_foreign
+}
+
+fn timelines_are_whole(w: &World, _: &Bounds) -> bool {
+    let [a, b] = InstanceId::ALL.map(|i| w.server(i));
+    let common = a.fork(b).min(a.log.len()).min(b.log.len());
+    a.log[..common] == b.log[..common]
 }
 
 fn finds_together_again(w: &World, bounds: &Bounds) -> bool {

@@ -40,8 +40,7 @@ impl World {
                 self.spent.wipes += 1;
                 let volume = self.new_volume(i);
                 let server = &mut self.node_mut(i).server;
-                server.volume = Some(volume);
-                server.log.clear();
+                *server = Server { directory: server.directory, volume: Some(volume), ..Server::empty() };
             }
             Action::Leave(i) => {
                 self.spent.leaves += 1;

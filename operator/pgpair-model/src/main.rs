@@ -19,8 +19,8 @@ const MUTATION_STATES: usize = 6_000_000;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
-        Some("ci") => all(&CI),
-        Some("deep") => all(&DEEP),
+        Some("ci") => all(&CI, args.get(1)),
+        Some("deep") => all(&DEEP, args.get(1)),
         Some("replay") => replay(args.get(1)),
         Some("page") => page(args.get(1)),
         Some("walk") => walk(&args[1..]),
@@ -121,7 +121,10 @@ fn walk(args: &[String]) -> ExitCode {
     }
 }
 
-fn all(runs: &[Run]) -> ExitCode {
+/// With a part of their names: some of them.
+fn all(runs: &[Run], part: Option<&String>) -> ExitCode {
+    let chosen = |run: &&Run| part.is_none_or(|part| run.name.contains(part.as_str()));
+    let runs: Vec<&Run> = runs.iter().filter(chosen).collect();
     let failed = runs.iter().filter(|run| make(run, usize::MAX, 1) != ExitCode::SUCCESS).count();
     // As the test runner says it: whoever counts tests counts these.
     let word = if failed == 0 { "ok" } else { "FAILED" };
@@ -201,6 +204,7 @@ fn set(bounds: &mut Bounds, name: &str, value: &str) -> Option<()> {
         "foreign" => bounds.foreign = n,
         "unstartable" => bounds.unstartable = n,
         "hangs" => bounds.hangs = n,
+        "promotions" => bounds.promotions = n,
         "stale" => bounds.stale_reads = n > 0,
         "stalls" => bounds.stalls = n > 0,
         "progress" => bounds.progress_of = value.parse().ok()?,

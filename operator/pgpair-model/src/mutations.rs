@@ -40,7 +40,7 @@ const fn without(claim: &'static str, part: Part, bounds: Bounds) -> Mutation {
 }
 
 /// All of them. The names V1 to V10 are those of the traces that shaped the rules.
-pub const MUTATIONS: [Mutation; 29] = [
+pub const MUTATIONS: [Mutation; 30] = [
     breaks("S1", &[Clause::Fence], PAIRED),
     // V5: a take-over of an earlier process lands while its successor has promised again.
     Mutation {
@@ -148,6 +148,19 @@ pub const MUTATIONS: [Mutation; 29] = [
             Action::Written(B, 0),
         ],
         ..without("S1", Part::CompareAndSet, Bounds { unknown: 1, ..PAIRED })
+    },
+    // A commit of a that b never got lies on the timeline that b goes on writing.
+    Mutation {
+        before: &[
+            Action::Clock(A),
+            Action::Commit(A),
+            Action::Clock(A),
+            Action::Clock(B),
+            Action::Clock(B),
+            Action::ReadDone(B),
+            Action::Written(B, 0),
+        ],
+        ..without("S6", Part::Settle, Bounds { promotions: 1, postgres_crashes: 1, commits: 2, ..PAIRED })
     },
 ];
 

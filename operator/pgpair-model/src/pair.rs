@@ -148,6 +148,7 @@ impl Model for Pair {
             Property::always(CLAIMS[3].name, |m: &Pair, w| m.holds(3, w)),
             Property::always(CLAIMS[4].name, |m: &Pair, w| m.holds(4, w)),
             Property::always(CLAIMS[5].name, |m: &Pair, w| m.holds(5, w)),
+            Property::always(CLAIMS[6].name, |m: &Pair, w| m.holds(6, w)),
         ]
     }
 

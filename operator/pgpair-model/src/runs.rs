@@ -10,6 +10,7 @@ use crate::pair::Pair;
 use crate::replay::tale;
 use crate::world::World;
 use pgpair_core::authority::Durability;
+use pgpair_core::ids::InstanceId::{A, B};
 
 /// One exploration.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +93,17 @@ const fn run(name: &'static str, bounds: Bounds, depth: usize, unique: usize) ->
     Run { name, bounds, before: &[], depth, unique: if unique == 0 { None } else { Some(unique) } }
 }
 
+/// a has a commit that b never got, and b takes the term.
+const TAKEN_OVER: &[Action] = &[
+    Action::Clock(A),
+    Action::Commit(A),
+    Action::Clock(A),
+    Action::Clock(B),
+    Action::Clock(B),
+    Action::ReadDone(B),
+    Action::Written(B, 0),
+];
+
 const fn deeper(run: Run, by: usize) -> Run {
     Run { depth: run.depth + by, unique: None, ..run }
 }
@@ -103,7 +115,7 @@ pub const QUICK: [Run; 2] = [
 ];
 
 /// In less than five minutes on one core.
-pub const CI: [Run; 23] = [
+pub const CI: [Run; 26] = [
     run("messages lost, clocks as they like", CALM, 16, 499_152),
     run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 11, 265_948),
     run("one postmaster killed, one commit", Bounds { postgres_crashes: 1, commits: 1, ..CALM }, 11, 286_409),
@@ -127,7 +139,7 @@ pub const CI: [Run; 23] = [
         "everything may lag behind",
         Bounds { stalls: true, stale_reads: true, slow_node: true, fine: true, ..CALM },
         14,
-        133_693,
+        133_618,
     ),
     run("four steps a ttl", Bounds { grain: 4, ..CALM }, 12, 50_501),
     run(
@@ -169,6 +181,30 @@ pub const CI: [Run; 23] = [
         10,
         123_710,
     ),
+    run(
+        "one promotion stands still between its steps, one postmaster killed, one commit",
+        Bounds { promotions: 1, postgres_crashes: 1, commits: 1, ..CALM },
+        10,
+        144_039,
+    ),
+    Run {
+        before: TAKEN_OVER,
+        ..run(
+            "a term taken, one promotion stands still between its steps, one container killed, two commits",
+            Bounds { promotions: 1, crashes: 1, commits: 2, ..CALM },
+            9,
+            126_113,
+        )
+    },
+    Run {
+        before: TAKEN_OVER,
+        ..run(
+            "the way back from every state, a term taken, one promotion stands still between its steps, one postmaster killed",
+            Bounds { promotions: 1, postgres_crashes: 1, commits: 2, ..EVERY },
+            8,
+            68_639,
+        )
+    },
     run("the way back from every state, one container killed", Bounds { crashes: 1, ..EVERY }, 10, 68_349),
     run(
         "the way back from every state, one postmaster killed",

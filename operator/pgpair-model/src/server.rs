@@ -8,7 +8,7 @@ use pgpair_core::timeline::TimelineId;
 
 use crate::action::Action;
 use crate::bounds::{Bounds, Part};
-use crate::world::World;
+use crate::world::{Promotion, World};
 
 /// More failed starts in a row than the protocol counts.
 const ENOUGH: u32 = 3;
@@ -21,9 +21,14 @@ impl World {
         let up = s.state != PostgresState::Down;
         let has = s.volume.is_some();
         let end = Lsn(s.log.len() as u64);
+        // The worker waits for the end of a promotion, and tells nothing meanwhile.
+        let (state, directory) = match s.state {
+            PostgresState::Promoting => (PostgresState::Standby, Directory::Standby),
+            state => (state, s.directory),
+        };
         PgFacts {
-            state: s.state,
-            directory: s.directory,
+            state,
+            directory,
             volume: s.volume,
             system_identifier: s.volume.map(|_| SystemIdentifier(1)),
             timeline: up.then_some(TimelineId(s.timeline)),
@@ -42,6 +47,7 @@ impl World {
         match action {
             Action::Works(i) if bounds.fine => self.works(i, bounds),
             Action::Works(i) => return self.works_on(i, bounds),
+            Action::Promotes(i) => self.begins_promotion(i, bounds),
             Action::Ready(i) => self.ready(i),
             Action::Switched(i) => self.switched(i),
             Action::Log(i) => self.log(i),
@@ -60,6 +66,7 @@ impl World {
                 let s = &mut self.node_mut(i).server;
                 (s.directory, s.volume) = (Directory::Standby, Some(volume));
                 (s.log, s.timeline, s.history) = (primary.log, primary.timeline, primary.history);
+                s.promotion = Promotion::None;
             }
             _ => {}
         }
@@ -87,14 +94,36 @@ impl World {
         }
     }
 
-    fn ready(&mut self, i: InstanceId) {
-        let s = &mut self.node_mut(i).server;
-        if s.state == PostgresState::Promoting {
-            s.directory = Directory::Primary;
-            (s.waits, s.proof) = (false, SyncState::Off);
+    /// A standby is promoted as far as that its `standby.signal` is gone, and no further for now.
+    fn begins_promotion(&mut self, i: InstanceId, bounds: &Bounds) {
+        self.spent.promotions += 1;
+        while self.server(i).promotion != Promotion::SignalGone {
+            let before = self.server(i).clone();
+            self.works(i, bounds);
+            self.ready(i);
+            self.seen(bounds);
+            if *self.server(i) == before {
+                return;
+            }
         }
-        if s.may_write() {
-            s.state = PostgresState::Primary;
+    }
+
+    /// One step of a start, or of a promotion.
+    fn ready(&mut self, i: InstanceId) {
+        let term = self.authority(i).map(Authority::term);
+        let s = &mut self.node_mut(i).server;
+        match (s.state, s.promotion) {
+            (PostgresState::Promoting, Promotion::Triggered) => {
+                (s.promotion, s.directory) = (Promotion::SignalGone, Directory::Primary);
+            }
+            (PostgresState::Promoting, _) => {
+                s.history.push((s.timeline, s.log.len()));
+                s.timeline = term.map_or(s.timeline + 1, |t| t.0);
+                (s.state, s.promotion, s.received) = (PostgresState::Primary, Promotion::None, true);
+                (s.waits, s.proof) = (false, SyncState::Off);
+            }
+            (PostgresState::Starting, _) => s.state = PostgresState::Primary,
+            _ => {}
         }
     }
 
@@ -119,7 +148,7 @@ impl World {
             }
         }
         let s = &mut self.node_mut(i).server;
-        (s.timeline, s.history) = (primary.timeline, primary.history);
+        (s.timeline, s.history) = primary.place(s.log.len());
     }
 
     /// Everything in the log of `i` is acknowledged.
@@ -134,6 +163,14 @@ impl World {
         let desired = authority.desired(crate::world::NOW);
         let term = authority.term();
         let s = self.server(i);
+        if (desired.postgres, s.state, s.promotion)
+            == (Want::Primary, PostgresState::Down, Promotion::SignalGone)
+            && bounds.without != Some(Part::Settle)
+        {
+            let s = &mut self.node_mut(i).server;
+            (s.directory, s.promotion) = (Directory::Standby, Promotion::None);
+            return;
+        }
         let starts = matches!(desired.postgres, Want::Primary | Want::Promoted | Want::Following(_));
         if s.broken && starts && s.state == PostgresState::Down {
             let failed = &mut self.node_mut(i).server.failed_starts;
@@ -147,6 +184,7 @@ impl World {
                 self.reign(i, term);
                 let s = &mut self.node_mut(i).server;
                 (s.state, s.failed_starts, s.received) = (PostgresState::Starting, 0, true);
+                s.promotion = Promotion::None;
                 s.waits = desired.synchronous;
             }
             (Want::Promoted, PostgresState::Standby) => self.promote(i, term),
@@ -169,10 +207,7 @@ impl World {
     fn promote(&mut self, i: InstanceId, term: Term) {
         self.reign(i, term);
         let s = &mut self.node_mut(i).server;
-        (s.state, s.received) = (PostgresState::Promoting, true);
-        let end = s.log.len();
-        s.history.push((s.timeline, end));
-        s.timeline = term.0;
+        (s.state, s.promotion) = (PostgresState::Promoting, Promotion::Triggered);
         if self.forced == Some(term) {
             let kept = self.nodes[crate::world::index(i)].server.log.clone();
             self.acked.retain(|commit| kept.contains(commit));
@@ -206,12 +241,12 @@ impl World {
         if !confirmed || (s.directory == Directory::Standby && s.is_past_of(&primary)) {
             return;
         }
-        let common = s.log.iter().zip(&primary.log).take_while(|(a, b)| a == b).count();
+        let fork = s.fork(&primary);
         if bounds.without != Some(Part::Rewind) {
-            s.log.truncate(common);
+            s.log.truncate(fork);
         }
-        (s.timeline, s.history) = (primary.timeline, primary.history);
-        s.directory = Directory::Standby;
+        (s.timeline, s.history) = primary.place(s.log.len());
+        (s.directory, s.promotion) = (Directory::Standby, Promotion::None);
         s.starts_as_standby();
     }
 

@@ -104,6 +104,7 @@ impl World {
             }
             Action::NoReply(i) => self.no_reply(i, bounds),
             Action::Works(_)
+            | Action::Promotes(_)
             | Action::Ready(_)
             | Action::Switched(_)
             | Action::Log(_)

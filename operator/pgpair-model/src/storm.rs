@@ -121,6 +121,7 @@ fn draw(rng: &mut Rng) -> Bounds {
         foreign,
         unstartable: some(2),
         hangs: some(2),
+        promotions: some(2),
         ..Bounds::CALM
     };
     Bounds {
@@ -164,6 +165,7 @@ fn weight(action: Action) -> u64 {
         Action::Answers(..) | Action::Log(_) | Action::Start(_) => 30,
         Action::Arrives(..) | Action::ReadDone(_) | Action::Written(..) | Action::Landed(..) => 20,
         Action::WriteDone(..) | Action::Stored(_) | Action::Look(_) | Action::Works(_) => 20,
+        Action::Promotes(_) => 10,
         Action::Tick(_) | Action::Ready(_) | Action::Switched(_) | Action::Answered(_) => 15,
         Action::Commit(_) | Action::Seeded(_) | Action::Copied(_) => 10,
         Action::MadeAnew(_) | Action::Unfence(_) | Action::Mended(_) => 3,

@@ -69,6 +69,8 @@ pub struct Spent {
     pub unstartable: u8,
     /// Postgres that hung.
     pub hangs: u8,
+    /// Promotions that stood still between their steps.
+    pub promotions: u8,
 }
 
 /// The one relation between the two clocks: before the clock of the one who gave a promise has moved `lapse` steps, that
@@ -197,6 +199,8 @@ pub struct Server {
     pub volume: Option<VolumeId>,
     /// The postmaster.
     pub state: PostgresState,
+    /// How far a promotion has come.
+    pub promotion: Promotion,
     /// Commits in the log.
     pub log: Vec<u8>,
     /// Whether the walreceiver of a standby has received anything since it started: before, it tells an earlier position than
@@ -224,6 +228,18 @@ pub struct Server {
     pub jammed: Jam,
 }
 
+/// How far a promotion has come on the disk. PostgreSQL promotes in steps, and what is killed between two of them stays there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Promotion {
+    /// None is under way.
+    None,
+    /// The agent's mark and the trigger file are written. A kill leaves a standby, to be promoted once more.
+    Triggered,
+    /// `standby.signal` is gone, and the new timeline has not begun. A kill leaves a directory that looks like a primary's and is still on
+    /// the old timeline; only the mark tells.
+    SignalGone,
+}
+
 /// What a hanging disk does to a postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Jam {
@@ -244,6 +260,7 @@ impl Server {
             directory: Directory::Empty,
             volume: None,
             state: PostgresState::Down,
+            promotion: Promotion::None,
             log: Vec::new(),
             received: true,
             timeline: 1,
@@ -283,6 +300,9 @@ impl Server {
             return;
         }
         (self.state, self.received) = (PostgresState::Down, true);
+        if self.promotion == Promotion::Triggered {
+            self.promotion = Promotion::None;
+        }
         (self.waits, self.proof, self.switching, self.open) = (false, SyncState::Unknown, None, false);
         self.hung = false;
     }
@@ -294,6 +314,35 @@ impl Server {
             return self.log.len() <= primary.log.len();
         }
         primary.history.iter().any(|(t, end)| *t == self.timeline && self.log.len() <= *end)
+    }
+
+    /// Each timeline of its past with the position at which it was left, the last one with its end.
+    fn stretches(&self) -> impl Iterator<Item = (u32, usize)> + '_ {
+        self.history.iter().copied().chain([(self.timeline, self.log.len())])
+    }
+
+    /// Where the common past of both ends, by their timelines alone: nobody can compare the content of two logs.
+    #[must_use]
+    pub fn fork(&self, other: &Server) -> usize {
+        let mut fork = 0;
+        for ((ours, our_end), (theirs, their_end)) in self.stretches().zip(other.stretches()) {
+            if ours != theirs {
+                break;
+            }
+            fork = our_end.min(their_end);
+            if our_end != their_end {
+                break;
+            }
+        }
+        fork
+    }
+
+    /// On which timeline a position of its past lies, and which timelines came before.
+    #[must_use]
+    pub fn place(&self, position: usize) -> (u32, Vec<(u32, usize)>) {
+        let history: Vec<_> = self.history.iter().copied().take_while(|(_, end)| *end <= position).collect();
+        let timeline = self.history.get(history.len()).map_or(self.timeline, |(timeline, _)| *timeline);
+        (timeline, history)
     }
 }
 

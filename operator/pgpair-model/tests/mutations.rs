@@ -50,7 +50,7 @@ fn without_a_clause_that_keeps_a_pair_serving_one_fault_stops_it() {
 #[test]
 fn a_storm_finds_what_is_missing_and_is_cut_down_to_what_matters() {
     let taken: &[Clause] = &[Clause::Quarantine];
-    let (_, storm) = *storms(1, 200 * EVENTS, taken).unwrap_err();
+    let (_, storm) = *storms(1, 1_000 * EVENTS, taken).unwrap_err();
     let few = cut_down(&storm);
     let (_, broken) = again(&storm.bounds, &few);
     assert!(broken == storm.broken && few.len() < 40, "{broken:?} {few:?}");

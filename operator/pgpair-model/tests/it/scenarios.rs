@@ -8,11 +8,12 @@ use pgpair_core::instance::{PostgresState, Role};
 use pgpair_core::record::Mode;
 use pgpair_model::action::Action::{
     Answers, Arrives, ArrivesLate, Clock, Commit, Crash, Delayed, Deleted, GivenUp, Landed, Leave, Log,
-    MadeAnew, NoReply, NotSent, PostgresCrash, Proof, ReadDone, Replace, Seeded, Start, Wipe, Works, Written,
+    MadeAnew, NoReply, NotSent, PostgresCrash, Promotes, Proof, ReadDone, Replace, Seeded, Start, Wipe,
+    Works, Written,
 };
 use pgpair_model::action::{Action, Anew};
 use pgpair_model::bounds::Bounds;
-use pgpair_model::world::{Kind, NOW};
+use pgpair_model::world::{Kind, NOW, Promotion};
 
 use crate::scene::{ALONE, PAIRED, Scene};
 
@@ -174,6 +175,30 @@ fn v10_a_former_primary_follows_only_who_has_confirmed_its_promotion() {
     let s = s.then(&[Works(B), Works(A)]);
     assert_eq!((s.writers(), s.server(A).log.len()), (vec![B], 0), "cut back to what both have");
     s.then(&[Commit(B), Log(A)]).ends_well();
+}
+
+/// a has a commit that b never got, on the timeline that b would go on writing.
+#[test]
+fn a_promotion_that_is_cut_off_is_made_once_more_and_the_old_timeline_is_left_alone() {
+    // A new process besides waits until no promise of the earlier one can be open.
+    let restarted = [Crash(B), Start(B), ReadDone(B), Written(B, 0)];
+    let waits = [Works(B), Clock(B), Clock(B), Works(B)];
+    let cut_off: [(&[Action], &[Action]); 2] = [(&[PostgresCrash(B)], &[Works(B)]), (&restarted, &waits)];
+    for (killed, then) in cut_off {
+        let s = Scene::new(PAIRED).then(&[Clock(A), Commit(A), Clock(A), Clock(B), Clock(B)]);
+        let s = s.then(&[ReadDone(B), Written(B, 0), Promotes(B)]);
+        assert_eq!((s.server(B).state, s.writers()), (PostgresState::Promoting, vec![]));
+        let s = s.then(killed);
+        let left = s.server(B);
+        assert_eq!(
+            (left.directory, left.promotion, left.timeline),
+            (Directory::Primary, Promotion::SignalGone, 1),
+            "it looks like a primary's"
+        );
+        let s = s.then(then).then(&[Commit(B)]);
+        assert_eq!((s.writers(), s.server(B).timeline), (vec![B], 2));
+        s.ends_well();
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ impl Scene {
             leaves: 9,
             orders: 9,
             foreign: 1,
+            promotions: 9,
             terms: 9,
             ..bounds
         };
