@@ -22,10 +22,10 @@ const CONNECTING: &str = "connect to the local postgres";
 const SMALL: Duration = Duration::from_secs(5);
 
 const OBSERVE_QUERY: &str = include_str!("sql/observe.sql");
-const END_CONFLICTS: &str = include_str!("sql/end_conflicts.sql");
 const PROBE: &str = include_str!("sql/probe.sql");
 
 mod login;
+mod sessions;
 
 pub use login::Login;
 
@@ -96,6 +96,8 @@ struct Failures {
 /// Everything that postgres says about itself at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SqlSnapshot {
+    /// Primary: who streams under the standby's name without its slot. Commits would count as safe with them.
+    pub impostors: i64,
     /// In recovery, so a standby.
     pub in_recovery: bool,
     /// `server_version_num`, such as 150018.
@@ -364,16 +366,6 @@ impl Sql {
         within("ask where libraries are", SMALL, query).await
     }
 
-    /// Ends the sessions for which replay waits at this moment. How many.
-    ///
-    /// # Errors
-    /// Postgres refused.
-    pub async fn end_conflicts(&self) -> Result<i64, SqlError> {
-        let action = "end the queries that replay waits for";
-        let query = async { self.login.open(None).await?.query_one(END_CONFLICTS, &[]).await?.try_get(0) };
-        within(action, SMALL, query).await
-    }
-
     /// Closes the connection that is kept; the next look opens another.
     pub async fn forget(&self) {
         self.open.lock().await.connection = None;
@@ -440,6 +432,7 @@ fn facts(row: &Row, failures: &mut Failures) -> Result<SqlSnapshot, tokio_postgr
         }),
     };
     Ok(SqlSnapshot {
+        impostors: row.try_get("impostors")?,
         in_recovery: row.try_get("in_recovery")?,
         version_num: u32::try_from(row.try_get::<_, i32>("version_num")?).unwrap_or(0),
         timeline: timeline("timeline")?,

@@ -179,6 +179,7 @@ impl Worker {
                 self.follow_passwords().await;
                 self.keep_roles().await;
                 self.put_promises_back();
+                self.end_impostors().await;
                 self.keep_slot().await;
                 self.clean().await;
                 self.fill().await;
@@ -330,6 +331,24 @@ impl Worker {
                 self.upkeep.put_back = Some((told, Instant::now()));
             }
             Err(e) => tracing::error!(error = %e, "what ALTER SYSTEM has changed cannot be put back"),
+        }
+    }
+
+    /// `synchronous_standby_names` knows names only, and whoever may stream can take any name.
+    async fn end_impostors(&mut self) {
+        if self.seen.as_ref().is_none_or(|seen| seen.impostors == 0) {
+            return;
+        }
+        match self.sql.end_impostors().await {
+            Ok(roles) if roles.is_empty() => {}
+            Ok(roles) => {
+                tracing::error!(roles, "who streamed under the standby's name without its slot was ended");
+                self.tell_for_a_while(format!(
+                    "a session of {roles} streamed under the name of the standby, so that commits could count as safe with it: it was \
+                     ended; give your replication clients another application_name"
+                ));
+            }
+            Err(e) => tracing::error!(error = %e, "who streams under the standby's name cannot be ended"),
         }
     }
 

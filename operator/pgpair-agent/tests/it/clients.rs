@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use pgpair_agent::postgres::postmaster::{ClientAccess, bootstrap, set_clients};
-use pgpair_wire::config::ClientTls;
+use pgpair_wire::config::{ClientTls, PairConfig};
 use tokio_postgres::NoTls;
 
 use crate::fixture::{Instance, eventually, run};
@@ -40,6 +40,56 @@ fn without_tls_nobody_gets_in_unless_it_is_optional_whatever_the_users_lines_say
         w.a.config.client_tls = ClientTls::Optional;
         set_clients(&w.a.settings, &w.a.config, &postmaster, ClientAccess::Open).unwrap();
         eventually("TLS is optional", async || without_tls(&w.a, "shop", "s3cret").await.ok()).await;
+    });
+}
+
+/// `all` in a line is no physical replication.
+#[test]
+fn without_its_certificate_the_replication_role_does_not_stream_whatever_the_users_lines_say() {
+    run(async |mut w| {
+        w.a.config.hba.push("host replication all 127.0.0.1/32 trust".into());
+        let postmaster = w.primary().await;
+        w.a.exec("CREATE ROLE other LOGIN REPLICATION").await;
+        let streams = |user: &str, tls: &str| {
+            let port = w.a.settings.pg_port;
+            let text = format!(
+                "host=127.0.0.1 port={port} user={user} replication=true sslmode={tls} sslcert=/none sslrootcert=/none"
+            );
+            let mut psql = Command::new(w.a.bin.program("psql"));
+            let out = psql.env("LC_ALL", "C").args([&text, "-Atc", "IDENTIFY_SYSTEM"]).output().unwrap();
+            if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+        };
+        for tls in ["disable", "require"] {
+            let e = streams("pgpair_replication", tls).unwrap_err();
+            assert!(e.contains("rejects") || e.contains("certificate"), "{tls}: {e}");
+            assert_eq!(streams("other", tls), Ok(()));
+        }
+        let config = PairConfig { client_tls: ClientTls::Required, ..w.a.config.clone() };
+        set_clients(&w.a.settings, &config, &postmaster, ClientAccess::Open).unwrap();
+        eventually("nobody streams without TLS", async || streams("other", "disable").err()).await;
+        assert_eq!(streams("other", "require"), Ok(()));
+    });
+}
+
+#[test]
+fn who_streams_under_the_standbys_name_without_its_slot_is_ended_and_never_taken_for_it() {
+    run(async |mut w| {
+        w.a.config.hba.push("host replication other 127.0.0.1/32 trust".into());
+        w.pair().await;
+        w.a.exec("CREATE ROLE other LOGIN REPLICATION").await;
+        let received = w.path().join("received");
+        fs::create_dir(&received).unwrap();
+        let from =
+            format!("host=127.0.0.1 port={} user=other application_name=pgpair_b", w.a.settings.pg_port);
+        let mut other = Command::new(w.a.bin.program("pg_receivewal"));
+        let other = other.args(["--no-loop", "--synchronous", "-d", &from, "-D"]).arg(&received);
+        let mut other = other.spawn().unwrap();
+        eventually("it streams", async || (w.a.facts().await.impostors == 1).then_some(())).await;
+        assert!(w.a.facts().await.peer.is_some_and(|peer| peer.replay.is_some()), "the standby replays");
+        assert_eq!(w.a.sql.end_impostors().await.unwrap(), "other");
+        eventually("it has ended", async || other.try_wait().unwrap()).await;
+        assert_eq!(w.a.facts().await.impostors, 0);
+        w.streaming(&w.a).await;
     });
 }
 

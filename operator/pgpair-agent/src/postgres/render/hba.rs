@@ -45,12 +45,14 @@ pub fn hba_conf(user_lines: &[String], tls: ClientTls, clients: ClientAccess) ->
     for database in ["replication", "postgres"] {
         let _ = writeln!(out, "hostssl {database} {REPLICATION_ROLE} all cert");
     }
-    // Whatever follows, this role needs its certificate, and the agent's comes over the socket only.
-    let _ = writeln!(out, "host all {REPLICATION_ROLE} all reject");
-    let _ = writeln!(out, "host all {AGENT_ROLE} all reject");
-    if open && tls == ClientTls::Required {
-        // Before the user's lines, so that `host` in them means `hostssl`.
-        out.push_str("hostnossl all all all reject\n");
+    // Whatever follows, this role needs its certificate, and the agent's comes over the socket only. `all` is every database and no
+    // physical replication.
+    for database in ["all", "replication"] {
+        let _ = writeln!(out, "host {database} {REPLICATION_ROLE},{AGENT_ROLE} all reject");
+        if open && tls == ClientTls::Required {
+            // Before the user's lines, so that `host` in them means `hostssl`.
+            let _ = writeln!(out, "hostnossl {database} all all reject");
+        }
     }
     for line in user_lines {
         check(line).map_err(|reason| RenderError::HbaLine { line: line.clone(), reason })?;

@@ -21,6 +21,8 @@ SELECT me.standby AS in_recovery,
        current_setting('synchronous_standby_names') AS sync_names,
        cp.redo_lsn::text AS redo_lsn,
        pg_size_bytes(current_setting('wal_segment_size')) AS segment_size,
+       (SELECT count(*) FROM pg_stat_replication i WHERE i.application_name = $1
+           AND i.state IN ('catchup', 'streaming') AND i.pid IS DISTINCT FROM s.active_pid) AS impostors,
        s.wal_status AS slot_status, s.restart_lsn::text AS slot_restart
 FROM me
 CROSS JOIN pg_stat_archiver a
@@ -29,6 +31,6 @@ CROSS JOIN pg_control_recovery() rec
 LEFT JOIN pg_stat_wal_receiver r ON true
 LEFT JOIN LATERAL (SELECT * FROM pg_replication_slots WHERE slot_name::text = $1) s ON true
 LEFT JOIN LATERAL (
-    SELECT * FROM pg_stat_replication WHERE application_name = $1
-    ORDER BY (state = 'streaming') DESC, backend_start DESC LIMIT 1
+    -- Anybody who may stream can take that name; the slot has one holder.
+    SELECT * FROM pg_stat_replication WHERE application_name = $1 AND pid = s.active_pid
 ) p ON true
