@@ -1,5 +1,6 @@
 //! The loop around the state machine, with all that it hears and says.
 
+mod callers;
 pub mod driver;
 pub mod health;
 pub mod inbox;

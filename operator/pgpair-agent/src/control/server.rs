@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use pgpair_core::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
 };
@@ -31,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::io::ReaderStream;
 
+use crate::control::callers::{Asked, Caller, CallerName, judge};
 use crate::control::inbox::{Ask, Input, Reply};
 use crate::control::intake::Intake;
 use crate::instance::env::InstanceEnv;
@@ -78,6 +79,7 @@ pub struct Shared {
 pub async fn serve_peer(shared: Shared, identity: Identity) -> std::io::Result<()> {
     let address = SocketAddr::new(shared.settings.listen, shared.settings.peer_port);
     let listener = MutualTls::bind(address, identity, &shared.settings.pair).await?;
+    let asked = Asked { pair: shared.settings.pair.as_str().into(), me: shared.settings.instance };
     let app = Router::new()
         .route(paths::REPORT, get(report))
         .route(paths::HEARTBEAT, post(heartbeat))
@@ -91,8 +93,9 @@ pub async fn serve_peer(shared: Shared, identity: Identity) -> std::io::Result<(
         .route(paths::WAL, get(archived))
         .route(&format!("{}/{{file}}", paths::WAL), get(wal))
         .layer(from_fn_with_state(shared.peer.clone(), meet))
+        .layer(from_fn_with_state(asked, judge))
         .with_state(shared);
-    axum::serve(listener, app).await
+    axum::serve(listener, app.into_make_service_with_connect_info::<CallerName>()).await
 }
 
 /// Serves probes until the process ends.
@@ -110,9 +113,14 @@ pub async fn serve_probes(shared: Shared) -> std::io::Result<()> {
 }
 
 /// Only the peer's agent says where it is.
-async fn meet(State(peer): State<Peer>, request: Request, next: Next) -> Response {
+async fn meet(
+    State(peer): State<Peer>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
     let here = request.headers().get(paths::HERE).and_then(|h| h.to_str().ok()?.parse().ok());
-    if let Some(here) = here {
+    if let Some(here) = here.filter(|_| caller == Caller::Peer) {
         peer.meet(here);
     }
     next.run(request).await
@@ -189,12 +197,15 @@ async fn resignation(
 /// by then is in the report until it is.
 async fn order(
     State(s): State<Shared>,
-    headers: HeaderMap,
+    Extension(caller): Extension<Caller>,
     Json(order): Json<Order>,
 ) -> Result<Json<OrderReply>, StatusCode> {
+    if !caller.may_order(order.kind) {
+        return Err(StatusCode::FORBIDDEN);
+    }
     let (tx, rx) = oneshot::channel();
     tell(&s, Input::Order(order, tx))?;
-    let is_peer = headers.contains_key(paths::HERE);
+    let is_peer = caller == Caller::Peer;
     match tokio::time::timeout(if is_peer { JUDGED } else { ANSWERED }, rx).await {
         Ok(Ok(reply)) => Ok(Json(reply)),
         Err(_) if !is_peer => Ok(Json(OrderReply::Accepted)),
@@ -202,7 +213,14 @@ async fn order(
     }
 }
 
-async fn evidence(State(s): State<Shared>, Json(e): Json<Evidence>) -> Result<Json<()>, StatusCode> {
+async fn evidence(
+    State(s): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Json(e): Json<Evidence>,
+) -> Result<Json<()>, StatusCode> {
+    if !caller.may_testify(e.kind) {
+        return Err(StatusCode::FORBIDDEN);
+    }
     tell(&s, Input::Event(Event::Evidence(e))).map(Json)
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgpair_core::ids::InstanceId;
 use pgpair_core::order::{OrderKind, OrderRefusal, OrderReply};
+use pgpair_wire::config::PairConfig;
 use pgpair_wire::order::Order;
 use pgpair_wire::paths;
 use rustix::process::{Pid, Signal, kill_process};
@@ -112,4 +113,39 @@ async fn a_switchover_whose_primary_dies_while_it_waits_for_its_checkpoint_comes
     back_as_standby(&pair, A).await;
     assert_eq!(pair.report(A).await.unwrap().preparing, Vec::<String>::new());
     assert_eq!(pair.api.record().primary.instance, B);
+}
+
+/// What the peer and the operator may ask for, each with what the other may not; an instance has no reason to ask itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_may_ask_for_what_is_for_its_name_and_for_nothing_else() {
+    let pair = Pair::up().await;
+    let of = |kind| {
+        let term = pair.api.record().term;
+        serde_json::to_string(&Order { id: "x-1".to_owned(), term, kind }).unwrap()
+    };
+    let config = PairConfig { generation: 2, ttl_ms: 2_000, ..PairConfig::default() };
+    let config = serde_json::to_string(&config).unwrap();
+    let evidence = |kind: &str| format!(r#"{{"incarnation":"00000000000000aa","kind":"{kind}"}}"#);
+    let cells = [
+        ("GET", paths::REPORT, String::new(), true, true),
+        ("PUT", paths::CONFIG, config, false, true),
+        ("POST", paths::ORDER, of(OrderKind::Fence), false, true),
+        ("POST", paths::EVIDENCE, evidence("VolumeLock"), true, false),
+        ("POST", paths::EVIDENCE, evidence("KubeletTerminated"), false, true),
+        ("POST", paths::EVIDENCE, evidence("Person"), false, false),
+        ("GET", paths::NEEDS, String::new(), true, false),
+        ("GET", paths::WAL, String::new(), true, false),
+        ("POST", paths::HEARTBEAT, String::new(), true, false),
+        ("POST", paths::CAN_TAKE, String::new(), true, false),
+        ("POST", paths::RESIGN, String::new(), true, false),
+    ];
+    for (method, path, body, peer, operator) in cells {
+        let may =
+            async |tls: &std::path::Path| pair.ask_as(tls, B, method, path, &body).await.unwrap().0 != 403;
+        assert_eq!(may(&pair.tls(A)).await, peer, "the peer: {method} {path} {body}");
+        assert!(!may(&pair.tls(B)).await, "itself: {method} {path} {body}");
+        // Last: an order of the operator is carried out.
+        let status = pair.ask(B, method, path, &body).await.unwrap().0;
+        assert_eq!(status != 403, operator, "the operator: {method} {path} {body}");
+    }
 }

@@ -138,7 +138,19 @@ impl Pair {
         path: &str,
         body: &str,
     ) -> std::io::Result<(u16, String)> {
-        let identity = Identity::load(&self.dir.path().join("operator")).map_err(std::io::Error::other)?;
+        self.ask_as(&self.dir.path().join("operator"), i, method, path, body).await
+    }
+
+    /// A request with the certificate in `tls`.
+    pub async fn ask_as(
+        &self,
+        tls: &Path,
+        i: InstanceId,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> std::io::Result<(u16, String)> {
+        let identity = Identity::load(tls).map_err(std::io::Error::other)?;
         let tcp = tokio::net::TcpStream::connect(("127.0.0.1", self.ports[index(i)][1])).await?;
         let name = rustls::pki_types::ServerName::try_from("localhost").map_err(std::io::Error::other)?;
         let mut stream = tokio_rustls::TlsConnector::from(identity.client()).connect(name, tcp).await?;
@@ -172,6 +184,11 @@ impl Pair {
             fs::write(root.join("config/pair.json"), config).unwrap();
             give(&root, self.owner);
         }
+    }
+
+    /// The certificates of an instance.
+    pub fn tls(&self, i: InstanceId) -> PathBuf {
+        self.root(i).join("tls")
     }
 
     /// The operator's ConfigMap, as the kubelet mounts it.
