@@ -72,7 +72,11 @@ pub async fn a_copy_that_fails_for_good_leaves_the_standby_what_it_had(
     let pair = c.pair().await?;
     let status = pair.await_paired(1, WHOLE).await?;
     let primary = pair.primary_of(&status)?;
-    pair.psql(primary, "CREATE TABLE damaged AS SELECT generate_series(1, 5000) n").await?;
+    pair.psql(
+        primary,
+        "CREATE TABLE damaged WITH (autovacuum_enabled = off) AS SELECT generate_series(1, 5000) n",
+    )
+    .await?;
     pair.psql(primary, "CHECKPOINT").await?;
     let file = pair.psql(primary, "SELECT pg_relation_filepath('damaged')").await?;
     let damage =

@@ -107,7 +107,6 @@ pub async fn serve_probes(shared: Shared) -> std::io::Result<()> {
     let app = Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
-        .route(paths::REPORT, get(latest))
         .with_state(shared);
     axum::serve(TcpListener::bind(address).await?, app).await
 }
@@ -143,11 +142,6 @@ async fn report(State(mut s): State<Shared>, Query(query): Query<ReportQuery>) -
         Some(report) => Json(report).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }
-}
-
-/// Strangers are not waited for.
-async fn latest(State(s): State<Shared>) -> Json<InstanceReport> {
-    Json(s.report.borrow().clone())
 }
 
 async fn readyz(State(s): State<Shared>) -> (StatusCode, &'static str) {

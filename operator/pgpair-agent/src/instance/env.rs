@@ -61,7 +61,7 @@ pub struct InstanceEnv {
     pub peer_port: u16,
     /// Port of the peer's mTLS endpoint; default 8443.
     pub peer_peer_port: u16,
-    /// Port of probes and metrics; default 8080.
+    /// Port of probes; default 8080.
     pub probe_port: u16,
     /// The program that `archive_command` and `restore_command` call; default: this executable.
     pub program: PathBuf,

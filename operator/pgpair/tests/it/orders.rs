@@ -139,6 +139,12 @@ async fn a_certificate_may_ask_for_what_is_for_its_name_and_for_nothing_else() {
         ("POST", paths::CAN_TAKE, String::new(), true, false),
         ("POST", paths::RESIGN, String::new(), true, false),
     ];
+    assert_eq!(
+        pair.probe(B, paths::REPORT).await,
+        404,
+        "the report names what evidence of a death must name"
+    );
+    assert_eq!(pair.probe(B, "/livez").await, 200);
     for (method, path, body, peer, operator) in cells {
         let may =
             async |tls: &std::path::Path| pair.ask_as(tls, B, method, path, &body).await.unwrap().0 != 403;

@@ -13,6 +13,7 @@ use pgpair_agent::net::tls::Identity;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Mode;
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -282,14 +283,21 @@ impl Pair {
         locks.lines().any(|l| l.contains("->") && l.contains(&format!(":{inode} ")))
     }
 
-    /// The instance report, as the probe port gives it.
+    /// The instance report, as the operator gets it.
     pub async fn report(&self, i: InstanceId) -> Option<InstanceReport> {
-        let port = self.ports[index(i)][2];
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-        stream.write_all(b"GET /v1/report HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.ok()?;
+        let (status, body) = self.ask(i, "GET", paths::REPORT, "").await.ok()?;
+        serde_json::from_str(&body).ok().filter(|_| status == 200)
+    }
+
+    /// Status of the answer to a GET at the probe port, where anybody may ask.
+    pub async fn probe(&self, i: InstanceId, path: &str) -> u16 {
+        let mut stream =
+            tokio::net::TcpStream::connect(("127.0.0.1", self.ports[index(i)][2])).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
-        stream.read_to_string(&mut text).await.ok()?;
-        serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
+        stream.read_to_string(&mut text).await.unwrap();
+        text.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0)
     }
 
     /// The seeding Job.
