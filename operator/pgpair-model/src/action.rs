@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use pgpair_core::authority::Directory;
+use pgpair_core::authority::{Directory, Want};
 use pgpair_core::ids::{Incarnation, InstanceId};
-use pgpair_core::instance::PostgresState;
+use pgpair_core::instance::{PostgresState, Role};
 use pgpair_core::order::OrderKind;
 
 use crate::bounds::{Bounds, Part};
-use crate::world::{Kind, World};
+use crate::world::{Agent, Kind, NOW, Worker, World};
 
 /// One thing that happens. The instance is the one to which it happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,6 +93,10 @@ pub enum Action {
     Mended(InstanceId),
     /// Its postgres hangs.
     Hangs(InstanceId),
+    /// The worker of its agent is stuck.
+    Sticks(InstanceId),
+    /// The worker goes on.
+    Unsticks(InstanceId),
     /// So does its disk, for good: not even a kill ends it. Only among the troubles.
     Jams(InstanceId),
 }
@@ -181,6 +185,8 @@ impl fmt::Display for Action {
             Action::Breaks(i) => write!(f, "{i}: postgres would not start any more"),
             Action::Mended(i) => write!(f, "{i}: postgres would start again"),
             Action::Hangs(i) => write!(f, "{i}: postgres hangs"),
+            Action::Sticks(i) => write!(f, "{i}: the worker is stuck"),
+            Action::Unsticks(i) => write!(f, "{i}: the worker is stuck no more"),
             Action::Jams(i) => write!(f, "{i}: the disk hangs"),
         }
     }
@@ -213,7 +219,7 @@ impl World {
         if bounds.stalls {
             out.push(Action::Tick(i));
         }
-        if bounds.stalls || bounds.slow_node {
+        if (bounds.stalls || bounds.slow_node) && agent.worker == Worker::Works {
             out.push(Action::Look(i));
         }
         if bounds.slow_node && agent.storing.is_some() {
@@ -273,7 +279,8 @@ impl World {
 
     fn possible_of_server(&self, i: InstanceId, bounds: &Bounds, out: &mut Vec<Action>) {
         let s = self.server(i);
-        if self.authority(i).is_some_and(|a| a.postgres().state == s.state) {
+        let is_meant = |a: &Agent| a.authority.postgres().state == s.state && a.worker == Worker::Works;
+        if self.node(i).agent.as_ref().is_some_and(is_meant) {
             out.push(Action::Works(i));
         }
         if !bounds.fine && self.spent.promotions < bounds.promotions && self.is_to_be_promoted(i) {
@@ -310,6 +317,7 @@ impl World {
             }
             return;
         }
+        self.possible_of_worker(i, bounds, out);
         if self.spent.crashes < bounds.crashes {
             out.push(Action::Crash(i));
         }
@@ -324,6 +332,16 @@ impl World {
         }
         if self.spent.leaves < bounds.leaves {
             out.push(Action::Leave(i));
+        }
+    }
+
+    /// That of a primary is left out: what is seen of a primary does not get old.
+    fn possible_of_worker(&self, i: InstanceId, bounds: &Bounds, out: &mut Vec<Action>) {
+        let Some(agent) = &self.node(i).agent else { return };
+        if agent.worker != Worker::Works {
+            out.push(Action::Unsticks(i));
+        } else if self.spent.stuck < bounds.stuck && agent.authority.role() == Role::Standby {
+            out.push(Action::Sticks(i));
         }
     }
 
@@ -356,9 +374,10 @@ impl World {
         let s = self.server(i);
         let standby = s.directory == Directory::Standby && !s.may_write() && !s.broken;
         standby
-            && self.authority(i).is_some_and(|a| {
-                a.postgres().state == s.state
-                    && a.desired(crate::world::NOW).postgres == pgpair_core::authority::Want::Promoted
+            && self.node(i).agent.as_ref().is_some_and(|a| {
+                a.authority.postgres().state == s.state
+                    && a.worker == Worker::Works
+                    && a.authority.desired(NOW).postgres == Want::Promoted
             })
     }
 

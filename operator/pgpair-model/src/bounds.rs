@@ -27,6 +27,8 @@ pub enum Part {
     Rewind,
     /// A promotion that was cut off before its timeline had begun is made once more.
     Settle,
+    /// What an agent saw of its standby does not count for ever.
+    Sight,
 }
 
 impl Part {
@@ -38,6 +40,7 @@ impl Part {
             Part::Clocks => "The world: two clocks run alike, within the margin.",
             Part::CompareAndSet => "The world: a write with an old version is refused.",
             Part::Rewind => "Rule 11: what only a former primary has is cut off before it follows.",
+            Part::Sight => "What an agent saw of its standby does not count for ever.",
             Part::Settle => "A promotion that was cut off before its timeline had begun is made once more.",
         }
     }
@@ -83,6 +86,8 @@ pub struct Bounds {
     pub hangs: u8,
     /// Promotions between whose steps other things may happen; with [`Bounds::fine`] they may in each.
     pub promotions: u8,
+    /// Workers of standbys that are stuck.
+    pub stuck: u8,
     /// A read may be answered by a record that is no longer the newest.
     pub stale_reads: bool,
     /// The agent may see the new time later than its clock shows it: it is stalled.
@@ -123,6 +128,7 @@ impl Bounds {
         unstartable: 0,
         hangs: 0,
         promotions: 0,
+        stuck: 0,
         stale_reads: false,
         stalls: false,
         refusals: false,

@@ -148,6 +148,7 @@ fn is_due(world: &World, action: Action, calm: &Bounds) -> bool {
         // People end what they began, and mend what broke.
         Action::Unfence(i) => world.node(i).disk.fenced,
         Action::Mended(i) => world.server(i).broken,
+        Action::Unsticks(_) => true,
         Action::Copied(i) => !world.node(i).rebuild,
         Action::Seeded(i) => world.server(i.peer()).writes() && world.node(i).agent.is_some(),
         _ => false,

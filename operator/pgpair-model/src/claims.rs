@@ -19,7 +19,7 @@ pub struct Claim {
 }
 
 /// All of them.
-pub const CLAIMS: [Claim; 7] = [
+pub const CLAIMS: [Claim; 8] = [
     Claim { name: "S1: no two postgres take writes at once", holds: one_writes },
     Claim {
         name: "S2: in the sync modes whoever takes writes has every acknowledged commit",
@@ -37,6 +37,10 @@ pub const CLAIMS: [Claim; 7] = [
     Claim {
         name: "S6: one timeline has one history: where both instances have a timeline, they have the same commits on it",
         holds: timelines_are_whole,
+    },
+    Claim {
+        name: "S7: no standby takes a term while its agent has lost sight of its postgres",
+        holds: nobody_takes_over_unseen,
     },
     Claim {
         name: "P: without further faults the pair becomes Paired again, unless its only good volume or its record is gone",
@@ -72,6 +76,10 @@ fn timelines_are_whole(w: &World, _: &Bounds) -> bool {
     let [a, b] = InstanceId::ALL.map(|i| w.server(i));
     let common = a.fork(b).min(a.log.len()).min(b.log.len());
     a.log[..common] == b.log[..common]
+}
+
+fn nobody_takes_over_unseen(w: &World, _: &Bounds) -> bool {
+    !w.took_unseen
 }
 
 fn finds_together_again(w: &World, bounds: &Bounds) -> bool {

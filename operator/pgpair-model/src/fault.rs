@@ -9,7 +9,7 @@ use pgpair_core::record::{Holder, Mode, Record, RecordUid, Version};
 use crate::action::{Action, Anew};
 use crate::bounds::Bounds;
 use crate::step::{REPLY, settings};
-use crate::world::{Agent, Jam, Kind, NOW, Server, World, index};
+use crate::world::{Agent, Jam, Kind, NOW, Server, Worker, World, index};
 
 impl World {
     pub(crate) fn fault(&mut self, action: Action, bounds: &Bounds) {
@@ -73,6 +73,14 @@ impl World {
                 self.node_mut(i).server.broken = false;
                 self.changed(i, bounds);
             }
+            Action::Sticks(i) => {
+                self.spent.stuck += 1;
+                self.set_worker(i, Worker::Stuck);
+            }
+            Action::Unsticks(i) => {
+                self.set_worker(i, Worker::Works);
+                self.changed(i, bounds);
+            }
             Action::Hangs(i) if self.server(i).writes() => {
                 self.spent.hangs += 1;
                 self.node_mut(i).server.hung = true;
@@ -84,6 +92,12 @@ impl World {
                 self.changed(i, bounds);
             }
             _ => {}
+        }
+    }
+
+    pub(crate) fn set_worker(&mut self, i: InstanceId, worker: Worker) {
+        if let Some(agent) = &mut self.node_mut(i).agent {
+            agent.worker = worker;
         }
     }
 
@@ -136,7 +150,7 @@ impl World {
         let node = self.node_mut(i);
         let here = NodeId(index(i) as u64);
         let authority = Authority::new(me, here, settings(bounds.durability), node.disk, NOW);
-        node.agent = Some(Agent { authority, read: None, storing: None, fence: None });
+        node.agent = Some(Agent { authority, read: None, storing: None, fence: None, worker: Worker::Works });
         self.look(i, bounds);
     }
 

@@ -204,6 +204,7 @@ fn set(bounds: &mut Bounds, name: &str, value: &str) -> Option<()> {
         "foreign" => bounds.foreign = n,
         "unstartable" => bounds.unstartable = n,
         "hangs" => bounds.hangs = n,
+        "stuck" => bounds.stuck = n,
         "promotions" => bounds.promotions = n,
         "stale" => bounds.stale_reads = n > 0,
         "stalls" => bounds.stalls = n > 0,

@@ -40,7 +40,7 @@ const fn without(claim: &'static str, part: Part, bounds: Bounds) -> Mutation {
 }
 
 /// All of them. The names V1 to V10 are those of the traces that shaped the rules.
-pub const MUTATIONS: [Mutation; 30] = [
+pub const MUTATIONS: [Mutation; 31] = [
     breaks("S1", &[Clause::Fence], PAIRED),
     // V5: a take-over of an earlier process lands while its successor has promised again.
     Mutation {
@@ -136,6 +136,7 @@ pub const MUTATIONS: [Mutation; 30] = [
     without("S4", Part::Rewind, Bounds { commits: 2, ..PAIRED }),
     without("S1", Part::Deadman, Bounds { stalls: true, ..PAIRED }),
     without("S1", Part::Clocks, PAIRED),
+    without("S7", Part::Sight, Bounds { stuck: 1, ..PAIRED }),
     Mutation {
         before: &[
             Action::Clock(A),
@@ -169,21 +170,31 @@ pub const MUTATIONS: [Mutation; 30] = [
 pub struct Stuck {
     /// Taken away.
     pub clauses: &'static [Clause],
+    /// A part that does not work.
+    pub part: Option<Part>,
     /// By its name in [`crate::trouble`].
     pub trouble: &'static str,
 }
 
 /// All of them; L1 to L6 are those of the traces that shaped the rules. L3 is the other half of L5: who asks first resigns
 /// to nobody that cannot take it.
-pub const STUCK: [Stuck; 7] = [
-    Stuck { clauses: &[Clause::WayBack], trouble: "nothing comes in at a" }, // L1
-    Stuck { clauses: &[Clause::FreshRead], trouble: "nothing comes in at a" }, // L2
-    Stuck { clauses: &[Clause::ResignInSolo], trouble: IN_SOLO.name },       // L4
-    Stuck { clauses: &[Clause::AskFirst], trouble: "the API server is away; the postmaster of a dies" }, // L5
-    Stuck { clauses: &[Clause::AnswersByDisk], trouble: "the API server is away; both restart" }, // L6
-    Stuck { clauses: &[Clause::Stalls], trouble: "the walreceiver of b stands still" },
-    Stuck { clauses: &[Clause::Streams], trouble: "postgres of b dies and does not start" },
+pub const STUCK: [Stuck; 8] = [
+    stops("nothing comes in at a", &[Clause::WayBack]),   // L1
+    stops("nothing comes in at a", &[Clause::FreshRead]), // L2
+    stops(IN_SOLO.name, &[Clause::ResignInSolo]),         // L4
+    stops("the API server is away; the postmaster of a dies", &[Clause::AskFirst]), // L5
+    stops("the API server is away; both restart", &[Clause::AnswersByDisk]), // L6
+    stops("the walreceiver of b stands still", &[Clause::Stalls]),
+    stops("postgres of b dies and does not start", &[Clause::Streams]),
+    Stuck {
+        part: Some(Part::Sight),
+        ..stops("the worker of b is stuck, and then the postmaster of a dies", &[])
+    },
 ];
+
+const fn stops(trouble: &'static str, clauses: &'static [Clause]) -> Stuck {
+    Stuck { clauses, part: None, trouble }
+}
 
 impl Stuck {
     /// What becomes of the pair with and without the clause: steps until commits are acknowledged again.
@@ -193,7 +204,7 @@ impl Stuck {
         let Some(trouble) = trouble else { return (None, None) };
         let bounds = Bounds { grain: 4, ..if trouble.name == IN_SOLO.name { ALONE } else { PAIRED } };
         let calm = Pair::new(bounds, &[]).first;
-        let without = Bounds { taken: self.clauses, ..bounds };
+        let without = Bounds { taken: self.clauses, without: self.part, ..bounds };
         (endure(&calm, &bounds, &trouble).0, endure(&calm, &without, &trouble).0)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::bounds::Bounds;
+use crate::bounds::{Bounds, Part};
 use crate::claims::CLAIMS;
 use crate::mutations::{MUTATIONS, STUCK};
 use crate::pair::Pair;
@@ -78,7 +78,7 @@ fn mutations() -> Result<String, String> {
 fn stuck() -> String {
     let mut text = String::from("| taken away | the fault that then stops the pair for good |\n|---|---|\n");
     for s in &STUCK {
-        let words: Vec<_> = s.clauses.iter().map(|c| c.words()).collect();
+        let words: Vec<_> = s.clauses.iter().map(|c| c.words()).chain(s.part.map(Part::words)).collect();
         let _ = writeln!(text, "| {} | {} |", words.join(" And: "), s.trouble);
     }
     text

@@ -114,6 +114,7 @@ fn born(bounds: &Bounds) -> World {
         reigns: Vec::new(),
         two_reigned: false,
         wrote_foreign: false,
+        took_unseen: false,
         forced: None,
         spent: Spent::default(),
     }
@@ -149,6 +150,7 @@ impl Model for Pair {
             Property::always(CLAIMS[4].name, |m: &Pair, w| m.holds(4, w)),
             Property::always(CLAIMS[5].name, |m: &Pair, w| m.holds(5, w)),
             Property::always(CLAIMS[6].name, |m: &Pair, w| m.holds(6, w)),
+            Property::always(CLAIMS[7].name, |m: &Pair, w| m.holds(7, w)),
         ]
     }
 

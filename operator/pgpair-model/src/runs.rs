@@ -115,7 +115,7 @@ pub const QUICK: [Run; 2] = [
 ];
 
 /// In less than five minutes on one core.
-pub const CI: [Run; 26] = [
+pub const CI: [Run; 28] = [
     run("messages lost, clocks as they like", CALM, 16, 499_152),
     run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 11, 265_948),
     run("one postmaster killed, one commit", Bounds { postgres_crashes: 1, commits: 1, ..CALM }, 11, 286_409),
@@ -180,6 +180,18 @@ pub const CI: [Run; 26] = [
         Bounds { crashes: 1, commits: 1, durability: Durability::SyncStrict, ..CALM },
         10,
         123_710,
+    ),
+    run(
+        "one worker of a standby stuck, one postmaster killed, one commit",
+        Bounds { stuck: 1, postgres_crashes: 1, commits: 1, ..CALM },
+        9,
+        138_287,
+    ),
+    run(
+        "the way back from every state, one worker of a standby stuck, one container killed",
+        Bounds { stuck: 1, crashes: 1, ..EVERY },
+        9,
+        62_770,
     ),
     run(
         "one promotion stands still between its steps, one postmaster killed, one commit",

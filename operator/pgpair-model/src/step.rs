@@ -4,13 +4,16 @@ use pgpair_core::authority::FailoverCause;
 use pgpair_core::authority::OnPostgresCrash;
 use pgpair_core::authority::messages::Verdict;
 use pgpair_core::authority::view::{CasOutcome, ReadOutcome};
-use pgpair_core::authority::{Authority, Command, Durability, Event, Note, ReplyId, Settings, Want};
+use pgpair_core::authority::{
+    Authority, Command, Directory, Durability, Event, Note, PgFacts, ReplyId, Settings, Want,
+};
 use pgpair_core::ids::InstanceId;
+use pgpair_core::instance::{PostgresState, Role};
 use pgpair_core::record::Version;
 
 use crate::action::Action;
 use crate::bounds::{Bounds, Part, TTL_MS};
-use crate::world::{Bond, Kind, Message, NOW, Read, UID, World, Write, index, timing};
+use crate::world::{Bond, Kind, Message, NOW, Read, UID, Worker, World, Write, index, timing};
 
 /// The model never needs to know where a reply goes: at most one of a kind is under way.
 pub(crate) const REPLY: ReplyId = ReplyId(0);
@@ -139,6 +142,10 @@ impl World {
             node.server.kill();
         }
         self.pass_time(i, bounds.unit());
+        // A step is longer than what was seen of a standby counts.
+        if self.node(i).agent.as_ref().is_some_and(|a| a.worker == Worker::Stuck) {
+            self.set_worker(i, Worker::Unseen);
+        }
         self.give_up_waiting(i, bounds);
         if due && !bounds.slow_node && !bounds.stalls {
             self.look(i, bounds);
@@ -261,9 +268,18 @@ impl World {
 
     /// Tells the agent of `i` something, and carries out what it commands.
     pub(crate) fn tell(&mut self, i: InstanceId, event: Event, bounds: &Bounds) {
+        if let Some(left) = self.lost_sight(i, bounds) {
+            self.hand(i, Event::Postgres(left), bounds);
+        }
+        self.hand(i, event, bounds);
+    }
+
+    fn hand(&mut self, i: InstanceId, event: Event, bounds: &Bounds) {
         let Some(agent) = &mut self.node_mut(i).agent else { return };
+        let unseen = agent.worker == Worker::Unseen && agent.authority.role() == Role::Standby;
         let commands = agent.authority.handle(NOW, event);
         for command in commands {
+            self.took_unseen |= unseen && matches!(command, Command::Note(Note::TakingOver { .. }));
             self.carry_out(i, command);
         }
         self.obey_gate(i, bounds);
@@ -333,8 +349,28 @@ impl World {
         sent.sort_by_key(Message::kind);
     }
 
+    /// What is left, for the state machine, of what the worker saw of a standby, if that is too old to count: the driver tells it before
+    /// anything else.
+    fn lost_sight(&self, i: InstanceId, bounds: &Bounds) -> Option<PgFacts> {
+        let agent = self.node(i).agent.as_ref().filter(|a| a.worker == Worker::Unseen)?;
+        let known = *agent.authority.postgres();
+        let may_write = matches!(known.state, PostgresState::Primary | PostgresState::Promoting);
+        let counts = agent.authority.role() == Role::Standby && known.directory == Directory::Standby;
+        if !counts || may_write || bounds.without == Some(Part::Sight) {
+            return None;
+        }
+        let state = match known.state {
+            PostgresState::Standby => PostgresState::Starting,
+            other => other,
+        };
+        Some(PgFacts { state, directory: Directory::Unknown, streaming: false, ..known })
+    }
+
     /// The agent is told how postgres is.
     pub(crate) fn look(&mut self, i: InstanceId, bounds: &Bounds) {
+        if self.node(i).agent.as_ref().is_some_and(|a| a.worker != Worker::Works) {
+            return;
+        }
         let facts = self.facts(i);
         if self.authority(i).is_some_and(|a| *a.postgres() != facts) {
             self.tell(i, Event::Postgres(facts), bounds);

@@ -122,6 +122,7 @@ fn draw(rng: &mut Rng) -> Bounds {
         unstartable: some(2),
         hangs: some(2),
         promotions: some(2),
+        stuck: some(2),
         ..Bounds::CALM
     };
     Bounds {
@@ -168,7 +169,7 @@ fn weight(action: Action) -> u64 {
         Action::Promotes(_) => 10,
         Action::Tick(_) | Action::Ready(_) | Action::Switched(_) | Action::Answered(_) => 15,
         Action::Commit(_) | Action::Seeded(_) | Action::Copied(_) => 10,
-        Action::MadeAnew(_) | Action::Unfence(_) | Action::Mended(_) => 3,
+        Action::MadeAnew(_) | Action::Unfence(_) | Action::Mended(_) | Action::Unsticks(_) => 3,
         _ => 2,
     }
 }

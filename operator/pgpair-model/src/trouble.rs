@@ -27,6 +27,8 @@ pub enum Lasting {
     Broken(InstanceId),
     /// Its walreceiver stands still.
     NoLog(InstanceId),
+    /// The worker of its agent is stuck.
+    NoWorker(InstanceId),
 }
 
 /// One fault.
@@ -48,10 +50,10 @@ const fn lasting(name: &'static str, lasting: &'static [Lasting]) -> Trouble {
     Trouble { name, once: &[], lasting }
 }
 
-use Lasting::{Broken, Deaf, Gone, Mute, NoApi, NoLog, Stalled};
+use Lasting::{Broken, Deaf, Gone, Mute, NoApi, NoLog, NoWorker, Stalled};
 
 /// All single faults; A is the primary.
-pub const SINGLE: [Trouble; 24] = [
+pub const SINGLE: [Trouble; 26] = [
     lasting("the link is cut", &[Mute(A), Mute(B)]),
     lasting("the link is cut from a to b", &[Mute(A)]),
     lasting("the link is cut from b to a", &[Mute(B)]),
@@ -69,6 +71,12 @@ pub const SINGLE: [Trouble; 24] = [
     Trouble { name: "postgres of a dies and does not start", once: DIES_BROKEN_A, lasting: &[Broken(A)] },
     Trouble { name: "postgres of b dies and does not start", once: DIES_BROKEN_B, lasting: &[Broken(B)] },
     lasting("the walreceiver of b stands still", &[NoLog(B)]),
+    Trouble { name: "the worker of b is stuck", once: &[Action::Sticks(B)], lasting: &[NoWorker(B)] },
+    Trouble {
+        name: "the worker of b is stuck, and then the postmaster of a dies",
+        once: &[Action::Sticks(B), Action::Clock(A), Action::Clock(B), Action::PostgresCrash(A)],
+        lasting: &[NoWorker(B)],
+    },
     once("a restarts", &[Action::Crash(A)]),
     once("b restarts", &[Action::Crash(B)]),
     once("both restart", &[Action::Crash(A), Action::Crash(B)]),
@@ -172,6 +180,7 @@ fn allowed(action: Action, lasting: &[Lasting]) -> Option<Action> {
         Action::Log(i) if cuts_stream(lasting, i) => None,
         Action::Start(i) if is(Gone(i)) => None,
         Action::Mended(i) if is(Broken(i)) => None,
+        Action::Unsticks(i) if is(NoWorker(i)) => None,
         Action::Tick(i) | Action::Look(i) | Action::Stored(i) | Action::Works(i) if is(Stalled(i)) => None,
         other => Some(other),
     }

@@ -38,6 +38,8 @@ pub struct World {
     pub two_reigned: bool,
     /// An agent wrote another Lease than the one that it knows to be the pair's.
     pub wrote_foreign: bool,
+    /// A standby took a term for a postgres of which its agent had lost sight.
+    pub took_unseen: bool,
     /// A term that is being taken because a person said so: what the one who takes it lacks is given up.
     pub forced: Option<Term>,
     /// What happened so far of that which has a bound.
@@ -71,6 +73,8 @@ pub struct Spent {
     pub hangs: u8,
     /// Promotions that stood still between their steps.
     pub promotions: u8,
+    /// Workers that were stuck.
+    pub stuck: u8,
 }
 
 /// The one relation between the two clocks: before the clock of the one who gave a promise has moved `lapse` steps, that
@@ -113,6 +117,19 @@ pub struct Agent {
     pub storing: Option<Durable>,
     /// When the deadman kills.
     pub fence: Option<Ms>,
+    /// What looks at postgres, and drives it.
+    pub worker: Worker,
+}
+
+/// The worker of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Worker {
+    /// It works.
+    Works,
+    /// It is stuck: it does nothing, and what it saw last still counts.
+    Stuck,
+    /// It has been stuck for so long that what it saw of a standby does not count any more.
+    Unseen,
 }
 
 /// A read of the record.

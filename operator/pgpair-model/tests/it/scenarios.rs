@@ -8,8 +8,8 @@ use pgpair_core::instance::{PostgresState, Role};
 use pgpair_core::record::Mode;
 use pgpair_model::action::Action::{
     Answers, Arrives, ArrivesLate, Clock, Commit, Crash, Delayed, Deleted, GivenUp, Landed, Leave, Log,
-    MadeAnew, NoReply, NotSent, PostgresCrash, Promotes, Proof, ReadDone, Replace, Seeded, Start, Wipe,
-    Works, Written,
+    MadeAnew, NoReply, NotSent, PostgresCrash, Promotes, Proof, ReadDone, Replace, Seeded, Start, Sticks,
+    Unsticks, Wipe, Works, Written,
 };
 use pgpair_model::action::{Action, Anew};
 use pgpair_model::bounds::Bounds;
@@ -199,6 +199,27 @@ fn a_promotion_that_is_cut_off_is_made_once_more_and_the_old_timeline_is_left_al
         assert_eq!((s.writers(), s.server(B).timeline), (vec![B], 2));
         s.ends_well();
     }
+}
+
+#[test]
+fn a_standby_of_which_its_agent_has_lost_sight_takes_over_when_it_is_seen_again() {
+    let s = Scene::new(PAIRED).then(&[Sticks(B), Crash(A), Clock(A), Clock(B)]);
+    let known = s.agent(B).postgres();
+    assert_eq!((known.state, known.directory), (PostgresState::Starting, Directory::Unknown));
+    let s = s.then(&[Clock(A), Clock(B), ReadDone(B), Clock(A), Clock(B)]);
+    assert!(!s.asks_for_the_record(B), "{}", s.tell());
+    let s = s.then(&[Unsticks(B), Written(B, 0), Works(B)]);
+    assert_eq!((s.record().0, s.writers()), (Term(2), vec![B]));
+    s.ends_well();
+}
+
+#[test]
+fn a_standby_of_which_its_agent_has_lost_sight_says_no_to_a_primary_that_would_resign() {
+    let s = Scene::new(PAIRED).then(&[Sticks(B), Clock(A), Answers(B, Kind::Heartbeat), Clock(B)]);
+    let s = s.then(&[PostgresCrash(A), Arrives(B, Kind::CanTake)]);
+    let s = s.then(&[ReadDone(B), Arrives(A, Kind::CanTakeReply), Works(A)]);
+    assert_eq!((s.record().0, s.writers()), (Term(1), vec![A]), "{}", s.tell());
+    s.ends_well();
 }
 
 #[test]

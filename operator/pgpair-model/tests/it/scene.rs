@@ -30,6 +30,7 @@ impl Scene {
             orders: 9,
             foreign: 1,
             promotions: 9,
+            stuck: 9,
             terms: 9,
             ..bounds
         };
