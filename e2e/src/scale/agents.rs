@@ -213,6 +213,7 @@ fn build_report(id: AgentId) -> InstanceReport {
             backlog_segments: Some(0),
             failures: Some(0),
             last_failure: None,
+            unknown: None,
         },
         config_generation: 1,
         space: SpaceReport {

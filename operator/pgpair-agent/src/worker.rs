@@ -4,7 +4,7 @@
 //! Guarantees: nothing is made writable unless the latest wish allows it right before and right after the start;
 //! every action ends by itself or is bounded in time; "down" is reported only with the volume's lock in hand.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgpair_core::authority::{SyncState, Want};
@@ -13,7 +13,7 @@ use pgpair_core::instance::Role;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::TimelineId;
 use pgpair_wire::config::PairConfig;
-use pgpair_wire::report::{ArchiveReport, Need};
+use pgpair_wire::report::Need;
 use pgpair_wire::wal::PrimaryTimeline;
 use tokio::sync::{mpsc, watch};
 
@@ -38,6 +38,7 @@ use crate::postgres::tool::PgBin;
 use crate::standby::rejoin::{Branch, KeptBranch};
 
 mod actions;
+mod background;
 mod follow;
 mod look;
 mod refusal;
@@ -58,6 +59,8 @@ const URGENT: Duration = Duration::from_millis(10);
 const STALE: Duration = Duration::from_millis(1200);
 /// Time between two tries to find the end of the log of a stopped directory.
 const END_AGAIN: Duration = Duration::from_secs(1);
+/// For one look at what lies on a volume.
+const LOOK: Duration = Duration::from_secs(5);
 /// A dead postmaster's children are gone in milliseconds.
 const DEATH: Duration = Duration::from_secs(10);
 
@@ -103,13 +106,11 @@ pub struct Worker {
     roles: roles::RolesKept,
     /// What people have set with `ALTER SYSTEM`.
     system_settings: SystemSettings,
-    /// What lies on the data volume, as looked up once a round.
-    disk: OnceLock<Option<DataDir>>,
+    volume: look::DataVolume,
+    archive: look::ArchiveVolume,
     kept: Option<(Branch, KeptBranch)>,
     end_tried: Option<Instant>,
     driver_ended: bool,
-    archive: ArchiveReport,
-    archive_read: Option<Instant>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -192,12 +193,11 @@ impl Worker {
             upkeep: upkeep::Upkeep::new(parts.identity, parts.config, parts.hba_trials),
             roles: roles::RolesKept::default(),
             system_settings: SystemSettings::default(),
-            disk: OnceLock::new(),
+            volume: look::DataVolume::default(),
+            archive: look::ArchiveVolume::default(),
             kept: None,
             end_tried: None,
             driver_ended: false,
-            archive: ArchiveReport::default(),
-            archive_read: None,
         }
     }
 
@@ -205,7 +205,6 @@ impl Worker {
     pub async fn run(mut self) {
         loop {
             let wish = *self.wish.borrow_and_update();
-            self.disk.take();
             if let Server::Unlocked { again, .. } = self.server
                 && Instant::now() >= again
             {
@@ -230,7 +229,6 @@ impl Worker {
             let meant = wish.last || wish.seen == self.facts().state;
             let did = if meant { self.act(&wish).await } else { Did::Nothing };
             if did == Did::Acted {
-                self.disk.take();
                 self.look().await;
                 self.report().await;
             }
@@ -283,8 +281,7 @@ impl Worker {
 
     /// Ends what a postmaster has left behind, and takes the lock, which proves that nothing is left.
     async fn take_lock(&mut self) {
-        let tree = self.tree;
-        let _ = tokio::task::spawn_blocking(move || tree.kill(DEATH)).await;
+        self.kill(DEATH).await;
         match lock::wait_free(&self.settings.layout.lock(), Instant::now() + DEATH).await {
             Ok(Some(lock)) => {
                 self.server = Server::Down(lock);
@@ -305,6 +302,14 @@ impl Worker {
         }
     }
 
+    /// Kills what runs below the agent.
+    async fn kill(&self, limit: Duration) {
+        let tree = self.tree;
+        if background::within(limit + Duration::from_secs(1), move || tree.kill(limit)).await.is_none() {
+            tracing::error!("killing the processes of postgres takes too long");
+        }
+    }
+
     fn forget_server(&mut self) {
         self.access = ClientAccess::Closed;
         self.sync = SyncState::Unknown;
@@ -318,7 +323,9 @@ impl Worker {
     /// Where the log of the stopped directory ends: what a resignation must say.
     async fn find_end(&mut self) {
         let layout = &self.settings.layout;
-        if !matches!(pgdata::inspect(layout), Ok(DataDir::Ready(_))) {
+        let of = layout.clone();
+        let dir = background::within(LOOK, move || pgdata::inspect(&of)).await;
+        if !matches!(dir, Some(Ok(DataDir::Ready(_)))) {
             return;
         }
         let end = async {
@@ -346,9 +353,10 @@ impl Worker {
 
     async fn report(&mut self) {
         let observed = Observed {
+            at: self.seen_at(),
             facts: self.facts(),
             sql: self.seen.clone(),
-            archive: self.archive.clone(),
+            archive: self.archive_report(),
             need: self.need.clone(),
             promotion: self.promotion,
             endpoint: self.pointed,

@@ -97,6 +97,7 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
             backlog_segments: Some(0),
             failures: Some(0),
             last_failure: None,
+            unknown: None,
         },
         config_generation: 3,
         space: SpaceReport {

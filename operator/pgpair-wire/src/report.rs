@@ -231,6 +231,9 @@ pub struct ArchiveReport {
     pub failures: Option<u64>,
     /// Message of the last failure.
     pub last_failure: Option<String>,
+    /// Why nothing is known of the volume at present, for people. Older agents do not say.
+    #[serde(default)]
+    pub unknown: Option<String>,
 }
 
 /// What an instance needs from the operator.

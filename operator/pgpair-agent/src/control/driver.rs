@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::control::inbox::{Ask, Input, Reply};
 use crate::control::journal::Journal;
+use crate::control::observed::Sight;
 use crate::control::prepare;
 use crate::control::report::Reporter;
 use crate::control::wish::Wish;
@@ -32,6 +33,10 @@ use crate::wal::archive::LogEnd;
 
 /// A SIGKILL of everything takes milliseconds; the state machine's kill budget is 250 ms at most.
 const KILL: Duration = Duration::from_millis(200);
+
+/// What is told of a standby of which too long nothing was seen.
+const UNSEEN: &str = "nothing has been seen of its postgres for more than 3 s: the data volume does not answer, or what the agent does there does not \
+                      come to its end; until then it does not take over";
 
 /// The part of the configuration that the protocol follows. A `ttl` out of range has been refused before; the present one stays.
 #[must_use]
@@ -93,6 +98,7 @@ pub struct Driver {
     /// Orders that have come in and are not judged yet.
     unjudged: Vec<Unjudged>,
     hung: bool,
+    sight: Sight,
 }
 
 impl std::fmt::Debug for Driver {
@@ -116,18 +122,21 @@ impl Driver {
             refused_order: None,
             unjudged: Vec::new(),
             hung: false,
+            sight: Sight::Seen(clock::now()),
         }
     }
 
     /// Runs until this instance may leave (SIGTERM and everything handed over), or the inputs end.
     pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         loop {
+            let sight_ends = self.sight.ends_at(self.authority.role(), self.authority.postgres());
             let wake = self.authority.wake_at(clock::now());
             let event = tokio::select! {
                 input = inputs.recv() => match input {
                     Some(input) => self.event_of(input),
                     None => return,
                 },
+                () = clock::sleep_until(sight_ends.unwrap_or(wake)), if sight_ends.is_some() => self.lose_sight(),
                 () = clock::sleep_until(wake) => Event::Tick,
             };
             say_event(&event);
@@ -146,8 +155,10 @@ impl Driver {
         let desired = self.authority.desired(now);
         self.say_refusal(&desired);
         self.fence(now, &desired);
+        // What rests on no knowledge of postgres changes nothing of it; the fence does not ask for that.
+        let postgres = if self.sight == Sight::Lost { Want::Unchanged } else { desired.postgres };
         let wish = Wish {
-            desired,
+            desired: Desired { postgres, ..desired },
             term: self.authority.term(),
             role: self.authority.role(),
             urgent: self.authority.is_urgent(now),
@@ -160,6 +171,9 @@ impl Driver {
         self.io.hand_over.send_if_modified(|h| std::mem::replace(h, hand_over) != hand_over);
         let mut report = self.reporter.report(now, &self.authority);
         report.node = Some(self.io.settings.node.clone()).filter(|node| !node.is_empty());
+        if self.sight == Sight::Lost {
+            report.trouble.get_or_insert_with(|| UNSEEN.to_owned());
+        }
         report.order = self.order.clone();
         report.refused_order = self.refused_order.clone();
         report.preparing = self.unjudged.iter().map(|u| u.id.clone()).collect();
@@ -206,8 +220,10 @@ impl Driver {
                 event
             }
             Input::Observed(observed) => {
-                let facts = PgFacts { hung: self.hung, ..observed.facts };
-                self.reporter.observed(clock::now(), *observed);
+                let (now, facts) = (clock::now(), PgFacts { hung: self.hung, ..observed.facts });
+                let (sight, facts) = Sight::of(observed.at, now, self.authority.role(), facts);
+                self.set_sight(sight);
+                self.reporter.observed(now, *observed);
                 Event::Postgres(facts)
             }
             Input::Order(order, reply) => {
@@ -234,6 +250,20 @@ impl Driver {
                 self.hung = hung;
                 Event::Postgres(PgFacts { hung, ..*self.authority.postgres() })
             }
+        }
+    }
+
+    /// The worker does not come back, or its looks at the volume do not: the state machine goes by nothing that it saw before.
+    fn lose_sight(&mut self) -> Event {
+        self.set_sight(Sight::Lost);
+        Event::Postgres(Sight::lose(self.authority.postgres()))
+    }
+
+    fn set_sight(&mut self, sight: Sight) {
+        match (std::mem::replace(&mut self.sight, sight), sight) {
+            (Sight::Seen(_), Sight::Lost) => tracing::error!("{UNSEEN}"),
+            (Sight::Lost, Sight::Seen(_)) => tracing::warn!("postgres is seen again"),
+            (Sight::Seen(_), Sight::Seen(_)) | (Sight::Lost, Sight::Lost) => {}
         }
     }
 

@@ -72,7 +72,8 @@ impl Reporter {
     /// The report at `now`.
     #[must_use]
     pub fn report(&self, now: Ms, authority: &Authority) -> InstanceReport {
-        let facts = self.observed.as_ref().map(|o| o.facts).unwrap_or_default();
+        // Not what the worker saw: some of it may be too old to count.
+        let facts = *authority.postgres();
         let sql = self.observed.as_ref().and_then(|o| o.sql.as_ref());
         let gate = authority.gate(now);
         let desired = authority.desired(now);

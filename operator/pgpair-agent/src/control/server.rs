@@ -284,9 +284,14 @@ async fn wal(State(s): State<Shared>, Path(name): Path<String>) -> Result<impl I
     let log_end = *s.serve_pg_wal.borrow();
     let system = s.report.borrow().system_identifier.ok_or(StatusCode::NOT_FOUND)?;
     let places = if log_end.is_some() { Places::ArchiveAndPgWal } else { Places::Archive };
-    let path = archive::wal_file(&s.settings.layout, system, &name, places);
-    let path = path.ok_or(StatusCode::NOT_FOUND)?;
-    let live = archive::is_live(&s.settings.layout, &path);
+    let (settings, of) = (s.settings.clone(), name.clone());
+    let look = move || {
+        let path = archive::wal_file(&settings.layout, system, &of, places)?;
+        let live = archive::is_live(&settings.layout, &path);
+        Some((path, live))
+    };
+    let found = tokio::task::spawn_blocking(look).await.ok().flatten();
+    let (path, live) = found.ok_or(StatusCode::NOT_FOUND)?;
     let file = tokio::fs::File::open(path).await.map_err(|_| StatusCode::NOT_FOUND)?;
     let size = file.metadata().await.map_err(|_| StatusCode::NOT_FOUND)?.len();
     let mut headers = HeaderMap::new();

@@ -25,13 +25,8 @@ impl VolumeLock {
     /// # Errors
     /// The file cannot be opened, or the file system has no locks.
     pub fn try_acquire(path: &Path) -> io::Result<Option<VolumeLock>> {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(VolumeLock { file })),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(e) => Err(e.into()),
-        }
+        let file = open(path)?;
+        Ok(is_free(&file)?.then_some(VolumeLock { file }))
     }
 
     /// A second handle of the same lock, for a child process's standard input: the one descriptor that a child inherits
@@ -44,14 +39,32 @@ impl VolumeLock {
     }
 }
 
-/// Waits until no process holds the lock, then takes it; `None` if that has not happened by `deadline`.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Takes the lock if nobody holds it.
+fn is_free(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Waits until no process holds the lock, then takes it; `None` if that has not happened by `deadline`, or if the volume does not
+/// even open the file by then.
 ///
 /// # Errors
 /// As [`VolumeLock::try_acquire`].
 pub async fn wait_free(path: &Path, deadline: Instant) -> io::Result<Option<VolumeLock>> {
+    let path = path.to_owned();
+    let opening = tokio::task::spawn_blocking(move || open(&path));
+    let Ok(opened) = tokio::time::timeout_at(deadline.into(), opening).await else { return Ok(None) };
+    let file = opened.map_err(io::Error::other)??;
     loop {
-        if let Some(lock) = VolumeLock::try_acquire(path)? {
-            return Ok(Some(lock));
+        if is_free(&file)? {
+            return Ok(Some(VolumeLock { file }));
         }
         if Instant::now() >= deadline {
             return Ok(None);

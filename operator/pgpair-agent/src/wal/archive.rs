@@ -205,8 +205,17 @@ pub fn archive_status(
         last_archived_at_ms: last_segment.as_ref().and_then(|n| modified_ms(&dir.join(n))),
         last_segment,
         backlog_segments: backlog(layout),
+        ..archiver_status(archiver)
+    }
+}
+
+/// The part of it that postgres tells, and no volume.
+#[must_use]
+pub fn archiver_status(archiver: Option<&ArchiverFacts>) -> ArchiveReport {
+    ArchiveReport {
         failures: archiver.map(|a| a.failures),
         last_failure: archiver.and_then(|a| a.failing.clone()).map(|f| format!("archiving {f} failed")),
+        ..ArchiveReport::default()
     }
 }
 

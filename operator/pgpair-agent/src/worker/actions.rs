@@ -19,6 +19,8 @@ use crate::postgres::promote::{self, Settled};
 
 /// A fast shutdown that takes longer is ended by force; the standby gets the rest of the log from us as files.
 const STOP: Duration = Duration::from_secs(5);
+/// After a shutdown or a SIGKILL the postmaster is gone in milliseconds, unless a disk keeps it.
+const EXIT: Duration = Duration::from_secs(5);
 /// For the walsenders to send the shutdown checkpoint.
 const LAST_WORDS: Duration = Duration::from_millis(150);
 /// Recovery of what the standby has received ends in far less.
@@ -120,8 +122,7 @@ impl Worker {
         if self.server.is_down() {
             self.writable.lower();
         } else if !self.allowed() {
-            let tree = self.tree;
-            let _ = tokio::task::spawn_blocking(move || tree.kill(Duration::from_secs(1))).await;
+            self.kill(Duration::from_secs(1)).await;
         }
         Did::Acted
     }
@@ -189,11 +190,12 @@ impl Worker {
         };
         if let Err(e) = done {
             tracing::info!(reason = e, "ending the shutdown by force");
-            let tree = self.tree;
-            let _ = tokio::task::spawn_blocking(move || tree.kill(Duration::from_secs(5))).await;
+            self.kill(Duration::from_secs(5)).await;
         }
-        let how = postmaster.exited().await;
-        tracing::info!(took_ms = begin.elapsed().as_millis(), "postgres stopped");
+        // A process that waits for a disk is not ended by SIGKILL. Whether it is gone is for the lock to say then, which is tried again and again.
+        let exited = tokio::time::timeout(EXIT, postmaster.exited()).await;
+        let how = exited.unwrap_or_else(|_| format!("still there {EXIT:?} after SIGKILL"));
+        tracing::info!(how, took_ms = begin.elapsed().as_millis(), "postgres was stopped");
         self.on_postmaster_exit(&how).await;
         Did::Acted
     }

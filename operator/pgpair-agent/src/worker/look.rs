@@ -2,17 +2,104 @@
 
 use std::time::{Duration, Instant};
 
+use pgpair_core::authority::timing::Ms;
 use pgpair_core::authority::{Directory, PgFacts};
 use pgpair_core::instance::PostgresState;
+use pgpair_wire::report::ArchiveReport;
 
+use super::background::Look;
 use super::{STALE, Server, Worker};
 use crate::fence::clock;
+use crate::instance::layout::Layout;
 use crate::postgres::pgdata::{self, DataDir};
-use crate::postgres::sql::StreamState;
+use crate::postgres::sql::{ArchiverFacts, StreamState};
 use crate::wal::archive;
 
+/// How long a round waits for the data volume. What it saw before goes on to count then, with the time at which it was seen.
+const VOLUME: Duration = Duration::from_secs(1);
+/// How often the archive is looked at.
+const ARCHIVE: Duration = Duration::from_secs(1);
+/// After this long without an answer nothing of the archive is known.
+const ARCHIVE_SILENT: Duration = Duration::from_secs(5);
+
+/// The data volume, as it was seen last.
+#[derive(Debug, Default)]
+pub(super) struct DataVolume {
+    look: Look<Option<OnDisk>>,
+    /// `None`: not seen yet, or it could not be read.
+    seen: Option<OnDisk>,
+    at: Option<Ms>,
+}
+
+/// What lies on it.
+#[derive(Debug, Clone, Copy)]
+struct OnDisk {
+    dir: DataDir,
+    standby_signal: bool,
+}
+
+impl OnDisk {
+    /// Blocks for as long as the volume does not answer.
+    fn read(layout: &Layout) -> Option<OnDisk> {
+        let dir = pgdata::inspect(layout)
+            .inspect_err(|e| tracing::error!(error = %e, "the data volume cannot be read"))
+            .ok()?;
+        Some(OnDisk { dir, standby_signal: layout.in_pgdata("standby.signal").exists() })
+    }
+}
+
+impl DataVolume {
+    fn begin(&mut self, layout: &Layout) {
+        let layout = layout.clone();
+        self.look.begin(move || OnDisk::read(&layout));
+    }
+
+    /// Waits for a look that began at `wanted` or later: an earlier one does not show what has been done since.
+    async fn end(&mut self, layout: &Layout, wanted: Ms) {
+        let end = Instant::now() + VOLUME;
+        while let Some((began, seen)) = self.look.end(end.saturating_duration_since(Instant::now())).await {
+            (self.seen, self.at) = (seen, Some(began));
+            if began >= wanted {
+                return;
+            }
+            self.begin(layout);
+        }
+    }
+}
+
+/// The archive, as it was seen last.
+#[derive(Debug, Default)]
+pub(super) struct ArchiveVolume {
+    look: Look<ArchiveReport>,
+    seen: ArchiveReport,
+    begun: Option<Instant>,
+}
+
+impl ArchiveVolume {
+    /// What the volume showed before it fell silent is not known any more; what postgres says is.
+    fn report(&self, now: Ms, archiver: Option<&ArchiverFacts>) -> ArchiveReport {
+        let silent = u64::try_from(ARCHIVE_SILENT.as_millis()).unwrap_or(u64::MAX);
+        if self.look.began().is_none_or(|began| now - began < silent) {
+            return self.seen.clone();
+        }
+        ArchiveReport {
+            unknown: Some(format!("the archive volume has not answered for more than {ARCHIVE_SILENT:?}")),
+            ..archive::archiver_status(archiver)
+        }
+    }
+}
+
 impl Worker {
+    /// Looks at postgres and at both volumes. A volume that does not answer holds this up for a second at most.
     pub(super) async fn look(&mut self) {
+        let now = clock::now();
+        self.volume.begin(&self.settings.layout);
+        self.look_at_postgres().await;
+        self.volume.end(&self.settings.layout, now).await;
+        self.look_at_archive().await;
+    }
+
+    async fn look_at_postgres(&mut self) {
         let Some(running) = self.server.running() else { return };
         let starting = matches!(self.server, Server::Starting(..));
         // Asked too early, postgres would refuse, and fill its log with refusals.
@@ -46,39 +133,49 @@ impl Worker {
                 }
             }
         }
-        if self.archive_read.is_none_or(|t| t.elapsed() >= Duration::from_secs(1)) {
-            self.archive_read = Some(Instant::now());
-            self.read_archive().await;
-        }
     }
 
-    async fn read_archive(&mut self) {
-        let Some(DataDir::Ready(volume)) = self.inspected() else { return };
+    /// In the background, for the archive is a volume of its own, which may hang while all else is well.
+    async fn look_at_archive(&mut self) {
+        if let Some((_, seen)) = self.archive.look.end(Duration::ZERO).await {
+            self.archive.seen = seen;
+        }
+        let runs = matches!(self.server, Server::Standby(_) | Server::Primary(_));
+        let Some(DataDir::Ready(volume)) = self.inspected().filter(|_| runs) else { return };
+        if self.archive.begun.is_some_and(|t| t.elapsed() < ARCHIVE) || self.archive.look.began().is_some() {
+            return;
+        }
+        self.archive.begun = Some(Instant::now());
         let settings = self.settings.clone();
         let archiver = self.seen.as_ref().map(|s| s.archiver.clone());
-        let before = self.archive.last_segment.clone();
+        let before = self.archive.seen.last_segment.clone();
         let system = volume.system_identifier;
-        let read =
-            move || archive::archive_status(&settings.layout, system, archiver.as_ref(), before.as_deref());
-        self.archive = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+        self.archive.look.begin(move || {
+            archive::archive_status(&settings.layout, system, archiver.as_ref(), before.as_deref())
+        });
     }
 
-    /// What lies on the data volume; `None` if it cannot be read. Looked up once a round, and again after an action.
+    /// What is known of the archive.
+    pub(super) fn archive_report(&self) -> ArchiveReport {
+        self.archive.report(clock::now(), self.seen.as_ref().map(|s| &s.archiver))
+    }
+
+    /// What lies on the data volume, as this round saw it; `None` if it cannot be read.
     pub(super) fn inspected(&self) -> Option<DataDir> {
-        let look = || {
-            pgdata::inspect(&self.settings.layout)
-                .inspect_err(|e| tracing::error!(error = %e, "the data volume cannot be read"))
-                .ok()
-        };
-        *self.disk.get_or_init(look)
+        self.volume.seen.map(|on_disk| on_disk.dir)
+    }
+
+    /// When that was seen.
+    pub(super) fn seen_at(&self) -> Ms {
+        self.volume.at.unwrap_or_else(clock::now)
     }
 
     fn directory(&self) -> (Directory, Option<pgdata::Volume>) {
+        let standby = self.volume.seen.is_some_and(|on_disk| on_disk.standby_signal);
         match self.inspected() {
             Some(DataDir::Empty) => (Directory::Empty, None),
             Some(DataDir::Unfinished) => (Directory::Unusable, None),
             Some(DataDir::Ready(volume)) => {
-                let standby = self.settings.layout.in_pgdata("standby.signal").exists();
                 (if standby { Directory::Standby } else { Directory::Primary }, Some(volume))
             }
             None => (Directory::Unknown, None),
@@ -124,5 +221,43 @@ impl Worker {
             // The driver knows.
             hung: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_told_of_an_archive_that_does_not_answer_but_what_postgres_says() {
+        let seen = ArchiveReport { backlog_segments: Some(0), ..ArchiveReport::default() };
+        let mut archive = ArchiveVolume { seen: seen.clone(), ..ArchiveVolume::default() };
+        let (answer, volume) = channel::<ArchiveReport>();
+        archive.look.begin(move || volume.recv().unwrap_or_default());
+        let began = archive.look.began().unwrap();
+        assert_eq!(archive.report(began + 4_999, None), seen);
+        let archiver = ArchiverFacts { failures: 2, ..ArchiverFacts::default() };
+        let silent = archive.report(began + 5_000, Some(&archiver));
+        assert_eq!((silent.backlog_segments, silent.failures), (None, Some(2)));
+        assert!(silent.unknown.is_some());
+        drop(answer);
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_hangs_leaves_the_time_at_which_it_was_seen_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::under(dir.path());
+        let mut volume = DataVolume::default();
+        volume.begin(&layout);
+        volume.end(&layout, Ms(0)).await;
+        let (dir, at) = (volume.seen.map(|on_disk| on_disk.dir), volume.at);
+        assert_eq!(dir, Some(DataDir::Empty));
+        let (answer, hangs) = channel::<()>();
+        volume.look.begin(move || hangs.recv().ok().and(None));
+        volume.end(&layout, clock::now()).await;
+        assert_eq!((volume.seen.map(|on_disk| on_disk.dir), volume.at), (dir, at));
+        drop(answer);
     }
 }

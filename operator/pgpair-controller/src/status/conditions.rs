@@ -115,6 +115,9 @@ fn archive_healthy(name: &PairName, observed: &Observed) -> Draft {
         let why = archive.last_failure.clone().unwrap_or_default();
         return draft(type_, false, Reason::ArchiveFailing, format!("{me} cannot archive: {why}"));
     }
+    if let Some(why) = &archive.unknown {
+        return draft(type_, false, Reason::ArchiveFailing, format!("{me} cannot archive: {why}"));
+    }
     if archive.backlog_segments.is_some_and(|n| n > BACKLOG_LIMIT) {
         return draft(
             type_,

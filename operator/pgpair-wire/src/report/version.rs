@@ -124,10 +124,19 @@ fn differs_standby(one: Option<&StandbyLag>, other: Option<&StandbyLag>) -> (boo
 }
 
 fn differs_archive(one: &ArchiveReport, other: &ArchiveReport) -> (bool, bool) {
-    let ArchiveReport { last_segment, last_archived_at_ms, backlog_segments, failures, last_failure } = one;
+    let ArchiveReport {
+        last_segment,
+        last_archived_at_ms,
+        backlog_segments,
+        failures,
+        last_failure,
+        unknown,
+    } = one;
     // Whether it fails at all is news; how often is not.
     let fails = |failures: &Option<u64>| failures.map(|f| f > 0);
-    let words = *last_failure != other.last_failure || fails(failures) != fails(&other.failures);
+    let words = *last_failure != other.last_failure
+        || *unknown != other.unknown
+        || fails(failures) != fails(&other.failures);
     let numbers = *last_segment != other.last_segment
         || *last_archived_at_ms != other.last_archived_at_ms
         || *backlog_segments != other.backlog_segments

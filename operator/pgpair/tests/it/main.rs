@@ -12,3 +12,4 @@ mod pair;
 mod passwords;
 mod people;
 mod refusal;
+mod stalled;

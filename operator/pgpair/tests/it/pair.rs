@@ -124,6 +124,18 @@ impl Pair {
         self.root(i).join("data/pgpair.lock")
     }
 
+    /// The identity of an instance's data directory, at which its agent looks in each round.
+    pub fn volume_json(&self, i: InstanceId) -> PathBuf {
+        self.root(i).join("data/volume.json")
+    }
+
+    /// A named pipe that the agents can read.
+    pub fn make_pipe(&self, path: &Path) {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        give(path, self.owner);
+    }
+
     /// The archive of the one cluster of an instance.
     pub fn archive(&self, i: InstanceId) -> PathBuf {
         let entries = fs::read_dir(self.root(i).join("archive")).unwrap();

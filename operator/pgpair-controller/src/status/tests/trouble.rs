@@ -1,5 +1,7 @@
 //! What keeps a pair from running, and when it is ready.
 
+use pgpair_wire::report::ArchiveReport;
+
 use super::*;
 
 #[test]
@@ -94,4 +96,19 @@ fn two_instances_on_one_node_are_told() {
     assert_eq!(told(&preferred, ConditionType::Degraded).0, "False");
     assert!(failover(&preferred).contains("both instances run on node node-a"));
     assert!(!failover(&steady()).contains("node"));
+}
+
+#[test]
+fn an_archive_volume_that_does_not_answer_is_told_and_its_numbers_are_not() {
+    let silent = ArchiveReport {
+        failures: Some(0),
+        unknown: Some("the archive volume has not answered for more than 5s".into()),
+        ..ArchiveReport::default()
+    };
+    let status = over(&status_of(&steady()), &with_primary(|r| r.archive = silent));
+    let told = condition(&status, ConditionType::ArchiveHealthy).unwrap();
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "ArchiveFailing"));
+    assert!(told.message.ends_with("cannot archive: the archive volume has not answered for more than 5s"));
+    let archive = status.archive.iter().find(|a| told.message.starts_with(&a.instance)).unwrap();
+    assert_eq!((archive.last_segment.as_ref(), archive.backlog_segments), (None, None));
 }

@@ -1,0 +1,81 @@
+//! What a pair does when a volume does not answer any more.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pgpair_core::ids::InstanceId;
+use pgpair_core::instance::PostgresState;
+use pgpair_core::record::Mode;
+use rustix::fs::OFlags;
+use rustix::process::{Signal, kill_process};
+
+use crate::failover::{back_as_standby, table};
+use crate::pair::{LIMIT, Pair, eventually};
+
+const A: InstanceId = InstanceId::A;
+const B: InstanceId = InstanceId::B;
+
+/// A file whose readers wait until it is dropped, as on a volume that does not answer. The file is a pipe for that time, and then itself again.
+struct Stalled {
+    file: PathBuf,
+    pipe: PathBuf,
+    content: Vec<u8>,
+}
+
+impl Stalled {
+    fn new(pair: &Pair, file: PathBuf) -> Stalled {
+        let beside = |suffix: &str| PathBuf::from(format!("{}{suffix}", file.display()));
+        let (content, pipe, name) = (fs::read(&file).unwrap(), beside(".pipe"), beside(".name"));
+        fs::hard_link(&file, beside(".kept")).unwrap();
+        pair.make_pipe(&pipe);
+        fs::hard_link(&pipe, &name).unwrap();
+        fs::rename(&name, &file).unwrap();
+        Stalled { file, pipe, content }
+    }
+
+    /// Whoever waits for it reads what the file holds.
+    fn answer(path: &Path, content: &[u8]) -> io::Result<()> {
+        let without_waiting = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+        let mut pipe = fs::OpenOptions::new().write(true).custom_flags(without_waiting).open(path)?;
+        pipe.write_all(content)
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        fs::rename(PathBuf::from(format!("{}.kept", self.file.display())), &self.file).unwrap();
+        // It fails only if nobody waits.
+        let _ = Stalled::answer(&self.pipe, &self.content);
+    }
+}
+
+/// Its postgres answers from memory, and its walreceiver has nothing to write: nothing of what is seen of it changes. Taken for one that can take over,
+/// it would win the term and could not promote.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_volume_does_not_answer_leaves_the_term_to_the_primary() {
+    let pair = Pair::up().await;
+    table(&pair, A).await;
+    let stalled = Stalled::new(&pair, pair.volume_json(B));
+    let begin = Instant::now();
+    eventually("the standby does not count as one that runs", Duration::from_secs(10), async || {
+        pair.report(B).await.filter(|r| r.postgres.state == PostgresState::Starting)
+    })
+    .await;
+    println!("it was not counted as running after {:?}", begin.elapsed());
+    let told = pair.report(B).await.and_then(|r| r.trouble).unwrap_or_default();
+    assert!(told.contains("nothing has been seen of its postgres"), "{told:?}");
+    eventually("the primary goes on alone", LIMIT, async || (pair.api.mode() == Mode::Solo).then_some(()))
+        .await;
+    let killed = pair.postmaster_pid(A);
+    kill_process(killed, Signal::KILL).unwrap();
+    eventually("the primary is started again", LIMIT, async || {
+        (pair.is_writable(A).await && pair.postmaster_pid(A) != killed).then_some(())
+    })
+    .await;
+    assert_eq!(pair.api.record().primary.instance, A);
+    drop(stalled);
+    back_as_standby(&pair, B).await;
+}
