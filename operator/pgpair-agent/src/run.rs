@@ -47,13 +47,21 @@ const LAST_CHECKPOINT: Duration = Duration::from_millis(700);
 /// How long the last lines of the journal have to get to the disk.
 const JOURNAL: Duration = Duration::from_secs(1);
 
+/// How long what is being written at the end has to get to the disk.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the agent, as the child of [`crate::fence::init::main`].
 #[must_use]
 pub fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = runtime.map_err(Failure::from).and_then(|r| r.block_on(agent()));
+    let result = runtime.map_err(Failure::from).and_then(|runtime| {
+        let result = runtime.block_on(agent());
+        // A thread that waits for a disk keeps neither the process nor its lock, by which the witness tells that it is dead.
+        runtime.shutdown_timeout(LAST_WRITES);
+        result
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -190,7 +190,7 @@ impl Driver {
         // Armed before the kill: should this process be stopped in the midst of it, the deadman goes on.
         let at = if closed { Some(now) } else { desired.fence_at };
         let killed = self.io.writable.guard(at, || closed.then(|| self.io.tree.kill(KILL))).flatten();
-        let Some(killed) = killed.filter(|k| k.signalled > 0 || k.left > 0) else { return };
+        let Some(killed) = killed.filter(|k| k.signalled > 0 || k.left != Some(0)) else { return };
         let reason = if self.hung { "Hung" } else { desired.refusal.map_or("NotAllowed", |r| r.as_str()) };
         tracing::warn!(
             reason,

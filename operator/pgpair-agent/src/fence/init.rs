@@ -4,11 +4,14 @@
 //! always finds it is the chain of parents: orphans go to the init process, which is PID 1 or a subreaper.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use pgpair_core::authority::timing::Ms;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
@@ -20,6 +23,8 @@ const MARKER: &str = "PGPAIR_INIT_PID";
 /// glibc gives each thread an arena of its own, and keeps in it what the thread no longer needs. The agent's threads mostly wait:
 /// one arena serves them all (mallopt(3), `M_ARENA_MAX`). Postgres inherits it, whose processes have one thread each.
 const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
+/// Where the kernel lists the processes.
+const PROC: &str = "/proc";
 /// How often a kill looks again whether something is left.
 const POLL: Duration = Duration::from_millis(2);
 /// How long the init process tries to kill what the agent has left behind; then it goes, and the container with it.
@@ -44,8 +49,8 @@ pub struct Tree {
 pub struct Killed {
     /// Signals sent; a process that does not vanish at once gets several.
     pub signalled: usize,
-    /// Processes that were still there at the end of the time. 0 means that all are dead.
-    pub left: usize,
+    /// Processes that were still there at the end of the time. `Some(0)` means that all are dead, `None` that they could not be counted.
+    pub left: Option<usize>,
 }
 
 impl Tree {
@@ -63,25 +68,63 @@ impl Tree {
     /// count, for they execute nothing and hold no lock.
     #[must_use]
     pub fn kill(&self, limit: Duration) -> Killed {
+        self.kill_listed(Path::new(PROC), limit)
+    }
+
+    fn kill_listed(&self, proc: &Path, limit: Duration) -> Killed {
         let deadline = Instant::now() + limit;
-        let mut signalled = 0;
+        let mut killed = Killed { signalled: 0, left: None };
+        let mut complained = false;
         loop {
-            let alive = self.alive();
-            for pid in &alive {
-                // It may have gone meanwhile; the next round tells.
-                signalled += usize::from(rustix::process::kill_process(*pid, Signal::KILL).is_ok());
+            match self.alive_by(proc) {
+                Ok(alive) => {
+                    // It may have gone meanwhile; the next round tells.
+                    let sent = |pid: &&Pid| rustix::process::kill_process(**pid, Signal::KILL).is_ok();
+                    killed.signalled += alive.iter().filter(sent).count();
+                    killed.left = Some(alive.len());
+                }
+                Err(e) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        tracing::error!(error = %e, "the processes that must be killed cannot be listed");
+                    }
+                    self.kill_unseen(&mut killed);
+                }
             }
-            if alive.is_empty() || Instant::now() >= deadline {
-                return Killed { signalled, left: alive.len() };
+            if killed.left == Some(0) || Instant::now() >= deadline {
+                return killed;
             }
             std::thread::sleep(POLL);
         }
     }
 
+    /// Without a list, as when no descriptor is left: below an init process that is PID 1 every process goes, but for that one and this one. The
+    /// namespace holds nothing else then than the container. Anywhere else this would end processes that are not ours.
+    fn kill_unseen(&self, killed: &mut Killed) {
+        killed.left = None;
+        if self.root != Pid::INIT {
+            return;
+        }
+        match rustix::process::kill_process_group(Pid::INIT, Signal::KILL) {
+            Ok(()) => killed.signalled += 1,
+            Err(Errno::SRCH) => killed.left = Some(0), // there is nobody else
+            Err(_) => {}
+        }
+    }
+
     /// The processes of the tree that are not zombies, parents before children.
-    #[must_use]
-    pub fn alive(&self) -> Vec<Pid> {
-        let processes = processes();
+    ///
+    /// # Errors
+    /// The processes cannot be listed, so none of them is known to be dead.
+    pub fn alive(&self) -> io::Result<Vec<Pid>> {
+        self.alive_by(Path::new(PROC))
+    }
+
+    fn alive_by(&self, proc: &Path) -> io::Result<Vec<Pid>> {
+        let processes = processes(proc)?;
+        // A list in which not even this process stands, as of a directory where nothing is mounted, says nothing of others.
+        if !processes.contains_key(&rustix::process::getpid().as_raw_nonzero().get()) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "this process is not listed"));
+        }
         let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
         for (pid, p) in &processes {
             children.entry(p.parent).or_default().push(*pid);
@@ -98,7 +141,7 @@ impl Tree {
                 out.extend(Pid::from_raw(pid));
             }
         }
-        out
+        Ok(out)
     }
 }
 
@@ -107,14 +150,26 @@ struct Process {
     dead: bool,
 }
 
-fn processes() -> BTreeMap<i32, Process> {
-    let Ok(dir) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
-    dir.filter_map(|entry| {
-        let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some((pid, parse_stat(&stat)?))
-    })
-    .collect()
+fn processes(proc: &Path) -> io::Result<BTreeMap<i32, Process>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(proc)? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        let stat = match fs::read(proc.join(name).join("stat")) {
+            Ok(stat) => stat,
+            Err(e) if is_gone(&e) => continue,
+            Err(e) => return Err(e),
+        };
+        // A process may call itself by any bytes.
+        all.extend(parse_stat(&String::from_utf8_lossy(&stat)).map(|process| (pid, process)));
+    }
+    Ok(all)
+}
+
+/// A process that has ended since it was listed; or one of another user, which a `/proc` mounted with `hidepid` shows to nobody else.
+fn is_gone(e: &io::Error) -> bool {
+    let other_user = e.kind() == io::ErrorKind::PermissionDenied;
+    other_user || e.kind() == io::ErrorKind::NotFound || Errno::from_io_error(e) == Some(Errno::SRCH)
 }
 
 /// `pid (name) state ppid …`; the name may hold spaces and parentheses.
@@ -158,8 +213,10 @@ pub fn run_if_init() -> io::Result<Option<ExitCode>> {
     })?;
     let left = Tree { root: me, keep: me }.kill(LAST_KILL).left;
     reap(None);
-    if left > 0 {
-        eprintln!("{left} processes survived SIGKILL for {LAST_KILL:?}");
+    match left {
+        Some(0) => {}
+        Some(left) => eprintln!("{left} processes survived SIGKILL for {LAST_KILL:?}"),
+        None => eprintln!("the processes that are left could not be listed for {LAST_KILL:?}"),
     }
     Ok(Some(code))
 }
@@ -264,11 +321,43 @@ mod tests {
         let root = Pid::from_child(&child);
         let tree = Tree { root, keep: me };
         let end = Instant::now() + Duration::from_secs(10);
-        while tree.alive().is_empty() && Instant::now() < end {
+        while tree.alive().unwrap().is_empty() && Instant::now() < end {
             std::thread::sleep(POLL);
         }
-        assert_eq!(tree.alive().len(), 1);
-        assert_eq!(tree.kill(Duration::from_secs(10)).left, 0);
+        assert_eq!(tree.alive().unwrap().len(), 1);
+        assert_eq!(tree.kill(Duration::from_secs(10)).left, Some(0));
         child.wait().unwrap();
+    }
+
+    /// As with `EMFILE`: neither "nobody is left", nor a kill of whatever else runs here.
+    #[test]
+    fn processes_that_cannot_be_listed_are_not_taken_for_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let tree = Tree { root: Pid::from_child(&child), keep: rustix::process::getpid() };
+        let (missing, empty, broken) =
+            (dir.path().join("no"), dir.path().join("empty"), dir.path().join("broken"));
+        fs::create_dir(&empty).unwrap();
+        // The list can be read, but a process in it cannot.
+        fs::create_dir_all(broken.join("7/stat")).unwrap();
+        for proc in [&missing, &empty, &broken] {
+            assert!(tree.alive_by(proc).is_err());
+            let nothing = Killed { signalled: 0, left: None };
+            assert_eq!(tree.kill_listed(proc, Duration::ZERO), nothing);
+        }
+        assert_eq!(child.try_wait().unwrap(), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_ended_while_they_were_listed_is_no_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("8")).unwrap();
+        fs::create_dir(dir.path().join("self")).unwrap();
+        fs::create_dir(dir.path().join("9")).unwrap();
+        fs::write(dir.path().join("9/stat"), b"9 (caf\xe9) S 1 9").unwrap();
+        let all = processes(dir.path()).unwrap();
+        assert_eq!(all.into_iter().map(|(pid, p)| (pid, p.parent)).collect::<Vec<_>>(), [(9, 1)]);
     }
 }

@@ -26,7 +26,7 @@ impl VolumeLock {
     /// The file cannot be opened, or the file system has no locks.
     pub fn try_acquire(path: &Path) -> io::Result<Option<VolumeLock>> {
         let file = open(path)?;
-        Ok(is_free(&file)?.then_some(VolumeLock { file }))
+        Ok(take(&file)?.then_some(VolumeLock { file }))
     }
 
     /// A second handle of the same lock, for a child process's standard input: the one descriptor that a child inherits
@@ -43,8 +43,8 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// Takes the lock if nobody holds it.
-fn is_free(file: &File) -> io::Result<bool> {
+/// Takes the lock of an open file; `false` if another process holds it, and only then.
+pub(super) fn take(file: &File) -> io::Result<bool> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
@@ -63,7 +63,7 @@ pub async fn wait_free(path: &Path, deadline: Instant) -> io::Result<Option<Volu
     let Ok(opened) = tokio::time::timeout_at(deadline.into(), opening).await else { return Ok(None) };
     let file = opened.map_err(io::Error::other)??;
     loop {
-        if is_free(&file)? {
+        if take(&file)? {
             return Ok(Some(VolumeLock { file }));
         }
         if Instant::now() >= deadline {
@@ -86,6 +86,14 @@ mod tests {
         assert!(VolumeLock::try_acquire(&path).unwrap().is_none());
         drop(held);
         assert!(VolumeLock::try_acquire(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_tried_is_not_taken_for_one_that_is_held() {
+        use std::os::unix::fs::OpenOptionsExt;
+        let only_a_name = i32::try_from(rustix::fs::OFlags::PATH.bits()).unwrap();
+        let file = OpenOptions::new().read(true).custom_flags(only_a_name).open("/").unwrap();
+        assert_eq!(take(&file).unwrap_err().raw_os_error(), Some(Errno::BADF.raw_os_error()));
     }
 
     #[tokio::test]

@@ -48,11 +48,11 @@ impl AgentLock {
     /// Takes it for this incarnation; waits while the witness of a predecessor still has it.
     ///
     /// # Errors
-    /// The file cannot be opened or written.
+    /// The file cannot be opened, locked or written.
     pub async fn acquire(layout: &Layout, incarnation: Incarnation) -> io::Result<AgentLock> {
         let file = open(layout)?;
         let mut complain = Instant::now() + TREE;
-        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        while !lock::take(&file)? {
             if Instant::now() >= complain {
                 complain += TREE;
                 tracing::warn!(

@@ -41,7 +41,9 @@ impl Writable {
 
     /// From now on a writable postgres may run, until the deadline if there is one.
     pub fn raise(&self, deadline: Option<Ms>) {
-        *self.lock() = true;
+        // Under one lock: between the two, the driver could set a later deadline, which this one would replace.
+        let mut set = self.lock();
+        *set = true;
         self.deadman.set(deadline);
     }
 

@@ -57,8 +57,15 @@ pub fn create_dir(dir: &Path, mode: u32) -> Result<(), FileError> {
     if dir.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new().recursive(true).mode(mode).create(dir).at("create directory", dir)?;
-    sync_parent(dir)
+    // Each new name is durable only when the directory that it stands in is synced.
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_dir(parent, mode)?;
+    }
+    match fs::DirBuilder::new().mode(mode).create(dir) {
+        Ok(()) => sync_parent(dir),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()), // somebody else was quicker
+        Err(e) => Err(e).at("create directory", dir),
+    }
 }
 
 /// Makes the name of `path` durable.
@@ -160,6 +167,20 @@ pub(crate) fn sibling(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_is_made_with_its_parents_unless_a_file_is_in_the_way() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("a/b/c");
+        create_dir(&dir, 0o700).unwrap();
+        create_dir(&dir, 0o700).unwrap();
+        for made in [dir.as_path(), dir.parent().unwrap()] {
+            assert_eq!(fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        fs::write(dir.join("file"), b"").unwrap();
+        assert!(create_dir(&dir.join("file"), 0o700).is_err());
+    }
 
     #[test]
     fn publishing_never_replaces() {

@@ -55,7 +55,7 @@ pub fn run<B: AsyncFnOnce(World)>(body: B) {
     }));
     let killed = Tree::of_agent().kill(Duration::from_secs(20));
     result.expect("the claim holds").expect("in time");
-    assert_eq!(killed.left, 0);
+    assert_eq!(killed.left, Some(0));
 }
 
 /// The directories of `PGPAIR_TEST_PG_BINS`, separated by colons, else each version of `/usr/lib/postgresql`.

@@ -32,7 +32,7 @@ async fn cut_off(i: &Instance, role: StartAs, after: Duration) {
         Tree::of_agent().kill(Duration::from_secs(5))
     });
     let _ = promote(&i.settings, &postmaster, &i.sql, LIMIT).await;
-    assert_eq!(killer.join().unwrap().left, 0);
+    assert_eq!(killer.join().unwrap().left, Some(0));
     postmaster.exited().await;
     assert!(i.free().await.is_some());
     i.sql.forget().await;

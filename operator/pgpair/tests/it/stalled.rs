@@ -79,3 +79,17 @@ async fn a_standby_whose_volume_does_not_answer_leaves_the_term_to_the_primary()
     drop(stalled);
     back_as_standby(&pair, B).await;
 }
+
+/// The thread that waits for the volume would keep the process, and with it the lock by which the witness tells that it lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_told_to_end_ends_though_its_volume_does_not_answer() {
+    let mut pair = Pair::up().await;
+    let stalled = Stalled::new(&pair, pair.volume_json(B));
+    eventually("a look at the volume waits", LIMIT, async || {
+        pair.report(B).await.filter(|r| r.postgres.state == PostgresState::Starting)
+    })
+    .await;
+    pair.signal(B, Signal::TERM);
+    eventually("the agent ends", LIMIT, async || pair.has_ended(B).then_some(())).await;
+    drop(stalled);
+}
