@@ -6,7 +6,7 @@ use std::fmt;
 use anyhow::{Context as _, ensure};
 use pgpair_core::ids::InstanceId;
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
-use pgpair_core::wal::{DEFAULT_SEGMENT_SIZE, Segment, WalFile};
+use pgpair_core::wal::{Segment, SegmentSize, WalFile};
 
 use crate::harness::pair::Pair;
 
@@ -66,7 +66,7 @@ pub fn compare(a: &Listing, b: &Listing, history: &TimelineHistory, last: u64) -
 }
 
 fn segments(listing: &Listing) -> BTreeSet<Segment> {
-    let parsed = listing.keys().filter_map(|name| WalFile::parse(name, DEFAULT_SEGMENT_SIZE));
+    let parsed = listing.keys().filter_map(|name| WalFile::parse(name, SegmentSize::DEFAULT));
     parsed.filter_map(|file| if let WalFile::Segment(s) = file { Some(s) } else { None }).collect()
 }
 
@@ -74,7 +74,8 @@ fn segments(listing: &Listing) -> BTreeSet<Segment> {
 fn expected(history: &TimelineHistory, first: u64, last: u64) -> Vec<Segment> {
     let mut out = Vec::new();
     let mut from = first;
-    let left = history.ancestors.iter().map(|(timeline, at)| (*timeline, at.0 / DEFAULT_SEGMENT_SIZE));
+    let left =
+        history.ancestors.iter().map(|(timeline, at)| (*timeline, at.0 / SegmentSize::DEFAULT.bytes()));
     for (timeline, end) in left.chain([(history.timeline, last + 1)]) {
         out.extend((from..end).map(|number| Segment { timeline, number }));
         from = from.max(end);
@@ -88,7 +89,7 @@ fn expected(history: &TimelineHistory, first: u64, last: u64) -> Vec<Segment> {
 /// What psql or the shell said.
 pub async fn close_segment(pair: &Pair, primary: InstanceId) -> anyhow::Result<(Segment, TimelineHistory)> {
     let name = pair.psql(primary, "SELECT pg_walfile_name(pg_switch_wal())").await?;
-    let Some(WalFile::Segment(segment)) = WalFile::parse(&name, DEFAULT_SEGMENT_SIZE) else {
+    let Some(WalFile::Segment(segment)) = WalFile::parse(&name, SegmentSize::DEFAULT) else {
         anyhow::bail!("{name:?} is no segment");
     };
     if segment.timeline == TimelineId(1) {
@@ -150,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    const SIZE: u64 = DEFAULT_SEGMENT_SIZE;
+    const SIZE: u64 = SegmentSize::DEFAULT.bytes();
 
     /// Timeline 1 was left inside segment 3, timeline 2 exactly where segment 5 begins.
     fn history() -> TimelineHistory {

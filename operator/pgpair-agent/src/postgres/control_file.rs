@@ -8,6 +8,7 @@ use std::time::Duration;
 use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::TimelineId;
+use pgpair_core::wal::SegmentSize;
 
 use crate::instance::fsx::{Context, FileError};
 use crate::postgres::pgdata::PgDataError;
@@ -48,7 +49,7 @@ pub struct ControlData {
     /// Recovery must reach at least this.
     pub min_recovery: Option<(TimelineId, Lsn)>,
     /// Bytes of a WAL segment.
-    pub segment_size: u64,
+    pub segment_size: SegmentSize,
     /// Bytes of a WAL page.
     pub page_size: u64,
     /// What a standby of this directory must have at least.
@@ -98,7 +99,7 @@ impl ControlData {
             redo: lsn("Latest checkpoint's REDO location")?,
             timeline: timeline("Latest checkpoint's TimeLineID")?,
             min_recovery: (min != Lsn(0)).then_some((min_timeline, min)),
-            segment_size: segment_size(size)
+            segment_size: SegmentSize::new(size)
                 .ok_or_else(|| PgDataError::ControlData { field: SEGMENT_SIZE, text: size.to_string() })?,
             page_size: number("WAL block size")?,
             floors: Floors {
@@ -110,11 +111,6 @@ impl ControlData {
             },
         })
     }
-}
-
-/// Bytes of a WAL segment, if a segment can have so many: positions are divided by it.
-pub(crate) fn segment_size(bytes: u64) -> Option<u64> {
-    bytes.is_power_of_two().then_some(bytes)
 }
 
 /// Reads the control file of a data directory with `pg_controldata`.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use pgpair_core::authority::position;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::TimelineId;
+use pgpair_core::wal::SegmentSize;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Row, Statement};
 
 use crate::instance::env::InstanceEnv;
-use crate::postgres::control_file::segment_size;
 use crate::postgres::libraries::LibraryPath;
 
 /// A connection over the socket is made at once or not at all.
@@ -123,7 +123,7 @@ pub struct SqlSnapshot {
     /// Where replay of the latest checkpoint (restartpoint on a standby) begins: no older log is needed to start again.
     pub redo: Option<Lsn>,
     /// Bytes of a WAL segment.
-    pub segment_size: u64,
+    pub segment_size: SegmentSize,
     /// The peer's slot, if there is one.
     pub peer_slot: Option<Slot>,
 }
@@ -243,11 +243,11 @@ impl Sql {
         .await;
         match result {
             Ok(row) => {
-                let facts = facts(&row, &mut open.failures);
-                let facts = facts.map_err(|e| SqlError::Answer { action, text: e.to_string() })?;
-                let size = facts.segment_size;
-                let text = || format!("a segment size of {size} bytes");
-                segment_size(size).map(|_| facts).ok_or_else(|| SqlError::Answer { action, text: text() })
+                let misread = |text| SqlError::Answer { action, text };
+                let bytes: i64 = row.try_get("segment_size").map_err(|e| misread(e.to_string()))?;
+                let size = u64::try_from(bytes).ok().and_then(SegmentSize::new);
+                let size = size.ok_or_else(|| misread(format!("a segment size of {bytes} bytes")))?;
+                facts(&row, size, &mut open.failures).map_err(|e| misread(e.to_string()))
             }
             Err(e) => {
                 open.connection = None;
@@ -404,7 +404,11 @@ pub(crate) async fn within<T>(
     }
 }
 
-fn facts(row: &Row, failures: &mut Failures) -> Result<SqlSnapshot, tokio_postgres::Error> {
+fn facts(
+    row: &Row,
+    segment_size: SegmentSize,
+    failures: &mut Failures,
+) -> Result<SqlSnapshot, tokio_postgres::Error> {
     let lsn = |name: &str| -> Result<Option<Lsn>, tokio_postgres::Error> {
         Ok(row.try_get::<_, Option<&str>>(name)?.and_then(|t| t.parse().ok()))
     };
@@ -445,7 +449,7 @@ fn facts(row: &Row, failures: &mut Failures) -> Result<SqlSnapshot, tokio_postgr
         archiver: archiver(row, failures)?,
         sync_names: row.try_get("sync_names")?,
         redo: lsn("redo_lsn")?,
-        segment_size: u64::try_from(row.try_get::<_, i64>("segment_size")?).unwrap_or(0),
+        segment_size,
         peer_slot: row
             .try_get::<_, Option<&str>>("slot_status")?
             .map(|status| Ok(Slot { restart: lsn("slot_restart")?, lost: status == "lost" }))

@@ -9,7 +9,7 @@ use std::time::{Instant, UNIX_EPOCH};
 use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
-use pgpair_core::wal::{Segment, WalFile};
+use pgpair_core::wal::{Segment, SegmentSize, WalFile};
 use pgpair_wire::report::ArchiveReport;
 use sha2::{Digest, Sha256};
 
@@ -20,7 +20,7 @@ use crate::postgres::control_file;
 use crate::postgres::sql::ArchiverFacts;
 
 /// The smallest segment size accepts the names of every other one.
-pub(crate) const SMALLEST_SEGMENT: u64 = 1024 * 1024;
+pub(crate) const SMALLEST_SEGMENT: SegmentSize = SegmentSize::SMALLEST;
 const CHUNK: usize = 1024 * 1024;
 
 /// Where the log of a dead postgres ends, as far as that is known.
@@ -31,8 +31,8 @@ impl LogEnd {
     /// How much of a file of `pg_wal` is of use: a standby that waits for the end of the log is not to wait for what comes after it.
     #[must_use]
     pub fn useful_bytes(self, name: &str, size: u64) -> u64 {
-        let Some((timeline, end)) = self.0.filter(|_| size > 0) else { return size };
-        if name != Segment::holding(timeline, end, size).file_name(size) {
+        let (Some((timeline, end)), Some(segment)) = (self.0, SegmentSize::new(size)) else { return size };
+        if name != Segment::holding(timeline, end, segment).file_name(segment) {
             return size;
         }
         // Whole pages, of whatever size: what is behind the last record is read as well.
@@ -281,9 +281,9 @@ pub fn has_segment(
     system: SystemIdentifier,
     history: &TimelineHistory,
     position: Lsn,
-    segment_size: u64,
+    segment_size: SegmentSize,
 ) -> io::Result<Found> {
-    let wanted = Segment::holding(history.timeline, position, segment_size.max(1)).number;
+    let wanted = Segment::holding(history.timeline, position, segment_size).number;
     let mut found = Found { has: false, oldest: None };
     for dir in [layout.pg_wal(), layout.wal_archive(system)] {
         let entries = match fs::read_dir(&dir) {
@@ -317,7 +317,7 @@ pub fn first_missing(
     system: SystemIdentifier,
     history: &TimelineHistory,
     from: Lsn,
-    segment_size: u64,
+    segment_size: SegmentSize,
 ) -> io::Result<Lsn> {
     let timelines = || history.ancestors.iter().map(|(t, _)| *t).chain([history.timeline]);
     let has = |number: u64| -> io::Result<bool> {
@@ -331,7 +331,7 @@ pub fn first_missing(
         }
         Ok(false)
     };
-    let mut number = Segment::holding(history.timeline, from, segment_size.max(1)).number;
+    let mut number = Segment::holding(history.timeline, from, segment_size).number;
     while has(number)? {
         number += 1;
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
-use pgpair_core::wal::{Segment, WalFile};
+use pgpair_core::wal::{Segment, SegmentSize, WalFile};
 use pgpair_wire::wal::ArchivedFile;
 
 use crate::instance::fsx::{self, Context, FileError};
@@ -44,7 +44,7 @@ pub struct Own {
     /// Up to here our postgres has the log, or had it.
     pub end: Lsn,
     /// Bytes of a segment.
-    pub segment_size: u64,
+    pub segment_size: SegmentSize,
 }
 
 /// What became of a round.
@@ -134,7 +134,7 @@ pub async fn round(layout: &Layout, peer: &Peer, own: Own) -> Result<Filled, Fil
         };
         tokio::task::spawn_blocking(copy).await.map_err(|_| FillError::Ending)??;
         tracing::info!(file = name, "archive: filled in from pg_wal");
-        archive.files.push(ArchivedFile { name, bytes: own.segment_size });
+        archive.files.push(ArchivedFile { name, bytes: own.segment_size.bytes() });
         filled.filled += 1;
     }
     let missing = missing(&peer.archive(LIST).await?, &archive, own);
@@ -182,7 +182,7 @@ fn missing(there: &[ArchivedFile], ours: &OurArchive, own: Own) -> Vec<(WalFile,
         .filter_map(|f| Some((WalFile::parse(&f.name, own.segment_size)?, f)))
         .filter(|(file, f)| match file {
             WalFile::History(timeline) => ours.history.includes(*timeline),
-            WalFile::Segment(s) => f.bytes == own.segment_size && in_use(&ours.history, *s, own),
+            WalFile::Segment(s) => f.bytes == own.segment_size.bytes() && in_use(&ours.history, *s, own),
             WalFile::Partial(_) | WalFile::BackupLabel => false,
         })
         .collect();
@@ -202,7 +202,7 @@ fn missing(there: &[ArchivedFile], ours: &OurArchive, own: Own) -> Vec<(WalFile,
 /// Whether a segment ended on its timeline before that was left, and before the end of our own log.
 fn in_use(history: &TimelineHistory, segment: Segment, own: Own) -> bool {
     let left = history.ancestors.iter().find(|(t, _)| *t == segment.timeline).map(|(_, at)| *at);
-    let end = Lsn((segment.number + 1).saturating_mul(own.segment_size));
+    let end = Segment { number: segment.number + 1, ..segment }.start(own.segment_size);
     history.includes(segment.timeline) && end <= left.unwrap_or(own.end).min(own.end)
 }
 
@@ -239,7 +239,8 @@ fn read_head(path: &Path, file: WalFile) -> Result<Vec<u8>, FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pgpair_core::wal::DEFAULT_SEGMENT_SIZE as SIZE;
+
+    const SIZE: u64 = SegmentSize::DEFAULT.bytes();
 
     /// Timeline 1 was left inside segment 3.
     fn history() -> TimelineHistory {
@@ -247,7 +248,7 @@ mod tests {
     }
 
     fn name(timeline: u32, number: u64) -> String {
-        Segment { timeline: TimelineId(timeline), number }.file_name(SIZE)
+        Segment { timeline: TimelineId(timeline), number }.file_name(SegmentSize::DEFAULT)
     }
 
     fn files(names: &[String]) -> Vec<ArchivedFile> {
@@ -266,7 +267,8 @@ mod tests {
         }
     }
 
-    const OWN: Own = Own { timeline: TimelineId(2), end: Lsn(6 * SIZE + 9), segment_size: SIZE };
+    const OWN: Own =
+        Own { timeline: TimelineId(2), end: Lsn(6 * SIZE + 9), segment_size: SegmentSize::DEFAULT };
 
     fn asked(theirs: &[String], ours: &[String], room: u64) -> Vec<String> {
         missing(&files(theirs), &with(ours, room), OWN).into_iter().map(|(_, n)| n).collect()
@@ -318,7 +320,7 @@ mod tests {
             content[8..16].copy_from_slice(&begin.to_ne_bytes());
             content[24..32].copy_from_slice(&7u64.to_ne_bytes());
             content[32..36].copy_from_slice(&(MIB as u32).to_ne_bytes());
-            let name = Segment { timeline: TimelineId(1), number }.file_name(MIB);
+            let name = Segment { timeline: TimelineId(1), number }.file_name(SegmentSize::SMALLEST);
             fs::write(layout.pg_wal().join(&name), content).unwrap();
             if !status.is_empty() {
                 fs::write(layout.pg_wal().join(format!("archive_status/{name}.{status}")), "").unwrap();
@@ -329,7 +331,8 @@ mod tests {
         write(2, 2 * MIB, "ready");
         let forgotten = write(3, 3 * MIB, "");
         write(4, 4 * MIB, ""); // being written
-        let own = Own { timeline: TimelineId(1), end: Lsn(4 * MIB + 80), segment_size: MIB };
+        let own =
+            Own { timeline: TimelineId(1), end: Lsn(4 * MIB + 80), segment_size: SegmentSize::SMALLEST };
         let found = OurArchive { room: u64::MAX, ..look(&layout, own).unwrap().unwrap() };
         let wanted = missing(&found.forgotten, &found, own);
         let [(file, name)] = wanted.as_slice() else { panic!("{wanted:?}") };
@@ -340,7 +343,7 @@ mod tests {
             fs::copy(layout.pg_wal().join(from), tmp).unwrap();
             keep(&layout, SystemIdentifier(7), *file, name)
         };
-        let recycled = copy(&Segment { timeline: TimelineId(1), number: 1 }.file_name(MIB));
+        let recycled = copy(&Segment { timeline: TimelineId(1), number: 1 }.file_name(SegmentSize::SMALLEST));
         assert!(matches!(recycled, Err(FillError::Unusable { .. })), "{recycled:?}");
         copy(name).unwrap();
         let held = list(&layout, SystemIdentifier(7)).unwrap();

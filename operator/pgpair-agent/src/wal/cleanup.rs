@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pgpair_core::lsn::Lsn;
-use pgpair_core::wal::WalFile;
+use pgpair_core::wal::{SegmentSize, WalFile};
 
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
@@ -38,7 +38,7 @@ pub struct Needed {
     /// What the peer's slot keeps, if there is a slot that keeps anything.
     pub slot: Option<Lsn>,
     /// Bytes of a segment.
-    pub segment_size: u64,
+    pub segment_size: SegmentSize,
 }
 
 impl Needed {
@@ -46,16 +46,16 @@ impl Needed {
     fn first_segment(self) -> Option<u64> {
         let oldest = self.own?.min(self.peer?);
         let oldest = self.slot.map_or(oldest, |s| s.min(oldest));
-        self.segment_of(oldest)
+        Some(self.segment_of(oldest))
     }
 
     /// The same when only our own next recovery counts.
     fn own_first_segment(self) -> Option<u64> {
-        self.segment_of(self.own?)
+        Some(self.segment_of(self.own?))
     }
 
-    fn segment_of(self, lsn: Lsn) -> Option<u64> {
-        (self.segment_size > 0).then(|| lsn.0 / self.segment_size)
+    fn segment_of(self, lsn: Lsn) -> u64 {
+        lsn.0 / self.segment_size.bytes()
     }
 }
 
@@ -146,14 +146,14 @@ struct ArchivedSegment {
 }
 
 /// Segments, partial ones included, and backup labels; oldest first.
-fn archived(dir: &Path, segment_size: u64) -> Result<Vec<ArchivedSegment>, FileError> {
+fn archived(dir: &Path, segment_size: SegmentSize) -> Result<Vec<ArchivedSegment>, FileError> {
     let mut out = Vec::new();
     for entry in fs::read_dir(dir).at("read", dir)? {
         let entry = entry.at("read", dir)?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let number = match WalFile::parse(&name, segment_size.max(1)) {
+        let number = match WalFile::parse(&name, segment_size) {
             Some(WalFile::Segment(s) | WalFile::Partial(s)) => s.number,
-            Some(WalFile::BackupLabel) => match WalFile::parse(&name[..24], segment_size.max(1)) {
+            Some(WalFile::BackupLabel) => match WalFile::parse(&name[..24], segment_size) {
                 Some(WalFile::Segment(s)) => s.number,
                 _ => continue,
             },
@@ -236,7 +236,8 @@ mod tests {
 
     fn needed(own: Option<u64>, peer: Option<u64>, slot: Option<u64>) -> Option<u64> {
         let lsn = |n: Option<u64>| n.map(|n| Lsn(n * 16 * MIB + 5));
-        let needed = Needed { own: lsn(own), peer: lsn(peer), slot: lsn(slot), segment_size: 16 * MIB };
+        let needed =
+            Needed { own: lsn(own), peer: lsn(peer), slot: lsn(slot), segment_size: SegmentSize::DEFAULT };
         needed.first_segment()
     }
 
@@ -262,7 +263,7 @@ mod tests {
         let files: Vec<ArchivedSegment> = (0..10).map(|n| file(n, 10)).collect();
         let lsn = |n: u64| Some(Lsn(n * 16 * MIB));
         for peer in [lsn(2), None] {
-            let needed = Needed { own: lsn(8), peer, slot: lsn(2), segment_size: 16 * MIB };
+            let needed = Needed { own: lsn(8), peer, slot: lsn(2), segment_size: SegmentSize::DEFAULT };
             let of = |files: &[ArchivedSegment]| files.len();
             assert_eq!(of(unneeded(&files, needed, 1_000)), if peer.is_some() { 2 } else { 0 });
             assert_eq!(of(given_up(&files, needed, 1_000, 50)), 0, "a twentieth is free");

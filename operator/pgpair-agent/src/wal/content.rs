@@ -3,7 +3,7 @@
 use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::TimelineHistory;
-use pgpair_core::wal::WalFile;
+use pgpair_core::wal::{SegmentSize, WalFile};
 
 /// So much of a segment is looked at.
 pub(crate) const HEAD: usize = 40;
@@ -40,7 +40,9 @@ pub(crate) fn check_place(
 ) -> Result<(), String> {
     check(file, system, head, len)?;
     let (WalFile::Segment(segment), Some(header)) = (file, Header::read(head)) else { return Ok(()) };
-    let begin = segment.start(header.size);
+    let size = SegmentSize::new(header.size)
+        .ok_or_else(|| format!("its header names a segment size of {} bytes", header.size))?;
+    let begin = segment.start(size);
     if header.address == begin {
         Ok(())
     } else {
@@ -90,9 +92,13 @@ mod tests {
 
     #[test]
     fn a_segment_must_begin_where_its_name_says() {
-        assert_eq!(check_place(THIRD, OURS, &head(7, 4096, 3 * 4096), 4096), Ok(()));
-        let e = check_place(THIRD, OURS, &head(7, 4096, 2 * 4096), 4096).unwrap_err();
-        assert!(e.contains("begins at 0/2000 instead of 0/3000"), "{e}");
+        const MIB: u32 = 1 << 20;
+        let place =
+            |size: u32, address: u32| check_place(THIRD, OURS, &head(7, size, address.into()), size.into());
+        assert_eq!(place(MIB, 3 * MIB), Ok(()));
+        let e = place(MIB, 2 * MIB).unwrap_err();
+        assert!(e.contains("begins at 0/200000 instead of 0/300000"), "{e}");
+        assert!(place(0, 0).is_err(), "no segment has no bytes");
     }
 
     #[test]

@@ -51,6 +51,7 @@ mod tests {
     use crate::postgres::control_file::ClusterState;
     use crate::postgres::render::Floors;
     use pgpair_core::ids::SystemIdentifier;
+    use pgpair_core::wal::SegmentSize;
 
     /// On timeline 1, with its checkpoint at 100 and recovery to be made up to 150.
     fn control() -> ControlData {
@@ -61,7 +62,7 @@ mod tests {
             redo: Lsn(90),
             timeline: TimelineId(1),
             min_recovery: Some((TimelineId(1), Lsn(150))),
-            segment_size: 1 << 24,
+            segment_size: SegmentSize::DEFAULT,
             page_size: 8192,
             floors: Floors::default(),
         }

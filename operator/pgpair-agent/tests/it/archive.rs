@@ -15,7 +15,6 @@ use pgpair_agent::postgres::promote::promote;
 use pgpair_agent::wal::archive::{Places, archive_status, first_missing, has_segment, wal_file};
 use pgpair_agent::wal::cleanup::{self, Needed};
 use pgpair_agent::wal::restore::{RestoreError, restore};
-use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::TimelineId;
 use pgpair_core::wal::{Segment, WalFile};
 use tokio::net::TcpListener;
@@ -196,7 +195,7 @@ fn log_that_is_gone_from_the_primary_is_told_and_a_lost_slot_is_made_anew() {
         assert_eq!(lost.restart, None);
         assert!(found().await.has, "the archive still has it");
         let first = first_missing(&w.b.settings.layout, system, &history, needs, size).unwrap();
-        assert!(first >= Lsn(needs.0 / size * size), "{first}");
+        assert!(first >= Segment::holding(TimelineId(1), needs, size).start(size), "{first}");
         let gone = Segment::holding(TimelineId(1), needs, size).file_name(size);
         fs::remove_file(w.a.wal_archive().join(gone)).unwrap();
         let now = found().await;

@@ -68,7 +68,7 @@ fn a_branch_is_detected_kept_and_rewound_and_then_the_directory_follows() {
         assert_eq!(kept.bytes, kept.to.bytes_since(kept.from));
         assert!(kept.files.len() >= 2 && kept.dir.join("branch.json").exists());
         for name in &kept.files {
-            assert!(kept.dir.join(name).metadata().unwrap().len() == control.segment_size);
+            assert!(kept.dir.join(name).metadata().unwrap().len() == control.segment_size.bytes());
         }
         let lock = w.a.lock();
         rewind(&w.a.settings, &w.a.config, &w.a.bin, &lock, &kept, &w.b.upstream()).await.unwrap();

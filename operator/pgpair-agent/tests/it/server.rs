@@ -123,7 +123,7 @@ fn the_end_of_wal_is_where_a_replay_ends() {
         let empty: Vec<_> =
             (0xC0..=0xFF).map(|n| layout.pg_wal().join(format!("0000000100000000000000{n:X}"))).collect();
         for path in &empty {
-            fs::File::create(path).unwrap().set_len(control.segment_size).unwrap();
+            fs::File::create(path).unwrap().set_len(control.segment_size.bytes()).unwrap();
         }
         let begin = std::time::Instant::now();
         let slow = end_of_wal(&w.a.bin, &layout, &control, None).await.unwrap();

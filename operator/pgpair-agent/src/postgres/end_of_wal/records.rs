@@ -1,6 +1,7 @@
 //! Records as `pg_waldump` prints them, and where they end (PostgreSQL, `xlogreader.c`).
 
 use pgpair_core::lsn::Lsn;
+use pgpair_core::wal::SegmentSize;
 
 /// Header of a WAL page.
 const PAGE_HEADER: u64 = 24;
@@ -37,7 +38,8 @@ pub(super) fn parse(line: &[u8]) -> Option<WalRecord> {
 
 impl WalRecord {
     /// Where the next record may begin, as replay would report it.
-    pub(super) fn end(self, page: u64, segment: u64) -> Lsn {
+    pub(super) fn end(self, page: u64, segment: SegmentSize) -> Lsn {
+        let segment = segment.bytes();
         let mut at = self.lsn.0;
         let mut left = self.len;
         loop {
@@ -59,7 +61,7 @@ mod tests {
     use super::*;
 
     fn end(lsn: u64, len: u64, switch: bool) -> u64 {
-        WalRecord { lsn: Lsn(lsn), len, switch }.end(8192, 1 << 24).0
+        WalRecord { lsn: Lsn(lsn), len, switch }.end(8192, SegmentSize::DEFAULT).0
     }
 
     #[test]
