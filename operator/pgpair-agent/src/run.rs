@@ -8,12 +8,16 @@ use pgpair_core::authority::timing::Timing;
 use pgpair_core::authority::{Authority, Event, NodeId, Want};
 use pgpair_core::ids::Incarnation;
 use pgpair_core::record::Holder;
+use pgpair_wire::config::PairConfig;
+use pgpair_wire::report::InstanceReport;
+use pgpair_wire::wal::PrimaryTimeline;
+use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::control::driver::{self, Driver, DriverIo};
 use crate::control::health::{Answered, Health};
-use crate::control::inbox::Input;
+use crate::control::inbox::{HbaTrial, Input};
 use crate::control::intake::Intake;
 use crate::control::journal::Journal;
 use crate::control::report::Reporter;
@@ -37,6 +41,7 @@ use crate::postgres::pair_config;
 use crate::postgres::postmaster;
 use crate::postgres::sql::Sql;
 use crate::postgres::tool::PgBin;
+use crate::wal::archive::LogEnd;
 use crate::worker::{Worker, WorkerParts};
 
 /// How long postgres has to stop when the agent leaves.
@@ -55,14 +60,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the agent, as the child of [`crate::fence::init::main`].
 #[must_use]
 pub fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = runtime.map_err(Failure::from).and_then(|runtime| {
-        let result = runtime.block_on(agent());
-        // A thread that waits for a disk keeps neither the process nor its lock, by which the witness tells that it is dead.
-        runtime.shutdown_timeout(LAST_WRITES);
-        result
-    });
-    match result {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             tracing::error!(error = %e, "the agent ends");
@@ -71,7 +69,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn agent() -> Result<(), Failure> {
+/// The protocol has this thread for itself, which never waits for a volume: the loop, what it says to the peer and to the API server, the servers, and
+/// the look whether a primary hangs. The worker and all else that touches volumes have others.
+fn run() -> Result<(), Failure> {
+    let volumes =
+        Builder::new_multi_thread().worker_threads(2).thread_name("volumes").enable_all().build()?;
+    let protocol = Builder::new_current_thread().enable_all().build()?;
+    let result = protocol.block_on(agent(volumes.handle()));
+    // A thread that waits for a disk keeps neither the process nor its lock, by which the witness tells that it is dead.
+    volumes.shutdown_timeout(LAST_WRITES);
+    protocol.shutdown_timeout(LAST_WRITES);
+    result
+}
+
+async fn agent(volumes: &Handle) -> Result<(), Failure> {
     let settings = Arc::new(InstanceEnv::from_env()?);
     let me = Holder { instance: settings.instance, incarnation: Incarnation(rand::random()) };
     // This one first: the witness of a predecessor takes the two in the same order.
@@ -84,101 +95,173 @@ async fn agent() -> Result<(), Failure> {
     postmaster::install_tls(&settings.layout)?;
     let durable = state::load(&settings.layout)?;
     tracing::info!(instance = %me.instance, incarnation = %me.incarnation, term = durable.term.0, "agent starts");
-
     let bin = PgBin::find(&settings)?;
     let config = Arc::new(pair_config::load_tried(&settings, &bin).await?);
-    let client = kube::Client::try_default().await?;
-    let store = RecordStore::new(client.clone(), &settings.namespace, &settings.pair, me);
-    let identity = Identity::load(&settings.layout.tls)?;
-    tokio::spawn(identity.clone().keep_renewed());
-    let peer = Peer::new(&settings, identity.clone());
-    let greeting = peer.clone();
-    tokio::spawn(async move { greeting.greet().await });
     let rules = driver::rules(&config, Timing::new(config.ttl_ms)?);
     let authority = Authority::new(me, node_id(&settings.node), rules, durable, clock::now());
-    let (config, configs) = watch::channel(config);
-
     let (inbox, inputs) = mpsc::channel(256);
-    let (wish, wishes) = watch::channel(Wish::none());
-    let (report, reports) = watch::channel(Reporter::default().report(clock::now(), &authority));
-    let (hand_over, serve_pg_wal) = watch::channel(None);
-    let (timeline, timelines) = watch::channel(None);
-    let writable = Writable::new(Deadman::of_agent()?);
-    let sql = Sql::new(&settings);
-    let (try_hba, hba_trials) = mpsc::channel(1);
-    let intake =
-        Intake::new(settings.clone(), bin.clone(), sql.clone(), configs.clone(), inbox.clone(), try_hba);
-    tokio::spawn(intake.clone().watch_mounted());
-    let shared = Shared {
-        inbox: inbox.clone(),
-        intake,
-        report: reports,
-        timeline: timelines,
-        serve_pg_wal,
-        settings: settings.clone(),
-        sql: sql.beside(),
-        peer: peer.clone(),
-    };
-    let servers = tokio::spawn(serve(shared, identity.clone()));
-    let answered = Answered::default();
-    let worker = Worker::new(WorkerParts {
-        answered: answered.clone(),
-        settings: settings.clone(),
-        bin,
-        sql: sql.beside(),
-        peer: peer.clone(),
-        endpoint: ReadWriteEndpoint::new(client, &settings),
-        tree: Tree::of_agent(),
-        writable: writable.clone(),
-        wish: wishes,
-        inputs: inbox.clone(),
-        timeline,
-        lock,
-        identity,
-        config: configs.clone(),
-        hba_trials,
-    });
-    let worker = tokio::spawn(worker.run());
-    let sql = sql.beside();
-    tokio::spawn(
-        Health {
-            writable: writable.clone(),
-            sql: sql.clone(),
-            file: settings.layout.write_probe(),
-            config: configs,
-            answered,
-            inputs: inbox.clone(),
+    let (set_config, config) = watch::channel(config);
+    let ground = Ground::new(settings, bin, config, inbox).await?;
+    ground.run(volumes, me, lock, authority, set_config, inputs).await
+}
+
+/// What the parts of the agent share.
+struct Ground {
+    settings: Arc<InstanceEnv>,
+    bin: PgBin,
+    config: watch::Receiver<Arc<PairConfig>>,
+    inbox: mpsc::Sender<Input>,
+    client: kube::Client,
+    identity: Identity,
+    peer: Peer,
+    sql: Sql,
+    writable: Writable,
+    answered: Answered,
+}
+
+impl Ground {
+    async fn new(
+        settings: Arc<InstanceEnv>,
+        bin: PgBin,
+        config: watch::Receiver<Arc<PairConfig>>,
+        inbox: mpsc::Sender<Input>,
+    ) -> Result<Ground, Failure> {
+        let identity = Identity::load(&settings.layout.tls)?;
+        Ok(Ground {
+            client: kube::Client::try_default().await?,
+            peer: Peer::new(&settings, identity.clone()),
+            sql: Sql::new(&settings),
+            writable: Writable::new(Deadman::of_agent()?),
+            answered: Answered::default(),
+            settings,
+            bin,
+            config,
+            inbox,
+            identity,
+        })
+    }
+
+    async fn run(
+        self,
+        volumes: &Handle,
+        me: Holder,
+        lock: VolumeLock,
+        authority: Authority,
+        set_config: watch::Sender<Arc<PairConfig>>,
+        inputs: mpsc::Receiver<Input>,
+    ) -> Result<(), Failure> {
+        volumes.spawn(self.identity.clone().keep_renewed());
+        let greeting = self.peer.clone();
+        tokio::spawn(async move { greeting.greet().await });
+        let (wish, wishes) = watch::channel(Wish::none());
+        let (report, reports) = watch::channel(Reporter::default().report(clock::now(), &authority));
+        let (hand_over, serve_pg_wal) = watch::channel(None);
+        let (timeline, timelines) = watch::channel(None);
+        let (try_hba, hba_trials) = mpsc::channel(1);
+        let shared = self.shared(volumes, reports, timelines, serve_pg_wal, try_hba);
+        volumes.spawn(shared.intake.clone().watch_mounted());
+        let servers = tokio::spawn(serve(shared, self.identity.clone()));
+        let worker = volumes.spawn(self.worker(wishes, timeline, lock, hba_trials).run());
+        tokio::spawn(self.health().run());
+        on_sigterm(self.inbox.clone(), self.sql.beside())?;
+        let (last_word, settings) = (wish.clone(), self.settings.clone());
+        let (journal, journal_end) = Journal::start(settings.layout.journal(), &authority);
+        let io = self.driver_io(me, wish, report, hand_over, set_config);
+        let driver = tokio::spawn(Driver::new(authority, journal, io, Reporter::default()).run(inputs));
+        tokio::select! {
+            ended = servers => return Err(ended.unwrap_or_else(Failure::from)),
+            ended = driver => ended?,
         }
-        .run(),
-    );
-    on_sigterm(inbox.clone(), sql.clone())?;
-    let last_word = wish.clone();
-    let left_settings = settings.clone();
-    let io = DriverIo {
-        settings,
-        store,
-        peer,
-        inbox,
-        wish,
-        report,
-        hand_over,
-        writable,
-        tree: Tree::of_agent(),
-        config,
-        sql,
-    };
-    let (journal, journal_end) = Journal::start(left_settings.layout.journal(), &authority);
-    let driver = tokio::spawn(Driver::new(authority, journal, io, Reporter::default()).run(inputs));
-    tokio::select! {
-        ended = servers => return Err(ended.unwrap_or_else(Failure::from)),
-        ended = driver => ended?,
+        if leave(&last_word, worker).await {
+            forget_node(&settings)?;
+        }
+        let _ = tokio::time::timeout(JOURNAL, journal_end).await; // a disk that hangs holds up nobody
+        tracing::info!("agent ends");
+        Ok(())
     }
-    if leave(&last_word, worker).await {
-        forget_node(&left_settings)?;
+
+    fn shared(
+        &self,
+        volumes: &Handle,
+        report: watch::Receiver<InstanceReport>,
+        timeline: watch::Receiver<Option<PrimaryTimeline>>,
+        serve_pg_wal: watch::Receiver<Option<LogEnd>>,
+        try_hba: mpsc::Sender<HbaTrial>,
+    ) -> Shared {
+        let (settings, bin, sql) = (self.settings.clone(), self.bin.clone(), self.sql.beside());
+        Shared {
+            inbox: self.inbox.clone(),
+            intake: Intake::new(settings, bin, sql, self.config.clone(), self.inbox.clone(), try_hba),
+            report,
+            timeline,
+            serve_pg_wal,
+            settings: self.settings.clone(),
+            sql: self.sql.beside(),
+            peer: self.peer.clone(),
+            volumes: volumes.clone(),
+        }
     }
-    let _ = tokio::time::timeout(JOURNAL, journal_end).await; // a disk that hangs holds up nobody
-    tracing::info!("agent ends");
-    Ok(())
+
+    fn worker(
+        &self,
+        wish: watch::Receiver<Wish>,
+        timeline: watch::Sender<Option<PrimaryTimeline>>,
+        lock: VolumeLock,
+        hba_trials: mpsc::Receiver<HbaTrial>,
+    ) -> Worker {
+        Worker::new(WorkerParts {
+            answered: self.answered.clone(),
+            settings: self.settings.clone(),
+            bin: self.bin.clone(),
+            sql: self.sql.beside(),
+            peer: self.peer.beside(),
+            endpoint: ReadWriteEndpoint::new(self.client.clone(), &self.settings),
+            tree: Tree::of_agent(),
+            writable: self.writable.clone(),
+            wish,
+            inputs: self.inbox.clone(),
+            timeline,
+            lock,
+            identity: self.identity.clone(),
+            config: self.config.clone(),
+            hba_trials,
+        })
+    }
+
+    fn health(&self) -> Health {
+        Health {
+            writable: self.writable.clone(),
+            sql: self.sql.beside(),
+            file: self.settings.layout.write_probe(),
+            config: self.config.clone(),
+            answered: self.answered.clone(),
+            inputs: self.inbox.clone(),
+        }
+    }
+
+    fn driver_io(
+        self,
+        me: Holder,
+        wish: watch::Sender<Wish>,
+        report: watch::Sender<InstanceReport>,
+        hand_over: watch::Sender<Option<LogEnd>>,
+        config: watch::Sender<Arc<PairConfig>>,
+    ) -> DriverIo {
+        let store = RecordStore::new(self.client, &self.settings.namespace, &self.settings.pair, me);
+        DriverIo {
+            settings: self.settings,
+            store,
+            peer: self.peer,
+            inbox: self.inbox,
+            wish,
+            report,
+            hand_over,
+            writable: self.writable,
+            tree: Tree::of_agent(),
+            config,
+            sql: self.sql,
+        }
+    }
 }
 
 /// The lock may still be held by the last processes of the agent before us; nothing is done without it.

@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, Request, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
+use futures::{Stream, StreamExt};
 use pgpair_core::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
 };
@@ -26,8 +28,10 @@ use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
 use pgpair_wire::wal::{ArchivedFile, PrimaryTimeline, WalNeeds};
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, Take};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::io::ReaderStream;
 
@@ -70,6 +74,8 @@ pub struct Shared {
     pub intake: Intake,
     /// The other agent.
     pub peer: Peer,
+    /// Where volumes are touched, which may hang: nothing here waits for them in the threads that answer.
+    pub volumes: Handle,
 }
 
 /// Serves the peer and the operator until the process ends.
@@ -224,7 +230,9 @@ async fn configure(
     body: Result<Json<PairConfig>, JsonRejection>,
 ) -> Result<Json<()>, (StatusCode, String)> {
     let Json(config) = body.map_err(|e| (StatusCode::UNPROCESSABLE_ENTITY, e.body_text()))?;
-    let accepted = tokio::time::timeout(STORED, s.intake.accept(config)).await;
+    let intake = s.intake.clone();
+    let accept = async move { tokio::time::timeout(STORED, intake.accept(config)).await };
+    let accepted = s.volumes.spawn(accept).await.unwrap_or(Ok(Err(ConfigError::Ending)));
     let late = || (StatusCode::GATEWAY_TIMEOUT, format!("it could not be stored within {STORED:?}"));
     accepted.map_err(|_| late())?.map(Json).map_err(|e| (status_of(&e), e.to_string()))
 }
@@ -261,7 +269,7 @@ async fn timeline(
         let (settings, history) = (s.settings.clone(), primary.past.history.clone());
         let look =
             move || archive::has_segment(&settings.layout, system, &history, needs, facts.segment_size);
-        let found = tokio::task::spawn_blocking(look).await.ok().and_then(Result::ok);
+        let found = s.volumes.spawn_blocking(look).await.ok().and_then(Result::ok);
         primary.has_needed = found.map(|f| f.has);
         primary.oldest = found.and_then(|f| f.oldest);
     }
@@ -276,7 +284,8 @@ async fn needs(State(s): State<Shared>) -> Result<Json<WalNeeds>, StatusCode> {
 
 async fn archived(State(s): State<Shared>) -> Result<Json<Vec<ArchivedFile>>, StatusCode> {
     let system = s.report.borrow().system_identifier.ok_or(StatusCode::NOT_FOUND)?;
-    let listed = tokio::task::spawn_blocking(move || backfill::list(&s.settings.layout, system)).await;
+    let settings = s.settings.clone();
+    let listed = s.volumes.spawn_blocking(move || backfill::list(&settings.layout, system)).await;
     listed.ok().and_then(Result::ok).map(Json).ok_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
@@ -290,10 +299,14 @@ async fn wal(State(s): State<Shared>, Path(name): Path<String>) -> Result<impl I
         let live = archive::is_live(&settings.layout, &path);
         Some((path, live))
     };
-    let found = tokio::task::spawn_blocking(look).await.ok().flatten();
-    let (path, live) = found.ok_or(StatusCode::NOT_FOUND)?;
-    let file = tokio::fs::File::open(path).await.map_err(|_| StatusCode::NOT_FOUND)?;
-    let size = file.metadata().await.map_err(|_| StatusCode::NOT_FOUND)?.len();
+    let open = async move {
+        let (path, live) = tokio::task::spawn_blocking(look).await.ok().flatten()?;
+        let file = File::open(path).await.ok()?;
+        let size = file.metadata().await.ok()?.len();
+        Some((file, size, live))
+    };
+    let opened = s.volumes.spawn(open).await.ok().flatten();
+    let (file, size, live) = opened.ok_or(StatusCode::NOT_FOUND)?;
     let mut headers = HeaderMap::new();
     let mut useful = size;
     if let Some(log_end) = log_end.filter(|_| live) {
@@ -301,6 +314,21 @@ async fn wal(State(s): State<Shared>, Path(name): Path<String>) -> Result<impl I
         headers.insert(paths::LIVE_WAL, HeaderValue::from_static("1"));
         headers.insert(paths::WAL_SIZE, HeaderValue::from(size));
     }
-    // A segment is 16 MiB, and memory once had is not given back.
-    Ok((headers, Body::from_stream(ReaderStream::with_capacity(file.take(useful), WAL_CHUNK))))
+    // Without the end of it the answer is broken, not shorter.
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(useful));
+    Ok((headers, Body::from_stream(pieces(&s.volumes, file.take(useful)))))
+}
+
+/// What is read of a file, a piece at a time: a segment is 16 MiB, and memory once had is not given back.
+fn pieces(volumes: &Handle, file: Take<File>) -> impl Stream<Item = std::io::Result<Bytes>> + use<> {
+    let (tx, mut rx) = mpsc::channel(1);
+    volumes.spawn(async move {
+        let mut pieces = ReaderStream::with_capacity(file, WAL_CHUNK);
+        while let Some(piece) = pieces.next().await {
+            if tx.send(piece).await.is_err() {
+                return; // nobody reads on
+            }
+        }
+    });
+    futures::stream::poll_fn(move |cx| rx.poll_recv(cx))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use kube::api::{Api, PostParams};
+use tokio::runtime::Handle;
 
 use crate::instance::env::InstanceEnv;
 
@@ -16,6 +17,8 @@ pub struct ReadWriteEndpoint {
     api: Api<EndpointSlice>,
     name: String,
     mine: Endpoint,
+    /// The client's connections belong to it.
+    runtime: Handle,
 }
 
 /// It could not be written; try again.
@@ -35,7 +38,7 @@ pub enum EndpointError {
 }
 
 impl ReadWriteEndpoint {
-    /// The slice of this instance's pair, and the endpoint that this pod is.
+    /// The slice of this instance's pair, and the endpoint that this pod is. Call it in the runtime in which `client` was made.
     #[must_use]
     pub fn new(client: kube::Client, settings: &InstanceEnv) -> ReadWriteEndpoint {
         let target = ObjectReference {
@@ -57,7 +60,7 @@ impl ReadWriteEndpoint {
             ..Endpoint::default()
         };
         let api = Api::namespaced(client, &settings.namespace);
-        ReadWriteEndpoint { api, name: format!("{}-rw", settings.pair), mine }
+        ReadWriteEndpoint { api, name: format!("{}-rw", settings.pair), mine, runtime: Handle::current() }
     }
 
     /// Makes this pod the one endpoint, if it is not already. Says whether it had to be written.
@@ -65,6 +68,12 @@ impl ReadWriteEndpoint {
     /// # Errors
     /// The API server refused, somebody else wrote meanwhile, or there was no answer in time.
     pub async fn point_here(&self) -> Result<bool, EndpointError> {
+        let (slice, late) = (self.clone(), EndpointError::Late(self.name.clone()));
+        // A connection that is made here may be used for the record next: it must not wait for whatever the caller's threads wait for.
+        self.runtime.spawn(async move { slice.write().await }).await.unwrap_or(Err(late))
+    }
+
+    async fn write(&self) -> Result<bool, EndpointError> {
         let attempt = async {
             let mut slice = self.api.get(&self.name).await?;
             if slice.endpoints.as_slice() == std::slice::from_ref(&self.mine) {

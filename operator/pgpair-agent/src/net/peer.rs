@@ -86,6 +86,20 @@ impl Peer {
         Peer { inner: Arc::new(inner) }
     }
 
+    /// The same agent, asked over connections of its own: they belong to the runtime in which they are made.
+    #[must_use]
+    pub(crate) fn beside(&self) -> Peer {
+        let inner = Inner {
+            host: self.inner.host.clone(),
+            port: self.inner.port,
+            identity: self.inner.identity.clone(),
+            idle: Idle::default(),
+            address: self.inner.address.clone(),
+            here: self.inner.here.clone(),
+        };
+        Peer { inner: Arc::new(inner) }
+    }
+
     /// Where it is, as last known. Never waits.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {

@@ -129,6 +129,11 @@ impl Pair {
         self.root(i).join("data/volume.json")
     }
 
+    /// Where a person would put the trigger file of an instance.
+    pub fn trigger(&self, i: InstanceId) -> PathBuf {
+        self.root(i).join("run/promote")
+    }
+
     /// A named pipe that the agents can read.
     pub fn make_pipe(&self, path: &Path) {
         use rustix::fs::{CWD, FileType, Mode, mknodat};

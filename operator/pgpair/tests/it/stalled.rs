@@ -28,8 +28,15 @@ struct Stalled {
 impl Stalled {
     fn new(pair: &Pair, file: PathBuf) -> Stalled {
         let beside = |suffix: &str| PathBuf::from(format!("{}{suffix}", file.display()));
-        let (content, pipe, name) = (fs::read(&file).unwrap(), beside(".pipe"), beside(".name"));
+        let content = fs::read(&file).unwrap();
         fs::hard_link(&file, beside(".kept")).unwrap();
+        Stalled::with(pair, file, content)
+    }
+
+    /// The same of a file that is not there; who waits for it reads this.
+    fn with(pair: &Pair, file: PathBuf, content: Vec<u8>) -> Stalled {
+        let beside = |suffix: &str| PathBuf::from(format!("{}{suffix}", file.display()));
+        let (pipe, name) = (beside(".pipe"), beside(".name"));
         pair.make_pipe(&pipe);
         fs::hard_link(&pipe, &name).unwrap();
         fs::rename(&name, &file).unwrap();
@@ -46,7 +53,8 @@ impl Stalled {
 
 impl Drop for Stalled {
     fn drop(&mut self) {
-        fs::rename(PathBuf::from(format!("{}.kept", self.file.display())), &self.file).unwrap();
+        let kept = PathBuf::from(format!("{}.kept", self.file.display()));
+        if kept.exists() { fs::rename(kept, &self.file) } else { fs::remove_file(&self.file) }.unwrap();
         // It fails only if nobody waits.
         let _ = Stalled::answer(&self.pipe, &self.content);
     }
@@ -92,4 +100,24 @@ async fn an_agent_that_is_told_to_end_ends_though_its_volume_does_not_answer() {
     pair.signal(B, Signal::TERM);
     eventually("the agent ends", LIMIT, async || pair.has_ended(B).then_some(())).await;
     drop(stalled);
+}
+
+/// The worker waits inside of a call, and its thread with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_worker_hangs_goes_on_to_answer() {
+    let pair = Pair::up().await;
+    table(&pair, A).await;
+    // What an agent leaves there itself is nobody's order.
+    let stalled = Stalled::with(&pair, pair.trigger(B), b"pgpair: a promotion is under way\n".to_vec());
+    eventually("the standby does not count as one that runs", Duration::from_secs(10), async || {
+        pair.report(B).await.filter(|r| r.postgres.state == PostgresState::Starting)
+    })
+    .await;
+    drop(stalled);
+    eventually("the standby is seen again", LIMIT, async || {
+        pair.report(B).await.filter(|r| r.postgres.state == PostgresState::Standby && r.trouble.is_none())
+    })
+    .await;
+    pair.paired().await;
+    assert_eq!(pair.api.record().primary.instance, A);
 }
