@@ -122,7 +122,7 @@ impl std::fmt::Debug for Worker {
 /// What a worker is made of.
 #[derive(Debug)]
 pub struct WorkerParts {
-    /// When postgres answered a new connection last.
+    /// When postgres showed last that it works.
     pub answered: Answered,
     /// Who and where this instance is.
     pub settings: Arc<InstanceEnv>,

@@ -6,7 +6,8 @@
 //! The oldest success of the three decides. Errors count as answers: only silence is a hang. That a log is not flushed
 //! proves nothing while nobody waits for it: a hint bit may lie there for minutes.
 //!
-//! Of a standby only the first counts: one that answers no new connection is no running standby, though it may still stream.
+//! Of a standby the first and the last count: one that answers no new connection, or whose volume takes no write, is no running standby,
+//! though it may still stream.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -28,7 +29,8 @@ use crate::postgres::sql::{Sql, SqlError};
 /// Looks in the time after which silence counts as a hang.
 const LOOKS: u32 = 5;
 
-/// When a new connection was answered last, whatever the answer was. Shared with the worker.
+/// When postgres showed last that it works: a new connection was answered, whatever the answer was, and the volume took a write. Shared
+/// with the worker.
 #[derive(Debug, Clone, Default)]
 pub struct Answered(Arc<AtomicU64>);
 
@@ -110,15 +112,11 @@ impl Health {
             tokio::time::sleep(pause).await;
             // Woken late, this process was starved, and so was postgres: that time proves nothing against it.
             seen.forgive(begin.elapsed().saturating_sub(pause));
-            if self.writable.is_set() {
-                if !was_writable {
-                    seen = Seen::new(Instant::now());
-                }
-                self.look(&mut seen, &disk, limit / LOOKS).await;
-            } else {
-                self.ask(&mut seen, limit / LOOKS).await;
+            if self.writable.is_set() && !was_writable {
+                seen = Seen::new(Instant::now());
             }
-            self.answered.set(seen.answered);
+            self.look(&mut seen, &disk, limit / LOOKS).await;
+            self.answered.set(seen.answered.min(seen.written));
             was_writable = self.writable.is_set();
             let hung = was_writable && seen.silent_for(Instant::now()) >= limit;
             if hung != told {

@@ -182,8 +182,8 @@ impl Worker {
         }
     }
 
-    /// Whether a postgres that was started then has answered no new connection for too long. The look of every half second does not
-    /// find out: its connection was made before.
+    /// Whether a postgres that was started then has answered no new connection, or its volume has taken no write, for too long. The look of
+    /// every half second does not find out: its connection was made before, and what it reads is in memory.
     fn hangs(&self, started: Instant) -> bool {
         let limit = u64::from(self.config().hang_timeout_ms);
         let silent = clock::now() - self.answered.at();

@@ -129,6 +129,11 @@ impl Pair {
         self.root(i).join("data/volume.json")
     }
 
+    /// The file that the agent of an instance writes over and over.
+    pub fn write_probe(&self, i: InstanceId) -> PathBuf {
+        self.root(i).join("data/write-probe")
+    }
+
     /// Where a person would put the trigger file of an instance.
     pub fn trigger(&self, i: InstanceId) -> PathBuf {
         self.root(i).join("run/promote")

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use pgpair_core::ids::InstanceId;
 use pgpair_core::instance::PostgresState;
 use pgpair_core::record::Mode;
+use pgpair_wire::config::PairConfig;
 use rustix::fs::OFlags;
 use rustix::process::{Signal, kill_process};
 
@@ -18,7 +19,13 @@ use crate::pair::{LIMIT, Pair, eventually};
 const A: InstanceId = InstanceId::A;
 const B: InstanceId = InstanceId::B;
 
-/// A file whose readers wait until it is dropped, as on a volume that does not answer. The file is a pipe for that time, and then itself again.
+fn without_waiting() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.custom_flags(i32::try_from(OFlags::NONBLOCK.bits()).unwrap());
+    options
+}
+
+/// A file whose readers and writers wait until it is dropped, as on a volume that does not answer. The file is a pipe for that time, and then itself again.
 struct Stalled {
     file: PathBuf,
     pipe: PathBuf,
@@ -45,9 +52,7 @@ impl Stalled {
 
     /// Whoever waits for it reads what the file holds.
     fn answer(path: &Path, content: &[u8]) -> io::Result<()> {
-        let without_waiting = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
-        let mut pipe = fs::OpenOptions::new().write(true).custom_flags(without_waiting).open(path)?;
-        pipe.write_all(content)
+        without_waiting().write(true).open(path)?.write_all(content)
     }
 }
 
@@ -55,8 +60,9 @@ impl Drop for Stalled {
     fn drop(&mut self) {
         let kept = PathBuf::from(format!("{}.kept", self.file.display()));
         if kept.exists() { fs::rename(kept, &self.file) } else { fs::remove_file(&self.file) }.unwrap();
-        // It fails only if nobody waits.
+        // They fail only if nobody waits to read, or to write.
         let _ = Stalled::answer(&self.pipe, &self.content);
+        let _ = without_waiting().read(true).open(&self.pipe);
     }
 }
 
@@ -86,6 +92,22 @@ async fn a_standby_whose_volume_does_not_answer_leaves_the_term_to_the_primary()
     assert_eq!(pair.api.record().primary.instance, A);
     drop(stalled);
     back_as_standby(&pair, B).await;
+}
+
+/// Nothing is to be written to it: its walreceiver waits for nothing, and what is read of the volume is in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_standby_whose_volume_takes_no_write_does_not_count_as_one_that_runs() {
+    let config = PairConfig { generation: 1, ttl_ms: 2_000, hang_timeout_ms: 2_000, ..PairConfig::default() };
+    let pair = Pair::up_with(config).await;
+    let stalled = Stalled::with(&pair, pair.write_probe(B), Vec::new());
+    eventually("the standby does not count as one that runs", LIMIT, async || {
+        pair.report(B).await.filter(|r| r.postgres.state == PostgresState::Starting)
+    })
+    .await;
+    eventually("the primary goes on alone", LIMIT, async || (pair.api.mode() == Mode::Solo).then_some(()))
+        .await;
+    drop(stalled);
+    pair.paired().await;
 }
 
 /// The thread that waits for the volume would keep the process, and with it the lock by which the witness tells that it lives.
