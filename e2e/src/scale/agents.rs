@@ -214,6 +214,7 @@ fn build_report(id: AgentId) -> InstanceReport {
             failures: Some(0),
             last_failure: None,
             unknown: None,
+            stalled: None,
         },
         config_generation: 1,
         space: SpaceReport {

@@ -98,6 +98,7 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
             failures: Some(0),
             last_failure: None,
             unknown: None,
+            stalled: None,
         },
         config_generation: 3,
         space: SpaceReport {

@@ -234,6 +234,9 @@ pub struct ArchiveReport {
     /// Why nothing is known of the volume at present, for people. Older agents do not say.
     #[serde(default)]
     pub unknown: Option<String>,
+    /// The segment that waits for the archiver longest, once that is two minutes: the archiver hangs. Not told by older agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<String>,
 }
 
 /// What an instance needs from the operator.

@@ -233,6 +233,17 @@ fn modified_ms(path: &Path) -> Option<i64> {
     i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
+/// The first segment that waits for the archiver.
+#[must_use]
+pub fn first_waiting(layout: &Layout) -> Option<String> {
+    let names = fs::read_dir(layout.pg_wal().join("archive_status")).ok()?;
+    let names = names.filter_map(|e| e.ok()?.file_name().into_string().ok());
+    names
+        .filter_map(|name| Some(name.strip_suffix(".ready")?.to_owned()))
+        .filter(|name| is_segment(name))
+        .min()
+}
+
 fn backlog(layout: &Layout) -> Option<u64> {
     let dir = fs::read_dir(layout.pg_wal().join("archive_status")).ok()?;
     let ready =

@@ -21,6 +21,8 @@ const VOLUME: Duration = Duration::from_secs(1);
 const ARCHIVE: Duration = Duration::from_secs(1);
 /// After this long without an answer nothing of the archive is known.
 const ARCHIVE_SILENT: Duration = Duration::from_secs(5);
+/// A segment that is the first to wait for so long waits for an archiver that hangs.
+const ARCHIVER_HANGS: Duration = Duration::from_secs(120);
 
 /// The data volume, as it was seen last.
 #[derive(Debug, Default)]
@@ -70,12 +72,24 @@ impl DataVolume {
 /// The archive, as it was seen last.
 #[derive(Debug, Default)]
 pub(super) struct ArchiveVolume {
-    look: Look<ArchiveReport>,
+    look: Look<(ArchiveReport, Option<String>)>,
     seen: ArchiveReport,
+    /// The segment that waits for the archiver, and since when it is the first.
+    waiting: Option<(String, Instant)>,
     begun: Option<Instant>,
 }
 
 impl ArchiveVolume {
+    /// What was seen, with the segment that waits for the archiver. One that hangs fails nothing, so nothing is counted.
+    fn take(&mut self, seen: ArchiveReport, waiting: Option<String>, now: Instant) {
+        self.waiting = waiting.map(|name| match self.waiting.take() {
+            Some((before, since)) if before == name => (name, since),
+            Some(_) | None => (name, now),
+        });
+        let stalled = self.waiting.as_ref().filter(|(_, since)| now - *since >= ARCHIVER_HANGS);
+        self.seen = ArchiveReport { stalled: stalled.map(|(name, _)| name.clone()), ..seen };
+    }
+
     /// What the volume showed before it fell silent is not known any more; what postgres says is.
     fn report(&self, now: Ms, archiver: Option<&ArchiverFacts>) -> ArchiveReport {
         let silent = u64::try_from(ARCHIVE_SILENT.as_millis()).unwrap_or(u64::MAX);
@@ -137,8 +151,8 @@ impl Worker {
 
     /// In the background, for the archive is a volume of its own, which may hang while all else is well.
     async fn look_at_archive(&mut self) {
-        if let Some((_, seen)) = self.archive.look.end(Duration::ZERO).await {
-            self.archive.seen = seen;
+        if let Some((_, (seen, waiting))) = self.archive.look.end(Duration::ZERO).await {
+            self.archive.take(seen, waiting, Instant::now());
         }
         let runs = matches!(self.server, Server::Standby(_) | Server::Primary(_));
         let Some(DataDir::Ready(volume)) = self.inspected().filter(|_| runs) else { return };
@@ -151,7 +165,9 @@ impl Worker {
         let before = self.archive.seen.last_segment.clone();
         let system = volume.system_identifier;
         self.archive.look.begin(move || {
-            archive::archive_status(&settings.layout, system, archiver.as_ref(), before.as_deref())
+            let layout = &settings.layout;
+            let status = archive::archive_status(layout, system, archiver.as_ref(), before.as_deref());
+            (status, archive::first_waiting(layout))
         });
     }
 
@@ -234,7 +250,7 @@ mod tests {
     async fn nothing_is_told_of_an_archive_that_does_not_answer_but_what_postgres_says() {
         let seen = ArchiveReport { backlog_segments: Some(0), ..ArchiveReport::default() };
         let mut archive = ArchiveVolume { seen: seen.clone(), ..ArchiveVolume::default() };
-        let (answer, volume) = channel::<ArchiveReport>();
+        let (answer, volume) = channel::<(ArchiveReport, Option<String>)>();
         archive.look.begin(move || volume.recv().unwrap_or_default());
         let began = archive.look.began().unwrap();
         assert_eq!(archive.report(began + 4_999, None), seen);
@@ -243,6 +259,22 @@ mod tests {
         assert_eq!((silent.backlog_segments, silent.failures), (None, Some(2)));
         assert!(silent.unknown.is_some());
         drop(answer);
+    }
+
+    #[test]
+    fn an_archiver_that_gets_no_further_is_told_and_one_that_is_slow_is_not() {
+        let (mut archive, begin) = (ArchiveVolume::default(), Instant::now());
+        let mut told = |segment: &str, seconds| {
+            let waiting = Some(segment.to_owned()).filter(|s| !s.is_empty());
+            archive.take(ArchiveReport::default(), waiting, begin + Duration::from_secs(seconds));
+            archive.seen.stalled.clone()
+        };
+        assert_eq!(told("one", 0), None);
+        assert_eq!(told("one", 119), None);
+        assert_eq!(told("two", 120), None, "it got further");
+        assert_eq!(told("two", 240), Some("two".into()));
+        assert_eq!(told("", 241), None);
+        assert_eq!(told("two", 242), None);
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, PgReplicaPairStatus, Reason};
 use pgpair_core::authority::Refusal;
 use pgpair_core::ids::{InstanceId, Term};
+use pgpair_wire::report::ArchiveReport;
 
 use crate::observed::{Observed, SeedState};
 use crate::outcome::{FaultKind, StepFailure};
@@ -110,26 +111,40 @@ fn archive_healthy(name: &PairName, observed: &Observed) -> Draft {
     let Some((i, report)) = primary.and_then(|i| Some((i, observed.instance(i).report.recent()?))) else {
         return draft(type_, None, Reason::Unknown, "the primary does not report");
     };
+    // The standby has an archive of its own, which a restore may need as much.
+    let of_standby = observed.instance(i.peer()).report.recent().map(|r| (i.peer(), &r.archive));
+    let bad = [Some((i, &report.archive)), of_standby].into_iter().flatten();
+    if let Some((reason, message)) =
+        bad.filter_map(|(i, archive)| archive_trouble(&name.instance(i), archive)).next()
+    {
+        return draft(type_, false, reason, message);
+    }
     let (me, archive) = (name.instance(i), &report.archive);
-    if archive.failures.is_some_and(|n| n > 0) {
-        let why = archive.last_failure.clone().unwrap_or_default();
-        return draft(type_, false, Reason::ArchiveFailing, format!("{me} cannot archive: {why}"));
-    }
-    if let Some(why) = &archive.unknown {
-        return draft(type_, false, Reason::ArchiveFailing, format!("{me} cannot archive: {why}"));
-    }
-    if archive.backlog_segments.is_some_and(|n| n > BACKLOG_LIMIT) {
-        return draft(
-            type_,
-            false,
-            Reason::ArchiveBacklog,
-            format!("more than {BACKLOG_LIMIT} segments of {me} wait for the archiver"),
-        );
-    }
     match archive.last_segment {
         Some(_) => draft(type_, true, Reason::Archiving, format!("{me} archives")),
         None => draft(type_, None, Reason::Unknown, format!("{me} has not archived a segment yet")),
     }
+}
+
+/// What is wrong with the archive of `me`.
+fn archive_trouble(me: &str, archive: &ArchiveReport) -> Option<(Reason, String)> {
+    if archive.failures.is_some_and(|n| n > 0) {
+        let why = archive.last_failure.clone().unwrap_or_default();
+        return Some((Reason::ArchiveFailing, format!("{me} cannot archive: {why}")));
+    }
+    if let Some(why) = &archive.unknown {
+        return Some((Reason::ArchiveFailing, format!("{me} cannot archive: {why}")));
+    }
+    if let Some(segment) = &archive.stalled {
+        let message = format!(
+            "segment {segment} of {me} has waited for the archiver for more than two minutes, and nothing fails: it hangs"
+        );
+        return Some((Reason::ArchiveBacklog, message));
+    }
+    archive.backlog_segments.is_some_and(|n| n > BACKLOG_LIMIT).then(|| {
+        let message = format!("more than {BACKLOG_LIMIT} segments of {me} wait for the archiver");
+        (Reason::ArchiveBacklog, message)
+    })
 }
 
 fn seeding(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {

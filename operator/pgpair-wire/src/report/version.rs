@@ -131,11 +131,13 @@ fn differs_archive(one: &ArchiveReport, other: &ArchiveReport) -> (bool, bool) {
         failures,
         last_failure,
         unknown,
+        stalled,
     } = one;
     // Whether it fails at all is news; how often is not.
     let fails = |failures: &Option<u64>| failures.map(|f| f > 0);
     let words = *last_failure != other.last_failure
         || *unknown != other.unknown
+        || *stalled != other.stalled
         || fails(failures) != fails(&other.failures);
     let numbers = *last_segment != other.last_segment
         || *last_archived_at_ms != other.last_archived_at_ms

@@ -112,3 +112,31 @@ fn an_archive_volume_that_does_not_answer_is_told_and_its_numbers_are_not() {
     let archive = status.archive.iter().find(|a| told.message.starts_with(&a.instance)).unwrap();
     assert_eq!((archive.last_segment.as_ref(), archive.backlog_segments), (None, None));
 }
+
+#[test]
+fn an_archiver_that_hangs_is_told_of_the_standby_too() {
+    let stalled = || ArchiveReport {
+        failures: Some(0),
+        stalled: Some("000000010000000000000007".into()),
+        ..ArchiveReport::default()
+    };
+    let of_standby = || {
+        let mut observed = steady();
+        if let ReportView::Fresh(report) = &mut observed.b.report {
+            report.archive = stalled();
+        }
+        observed
+    };
+    for (observed, instance) in
+        [(with_primary(|r| r.archive = stalled()), "orders-a"), (of_standby(), "orders-b")]
+    {
+        let status = over(&status_of(&steady()), &observed);
+        let told = condition(&status, ConditionType::ArchiveHealthy).unwrap();
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "ArchiveBacklog"));
+        assert!(
+            told.message.contains(&format!("000000010000000000000007 of {instance}")),
+            "{}",
+            told.message
+        );
+    }
+}
