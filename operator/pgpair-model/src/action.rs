@@ -57,6 +57,8 @@ pub enum Action {
     Switched(InstanceId),
     /// The next piece of the log arrives at this standby.
     Log(InstanceId),
+    /// It replays the next commit that it has received.
+    Replays(InstanceId),
     /// A client commits here.
     Commit(InstanceId),
     /// Its container is killed.
@@ -167,6 +169,7 @@ impl fmt::Display for Action {
             Action::Ready(i) => write!(f, "{i}: postgres is ready"),
             Action::Switched(i) => write!(f, "{i}: synchronous commit is switched"),
             Action::Log(i) => write!(f, "{i}: gets log"),
+            Action::Replays(i) => write!(f, "{i}: replays"),
             Action::Commit(i) => write!(f, "{i}: a client commits"),
             Action::Crash(i) => write!(f, "{i}: container killed"),
             Action::Start(i) => write!(f, "{i}: agent starts"),
@@ -294,6 +297,9 @@ impl World {
         }
         if self.streams(i) || self.fetches(i) {
             out.push(Action::Log(i));
+        }
+        if s.unreplayed > 0 && matches!(s.state, PostgresState::Standby | PostgresState::Promoting) {
+            out.push(Action::Replays(i));
         }
         if s.writes() && s.open && !s.hung && self.commits < bounds.commits {
             out.push(Action::Commit(i));

@@ -25,6 +25,8 @@ pub enum Part {
     CompareAndSet,
     /// Rule 11: what only a former primary has is cut off before it follows.
     Rewind,
+    /// A promotion ends when everything that was received is replayed.
+    Replay,
     /// A promotion that was cut off before its timeline had begun is made once more.
     Settle,
     /// What an agent saw of its standby does not count for ever.
@@ -41,6 +43,7 @@ impl Part {
             Part::CompareAndSet => "The world: a write with an old version is refused.",
             Part::Rewind => "Rule 11: what only a former primary has is cut off before it follows.",
             Part::Sight => "What an agent saw of its standby does not count for ever.",
+            Part::Replay => "The world: a promotion ends when everything that was received is replayed.",
             Part::Settle => "A promotion that was cut off before its timeline had begun is made once more.",
         }
     }
@@ -103,6 +106,8 @@ pub struct Bounds {
     /// Between any two steps of postgres and its worker, and between the landing of a write and its reply, other things
     /// may happen; otherwise the worker goes on until nothing is left to do, and a reply arrives or is lost at once.
     pub fine: bool,
+    /// A standby replays later than it receives.
+    pub slow_replay: bool,
     /// The disk and the look at postgres may lag behind the agent.
     pub slow_node: bool,
 }
@@ -136,6 +141,7 @@ impl Bounds {
         without: None,
         progress_of: 0,
         fine: false,
+        slow_replay: false,
         slow_node: false,
     };
 }

@@ -144,6 +144,7 @@ fn is_due(world: &World, action: Action, calm: &Bounds) -> bool {
             matches!(world.server(i).state, PostgresState::Starting | PostgresState::Promoting)
         }
         Action::Switched(i) => world.server(i).switching.is_some(),
+        Action::Replays(i) => world.server(i).unreplayed > 0,
         Action::Log(i) => world.streams(i) || world.fetches(i),
         // People end what they began, and mend what broke.
         Action::Unfence(i) => world.node(i).disk.fenced,

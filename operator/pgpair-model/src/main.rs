@@ -211,6 +211,7 @@ fn set(bounds: &mut Bounds, name: &str, value: &str) -> Option<()> {
         "progress" => bounds.progress_of = value.parse().ok()?,
         "refusals" => bounds.refusals = n > 0,
         "fine" => bounds.fine = n > 0,
+        "replay" => bounds.slow_replay = n > 0,
         "slow" => bounds.slow_node = n > 0,
         _ => return None,
     }

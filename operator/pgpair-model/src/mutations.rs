@@ -40,7 +40,7 @@ const fn without(claim: &'static str, part: Part, bounds: Bounds) -> Mutation {
 }
 
 /// All of them. The names V1 to V10 are those of the traces that shaped the rules.
-pub const MUTATIONS: [Mutation; 31] = [
+pub const MUTATIONS: [Mutation; 32] = [
     breaks("S1", &[Clause::Fence], PAIRED),
     // V5: a take-over of an earlier process lands while its successor has promised again.
     Mutation {
@@ -136,6 +136,7 @@ pub const MUTATIONS: [Mutation; 31] = [
     without("S4", Part::Rewind, Bounds { commits: 2, ..PAIRED }),
     without("S1", Part::Deadman, Bounds { stalls: true, ..PAIRED }),
     without("S1", Part::Clocks, PAIRED),
+    without("S2", Part::Replay, Bounds { slow_replay: true, ..WITH_COMMIT }),
     without("S7", Part::Sight, Bounds { stuck: 1, ..PAIRED }),
     Mutation {
         before: &[

@@ -104,6 +104,18 @@ const TAKEN_OVER: &[Action] = &[
     Action::Written(B, 0),
 ];
 
+/// The same with a commit that b has received, a client was told of, and b has not replayed.
+const TAKEN_OVER_UNREPLAYED: &[Action] = &[
+    Action::Clock(A),
+    Action::Commit(A),
+    Action::Clock(B),
+    Action::Log(B),
+    Action::Clock(A),
+    Action::Clock(B),
+    Action::ReadDone(B),
+    Action::Written(B, 0),
+];
+
 const fn deeper(run: Run, by: usize) -> Run {
     Run { depth: run.depth + by, unique: None, ..run }
 }
@@ -115,7 +127,7 @@ pub const QUICK: [Run; 2] = [
 ];
 
 /// In less than five minutes on one core.
-pub const CI: [Run; 28] = [
+pub const CI: [Run; 30] = [
     run("messages lost, clocks as they like", CALM, 16, 499_152),
     run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 11, 265_948),
     run("one postmaster killed, one commit", Bounds { postgres_crashes: 1, commits: 1, ..CALM }, 11, 286_409),
@@ -193,6 +205,21 @@ pub const CI: [Run; 28] = [
         9,
         62_770,
     ),
+    run(
+        "a standby replays later than it receives, one container killed, one commit",
+        Bounds { slow_replay: true, crashes: 1, commits: 1, ..CALM },
+        10,
+        139_403,
+    ),
+    Run {
+        before: TAKEN_OVER_UNREPLAYED,
+        ..run(
+            "the way back from every state, a term taken with a commit to replay, one postmaster killed, one commit",
+            Bounds { slow_replay: true, postgres_crashes: 1, commits: 2, ..EVERY },
+            8,
+            26_854,
+        )
+    },
     run(
         "one promotion stands still between its steps, one postmaster killed, one commit",
         Bounds { promotions: 1, postgres_crashes: 1, commits: 1, ..CALM },

@@ -34,7 +34,7 @@ impl World {
             timeline: up.then_some(TimelineId(s.timeline)),
             flush: up.then_some(if s.received { end } else { Lsn(0) }),
             standby_write: None, // asked for only when the standby lacks more than this world has
-            replay: up.then_some(end),
+            replay: up.then_some(Lsn(s.replayed() as u64)),
             streaming: self.streams(i),
             end: (!up && has).then_some((TimelineId(s.timeline), end)),
             sync: s.proof,
@@ -48,9 +48,10 @@ impl World {
             Action::Works(i) if bounds.fine => self.works(i, bounds),
             Action::Works(i) => return self.works_on(i, bounds),
             Action::Promotes(i) => self.begins_promotion(i, bounds),
-            Action::Ready(i) => self.ready(i),
+            Action::Ready(i) => self.ready(i, bounds),
             Action::Switched(i) => self.switched(i),
-            Action::Log(i) => self.log(i),
+            Action::Log(i) => self.log(i, bounds),
+            Action::Replays(i) => self.node_mut(i).server.unreplayed -= 1,
             Action::Commit(i) => {
                 self.commits += 1;
                 let commit = self.commits;
@@ -66,7 +67,7 @@ impl World {
                 let s = &mut self.node_mut(i).server;
                 (s.directory, s.volume) = (Directory::Standby, Some(volume));
                 (s.log, s.timeline, s.history) = (primary.log, primary.timeline, primary.history);
-                s.promotion = Promotion::None;
+                (s.promotion, s.unreplayed) = (Promotion::None, 0);
             }
             _ => {}
         }
@@ -85,7 +86,7 @@ impl World {
         for _ in 0..10 {
             let before = self.server(i).clone();
             self.works(i, bounds);
-            self.ready(i);
+            self.ready(i, bounds);
             self.switched(i);
             self.seen(bounds);
             if *self.server(i) == before {
@@ -100,7 +101,7 @@ impl World {
         while self.server(i).promotion != Promotion::SignalGone {
             let before = self.server(i).clone();
             self.works(i, bounds);
-            self.ready(i);
+            self.ready(i, bounds);
             self.seen(bounds);
             if *self.server(i) == before {
                 return;
@@ -108,12 +109,17 @@ impl World {
         }
     }
 
-    /// One step of a start, or of a promotion.
-    fn ready(&mut self, i: InstanceId) {
+    /// One step of a start, or of a promotion. Recovery ends when everything that was received is replayed.
+    fn ready(&mut self, i: InstanceId, bounds: &Bounds) {
         let term = self.authority(i).map(Authority::term);
         let s = &mut self.node_mut(i).server;
         match (s.state, s.promotion) {
             (PostgresState::Promoting, Promotion::Triggered) => {
+                if bounds.without == Some(Part::Replay) {
+                    s.cut_off(s.replayed());
+                } else if s.unreplayed > 0 {
+                    return;
+                }
                 (s.promotion, s.directory) = (Promotion::SignalGone, Directory::Primary);
             }
             (PostgresState::Promoting, _) => {
@@ -137,11 +143,12 @@ impl World {
     }
 
     /// The next commit, or only the news of a timeline. A primary whose commits wait tells its clients.
-    fn log(&mut self, i: InstanceId) {
+    fn log(&mut self, i: InstanceId, bounds: &Bounds) {
         let primary = self.server(i.peer()).clone();
         let s = &mut self.node_mut(i).server;
         if let Some(commit) = primary.log.get(s.log.len()) {
             s.log.push(*commit);
+            s.unreplayed += usize::from(bounds.slow_replay);
             s.received = true;
             if primary.writes() && primary.waits {
                 self.acknowledge(i);
@@ -243,7 +250,7 @@ impl World {
         }
         let fork = s.fork(&primary);
         if bounds.without != Some(Part::Rewind) {
-            s.log.truncate(fork);
+            s.cut_off(fork);
         }
         (s.timeline, s.history) = primary.place(s.log.len());
         (s.directory, s.promotion) = (Directory::Standby, Promotion::None);

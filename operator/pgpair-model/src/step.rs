@@ -111,6 +111,7 @@ impl World {
             | Action::Ready(_)
             | Action::Switched(_)
             | Action::Log(_)
+            | Action::Replays(_)
             | Action::Commit(_)
             | Action::Seeded(_) => self.postgres_step(action, bounds),
             _ => self.fault(action, bounds),

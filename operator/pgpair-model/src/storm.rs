@@ -134,6 +134,7 @@ fn draw(rng: &mut Rng) -> Bounds {
         stale_reads: rng.chance(50),
         stalls: rng.chance(30),
         slow_node: rng.chance(30),
+        slow_replay: rng.chance(30),
         refusals: rng.chance(50),
         fine: rng.chance(40),
         ..counts
@@ -166,7 +167,7 @@ fn weight(action: Action) -> u64 {
         Action::Answers(..) | Action::Log(_) | Action::Start(_) => 30,
         Action::Arrives(..) | Action::ReadDone(_) | Action::Written(..) | Action::Landed(..) => 20,
         Action::WriteDone(..) | Action::Stored(_) | Action::Look(_) | Action::Works(_) => 20,
-        Action::Promotes(_) => 10,
+        Action::Promotes(_) | Action::Replays(_) => 10,
         Action::Tick(_) | Action::Ready(_) | Action::Switched(_) | Action::Answered(_) => 15,
         Action::Commit(_) | Action::Seeded(_) | Action::Copied(_) => 10,
         Action::MadeAnew(_) | Action::Unfence(_) | Action::Mended(_) | Action::Unsticks(_) => 3,

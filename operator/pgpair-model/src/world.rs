@@ -218,8 +218,10 @@ pub struct Server {
     pub state: PostgresState,
     /// How far a promotion has come.
     pub promotion: Promotion,
-    /// Commits in the log.
+    /// Commits in the log: written, or received.
     pub log: Vec<u8>,
+    /// How many of them, at its end, a standby has received and not replayed.
+    pub unreplayed: usize,
     /// Whether the walreceiver of a standby has received anything since it started: before, it tells an earlier position than
     /// the replayed one. True of all others.
     pub received: bool,
@@ -279,6 +281,7 @@ impl Server {
             state: PostgresState::Down,
             promotion: Promotion::None,
             log: Vec::new(),
+            unreplayed: 0,
             received: true,
             timeline: 1,
             history: Vec::new(),
@@ -331,6 +334,19 @@ impl Server {
             return self.log.len() <= primary.log.len();
         }
         primary.history.iter().any(|(t, end)| *t == self.timeline && self.log.len() <= *end)
+    }
+
+    /// How much of its log it has replayed.
+    #[must_use]
+    pub fn replayed(&self) -> usize {
+        self.log.len() - self.unreplayed
+    }
+
+    /// What lies beyond is cut off.
+    pub(crate) fn cut_off(&mut self, end: usize) {
+        let replayed = self.replayed();
+        self.log.truncate(end);
+        self.unreplayed = self.log.len().saturating_sub(replayed);
     }
 
     /// Each timeline of its past with the position at which it was left, the last one with its end.

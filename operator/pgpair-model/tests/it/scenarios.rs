@@ -5,11 +5,12 @@ use pgpair_core::authority::{Directory, Durability, Refusal, Want};
 use pgpair_core::ids::InstanceId::{A, B};
 use pgpair_core::ids::Term;
 use pgpair_core::instance::{PostgresState, Role};
+use pgpair_core::lsn::Lsn;
 use pgpair_core::record::Mode;
 use pgpair_model::action::Action::{
     Answers, Arrives, ArrivesLate, Clock, Commit, Crash, Delayed, Deleted, GivenUp, Landed, Leave, Log,
-    MadeAnew, NoReply, NotSent, PostgresCrash, Promotes, Proof, ReadDone, Replace, Seeded, Start, Sticks,
-    Unsticks, Wipe, Works, Written,
+    MadeAnew, NoReply, NotSent, PostgresCrash, Promotes, Proof, ReadDone, Ready, Replace, Replays, Seeded,
+    Start, Sticks, Unsticks, Wipe, Works, Written,
 };
 use pgpair_model::action::{Action, Anew};
 use pgpair_model::bounds::Bounds;
@@ -219,6 +220,32 @@ fn a_standby_of_which_its_agent_has_lost_sight_says_no_to_a_primary_that_would_r
     let s = s.then(&[PostgresCrash(A), Arrives(B, Kind::CanTake)]);
     let s = s.then(&[ReadDone(B), Arrives(A, Kind::CanTakeReply), Works(A)]);
     assert_eq!((s.record().0, s.writers()), (Term(1), vec![A]), "{}", s.tell());
+    s.ends_well();
+}
+
+#[test]
+fn a_promotion_ends_when_everything_that_was_received_is_replayed() {
+    let lost = [Commit(A), Log(B), Crash(A), Clock(A), Clock(A), Clock(B), Clock(B)];
+    let s = Scene::new(Bounds { slow_replay: true, ..PAIRED }).then(&lost).then(&B_TAKES_OVER);
+    assert_eq!((s.server(B).state, s.writers()), (PostgresState::Promoting, vec![]), "nobody serves");
+    let s = s.then(&[PostgresCrash(B), Works(B)]);
+    assert_eq!((s.server(B).state, s.server(B).directory), (PostgresState::Promoting, Directory::Standby));
+    let s = s.then(&[Replays(B), Ready(B), Ready(B)]);
+    assert_eq!((s.writers(), s.server(B).log.len()), (vec![B], 1));
+    s.ends_well();
+}
+
+/// It has received nothing since its start, and is as far as it has replayed.
+#[test]
+fn a_restarted_standby_takes_over_from_who_resigns_to_it_when_it_has_replayed_the_end() {
+    let slow = Scene::new(Bounds { slow_replay: true, ..PAIRED });
+    let s = slow.then(&[Commit(A), Log(B), Crash(B), Start(B), ReadDone(B), Works(B)]);
+    assert_eq!(s.agent(B).postgres().position(), Some(Lsn(0)));
+    let resigned = [PostgresCrash(A), Arrives(B, Kind::CanTake), Arrives(A, Kind::CanTakeReply)];
+    let s = s.then(&resigned).then(&[Arrives(B, Kind::Resign)]);
+    assert!(!s.asks_for_the_record(B), "{}", s.tell());
+    let s = s.then(&[Replays(B), Written(B, 0), Works(B)]);
+    assert_eq!((s.record(), s.writers()), ((Term(2), Mode::Solo, B), vec![B]));
     s.ends_well();
 }
 
