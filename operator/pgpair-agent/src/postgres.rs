@@ -8,6 +8,7 @@ pub mod pgdata;
 pub mod postmaster;
 pub mod promote;
 pub mod render;
+pub mod slots;
 pub mod sql;
 pub mod tablespaces;
 pub mod tool;

@@ -44,6 +44,7 @@ mod look;
 mod refusal;
 mod roles;
 mod server;
+mod slots;
 mod upkeep;
 mod wake;
 
@@ -106,6 +107,7 @@ pub struct Worker {
     roles: roles::RolesKept,
     /// What people have set with `ALTER SYSTEM`.
     system_settings: SystemSettings,
+    slots: slots::Slots,
     volume: look::DataVolume,
     archive: look::ArchiveVolume,
     kept: Option<(Branch, KeptBranch)>,
@@ -193,6 +195,7 @@ impl Worker {
             upkeep: upkeep::Upkeep::new(parts.identity, parts.config, parts.hba_trials),
             roles: roles::RolesKept::default(),
             system_settings: SystemSettings::default(),
+            slots: slots::Slots::default(),
             volume: look::DataVolume::default(),
             archive: look::ArchiveVolume::default(),
             kept: None,
@@ -316,6 +319,7 @@ impl Worker {
         self.seen = None;
         self.received_timeline = None;
         (self.prepared, self.trouble) = (None, None);
+        self.slots = slots::Slots::default();
         self.following.forget_server();
         self.timeline.send_replace(None);
     }
@@ -364,6 +368,7 @@ impl Worker {
             config_generation: self.upkeep.generation,
             pending_restart: self.upkeep.pending.clone(),
             raised: self.upkeep.raised.clone(),
+            logical_slots: self.slots.found.clone(),
             trouble: [self.trouble.as_ref(), self.refused.as_ref(), self.roles.trouble()]
                 .into_iter()
                 .flatten()

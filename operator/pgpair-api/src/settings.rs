@@ -31,9 +31,9 @@ pub const OWNED: &[&str] = &[
     "superuser_reserved_connections",
     "synchronous_commit",
     "synchronous_standby_names",
+    "sync_replication_slots",
     "synchronized_standby_slots",
     "tcp_user_timeout",
-    "wal_level",
     "wal_log_hints",
     "wal_receiver_status_interval",
     "wal_receiver_timeout",
@@ -52,6 +52,9 @@ pub fn is_owned(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     OWNED.contains(&name.as_str()) || OWNED_PREFIXES.iter().any(|p| name.starts_with(p))
 }
+
+/// The one setting of the operator whose value a user may choose, and the values: the lower one is enough for a standby.
+pub const WAL_LEVELS: &[&str] = &["replica", "logical"];
 
 /// Whether `name` has the form of a setting, in lower case, with at most one dot for an extension's setting.
 #[must_use]
@@ -80,7 +83,9 @@ mod tests {
         ] {
             assert!(is_owned(name), "{name}");
         }
-        for name in ["work_mem", "shared_buffers", "log_min_duration_statement", "max_connections"] {
+        for name in
+            ["wal_level", "work_mem", "shared_buffers", "log_min_duration_statement", "max_connections"]
+        {
             assert!(!is_owned(name), "{name}");
         }
     }

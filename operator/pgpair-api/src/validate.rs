@@ -93,6 +93,11 @@ pub enum InvalidSpec {
     #[error("spec.postgres.parameters.{0} belongs to the operator: remove it")]
     OwnedParameter(String),
     /// See the text.
+    #[error(
+        "spec.postgres.parameters.wal_level is {0:?}: write replica, or logical for logical replication, or leave it out"
+    )]
+    WalLevel(String),
+    /// See the text.
     #[error("{0:?} is not the name of a setting: write it in lower case, such as work_mem")]
     ParameterName(String),
     /// See the text.
@@ -287,6 +292,9 @@ fn parameters(parameters: &BTreeMap<String, String>) -> Result<(), InvalidSpec> 
         if value.contains(['\n', '\r', '\0']) {
             return Err(InvalidSpec::ParameterValue(name.clone()));
         }
+        if name == "wal_level" && !settings::WAL_LEVELS.contains(&value.as_str()) {
+            return Err(InvalidSpec::WalLevel(value.clone()));
+        }
     }
     Ok(())
 }
@@ -403,6 +411,16 @@ mod tests {
         assert_eq!(refused("FSYNC"), InvalidSpec::OwnedParameter("FSYNC".into()));
         assert_eq!(refused("primary_conninfo"), InvalidSpec::OwnedParameter("primary_conninfo".into()));
         assert_eq!(refused("a b"), InvalidSpec::ParameterName("a b".into()));
+    }
+
+    #[test]
+    fn wal_level_is_replica_or_logical() {
+        let of = |value: &str| check("orders", json!({"postgres": {"parameters": {"wal_level": value}}}));
+        assert_eq!(of("logical").unwrap().config().parameters["wal_level"], "logical");
+        of("replica").unwrap();
+        for value in ["minimal", "Logical", ""] {
+            assert_eq!(of(value).unwrap_err(), InvalidSpec::WalLevel(value.into()));
+        }
     }
 
     #[test]

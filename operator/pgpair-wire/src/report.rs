@@ -65,6 +65,10 @@ pub struct InstanceReport {
     /// its primary has. Older agents do not report them.
     #[serde(default)]
     pub raised: Vec<String>,
+    /// Logical replication slots: those of a primary, or those of which this standby has a copy that a promotion keeps. What only the
+    /// primary has, a failover loses. Older agents do not report them.
+    #[serde(default)]
+    pub logical_slots: Vec<String>,
     /// What became of this instance's log when it last joined a new primary.
     #[serde(default)]
     pub rejoin: Option<RejoinReport>,
@@ -117,6 +121,7 @@ impl InstanceReport {
             config_generation: 0,
             pending_restart: Vec::new(),
             raised: Vec::new(),
+            logical_slots: Vec::new(),
             rejoin: None,
             space: SpaceReport::default(),
             trouble: None,

@@ -14,6 +14,8 @@ use crate::instance::fsx;
 use crate::postgres::libraries;
 use crate::postgres::pair_config::{ConfigError, check, prove, store};
 use crate::postgres::postmaster;
+use crate::postgres::render::decoding::WalLevel;
+use crate::postgres::slots;
 use crate::postgres::sql::Sql;
 use crate::postgres::tool::PgBin;
 
@@ -68,6 +70,9 @@ impl Intake {
             postmaster::try_parameters(&self.settings, &self.bin, &config)
                 .await
                 .map_err(ConfigError::Postgres)?;
+            if let Some(why) = keeps_level(&self.sql, &current, &config).await {
+                return Err(ConfigError::Postgres(why));
+            }
             if let Some(why) = libraries::find_missing(&self.sql, &config.parameters).await {
                 return Err(ConfigError::Postgres(why));
             }
@@ -115,4 +120,18 @@ impl Intake {
             }
         }
     }
+}
+
+/// Why `wal_level` cannot be lowered. PostgreSQL would take it and not start again; the next start keeps the level for such slots, also
+/// for those that are made later, but nobody would be told that the new value never comes into effect.
+async fn keeps_level(sql: &Sql, current: &PairConfig, new: &PairConfig) -> Option<String> {
+    if (WalLevel::configured(current), WalLevel::configured(new)) != (WalLevel::Logical, WalLevel::Replica) {
+        return None;
+    }
+    // One that cannot be asked now is asked by the directory at its next start.
+    let found = slots::fetch_logical(sql).await.ok().filter(|found| !found.is_empty())?;
+    Some(format!(
+        "wal_level cannot be replica while there are logical replication slots ({}): drop them, or write logical",
+        found.join(", ")
+    ))
 }

@@ -34,6 +34,8 @@ pub struct Observed {
     pub pending_restart: Vec<String>,
     /// Parameters that this standby has more of than is configured, because its primary has.
     pub raised: Vec<String>,
+    /// Logical slots of this primary, or those of which this standby has a copy that a promotion keeps.
+    pub logical_slots: Vec<String>,
     /// Room on the volumes.
     pub space: SpaceReport,
     /// What fails again and again.

@@ -110,6 +110,7 @@ impl Reporter {
             config_generation: self.observed.as_ref().map_or(0, |o| o.config_generation),
             pending_restart: self.observed.as_ref().map(|o| o.pending_restart.clone()).unwrap_or_default(),
             raised: self.observed.as_ref().map(|o| o.raised.clone()).unwrap_or_default(),
+            logical_slots: self.observed.as_ref().map(|o| o.logical_slots.clone()).unwrap_or_default(),
             rejoin: self.observed.as_ref().and_then(|o| o.rejoin.clone()),
             trouble: self.observed.as_ref().and_then(|o| o.trouble.clone()),
             login_refused: self.observed.as_ref().and_then(|o| o.login_refused.clone()),

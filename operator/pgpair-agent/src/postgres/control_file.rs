@@ -108,6 +108,7 @@ impl ControlData {
                 wal_senders: setting("max_wal_senders setting")?,
                 prepared_transactions: setting("max_prepared_xacts setting")?,
                 locks_per_transaction: setting("max_locks_per_xact setting")?,
+                ..Floors::default()
             },
         })
     }
@@ -135,6 +136,12 @@ pub fn system_identifier(pgdata: &Path) -> Result<SystemIdentifier, FileError> {
         .and_then(|mut f| f.read_exact(&mut bytes))
         .at("read the system identifier", &path)?;
     Ok(SystemIdentifier(u64::from_ne_bytes(bytes)))
+}
+
+/// Major version of the PostgreSQL that a directory belongs to; `None` if it does not say.
+#[must_use]
+pub fn major(pgdata: &Path) -> Option<u32> {
+    fs::read_to_string(pgdata.join("PG_VERSION")).ok()?.trim().parse().ok()
 }
 
 /// Whether a primary's control file says that the shutdown checkpoint is written: nothing is written after it. Reads the

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::fence::lock::VolumeLock;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::{self, FileError};
+use crate::postgres::render::decoding::{SlotCopies, WalLevel};
 use crate::postgres::render::{Floors, RenderError, Upstream};
 use crate::postgres::sql::{Sql, SqlError};
 use crate::postgres::tool::{PgBin, ToolError};
@@ -98,6 +99,8 @@ pub struct Postmaster {
     pid: Pid,
     pid_file: PathBuf,
     floors: Floors,
+    wal_level: WalLevel,
+    slot_copies: SlotCopies,
     exit: watch::Receiver<Option<String>>,
 }
 
@@ -113,6 +116,8 @@ pub async fn start(
     options: StartOptions,
 ) -> Result<Postmaster, PostmasterError> {
     let floors = floors(settings, bin, &options.role).await;
+    let wal_level = WalLevel::at_start(config, floors);
+    let slot_copies = configure::slot_copies(&settings.layout, config, floors);
     configure(settings, config, &options, floors)?;
     let mut command = bin.command("postgres");
     let start_error = |source| ToolError::Start { program: "postgres".into(), source };
@@ -138,7 +143,8 @@ pub async fn start(
         // Nobody may be listening any more.
         let _ = send.send(Some(how));
     });
-    Ok(Postmaster { pid, pid_file: settings.layout.in_pgdata("postmaster.pid"), floors, exit })
+    let pid_file = settings.layout.in_pgdata("postmaster.pid");
+    Ok(Postmaster { pid, pid_file, floors, wal_level, slot_copies, exit })
 }
 
 impl Postmaster {
@@ -152,6 +158,18 @@ impl Postmaster {
     #[must_use]
     pub fn floors(&self) -> Floors {
         self.floors
+    }
+
+    /// `wal_level` as it was started with.
+    #[must_use]
+    pub fn wal_level(&self) -> WalLevel {
+        self.wal_level
+    }
+
+    /// Whether it copies logical slots as a standby, and holds their consumers back as a primary.
+    #[must_use]
+    pub fn slot_copies(&self) -> SlotCopies {
+        self.slot_copies
     }
 
     /// Its exit status in words, if it has ended. Its children may still run: the volume's lock tells.

@@ -16,7 +16,8 @@ use crate::instance::layout::Layout;
 use crate::postgres::control_file::control_data;
 use crate::postgres::pgdata::PgDataError;
 use crate::postgres::postmaster::{Postmaster, PostmasterError};
-use crate::postgres::render;
+use crate::postgres::render::{self, decoding::SlotCopies};
+use crate::postgres::slots;
 use crate::postgres::sql::{Sql, SqlError};
 use crate::postgres::tool::PgBin;
 
@@ -189,8 +190,23 @@ pub fn take_request(layout: &Layout) -> Result<bool, FileError> {
 }
 
 async fn stop_receiver(layout: &Layout, postmaster: &Postmaster, sql: &Sql) -> Result<(), PromoteError> {
+    // It reads there also that slots are copied no more.
     fsx::write(&layout.in_pgdata(render::UPSTREAM_CONF), render::no_upstream_conf().as_bytes(), 0o600)?;
     postmaster.reload()?;
+    tokio::join!(end_receiver(sql), end_copying(postmaster, sql));
+    Ok(())
+}
+
+/// The process that copies slots waits for its primary, and the end of recovery waits for it.
+async fn end_copying(postmaster: &Postmaster, sql: &Sql) {
+    if postmaster.slot_copies() == SlotCopies::Kept
+        && let Err(e) = slots::end_copying(sql).await
+    {
+        tracing::debug!(error = %e, "the process that copies slots cannot be ended");
+    }
+}
+
+async fn end_receiver(sql: &Sql) {
     let begin = Instant::now();
     while begin.elapsed() < RECEIVER_GONE {
         // A failed look is no reason to stay a standby.
@@ -203,7 +219,6 @@ async fn stop_receiver(layout: &Layout, postmaster: &Postmaster, sql: &Sql) -> R
         }
         tokio::time::sleep(POLL).await;
     }
-    Ok(())
 }
 
 async fn wait_out_of_recovery(
@@ -224,7 +239,7 @@ async fn wait_out_of_recovery(
     };
     tokio::select! {
         () = poll => Ok(()),
-        never = end_conflicts(sql) => match never {},
+        never = end_conflicts(postmaster, sql) => match never {},
         how = postmaster.exited() => Err(PostmasterError::Exited { awaited: "it was promoted", how }.into()),
         () = tokio::time::sleep(limit) => Err(PromoteError::Late { limit, last }),
     }
@@ -232,9 +247,10 @@ async fn wait_out_of_recovery(
 
 /// Ends the queries for which the end of recovery waits, for ever. Another value of `max_standby_streaming_delay` would not reach a replay
 /// that waits already.
-async fn end_conflicts(sql: &Sql) -> Infallible {
+async fn end_conflicts(postmaster: &Postmaster, sql: &Sql) -> Infallible {
     loop {
         tokio::time::sleep(CONFLICT).await;
+        end_copying(postmaster, sql).await;
         match sql.end_conflicts().await {
             Ok(0) => {}
             Ok(sessions) => tracing::warn!(sessions, "ended the sessions for which the promotion waited"),

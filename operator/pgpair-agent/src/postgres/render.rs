@@ -1,4 +1,5 @@
-//! Text of `postgresql.conf` and `primary_conninfo`; [`hba`] has that of `pg_hba.conf`. Pure.
+//! Text of `postgresql.conf` and `primary_conninfo`; [`hba`] has that of `pg_hba.conf`, [`owned`] the parameters of the operator,
+//! [`decoding`] what logical replication needs. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,59 +11,23 @@ use pgpair_wire::config::{PairConfig, StandbyProfile};
 
 use crate::instance::env::InstanceEnv;
 
+pub mod decoding;
 pub mod hba;
+mod owned;
+
+use decoding::{SlotCopies, WAL_LEVEL, WalLevel};
+pub use owned::{cleaned_auto_conf, is_owned, without_broken_promises};
 
 /// The role that streams, takes base backups and rewinds.
 pub const REPLICATION_ROLE: &str = "pgpair_replication";
 /// The agent's own role, a superuser; it logs in over the socket only.
 pub const AGENT_ROLE: &str = "pgpair_agent";
-/// File in PGDATA with `synchronous_standby_names`; it changes while postgres runs.
+/// The database in which a standby asks its primary for slots: `pg_hba.conf` lets the role into this one.
+const DATABASE: &str = "postgres";
+/// File in PGDATA with `synchronous_standby_names` and what goes with it; it changes while postgres runs.
 pub const SYNC_CONF: &str = "pgpair.sync.conf";
 /// File in PGDATA with `primary_conninfo` and `primary_slot_name`; it changes while postgres runs.
 pub const UPSTREAM_CONF: &str = "pgpair.upstream.conf";
-
-/// Parameters that only the operator sets, beside those that [`main_conf`] writes itself.
-const OWNED: &[&str] = &[
-    "data_directory",
-    "config_file",
-    "hba_file",
-    "ident_file",
-    "external_pid_file",
-    "include",
-    "include_dir",
-    "include_if_exists",
-    "primary_conninfo",
-    "primary_slot_name",
-    "synchronous_standby_names",
-    "promote_trigger_file",
-    "recovery_target",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_xid",
-    "recovery_target_lsn",
-    "recovery_target_inclusive",
-    "recovery_target_action",
-    "recovery_end_command",
-    "archive_cleanup_command",
-    "archive_library",
-    "synchronized_standby_slots",
-    "allow_alter_system",
-    "ssl_passphrase_command",
-    "ssl_crl_file",
-    "log_destination",
-];
-
-/// Owned, and no promise rests on them: how long something is waited for, and how much is kept.
-const ONLY_TUNES: &[&str] = &[
-    "archive_timeout",
-    "max_slot_wal_keep_size",
-    "tcp_keepalives_count",
-    "tcp_keepalives_idle",
-    "tcp_keepalives_interval",
-    "tcp_user_timeout",
-    "wal_receiver_status_interval",
-    "wal_retrieve_retry_interval",
-];
 
 /// A configuration that must not be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +41,11 @@ pub enum RenderError {
     /// The operator sets it.
     #[error("parameter {0} is set by the operator: remove it from spec.postgres.parameters")]
     Owned(String),
+    /// The one parameter of the operator whose value a user may choose.
+    #[error(
+        "parameter wal_level is {0:?}: it can be replica, or logical for logical replication; write one of the two, or remove it"
+    )]
+    WalLevel(String),
     /// A line of `pg_hba.conf` that would keep postgres from starting.
     #[error("pg_hba line {line:?}: {reason}")]
     HbaLine {
@@ -102,8 +72,8 @@ pub fn setting(name: &str, value: &str) -> Result<String, RenderError> {
     Ok(format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''")))
 }
 
-/// What a standby must have at least, or it does not start or stops replay: its primary's values, as the control file tells
-/// them (PostgreSQL, Hot Standby, Administrator's Overview). 0: no lower limit.
+/// What a directory must be started with at least. A standby: its primary's values, as the control file tells them, or it does not
+/// start or stops replay (PostgreSQL, Hot Standby, Administrator's Overview). 0: no lower limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Floors {
     /// `max_connections`.
@@ -116,6 +86,8 @@ pub struct Floors {
     pub prepared_transactions: u32,
     /// `max_locks_per_transaction`.
     pub locks_per_transaction: u32,
+    /// Logical replication slots lie in the directory: postgres does not start with a `wal_level` below `logical`.
+    pub has_logical_slots: bool,
 }
 
 impl Floors {
@@ -133,6 +105,11 @@ impl Floors {
     /// Raises what is below, and names it. A value that is no number is left: postgres will say so.
     fn raise(self, all: &mut BTreeMap<String, String>) -> Vec<String> {
         let mut raised = Vec::new();
+        let is_low = all.get(WAL_LEVEL).is_some_and(|level| level == WalLevel::Replica.as_str());
+        if self.has_logical_slots && is_low {
+            all.insert(WAL_LEVEL.to_owned(), WalLevel::Logical.as_str().to_owned());
+            raised.push(WAL_LEVEL.to_owned());
+        }
         for (name, floor, default) in self.named() {
             let configured = all.get(name).map_or(Some(default), |v| v.trim().parse().ok());
             if configured.is_some_and(|c| c < floor) {
@@ -145,7 +122,7 @@ impl Floors {
 }
 
 /// `postgresql.conf`: the user's parameters, then the operator's. The part that changes at runtime is in included files.
-/// `floors` is for a standby; a primary has none.
+/// `floors`: what the directory demands.
 ///
 /// # Errors
 /// A parameter of the user is owned by the operator or cannot be written.
@@ -184,6 +161,11 @@ fn parameters(
     let mut all: BTreeMap<String, String> = defaults();
     for (name, value) in &config.parameters {
         let name = name.to_ascii_lowercase();
+        if name == WAL_LEVEL {
+            // Among the operator's already, with this value.
+            WalLevel::parse(value)?;
+            continue;
+        }
         if is_owned(&name) || owned.contains_key(&name) {
             return Err(RenderError::Owned(name));
         }
@@ -191,12 +173,6 @@ fn parameters(
     }
     all.extend(owned);
     Ok(all)
-}
-
-/// Whether only the operator may set this parameter, by `ALTER SYSTEM` included.
-#[must_use]
-pub fn is_owned(name: &str) -> bool {
-    OWNED.contains(&name)
 }
 
 /// What postgres would not choose, and a user may.
@@ -216,7 +192,6 @@ fn defaults() -> BTreeMap<String, String> {
 fn operator_parameters(s: &InstanceEnv, config: &PairConfig, slot_keep_mib: u64) -> BTreeMap<String, String> {
     let fixed = [
         ("unix_socket_permissions", "0700"),
-        ("wal_level", "replica"),
         ("hot_standby", "on"),
         ("max_wal_senders", "10"),
         ("max_replication_slots", "10"),
@@ -252,6 +227,7 @@ fn operator_parameters(s: &InstanceEnv, config: &PairConfig, slot_keep_mib: u64)
     let program = shell_quoted(&s.program);
     let tls = s.layout.run_tls();
     let computed = [
+        (WAL_LEVEL, WalLevel::configured(config).as_str().to_owned()),
         ("listen_addresses", s.listen.to_string()),
         ("port", s.pg_port.to_string()),
         ("unix_socket_directories", quoted_path(&s.layout.socket_dir())),
@@ -293,12 +269,18 @@ fn quoted_path(path: &Path) -> String {
     format!("\"{}\"", text(path).replace('"', "\"\""))
 }
 
-/// [`SYNC_CONF`]: commits wait for `standby`, or for nobody.
+/// [`SYNC_CONF`]: commits wait for `standby`, or for nobody. The same for what consumers of logical slots get: a standby that was
+/// promoted must not lack what they have.
 ///
 /// # Errors
 /// None in practice; the type is shared.
-pub fn sync_conf(standby: Option<InstanceId>) -> Result<String, RenderError> {
-    setting("synchronous_standby_names", &sync_names(standby))
+pub fn sync_conf(standby: Option<InstanceId>, copies: SlotCopies) -> Result<String, RenderError> {
+    let mut out = setting("synchronous_standby_names", &sync_names(standby))?;
+    if copies == SlotCopies::Kept {
+        let slot = standby.map(InstanceEnv::standby_name).unwrap_or_default();
+        out += &setting("synchronized_standby_slots", slot)?;
+    }
+    Ok(out)
 }
 
 /// Value of `synchronous_standby_names`. The exact name: `*` would accept any receiver.
@@ -319,14 +301,26 @@ pub struct Upstream {
     pub port: u16,
 }
 
-/// [`UPSTREAM_CONF`] of a standby that streams from `upstream`.
+/// [`UPSTREAM_CONF`] of a standby that streams from `upstream`, with what PostgreSQL demands of one that copies slots. That is
+/// written here and not in `postgresql.conf` because it must not come before `wal_level` is in effect: a postmaster that finds the
+/// one without the other ends (17.0 and later minor versions).
 ///
 /// # Errors
 /// The host name holds a line break.
-pub fn upstream_conf(settings: &InstanceEnv, upstream: &Upstream) -> Result<String, RenderError> {
-    let conninfo = conninfo(settings, upstream, InstanceEnv::standby_name(settings.instance), None);
-    Ok(setting("primary_conninfo", &conninfo)?
-        + &setting("primary_slot_name", InstanceEnv::standby_name(settings.instance))?)
+pub fn upstream_conf(
+    settings: &InstanceEnv,
+    upstream: &Upstream,
+    copies: SlotCopies,
+) -> Result<String, RenderError> {
+    let name = InstanceEnv::standby_name(settings.instance);
+    let database = (copies == SlotCopies::Kept).then_some(DATABASE);
+    let mut out = setting("primary_conninfo", &conninfo(settings, upstream, name, database))?
+        + &setting("primary_slot_name", name)?;
+    if copies == SlotCopies::Kept {
+        out += &setting("sync_replication_slots", "on")?;
+        out += &setting("hot_standby_feedback", "on")?;
+    }
+    Ok(out)
 }
 
 /// [`UPSTREAM_CONF`] of a server that streams from nobody.
@@ -367,43 +361,12 @@ pub fn conninfo(settings: &InstanceEnv, upstream: &Upstream, name: &str, databas
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// `postgresql.auto.conf` without the parameters that the operator owns.
-#[must_use]
-pub fn cleaned_auto_conf(settings: &InstanceEnv, current: &str) -> String {
-    let owned = operator_parameters(settings, &PairConfig::default(), 0);
-    let (kept, _) = split_auto_conf(current, |name| is_owned(name) || owned.contains_key(name));
-    kept
-}
-
-/// The same without those on which a promise rests, and their names: these are taken out of a running postgres too.
-#[must_use]
-pub fn without_broken_promises(settings: &InstanceEnv, current: &str) -> (String, Vec<String>) {
-    let owned = operator_parameters(settings, &PairConfig::default(), 0);
-    split_auto_conf(current, |name| {
-        !ONLY_TUNES.contains(&name) && (is_owned(name) || owned.contains_key(name))
-    })
-}
-
-fn split_auto_conf(current: &str, is_taken_out: impl Fn(&str) -> bool) -> (String, Vec<String>) {
-    let (mut kept, mut names) = (String::new(), Vec::new());
-    for line in current.lines() {
-        let name = line.trim_start().split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase();
-        if is_taken_out(&name) {
-            names.push(name);
-        } else {
-            kept += line;
-            kept.push('\n');
-        }
-    }
-    (kept, names)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn settings() -> InstanceEnv {
+    pub(super) fn settings() -> InstanceEnv {
         InstanceEnv::from_lookup(|name| match name {
             "PGPAIR_PAIR" | "PGPAIR_NAMESPACE" | "PGPAIR_PEER_HOST" => Some("x".into()),
             "PGPAIR_INSTANCE" => Some("b".into()),
@@ -412,7 +375,7 @@ mod tests {
         .unwrap()
     }
 
-    fn conf(params: &[(&str, &str)], floors: Floors) -> Result<String, RenderError> {
+    pub(super) fn conf(params: &[(&str, &str)], floors: Floors) -> Result<String, RenderError> {
         let parameters = params.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         main_conf(&settings(), &PairConfig { parameters, ..PairConfig::default() }, floors, 512)
     }
@@ -473,13 +436,13 @@ mod tests {
         let mut s = settings();
         s.layout.run = "/it's".into();
         let mut upstream = Upstream { host: "db-a".into(), address: None, port: 5433 };
-        let conf = upstream_conf(&s, &upstream).unwrap();
+        let conf = upstream_conf(&s, &upstream, SlotCopies::None).unwrap();
         assert!(conf.contains("host=''db-a''") && !conf.contains("hostaddr"));
         assert!(conf.contains(r"sslkey=''/it\\''s/tls/replication.key''"), "{conf}");
         assert!(conf.contains("application_name=''pgpair_b''"));
         assert!(conf.contains("primary_slot_name = 'pgpair_b'"));
         upstream.address = Some(IpAddr::from([10, 0, 0, 7]));
-        assert!(upstream_conf(&s, &upstream).unwrap().contains("hostaddr=''10.0.0.7''"));
+        assert!(upstream_conf(&s, &upstream, SlotCopies::None).unwrap().contains("hostaddr=''10.0.0.7''"));
     }
 
     #[test]
@@ -490,20 +453,5 @@ mod tests {
         assert!(raised.contains("max_prepared_transactions = '3'\n") && !raised.contains("max_locks"));
         let own = conf(&[("max_connections", "200")], floors).unwrap();
         assert!(own.contains("max_connections = '200'\n"));
-    }
-
-    #[test]
-    fn alter_system_cannot_override_the_operator() {
-        let auto = "# comment\nwork_mem = '8MB'\nsynchronous_standby_names = ''\nFSYNC = off\n";
-        assert_eq!(cleaned_auto_conf(&settings(), auto), "# comment\nwork_mem = '8MB'\n");
-    }
-
-    #[test]
-    fn what_a_promise_rests_on_is_found_in_a_running_one_and_what_only_tunes_is_left() {
-        let auto =
-            "work_mem = '8MB'\n FSYNC = off\narchive_command = 'true'\nmax_slot_wal_keep_size = '1MB'\n";
-        let (kept, names) = without_broken_promises(&settings(), auto);
-        assert_eq!(kept, "work_mem = '8MB'\nmax_slot_wal_keep_size = '1MB'\n");
-        assert_eq!(names, ["fsync", "archive_command"]);
     }
 }

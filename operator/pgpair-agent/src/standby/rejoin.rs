@@ -22,7 +22,7 @@ use crate::postgres::control_file::ControlData;
 use crate::postgres::end_of_wal::Position;
 use crate::postgres::pgdata::PgDataError;
 use crate::postgres::postmaster::{self, ClientAccess, PostmasterError, StartAs, StartOptions};
-use crate::postgres::render::{self, Floors, Upstream};
+use crate::postgres::render::{self, Upstream};
 use crate::postgres::tablespaces;
 use crate::postgres::tool::{self, PgBin};
 use crate::wal::archive::copy_synced;
@@ -243,7 +243,8 @@ pub async fn rewind(
     // Its own recovery in single-user mode reads this configuration, and refuses standby.signal.
     let options =
         StartOptions { role: StartAs::Primary, clients: ClientAccess::Closed, sync_with: None, log: None };
-    postmaster::configure(settings, config, &options, Floors::default())?;
+    let floors = postmaster::floors(settings, bin, &options.role).await;
+    postmaster::configure(settings, config, &options, floors)?;
     let name = InstanceEnv::standby_name(settings.instance);
     let source = render::conninfo(settings, primary, name, Some("postgres"));
     // It links to them, and does not make them.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use pgpair_core::ids::Term;
 
 use super::Worker;
+use crate::postgres::control_file;
 use crate::postgres::postmaster::PostmasterError;
 use crate::postgres::tool::{self, NOT_THE_DATA};
 
@@ -110,7 +111,7 @@ impl Worker {
 
     /// Whether the programs are of the data directory's version; what is not known is no reason to refuse. Else it is told.
     pub(super) async fn programs_fit(&mut self) -> bool {
-        let directory = major_of(&self.settings.layout.in_pgdata("PG_VERSION"));
+        let directory = control_file::major(&self.settings.layout.pgdata());
         let Some(why) = misfit(self.major().await, directory) else { return true };
         // Counts like a start that failed: a primary that cannot start hands over.
         self.failed_starts += 1;
@@ -155,11 +156,6 @@ impl Worker {
         self.learning = true;
         Some(log)
     }
-}
-
-/// The number in `PG_VERSION`.
-fn major_of(path: &std::path::Path) -> Option<u32> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

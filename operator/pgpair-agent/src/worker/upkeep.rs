@@ -181,6 +181,7 @@ impl Worker {
                 self.put_promises_back();
                 self.end_impostors().await;
                 self.keep_slot().await;
+                self.watch_slots().await;
                 self.clean().await;
                 self.fill().await;
             }

@@ -4,7 +4,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 use strum::VariantNames;
 
-use crate::settings::{OWNED, OWNED_PREFIXES};
+use crate::settings::{OWNED, OWNED_PREFIXES, WAL_LEVELS};
 
 /// A quantity of bytes: no exponents and no thousandths, so that it reads the same everywhere.
 pub const BYTES: &str = r"^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$";
@@ -36,6 +36,10 @@ pub fn parameters(_: &mut SchemaGenerator) -> Schema {
                     "one of these settings belongs to the operator and must be removed from spec.postgres.parameters: {}, and all that begin with {}",
                     OWNED.join(" "), OWNED_PREFIXES.join(" ")
                 ),
+            },
+            {
+                "rule": format!("!('wal_level' in self) || self['wal_level'] in [{}]", list(WAL_LEVELS)),
+                "message": "wal_level must be replica, or logical for logical replication: write one of the two, or leave it out",
             },
             {
                 "rule": "!('max_connections' in self) || (self['max_connections'].matches('^[0-9]{1,6}$') && int(self['max_connections']) >= 20)",

@@ -74,6 +74,7 @@ impl InstanceReport {
             config_generation,
             pending_restart,
             raised,
+            logical_slots,
             rejoin,
             space,
             trouble,
@@ -100,6 +101,7 @@ impl InstanceReport {
             || *config_generation != other.config_generation
             || *pending_restart != other.pending_restart
             || *raised != other.raised
+            || *logical_slots != other.logical_slots
             || *rejoin != other.rejoin
             || *trouble != other.trouble
             || *login_refused != other.login_refused;

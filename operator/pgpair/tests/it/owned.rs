@@ -16,7 +16,9 @@ fn every_parameter_that_an_agent_would_refuse_is_refused_at_admission() {
     let names = written.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.to_owned());
     let mut checked = 0;
     for name in names {
-        let parameters = [(name.clone(), "1".to_owned())].into();
+        // The one of which a user may choose the value.
+        let value = if name == "wal_level" { "logical" } else { "1" };
+        let parameters = [(name.clone(), value.to_owned())].into();
         let config = PairConfig { parameters, ..PairConfig::default() };
         let refused = main_conf(&settings, &config, Floors::default(), 1).is_err();
         assert_eq!(refused, pgpair_api::settings::is_owned(&name), "{name}");

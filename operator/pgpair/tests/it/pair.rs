@@ -37,6 +37,8 @@ pub struct Pair {
     witnesses: Vec<Child>,
     owner: (u32, u32),
     config: PairConfig,
+    /// PostgreSQL's programs; `None`: those that an agent finds.
+    bin: Option<PathBuf>,
 }
 
 fn index(i: InstanceId) -> usize {
@@ -63,7 +65,18 @@ impl Pair {
 
     /// As [`Pair::up`], with this configuration.
     pub async fn up_with(config: PairConfig) -> Pair {
+        Pair::new(config).await.brought_up().await
+    }
+
+    /// As [`Pair::up_with`], with the PostgreSQL in this directory.
+    pub async fn up_on(bin: &Path, config: PairConfig) -> Pair {
         let mut pair = Pair::new(config).await;
+        pair.bin = Some(bin.to_owned());
+        pair.brought_up().await
+    }
+
+    async fn brought_up(self) -> Pair {
+        let mut pair = self;
         pair.start(InstanceId::A);
         eventually("a is primary", LIMIT, async || pair.sql(InstanceId::A, "SELECT 1").await.ok()).await;
         eventually("the endpoint is at a", LIMIT, async || pair.api.endpoint().filter(|e| e == "shop-a-0"))
@@ -96,6 +109,7 @@ impl Pair {
             witnesses: Vec::new(),
             owner,
             config,
+            bin: None,
             dir,
         };
         pair.make_volumes();
@@ -108,6 +122,10 @@ impl Pair {
 
     pub fn socket_dir(&self, i: InstanceId) -> PathBuf {
         self.root(i).join("run/pg")
+    }
+
+    pub fn pg_port(&self, i: InstanceId) -> u16 {
+        self.ports[index(i)][0]
     }
 
     pub fn pgdata(&self, i: InstanceId) -> PathBuf {
@@ -274,6 +292,7 @@ impl Pair {
             ("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into())),
         ];
         c.envs(vars);
+        c.envs(self.bin.iter().map(|bin| ("PGPAIR_PG_BIN", bin)));
         for (name, sub) in [
             ("DATA_ROOT", "data"),
             ("ARCHIVE_ROOT", "archive"),
@@ -448,11 +467,13 @@ fn kill_tree(root: u32) {
 }
 
 /// Below the range from which the kernel takes ports for outgoing connections, so that none is taken before its use.
-fn ports() -> [u16; 3] {
-    static NEXT: AtomicU16 = AtomicU16::new(21_000);
+pub fn ports() -> [u16; 3] {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another run of these tests beside this one begins elsewhere: a port is taken only some time after it was found free.
+    let first = 21_000 + 300 * u16::try_from(std::process::id() % 38).unwrap();
     [(); 3].map(|()| {
         loop {
-            let port = NEXT.fetch_add(1, Ordering::Relaxed);
+            let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
             if TcpListener::bind(("127.0.0.1", port)).is_ok() {
                 return port;
             }
@@ -461,7 +482,7 @@ fn ports() -> [u16; 3] {
 }
 
 /// The user that postgres may run as: itself, or `postgres` when the tests run as root.
-fn owner() -> (u32, u32) {
+pub fn owner() -> (u32, u32) {
     if !rustix::process::geteuid().is_root() {
         return (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     }
@@ -472,7 +493,7 @@ fn owner() -> (u32, u32) {
     (fields[2].parse().unwrap(), fields[3].parse().unwrap())
 }
 
-fn give(path: &Path, owner: (u32, u32)) {
+pub fn give(path: &Path, owner: (u32, u32)) {
     chown(path, Some(owner.0), Some(owner.1)).unwrap();
     if path.is_dir() {
         for entry in fs::read_dir(path).unwrap() {

@@ -16,7 +16,9 @@ use crate::net::tls;
 use crate::postgres::control_file;
 use crate::postgres::pgdata::{self, DataDir};
 use crate::postgres::postmaster::{ClientAccess, Postmaster, PostmasterError, StartAs, StartOptions};
+use crate::postgres::render::decoding::{SlotCopies, WalLevel};
 use crate::postgres::render::{self, Floors, Upstream, hba};
+use crate::postgres::slots;
 use crate::postgres::sql::{Sql, SqlError, within};
 use crate::postgres::tool::{self, PgBin};
 
@@ -41,9 +43,11 @@ pub(crate) fn configure(
     fsx::create_dir(&layout.socket_dir(), 0o700)?;
     fsx::remove(&layout.alone())?;
     let put = |name: &str, text: &str| fsx::write(&layout.in_pgdata(name), text.as_bytes(), 0o600);
+    let copies = slot_copies(layout, config, floors);
+    let was_primary = !layout.in_pgdata("standby.signal").exists();
     write_main(settings, config, floors)?;
     put("pg_ident.conf", "")?;
-    put(render::SYNC_CONF, &render::sync_conf(options.sync_with)?)?;
+    put(render::SYNC_CONF, &render::sync_conf(options.sync_with, copies)?)?;
     write_hba(settings, config, options.clients)?;
     clean_auto_conf(settings)?;
     // The volume's lock is ours, so the postmaster of a left lock file is dead; in a new container its number may belong
@@ -57,25 +61,36 @@ pub(crate) fn configure(
     match &options.role {
         StartAs::Primary => put(render::UPSTREAM_CONF, render::no_upstream_conf())?,
         StartAs::Standby(upstream) => {
-            put(render::UPSTREAM_CONF, &render::upstream_conf(settings, upstream)?)?;
+            put(render::UPSTREAM_CONF, &render::upstream_conf(settings, upstream, copies)?)?;
             put("standby.signal", "")?;
             remove_own_slots(layout)?;
+            if was_primary {
+                slots::remove_logical(layout)?;
+            }
         }
     }
     fsx::sync_dir(&layout.pgdata())?;
     Ok(())
 }
 
-/// What the directory demands of a standby, whatever is configured; nothing of a primary. Not known counts as nothing: if
-/// the control file cannot be read, postgres will say so.
+/// What the directory demands, whatever is configured: of a standby its primary's values, of both a `wal_level` for the logical slots
+/// in it. Not known counts as nothing: if a file cannot be read, postgres will say so.
 pub async fn floors(settings: &InstanceEnv, bin: &PgBin, role: &StartAs) -> Floors {
-    match role {
+    let layout = &settings.layout;
+    let of_role = match role {
         StartAs::Primary => Floors::default(),
         StartAs::Standby(_) => {
-            let control = control_file::control_data(bin, &settings.layout.pgdata()).await;
+            let control = control_file::control_data(bin, &layout.pgdata()).await;
             control.map(|c| c.floors).unwrap_or_default()
         }
-    }
+    };
+    let has_logical_slots = slots::list_logical(layout).is_ok_and(|found| !found.is_empty());
+    Floors { has_logical_slots, ..of_role }
+}
+
+/// Whether a standby copies slots, with the `wal_level` that postgres is started with.
+pub(super) fn slot_copies(layout: &Layout, config: &PairConfig, floors: Floors) -> SlotCopies {
+    SlotCopies::of(WalLevel::at_start(config, floors), control_file::major(&layout.pgdata()))
 }
 
 /// A changed configuration into a running postgres: rewrites `postgresql.conf` and `pg_hba.conf` and has them read again.
@@ -104,7 +119,7 @@ pub fn set_upstream(
     upstream: &Upstream,
     postmaster: &Postmaster,
 ) -> Result<(), PostmasterError> {
-    let text = render::upstream_conf(settings, upstream)?;
+    let text = render::upstream_conf(settings, upstream, postmaster.slot_copies())?;
     fsx::write(&settings.layout.in_pgdata(render::UPSTREAM_CONF), text.as_bytes(), 0o600)?;
     postmaster.reload()
 }

@@ -37,7 +37,7 @@ pub async fn set_sync(
     limit: Duration,
 ) -> Result<Option<Lsn>, PostmasterError> {
     let path = settings.layout.in_pgdata(render::SYNC_CONF);
-    fsx::write(&path, render::sync_conf(standby)?.as_bytes(), 0o600)?;
+    fsx::write(&path, render::sync_conf(standby, postmaster.slot_copies())?.as_bytes(), 0o600)?;
     // What ALTER SYSTEM has written would win over it.
     if configure::put_back_promises(settings, postmaster)?.is_empty() {
         postmaster.reload()?;

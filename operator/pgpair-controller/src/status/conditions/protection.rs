@@ -21,13 +21,12 @@ pub(super) fn failover_ready(name: &PairName, observed: &Observed, status: &PgRe
             return draft(type_, false, Reason::AgentShutOut, why);
         }
         if observed.config.automatic {
-            let message = match observed.shared_node() {
-                None => "the standby may take over".to_owned(),
-                Some(node) => format!(
-                    "the standby may take over; both instances run on node {node}, and its loss stops both"
-                ),
-            };
-            return draft(type_, true, Reason::Paired, message);
+            let node = observed.shared_node();
+            let node =
+                node.map(|node| format!("; both instances run on node {node}, and its loss stops both"));
+            let slots = lost_slots(observed, record.primary.instance);
+            let but: String = node.into_iter().chain(slots).collect();
+            return draft(type_, true, Reason::Paired, format!("the standby may take over{but}"));
         }
         let message = "spec.failover.automatic is false: the standby is as good as the primary, and takes over only when ordered to";
         return draft(type_, false, Reason::AutomaticOff, message);
@@ -37,6 +36,20 @@ pub(super) fn failover_ready(name: &PairName, observed: &Observed, status: &PgRe
     }
     let (reason, why) = why_solo(name, observed, record.primary.instance);
     draft(type_, false, reason, format!("the primary goes on alone, and nobody takes over by himself: {why}"))
+}
+
+/// What a failover would take from consumers that the standby cannot serve.
+fn lost_slots(observed: &Observed, primary: InstanceId) -> Option<String> {
+    let slots = |i: InstanceId| Some(&observed.instance(i).report.recent()?.logical_slots);
+    let (all, copies) = (slots(primary)?, slots(primary.peer())?);
+    let lost: Vec<&str> = all.iter().filter(|slot| !copies.contains(slot)).map(String::as_str).collect();
+    (!lost.is_empty()).then(|| {
+        format!(
+            "; a failover now loses these logical replication slots, of which the standby has no copy: {}. It copies slots that were made with \
+             failover = true (PostgreSQL 17 or later), once their consumers have moved on",
+            lost.join(", ")
+        )
+    })
 }
 
 /// A promotion ends with a write of the agent's, over a login that a person may have taken away.

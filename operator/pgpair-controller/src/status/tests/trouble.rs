@@ -82,6 +82,20 @@ fn an_image_of_another_major_version_than_the_spec_names_is_told() {
 }
 
 #[test]
+fn slots_that_a_failover_would_lose_are_told_beside_that_the_standby_may_take_over() {
+    let mut observed = steady();
+    if let ReportView::Fresh(report) = &mut observed.a.report {
+        report.logical_slots = vec!["audit".into(), "copied".into(), "search".into()];
+    }
+    if let ReportView::Fresh(report) = &mut observed.b.report {
+        report.logical_slots = vec!["copied".into()];
+    }
+    assert_eq!(told(&observed, ConditionType::FailoverReady), ("True".into(), "Paired".into()));
+    let message = condition(&status_of(&observed), ConditionType::FailoverReady).unwrap().message.clone();
+    assert!(message.contains("no copy: audit, search.") && message.contains("failover = true"), "{message}");
+}
+
+#[test]
 fn two_instances_on_one_node_are_told() {
     let mut shared = steady();
     if let Some(pod) = &mut shared.b.pod {
