@@ -45,6 +45,8 @@ pub use tls::TlsSpec;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be at most 40 characters of a-z, 0-9 and '-', and begin with a letter: the names of Services and pods are derived from it"),
+    validation = Rule::new("self.spec.postgres.version != 14 || has(self.status)")
+        .message("spec.postgres.version 14 is for pairs that exist: PostgreSQL 14 has been out of support since November 2026. Use 15, 16, 17 or 18"),
     validation = Rule::new("[self.metadata.name + '-app', self.metadata.name + '-superuser'].all(made, (!has(self.spec.bootstrap.ownerSecret) || self.spec.bootstrap.ownerSecret != made) && (!has(self.spec.bootstrap.superuserSecret) || self.spec.bootstrap.superuserSecret != made))")
         .message("spec.bootstrap.ownerSecret and superuserSecret must name Secrets of yours: NAME-app and NAME-superuser are made by the operator; use another name, or leave the field out")
 )]
@@ -119,7 +121,7 @@ impl PgReplicaPairSpec {
 #[x_kube(validation = Rule::new("self.version == oldSelf.version").message("spec.postgres.version cannot change: a data directory belongs to one major version; create a new pair with the other version and move the data with pg_dump or logical replication"))]
 #[x_kube(validation = Rule::new("self.uid == oldSelf.uid").message("spec.postgres.uid cannot change: the files on the volumes belong to it; create a new pair"))]
 pub struct PostgresSpec {
-    /// Major version, 14 to 18.
+    /// Major version, 15 to 18. Pairs of version 14 that exist go on; no new one is made.
     #[serde(default = "default_version")]
     #[schemars(range(min = 14, max = 18))]
     pub version: i32,
