@@ -26,7 +26,7 @@ SCRIPTS := .ci/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2
 
 -include e2e/cluster/cluster.mk
 
-.PHONY: help demo test setup lint unit model-ci model model-page model-deep e2e e2e-long e2e-full fault-page soak calm faults-runner bench bench-scale scale-page install uninstall ready-cluster generate plugin
+.PHONY: help demo test setup lint unit unit-on model-ci model model-page model-deep e2e e2e-long e2e-full fault-page soak calm faults-runner bench bench-scale scale-page install uninstall ready-cluster generate plugin
 
 ## this list
 help:
@@ -51,15 +51,25 @@ lint:
 	cargo deny --workspace --locked check bans licenses sources
 	shellcheck -x $(SCRIPTS)
 
-# Each version that is there; the first is that of the machine.
+# Each version that is there; the first is that of the machine, the last the newest.
 POSTGRES_BINS = $(patsubst %/postgres,%,$(wildcard /usr/lib/postgresql/*/bin/postgres $(or $(PGPAIR_POSTGRES),/opt/pgreplicapair)/*/usr/lib/postgresql/*/bin/postgres))
 colon := :
 empty :=
+ALL_BINS = $(subst $(empty) $(empty),$(colon),$(strip $(POSTGRES_BINS)))
 
 ## tests without a cluster: the core, and agents against real postgres processes of each version on loopback
 unit:
-	PGPAIR_TEST_PG_BINS=$(subst $(empty) $(empty),$(colon),$(strip $(POSTGRES_BINS))) cargo test --workspace --locked
+	PGPAIR_TEST_PG_BINS=$(ALL_BINS) cargo test --workspace --locked
+	$(call pairs-on,$(lastword $(POSTGRES_BINS)))
 	cargo test --locked -p pgpair-model --features mutations --test mutations
+
+# Whole pairs: cargo test --workspace runs them with the first version only. Subscribers want a version of at least 17.
+pairs-on = PGPAIR_PG_BIN="$(1)" PGPAIR_TEST_PG_BINS="$(1):$(ALL_BINS)" cargo test --locked -p pgpair --test it
+
+## the tests against real postgres processes with another PostgreSQL: BIN=directory of its programs
+unit-on:
+	PGPAIR_TEST_PG_BINS="$(BIN)" cargo test --locked -p pgpair-agent --test it
+	$(call pairs-on,$(BIN))
 
 ## the protocol under the model checker: every order of events within bounds, millions of states
 model-ci:
