@@ -129,15 +129,21 @@ impl Driver {
     /// Runs until this instance may leave (SIGTERM and everything handed over), or the inputs end.
     pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         loop {
+            let now = clock::now();
             let sight_ends = self.sight.ends_at(self.authority.role(), self.authority.postgres());
-            let wake = self.authority.wake_at(clock::now());
-            let event = tokio::select! {
-                input = inputs.recv() => match input {
-                    Some(input) => self.event_of(input),
-                    None => return,
-                },
-                () = clock::sleep_until(sight_ends.unwrap_or(wake)), if sight_ends.is_some() => self.lose_sight(),
-                () = clock::sleep_until(wake) => Event::Tick,
+            let wake = self.authority.wake_at(now);
+            let event = if sight_ends.is_some_and(|end| end <= now) {
+                // Before anything else: after a pause of this process nothing is judged by what was seen before it.
+                self.lose_sight()
+            } else {
+                tokio::select! {
+                    input = inputs.recv() => match input {
+                        Some(input) => self.event_of(input),
+                        None => return,
+                    },
+                    () = clock::sleep_until(sight_ends.unwrap_or(wake)), if sight_ends.is_some() => self.lose_sight(),
+                    () = clock::sleep_until(wake) => Event::Tick,
+                }
             };
             say_event(&event);
             self.step(event);
