@@ -59,17 +59,13 @@ ALL_BINS = $(subst $(empty) $(empty),$(colon),$(strip $(POSTGRES_BINS)))
 
 ## tests without a cluster: the core, and agents against real postgres processes of each version on loopback
 unit:
-	PGPAIR_TEST_PG_BINS=$(ALL_BINS) cargo test --workspace --locked
-	$(call pairs-on,$(lastword $(POSTGRES_BINS)))
+	PGPAIR_PG_BIN="$(lastword $(POSTGRES_BINS))" PGPAIR_TEST_PG_BINS="$(ALL_BINS)" cargo test --workspace --locked
 	cargo test --locked -p pgpair-model --features mutations --test mutations
-
-# Whole pairs: cargo test --workspace runs them with the first version only. Subscribers want a version of at least 17.
-pairs-on = PGPAIR_PG_BIN="$(1)" PGPAIR_TEST_PG_BINS="$(1):$(ALL_BINS)" cargo test --locked -p pgpair --test it
 
 ## the tests against real postgres processes with another PostgreSQL: BIN=directory of its programs
 unit-on:
 	PGPAIR_TEST_PG_BINS="$(BIN)" cargo test --locked -p pgpair-agent --test it
-	$(call pairs-on,$(BIN))
+	PGPAIR_PG_BIN="$(BIN)" PGPAIR_TEST_PG_BINS="$(BIN):$(ALL_BINS)" cargo test --locked -p pgpair --test it
 
 ## the protocol under the model checker: every order of events within bounds, millions of states
 model-ci:
