@@ -141,7 +141,7 @@ impl Driver {
                         Some(input) => self.event_of(input),
                         None => return,
                     },
-                    () = clock::sleep_until(sight_ends.unwrap_or(wake)), if sight_ends.is_some() => self.lose_sight(),
+                    () = clock::sleep_until(sight_ends.unwrap_or(wake)), if sight_ends.is_some() => continue,
                     () = clock::sleep_until(wake) => Event::Tick,
                 }
             };

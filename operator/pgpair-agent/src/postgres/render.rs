@@ -16,7 +16,7 @@ pub mod hba;
 mod owned;
 
 use decoding::{SlotCopies, WAL_LEVEL, WalLevel};
-pub use owned::{cleaned_auto_conf, is_owned, without_broken_promises};
+pub use owned::{cleaned_auto_conf, is_owned, names_in_auto_conf, without_broken_promises};
 
 /// The role that streams, takes base backups and rewinds.
 pub const REPLICATION_ROLE: &str = "pgpair_replication";

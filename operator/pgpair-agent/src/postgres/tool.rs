@@ -14,9 +14,11 @@ const TAIL: usize = 600;
 /// `postgres --version` prints one line.
 const VERSION: Duration = Duration::from_secs(10);
 
+/// What a program says when the volume is full.
+pub(crate) const NO_SPACE: &str = "No space left on device";
 /// What a program says, also about a file of the data directory, when what is around the directory is to blame.
 pub(crate) const NOT_THE_DATA: [&str; 7] = [
-    "No space left on device",
+    NO_SPACE,
     "Cannot allocate memory",
     "out of memory",
     "Permission denied",

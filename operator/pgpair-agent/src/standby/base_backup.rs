@@ -39,8 +39,6 @@ const PRIMARY_AGAIN: Duration = Duration::from_millis(250);
 const STALLED: Duration = Duration::from_secs(600);
 /// How often progress is printed.
 const TELL: Duration = Duration::from_secs(1);
-/// What a program says when the volume is full.
-const NO_SPACE: &str = "No space left on device";
 /// How much of `pg_basebackup`'s messages is kept for an error.
 const MESSAGES: usize = 4000;
 
@@ -149,7 +147,7 @@ pub async fn seed(
         remove_tree(&layout.seeding())?;
         remove_tree(&layout.seeding_tablespaces())?;
         match backup(settings, config, &bin, &lock, &tablespaces, progress).await {
-            Err(SeedError::Backup(said)) if said.contains(NO_SPACE) => match room::make_room(layout)? {
+            Err(SeedError::Backup(said)) if said.contains(tool::NO_SPACE) => match room::make_room(layout)? {
                 Some(gone) => eprintln!("basebackup: no space is left, {} is removed", gone.display()),
                 None => return Err(SeedError::NoRoom(said)),
             },

@@ -156,14 +156,12 @@ fn seeding(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {
                 true,
                 Reason::SeedRunning,
                 match &observed.instance(i).trouble {
-                    None => match &job.failure {
-                        None => format!("job {} copies the primary", name.seed_job(i, job.number)),
-                        Some(failure) => format!(
-                            "job {} copies the primary; a try before failed: {}",
-                            name.seed_job(i, job.number),
-                            failure.why
-                        ),
-                    },
+                    None => {
+                        let before =
+                            job.failure.as_ref().map(|f| format!("; a try before failed: {}", f.why));
+                        let job = name.seed_job(i, job.number);
+                        format!("job {job} copies the primary{}", before.unwrap_or_default())
+                    }
                     Some(trouble) => {
                         trouble.sentence(&format!("the pod of job {}", name.seed_job(i, job.number)))
                     }

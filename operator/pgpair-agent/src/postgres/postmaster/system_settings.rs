@@ -7,6 +7,7 @@ use std::fs;
 
 use crate::instance::fsx::{self, FileError};
 use crate::instance::layout::Layout;
+use crate::postgres::render;
 
 const FILE: &str = "postgresql.auto.conf";
 const ASIDE: &str = "postgresql.auto.conf.set-aside";
@@ -33,7 +34,7 @@ impl SystemSettings {
         *self = match self {
             SystemSettings::InForce => {
                 let text = fs::read_to_string(&file).unwrap_or_default();
-                let names = names(&text);
+                let names = render::names_in_auto_conf(&text);
                 if names.is_empty() {
                     return Ok(());
                 }
@@ -61,11 +62,6 @@ impl SystemSettings {
             names.join(", ")
         ))
     }
-}
-
-fn names(text: &str) -> Vec<String> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.filter_map(|line| Some(line.split(['=', ' ', '\t']).next()?.to_owned())).collect()
 }
 
 #[cfg(test)]

@@ -72,6 +72,12 @@ pub fn without_broken_promises(settings: &InstanceEnv, current: &str) -> (String
     })
 }
 
+/// The parameters that it sets.
+#[must_use]
+pub fn names_in_auto_conf(current: &str) -> Vec<String> {
+    split_auto_conf(current, |name| !name.is_empty() && !name.starts_with('#')).1
+}
+
 fn split_auto_conf(current: &str, is_taken_out: impl Fn(&str) -> bool) -> (String, Vec<String>) {
     let (mut kept, mut names) = (String::new(), Vec::new());
     for line in current.lines() {
