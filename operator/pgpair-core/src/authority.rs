@@ -10,7 +10,7 @@
 //! Its files: `timing`, `clause`, `facts`, `messages`, `view`, `promises`, `notes`, `settings`, `event`, `orders`, `role`, `common`,
 //! `gate`, `wish`, `pairing`, `resign`, `primary`, `standby`, `answer`, `judge`, `walk`, `written`. Each uses only itself and those
 //! before it, which a test checks, and none uses this one: the state is `common`, `role` and what they are made of; the rules
-//! are functions of a part of it with the common one.
+//! are functions of the common one, or of it and the part of one role.
 
 mod answer;
 pub mod clause;
@@ -41,7 +41,7 @@ mod written;
 use common::Common;
 use messages::StandbyInfo;
 use promises::HeldPromise;
-use role::{Pairing, Primary, Resign, Standby};
+use role::{Part, Primary, Resign, Standby};
 use serde::{Deserialize, Serialize};
 use timing::{Ms, Timing};
 use written::Written;
@@ -63,9 +63,8 @@ use crate::record::{Holder, Record};
 #[serde(from = "Written", into = "Written")]
 pub struct Authority {
     common: Common,
-    /// Each is read by the rules of its role. What is asked in one role may be answered in another: so both are always there.
-    primary: Primary,
-    standby: Standby,
+    /// Of the role that `common` says.
+    part: Part,
 }
 
 impl Authority {
@@ -73,12 +72,21 @@ impl Authority {
     #[must_use]
     pub fn new(me: Holder, node: NodeId, settings: Settings, durable: Durable, now: Ms) -> Authority {
         let common = Common::new(me, node, settings, durable, now);
-        Authority { common, primary: Primary::default(), standby: Standby::default() }
+        let part = Part::of(common.role());
+        Authority { common, part }
     }
 
     /// Takes one event and says what is to be sent and stored. Call [`Authority::desired`] afterwards.
     pub fn handle(&mut self, now: Ms, event: Event) -> Vec<Command> {
-        let Authority { common: c, primary, standby } = self;
+        self.take(now, event);
+        self.learn_term();
+        self.react(now);
+        self.common.persist();
+        std::mem::take(&mut self.common.out)
+    }
+
+    fn take(&mut self, now: Ms, event: Event) {
+        let Authority { common: c, part } = self;
         match event {
             Event::Tick => {}
             Event::Postgres(facts) => c.pg = facts,
@@ -89,30 +97,49 @@ impl Authority {
             Event::Read { asked, outcome } => c.view.on_read(asked, outcome, c.durable.record_uid),
             Event::Cas { id, outcome } => c.view.on_cas(now, id, outcome),
             Event::Heartbeat(reply, hb) => {
-                if c.on_heartbeat(now, reply, &hb) {
+                let promised = c.on_heartbeat(now, reply, &hb);
+                if let Part::Standby(standby) = part
+                    && promised
+                {
                     standby.takeover = None;
                 }
             }
-            Event::Answer(answer) => c.on_answer(now, &answer, primary.resign),
+            Event::Answer(answer) => c.on_answer(now, &answer),
             Event::CanTake(reply, question) => c.questions.push((reply, question, now)),
-            Event::CanTakeReply(reply) => primary.on_can_take_reply(c, now, reply),
-            Event::Resignation(reply, r) => standby.on_resignation(c, now, reply, &r),
-            Event::ResignReply(reply) => primary.on_resign_reply(c, now, reply),
-            Event::Evidence(evidence) => standby.on_evidence(c, now, evidence),
+            Event::CanTakeReply(reply) => {
+                if let Part::Primary(primary) = part {
+                    primary.on_can_take_reply(c, now, reply);
+                }
+            }
+            Event::Resignation(reply, r) => {
+                let answer = match part {
+                    Part::Standby(standby) => standby.on_resignation(c, now, &r),
+                    Part::Unknown | Part::Primary(_) => c.refuse_resignation(now, &r),
+                };
+                c.out.push(Command::AnswerResignation(reply, answer));
+            }
+            Event::ResignReply(reply) => {
+                if let Part::Primary(primary) = part {
+                    primary.on_resign_reply(c, now, reply);
+                }
+            }
+            Event::Evidence(evidence) => match part {
+                Part::Unknown => {}
+                Part::Primary(_) => Primary::on_evidence(c, evidence),
+                Part::Standby(standby) => standby.on_evidence(c, now, evidence),
+            },
             Event::Order(reply, term, kind) => c.on_order(now, reply, term, kind),
             Event::Configure(settings) => {
                 // What began under other times is not measured by these.
-                if settings.timing != c.timing {
-                    (primary.pairing.stalled, primary.pairing.behind) = (None, None);
+                if let Part::Primary(Primary { pairing, .. }) = part
+                    && settings.timing != c.timing
+                {
+                    (pairing.stalled, pairing.behind) = (None, None);
                 }
                 (c.timing, c.settings) = (settings.timing, settings);
             }
             Event::Leave => c.leaving = c.leaving.or(Some(now)),
         }
-        self.learn_term();
-        self.react(now);
-        self.common.persist();
-        std::mem::take(&mut self.common.out)
     }
 
     /// The newest term that this agent has seen or has on disk.
@@ -166,30 +193,30 @@ impl Authority {
     /// Whether postgres may be writable at `now` (rule 0). Every start, promotion and un-fencing asks here.
     #[must_use]
     pub fn gate(&self, now: Ms) -> Gate {
-        gate::gate(&self.common, self.primary.resign, now)
+        gate::gate(&self.common, now)
     }
 
     /// Rule 0 for a directory that is a standby's: besides the gate, nothing that this instance promised may be open.
     #[must_use]
     pub fn may_promote(&self, now: Ms) -> bool {
-        gate::may_promote(&self.common, self.primary.resign, now)
+        gate::may_promote(&self.common, now)
     }
 
     /// What postgres should be made to do. Pure: ask as often as you like, and again right before acting on it.
     #[must_use]
     pub fn desired(&self, now: Ms) -> Desired {
         let (c, gate) = (&self.common, self.gate(now));
-        let postgres = match c.role() {
-            Role::Primary => self.primary.desired(c, now, gate),
-            Role::Standby => Standby::desired(c, now),
-            Role::Unknown => Want::Down,
+        let postgres = match &self.part {
+            Part::Primary(primary) => primary.desired(c, now, gate),
+            Part::Standby(_) => Standby::desired(c, now),
+            Part::Unknown => Want::Down,
         };
         let refusal = match gate {
             _ if c.durable.fenced => Some(Refusal::Fenced),
             Gate::Closed(reason) if matches!(postgres, Want::Down) => Some(reason),
             _ => None,
         };
-        let waiting_to_pair = self.primary.pairing.sync_since.is_some();
+        let waiting_to_pair = self.part.primary().is_some_and(|p| p.pairing.sync_since.is_some());
         Desired {
             postgres,
             synchronous: c.wants_sync(waiting_to_pair),
@@ -203,21 +230,23 @@ impl Authority {
     /// Whether the log of a dead postgres may be handed out: the standby has been asked to take over, or told to.
     #[must_use]
     pub fn hands_over_log(&self) -> bool {
-        let resign = self.primary.resign;
-        !self.common.postgres_is_up() && (resign.is_stopping() || resign.has_resigned(self.term()))
+        !self.common.postgres_is_up() && self.part.primary().is_some_and(|p| p.resign.hands_over_log())
     }
 
     /// Whether each millisecond counts: a take-over that is open waits for the facts of postgres.
     #[must_use]
     pub fn is_urgent(&self, now: Ms) -> bool {
-        let c = &self.common;
-        (c.role() == Role::Standby && self.standby.is_called(c, now)) || self.primary.resign.is_asking()
+        match &self.part {
+            Part::Unknown => false,
+            Part::Primary(primary) => primary.resign.is_asking(),
+            Part::Standby(standby) => standby.is_called(&self.common, now),
+        }
     }
 
     /// Whether a take-over waits for nothing but the end of the log, which the primary that resigned hands over.
     #[must_use]
     pub fn awaits_log(&self, now: Ms) -> bool {
-        self.standby.awaits_log(&self.common, now)
+        self.part.standby().is_some_and(|s| s.awaits_log(&self.common, now))
     }
 
     /// Whether a person has ordered that the data directory of this standby is copied anew.
@@ -232,14 +261,14 @@ impl Authority {
         let c = &self.common;
         let Some(since) = c.leaving else { return false };
         let late = now - since >= 2 * c.timing.ttl();
-        match c.role() {
-            Role::Standby => c.may_stop_as_standby(now) || c.pg.volume.is_none(),
-            Role::Primary => match self.primary.resign {
+        match &self.part {
+            Part::Standby(_) => c.may_stop_as_standby(now) || c.pg.volume.is_none(),
+            Part::Primary(primary) => match primary.resign {
                 Resign::Resigned { .. } => late,
                 Resign::Asking { .. } | Resign::Stopping { .. } => false,
                 Resign::None | Resign::Declined { .. } => !c.postgres_is_up(),
             },
-            Role::Unknown => true,
+            Part::Unknown => true,
         }
     }
 
@@ -261,23 +290,23 @@ impl Authority {
         .fold(now + c.timing.retry_every(), Ms::min)
     }
 
-    /// The record may be of a new term: nothing counts in it of an earlier one, but for a question that is not answered yet.
+    /// The record may be of a new term, or say for the first time who is what in it: nothing counts of an earlier role.
     fn learn_term(&mut self) {
-        if self.common.learn_term() {
-            self.primary.pairing = Pairing::default();
-            self.standby = Standby::default();
+        let is_new = self.common.learn_term();
+        let role = self.common.role();
+        if is_new || self.part.role() != role {
+            self.part = Part::of(role);
         }
-        self.primary.resign.forget_before(self.common.durable.term);
     }
 
     fn react(&mut self, now: Ms) {
-        let Authority { common: c, primary, standby } = self;
+        let Authority { common: c, part } = self;
         c.answer_questions(now);
-        c.react_orders(primary, now);
-        match c.role() {
-            Role::Primary => primary.react(c, now),
-            Role::Standby => standby.react(c, now),
-            Role::Unknown => c.read(now),
+        c.react_orders(part, now);
+        match part {
+            Part::Primary(primary) => primary.react(c, now),
+            Part::Standby(standby) => standby.react(c, now),
+            Part::Unknown => c.read(now),
         }
         if c.view.last().is_none() || c.view.settled().is_none() {
             c.read(now);
@@ -286,15 +315,15 @@ impl Authority {
 }
 
 impl From<Authority> for Written {
-    fn from(Authority { common, primary, standby }: Authority) -> Written {
-        Written::of(common, primary, standby)
+    fn from(Authority { common, part }: Authority) -> Written {
+        Written::of(common, part)
     }
 }
 
 impl From<Written> for Authority {
     fn from(written: Written) -> Authority {
-        let (common, primary, standby) = written.read();
-        Authority { common, primary, standby }
+        let (common, part) = written.read();
+        Authority { common, part }
     }
 }
 
@@ -303,17 +332,17 @@ impl Authority {
     /// Whether the question "can you take it?" is out.
     #[must_use]
     pub fn waits_for_can_take(&self) -> bool {
-        matches!(self.primary.resign, Resign::Asking { .. })
+        self.part.primary().is_some_and(|p| matches!(p.resign, Resign::Asking { .. }))
     }
 
     /// Whether the answer to a resignation is of use.
     #[must_use]
     pub fn waits_for_resign_reply(&self) -> bool {
-        matches!(self.primary.resign, Resign::Resigned { .. })
+        self.part.primary().is_some_and(|p| matches!(p.resign, Resign::Resigned { .. }))
     }
 
     /// Walks over the state.
     pub fn walk(&mut self, w: &mut impl walk::Walk) {
-        walk::walk_all(&mut self.common, &mut self.primary, &mut self.standby, w);
+        walk::walk_all(&mut self.common, &mut self.part, w);
     }
 }

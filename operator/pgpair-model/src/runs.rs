@@ -122,94 +122,94 @@ const fn deeper(run: Run, by: usize) -> Run {
 
 /// Small enough for each `cargo test`.
 pub const QUICK: [Run; 2] = [
-    run("messages lost, clocks as they like", CALM, 8, 6_297),
+    run("messages lost, clocks as they like", CALM, 8, 6_291),
     run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 6, 3_254),
 ];
 
 /// In less than five minutes on one core.
 pub const CI: [Run; 30] = [
-    run("messages lost, clocks as they like", CALM, 16, 499_152),
-    run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 11, 265_948),
-    run("one postmaster killed, one commit", Bounds { postgres_crashes: 1, commits: 1, ..CALM }, 11, 286_409),
-    run("alone, one unknown write, one commit", Bounds { unknown: 1, commits: 1, ..ALONE }, 11, 201_737),
-    run("alone, one SIGTERM, one commit", Bounds { leaves: 1, commits: 1, ..ALONE }, 11, 309_879),
-    run("one late message", Bounds { late: 1, ..CALM }, 10, 122_522),
+    run("messages lost, clocks as they like", CALM, 16, 446_574),
+    run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 11, 264_216),
+    run("one postmaster killed, one commit", Bounds { postgres_crashes: 1, commits: 1, ..CALM }, 11, 284_388),
+    run("alone, one unknown write, one commit", Bounds { unknown: 1, commits: 1, ..ALONE }, 11, 201_028),
+    run("alone, one SIGTERM, one commit", Bounds { leaves: 1, commits: 1, ..ALONE }, 11, 309_482),
+    run("one late message", Bounds { late: 1, ..CALM }, 10, 121_984),
     run(
         "Async, one container killed and proven dead",
         Bounds { crashes: 1, proofs: 1, durability: Durability::Async, ..CALM },
         10,
-        163_263,
+        162_790,
     ),
     run(
         "one container killed, one volume replaced, one commit",
         Bounds { crashes: 1, wipes: 1, commits: 1, ..CALM },
         10,
-        168_296,
+        167_890,
     ),
-    run("one switchover, one commit", Bounds { switchovers: 1, commits: 1, ..CALM }, 11, 220_328),
+    run("one switchover, one commit", Bounds { switchovers: 1, commits: 1, ..CALM }, 11, 218_460),
     run(
         "everything may lag behind",
         Bounds { stalls: true, stale_reads: true, slow_node: true, fine: true, ..CALM },
         14,
-        133_618,
+        133_046,
     ),
-    run("four steps a ttl", Bounds { grain: 4, ..CALM }, 12, 50_501),
+    run("four steps a ttl", Bounds { grain: 4, ..CALM }, 12, 50_464),
     run(
         "three terms, two containers killed, one unknown write",
         Bounds { terms: 3, crashes: 2, unknown: 1, refusals: true, ..CALM },
         10,
-        160_524,
+        159_885,
     ),
-    run("one order, one commit", Bounds { orders: 1, commits: 1, ..CALM }, 9, 267_091),
-    run("alone, one order, one commit", Bounds { orders: 1, commits: 1, ..ALONE }, 9, 178_863),
+    run("one order, one commit", Bounds { orders: 1, commits: 1, ..CALM }, 9, 266_998),
+    run("alone, one order, one commit", Bounds { orders: 1, commits: 1, ..ALONE }, 9, 178_857),
     run(
         "one container killed, one order, one commit",
         Bounds { crashes: 1, orders: 1, commits: 1, ..CALM },
         8,
-        178_654,
+        178_648,
     ),
     run(
         "Async, one container killed, one order",
         Bounds { crashes: 1, orders: 1, durability: Durability::Async, ..CALM },
         8,
-        105_454,
+        105_448,
     ),
     run(
         "one container killed, the record deleted and made anew",
         Bounds { crashes: 1, foreign: 1, ..CALM },
         9,
-        83_353,
+        83_286,
     ),
     run(
         "one postmaster killed, one that does not start, one commit",
         Bounds { postgres_crashes: 1, unstartable: 1, commits: 1, ..CALM },
         9,
-        154_457,
+        154_377,
     ),
-    run("one primary hangs, one commit", Bounds { hangs: 1, commits: 1, ..CALM }, 10, 124_548),
+    run("one primary hangs, one commit", Bounds { hangs: 1, commits: 1, ..CALM }, 10, 124_089),
     run(
         "SyncStrict, one container killed, one commit",
         Bounds { crashes: 1, commits: 1, durability: Durability::SyncStrict, ..CALM },
         10,
-        123_710,
+        123_320,
     ),
     run(
         "one worker of a standby stuck, one postmaster killed, one commit",
         Bounds { stuck: 1, postgres_crashes: 1, commits: 1, ..CALM },
         9,
-        138_287,
+        138_207,
     ),
     run(
         "the way back from every state, one worker of a standby stuck, one container killed",
         Bounds { stuck: 1, crashes: 1, ..EVERY },
         9,
-        62_770,
+        62_697,
     ),
     run(
         "a standby replays later than it receives, one container killed, one commit",
         Bounds { slow_replay: true, crashes: 1, commits: 1, ..CALM },
         10,
-        139_403,
+        139_013,
     ),
     Run {
         before: TAKEN_OVER_UNREPLAYED,
@@ -217,14 +217,14 @@ pub const CI: [Run; 30] = [
             "the way back from every state, a term taken with a commit to replay, one postmaster killed, one commit",
             Bounds { slow_replay: true, postgres_crashes: 1, commits: 2, ..EVERY },
             8,
-            26_854,
+            16_851,
         )
     },
     run(
         "one promotion stands still between its steps, one postmaster killed, one commit",
         Bounds { promotions: 1, postgres_crashes: 1, commits: 1, ..CALM },
         10,
-        144_039,
+        143_520,
     ),
     Run {
         before: TAKEN_OVER,
@@ -232,7 +232,7 @@ pub const CI: [Run; 30] = [
             "a term taken, one promotion stands still between its steps, one container killed, two commits",
             Bounds { promotions: 1, crashes: 1, commits: 2, ..CALM },
             9,
-            126_113,
+            81_446,
         )
     },
     Run {
@@ -241,21 +241,21 @@ pub const CI: [Run; 30] = [
             "the way back from every state, a term taken, one promotion stands still between its steps, one postmaster killed",
             Bounds { promotions: 1, postgres_crashes: 1, commits: 2, ..EVERY },
             8,
-            68_639,
+            42_933,
         )
     },
-    run("the way back from every state, one container killed", Bounds { crashes: 1, ..EVERY }, 10, 68_349),
+    run("the way back from every state, one container killed", Bounds { crashes: 1, ..EVERY }, 10, 68_032),
     run(
         "the way back from every state, one postmaster killed",
         Bounds { postgres_crashes: 1, ..EVERY },
         9,
-        35_303,
+        35_241,
     ),
     run(
         "the way back from every state, alone, one unknown write",
         Bounds { start: Start::Alone, unknown: 1, ..EVERY },
         9,
-        22_162,
+        22_150,
     ),
 ];
 

@@ -4,7 +4,8 @@ use crate::authority::clause::{Clause, Condition, first_unmet};
 use crate::authority::common::Common;
 use crate::authority::event::{Command, ReplyId};
 use crate::authority::messages::{
-    Answer, CanTake, CanTakeReply, CannotTake, Heartbeat, NoPromise, StandbyInfo, Verdict,
+    Answer, CanTake, CanTakeReply, CannotTake, Heartbeat, NoPromise, ResignReply, Resignation, StandbyInfo,
+    Verdict,
 };
 use crate::authority::timing::Ms;
 use crate::instance::{PostgresState, Role};
@@ -91,6 +92,16 @@ impl Common {
             return Verdict::Refused(NoPromise::Persisting);
         }
         Verdict::Promised
+    }
+
+    /// By who is not the standby of that term, or no longer.
+    pub(super) fn refuse_resignation(&mut self, now: Ms, r: &Resignation) -> ResignReply {
+        let term = self.term();
+        if r.term < term {
+            return ResignReply::Taken(term);
+        }
+        self.read(now);
+        ResignReply::Refused(CannotTake::RecordSaysNo)
     }
 
     pub(super) fn answer_questions(&mut self, now: Ms) {

@@ -7,7 +7,6 @@ use crate::authority::messages::{Answer, CanTake, Heartbeat, StandbyInfo, Verdic
 use crate::authority::notes::Note;
 use crate::authority::orders::Orders;
 use crate::authority::promises::Promises;
-use crate::authority::role::Resign;
 use crate::authority::settings::{Durable, NodeId, Settings};
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::{CasId, OpenCas, View};
@@ -38,6 +37,8 @@ pub(super) struct Common {
     pub(super) questions: Vec<(ReplyId, CanTake, Ms)>,
     pub(super) orders: Orders,
     pub(super) leaving: Option<Ms>,
+    /// The term that this process has resigned: whatever its role becomes, it never writes again in it.
+    pub(super) given_up: Option<Term>,
     pub(super) cas_tried: Option<Ms>,
     pub(super) next_cas: u64,
     /// Empty between two events.
@@ -64,6 +65,7 @@ impl Common {
             questions: Vec::new(),
             orders: Orders::default(),
             leaving: None,
+            given_up: None,
             cas_tried: None,
             next_cas: 0,
             out: Vec::new(),
@@ -97,6 +99,11 @@ impl Common {
     /// The record as last seen, settled or not.
     pub(super) fn record(&self) -> Option<&Record> {
         self.view.last().map(|v| &v.record)
+    }
+
+    /// Whether this process has resigned the present term.
+    pub(super) fn has_resigned(&self) -> bool {
+        self.given_up == Some(self.term())
     }
 
     /// The stricter of what is set and what the record says: a promise to clients is weakened in the record first, and
@@ -223,7 +230,7 @@ impl Common {
     }
 
     /// To a heartbeat of ours, of which a process in any role may have sent some.
-    pub(super) fn on_answer(&mut self, now: Ms, answer: &Answer, resign: Resign) {
+    pub(super) fn on_answer(&mut self, now: Ms, answer: &Answer) {
         if answer.to != self.me.incarnation {
             return;
         }
@@ -235,7 +242,7 @@ impl Common {
         }
         let first = self.promises.held.promised(self.term()).is_none();
         let promised = self.promises.held.on_answer(self.term(), answer);
-        if first && !promised && answer.verdict == Verdict::Challenge && !resign.has_resigned(self.term()) {
+        if first && !promised && answer.verdict == Verdict::Challenge && !self.has_resigned() {
             // The way back is proven now: ask again at once instead of after a tenth of ttl.
             self.push_heartbeat(now);
         }
@@ -257,6 +264,7 @@ impl Common {
             self.durable.term = v.record.term;
             self.promises.given.new_term();
             self.peer = None;
+            self.given_up = None;
             self.sync_epoch += 1; // its proofs must not be taken for new ones
             if v.record.primary == self.me {
                 self.note(Note::Won(v.record.term));

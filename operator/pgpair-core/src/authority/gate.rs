@@ -6,7 +6,6 @@ use strum::{IntoStaticStr, VariantNames};
 use crate::authority::clause::{Clause, Condition, all_hold, first_unmet};
 use crate::authority::common::Common;
 use crate::authority::promises::HeldPromise;
-use crate::authority::role::Resign;
 use crate::authority::timing::Ms;
 use crate::instance::Role;
 use crate::record::{Mode, Record};
@@ -71,49 +70,49 @@ impl Refusal {
     }
 }
 
-type Holds = fn(&Common, Resign, Ms) -> bool;
+type Holds = fn(&Common, Ms) -> bool;
 
 /// All of it must hold, and then one of [`WARRANTS`].
 pub(super) const GATE: [Condition<Refusal, Holds>; 7] = [
     Condition::new(
         "the record is the pair's, or a promise for this term is held",
         Refusal::ForeignRecord,
-        |c, _, _| !c.view.foreign() || c.promises.held.promised(c.term()).is_some(),
+        |c, _| !c.view.foreign() || c.promises.held.promised(c.term()).is_some(),
     ),
     Condition::of(
         Clause::Resigned,
         "this incarnation has not resigned this term",
         Refusal::Resigned,
-        |c, resign, _| !resign.has_resigned(c.term()),
+        |c, _| !c.has_resigned(),
     ),
     Condition::new(
         "the record names this instance as primary; while it has not been read, the disk does",
         Refusal::NotPrimary,
-        |c, _, _| c.role() == Role::Primary,
+        |c, _| c.role() == Role::Primary,
     ),
     Condition::of(
         Clause::PrimaryVolume,
         "the data directory is the one that the record names",
         Refusal::VolumeReplaced,
-        |c, _, _| c.volume_is_named(),
+        |c, _| c.volume_is_named(),
     ),
     // A restart with the API away goes by the disk: what is not there yet may be promised away.
     Condition::of(
         Clause::StoredFirst,
         "the disk says already that this instance is the primary of this term",
         Refusal::NotStored,
-        |c, _, _| c.persisted.term >= c.term() && c.persisted.primary,
+        |c, _| c.persisted.term >= c.term() && c.persisted.primary,
     ),
     Condition::new(
         "the incarnation that the record names is this one, or cannot still run on another node",
         Refusal::OtherNode,
-        |c, _, _| !c.is_elsewhere(),
+        |c, _| !c.is_elsewhere(),
     ),
     Condition::of(
         Clause::OwnPromise,
         "every promise that this instance gave has lapsed or is void",
         Refusal::OwnPromise,
-        |c, _, now| c.promises.given.all_lapsed(now),
+        |c, now| c.promises.given.all_lapsed(now),
     ),
 ];
 
@@ -137,13 +136,13 @@ pub(super) const WARRANTS: [Warrant; 2] = [
             let solo = |r: &Record| r.mode == Mode::Solo && r.primary_volume.is_some();
             c.view.settled().is_some_and(|v| solo(&v.record)).then_some(None)
         },
-        holds: |c, _, _| c.view.settled().is_some_and(|v| v.record.primary == c.me),
+        holds: |c, _| c.view.settled().is_some_and(|v| v.record.primary == c.me),
     },
     Warrant {
         clause: Clause::Fence,
         words: "a promise for this term is held: until its fence",
         until: |c| Some(Some(c.promises.held.promised(c.term())?.fence_at())),
-        holds: |c, _, now| {
+        holds: |c, now| {
             c.promises.held.promised(c.term()).map(HeldPromise::fence_at).is_some_and(|end| now < end)
         },
     },
@@ -155,29 +154,29 @@ pub(super) const PROMOTION: [Condition<(), Holds>; 2] = [
         Clause::OwnPromise,
         "every promise that this instance gave has lapsed or is void",
         (),
-        |c, _, now| c.promises.given.all_lapsed(now),
+        |c, now| c.promises.given.all_lapsed(now),
     ),
     Condition::of(
         Clause::Quarantine,
         "its quarantine is over: no promise of an earlier process of it can be open",
         (),
-        |c, _, now| now >= c.promises.quarantine_until,
+        |c, now| now >= c.promises.quarantine_until,
     ),
 ];
 
-/// Whether postgres may be writable at `now` (rule 0), given how far a resignation of this process has come.
-pub(super) fn gate(c: &Common, resign: Resign, now: Ms) -> Gate {
-    if let Some(refusal) = first_unmet(&GATE, |holds| holds(c, resign, now)) {
+/// Whether postgres may be writable at `now` (rule 0).
+pub(super) fn gate(c: &Common, now: Ms) -> Gate {
+    if let Some(refusal) = first_unmet(&GATE, |holds| holds(c, now)) {
         return Gate::Closed(refusal);
     }
     let warrant = WARRANTS.iter().find_map(|w| {
         let until = (w.until)(c)?;
-        w.clause.demands((w.holds)(c, resign, now)).then_some(Gate::Open { until })
+        w.clause.demands((w.holds)(c, now)).then_some(Gate::Open { until })
     });
     warrant.unwrap_or(Gate::Closed(Refusal::NoPromise))
 }
 
 /// Rule 0 for a directory that is a standby's: besides the gate, nothing that this instance promised may be open.
-pub(super) fn may_promote(c: &Common, resign: Resign, now: Ms) -> bool {
-    gate(c, resign, now).is_open() && all_hold(&PROMOTION, |holds| holds(c, resign, now))
+pub(super) fn may_promote(c: &Common, now: Ms) -> bool {
+    gate(c, now).is_open() && all_hold(&PROMOTION, |holds| holds(c, now))
 }

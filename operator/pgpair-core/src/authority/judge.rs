@@ -4,7 +4,7 @@ use crate::authority::common::Common;
 use crate::authority::event::{Command, ReplyId};
 use crate::authority::facts::Directory;
 use crate::authority::orders::{Job, JobKind, ORDER_BUDGET_MS};
-use crate::authority::role::{Primary, Resign};
+use crate::authority::role::Part;
 use crate::authority::timing::Ms;
 use crate::ids::{Incarnation, Term};
 use crate::instance::{PostgresState, Role};
@@ -22,14 +22,15 @@ impl Common {
     }
 
     /// Judges what came in, and follows what is under way.
-    pub(super) fn react_orders(&mut self, primary: &mut Primary, now: Ms) {
+    pub(super) fn react_orders(&mut self, part: &mut Part, now: Ms) {
+        let resigns = part.primary().is_some_and(|p| p.resign.is_under_way());
         for (reply, term, kind, at) in std::mem::take(&mut self.orders.waiting) {
             let answer = match (self.view.settled_since(at).copied(), kind) {
                 // To stop, and the end of it, must be possible without the API server.
                 (_, OrderKind::Fence | OrderKind::Unfence | OrderKind::Restart) => {
-                    self.judge(primary.resign, now, term, kind, None)
+                    self.judge(resigns, now, term, kind, None)
                 }
-                (Some(v), _) => self.judge(primary.resign, now, term, kind, Some(&v.record)),
+                (Some(v), _) => self.judge(resigns, now, term, kind, Some(&v.record)),
                 (None, _) if now - at >= self.timing.ttl() => {
                     OrderReply::Refused(OrderRefusal::RecordUnknown)
                 }
@@ -41,12 +42,12 @@ impl Common {
             };
             self.out.push(Command::AnswerOrder(reply, answer));
         }
-        self.follow_job(primary, now);
+        self.follow_job(part, now);
     }
 
     fn judge(
         &mut self,
-        resign: Resign,
+        resigns: bool,
         now: Ms,
         term: Term,
         kind: OrderKind,
@@ -77,7 +78,7 @@ impl Common {
                 return OrderReply::Done;
             }
             OrderKind::Fence => Ok(JobKind::Fence),
-            _ if self.is_busy(resign) => Err(OrderRefusal::Busy),
+            _ if resigns || self.is_busy() => Err(OrderRefusal::Busy),
             OrderKind::Restart => self.judge_restart(),
             OrderKind::Switchover => self.judge_switchover(record),
             OrderKind::Promote { dead } => self.judge_promote(now, dead, record),
@@ -97,13 +98,8 @@ impl Common {
         }
     }
 
-    fn is_busy(&self, resign: Resign) -> bool {
-        let resigns = !matches!(resign, Resign::None | Resign::Declined { .. });
-        self.orders.job.is_some()
-            || resigns
-            || self.view.has_open()
-            || self.leaving.is_some()
-            || self.durable.fenced
+    fn is_busy(&self) -> bool {
+        self.orders.job.is_some() || self.view.has_open() || self.leaving.is_some() || self.durable.fenced
     }
 
     fn judge_restart(&self) -> Result<JobKind, OrderRefusal> {
@@ -148,10 +144,11 @@ impl Common {
         Ok(JobKind::Promote { dead })
     }
 
-    fn follow_job(&mut self, primary: &mut Primary, now: Ms) {
+    fn follow_job(&mut self, part: &mut Part, now: Ms) {
         let Some(job) = self.orders.job else { return };
         let late = now - job.since >= ORDER_BUDGET_MS;
-        let (role, down) = (self.role(), !self.postgres_is_up());
+        let (role, down) = (part.role(), !self.postgres_is_up());
+        let asks = part.primary().is_some_and(|p| p.resign.is_asking());
         let refused = |why| Some(OrderReply::Refused(why));
         let end = match job.kind {
             JobKind::Switchover if role == Role::Standby => Some(OrderReply::Done),
@@ -167,7 +164,9 @@ impl Common {
             JobKind::RestartPrimary { .. } if role != Role::Primary => refused(OrderRefusal::NotPrimary),
             JobKind::RestartPrimary { stopped: false } if down => {
                 self.orders.job = Some(Job { kind: JobKind::RestartPrimary { stopped: true }, ..job });
-                primary.restart_budget(now);
+                if let Part::Primary(primary) = part {
+                    primary.restart_budget(now);
+                }
                 None
             }
             JobKind::RestartPrimary { stopped: true } if self.pg.state == PostgresState::Primary => {
@@ -178,7 +177,7 @@ impl Common {
             JobKind::Fence if down => Some(OrderReply::Done),
             // The operator copies the directory, and this process ends with it.
             JobKind::Rebuild | JobKind::Fence => None,
-            _ if late && !primary.resign.is_asking() => refused(OrderRefusal::TimedOut),
+            _ if late && !asks => refused(OrderRefusal::TimedOut),
             _ => None,
         };
         match end {

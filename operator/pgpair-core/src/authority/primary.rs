@@ -1,9 +1,10 @@
-//! The primary's rules: what is wished of its postgres, 7 (start-up), and its heartbeats.
+//! The primary's rules: what is wished of its postgres, 7 (start-up), its heartbeats, and evidence on its predecessor.
 
 use crate::authority::clause::Clause;
 use crate::authority::common::Common;
 use crate::authority::facts::Directory;
 use crate::authority::gate::{self, Gate};
+use crate::authority::messages::Evidence;
 use crate::authority::pairing::HANG_PATIENCE_MS;
 use crate::authority::role::Primary;
 use crate::authority::timing::Ms;
@@ -39,9 +40,7 @@ impl Primary {
         }
         match c.pg.directory {
             Directory::Primary => Want::Primary,
-            Directory::Standby
-                if c.pg.state == PostgresState::Promoting || gate::may_promote(c, self.resign, now) =>
-            {
+            Directory::Standby if c.pg.state == PostgresState::Promoting || gate::may_promote(c, now) => {
                 Want::Promoted
             }
             Directory::Standby => Want::Unchanged,
@@ -61,7 +60,7 @@ impl Primary {
         self.note_behind(c, now);
         c.retry_open(now);
         self.react_resign(c, now);
-        if self.resign.has_resigned(c.term()) {
+        if c.has_resigned() {
             return;
         }
         Primary::claim(c, now);
@@ -101,11 +100,18 @@ impl Primary {
         }
     }
 
+    /// Rule 6, of an earlier process of this instance: what ran on another node is dead, and the lock here counts again.
+    pub(super) fn on_evidence(c: &mut Common, evidence: Evidence) {
+        if c.predecessor_is(evidence.incarnation) {
+            c.durable.node = Some(c.node);
+        }
+    }
+
     fn note_down(&mut self, c: &mut Common, now: Ms) {
         let up = c.pg.state == PostgresState::Primary;
         self.pairing.hung_since = if c.pg.hung { self.pairing.hung_since.or(Some(now)) } else { None };
         self.pairing.down_since = if up { None } else { self.pairing.down_since.or(Some(now)) };
-        let starting = !up && gate::gate(c, self.resign, now).is_open();
+        let starting = !up && gate::gate(c, now).is_open();
         self.pairing.starting_since = if starting { self.pairing.starting_since.or(Some(now)) } else { None };
         if self.pairing.starting_since.is_some_and(|s| now - s >= c.timing.start_budget()) {
             self.pairing.mute_until = now + 2 * c.timing.ttl();

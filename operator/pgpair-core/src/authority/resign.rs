@@ -20,6 +20,8 @@ pub(super) const STOP_BUDGET_MS: u64 = 10_000;
 impl Primary {
     pub(super) fn react_resign(&mut self, c: &mut Common, now: Ms) {
         match self.resign {
+            // To whom is forgotten: its role was unknown in between.
+            Resign::None if c.has_resigned() => self.take_back(c, now),
             Resign::None => {
                 if self.has_reason_to_resign(c) {
                     self.ask_can_take(c, now);
@@ -108,7 +110,8 @@ impl Primary {
         if dead && c.pg.end.is_some() && !c.view.has_open() {
             let term = c.term();
             c.promises.held.void();
-            self.resign = Resign::Resigned { term, since: now, to, heard: None, told: None, refused: false };
+            c.given_up = Some(term);
+            self.resign = Resign::Resigned { since: now, to, heard: None, told: None, refused: false };
             c.note(Note::Resigned(term));
             self.push_resignation(c, now, to, None);
         } else if now - since > self.stop_budget(c) {
@@ -177,7 +180,9 @@ impl Primary {
         };
         if c.cas(now, &v, record) {
             c.note(Note::TakingBack(record.term));
-            self.resign = if same { Resign::None } else { self.resign };
+            if same {
+                (self.resign, c.given_up) = (Resign::None, None);
+            }
         }
     }
 }

@@ -1,12 +1,50 @@
-//! What means something in one role only: a primary's part of the state, and a standby's.
+//! What means something in one role only: a primary's part of the state, or a standby's. Never both: with its role, an instance
+//! forgets what it did in it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::authority::messages::{EvidenceKind, Resignation};
 use crate::authority::notes::SoloReason;
 use crate::authority::timing::Ms;
-use crate::ids::{Incarnation, Term};
+use crate::ids::Incarnation;
+use crate::instance::Role;
 use crate::lsn::Lsn;
+
+/// What belongs to the present role in the present term.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    /// The record has not been read and the disk does not say, or the record is older than the disk.
+    Unknown,
+    Primary(Primary),
+    Standby(Standby),
+}
+
+impl Part {
+    /// At the beginning of a role.
+    pub(super) fn of(role: Role) -> Part {
+        match role {
+            Role::Unknown => Part::Unknown,
+            Role::Primary => Part::Primary(Primary::default()),
+            Role::Standby => Part::Standby(Standby::default()),
+        }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match self {
+            Part::Unknown => Role::Unknown,
+            Part::Primary(_) => Role::Primary,
+            Part::Standby(_) => Role::Standby,
+        }
+    }
+
+    pub(super) fn primary(&self) -> Option<&Primary> {
+        if let Part::Primary(primary) = self { Some(primary) } else { None }
+    }
+
+    pub(super) fn standby(&self) -> Option<&Standby> {
+        if let Part::Standby(standby) = self { Some(standby) } else { None }
+    }
+}
 
 /// A primary's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -60,7 +98,7 @@ pub(super) struct Behind {
     pub(super) kept_up: bool,
 }
 
-/// How far a resignation has come. One of an earlier term is forgotten.
+/// How far a resignation has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub(super) enum Resign {
     #[default]
@@ -71,17 +109,18 @@ pub(super) enum Resign {
     Declined { until: Ms },
     /// That process of it can: postgres stops politely, or has died; where its log ends is being looked up.
     Stopping { since: Ms, to: Incarnation },
-    /// This incarnation never writes again in `term`.
-    Resigned { term: Term, since: Ms, to: Incarnation, heard: Option<Ms>, told: Option<Ms>, refused: bool },
+    /// The term is given up to that process.
+    Resigned { since: Ms, to: Incarnation, heard: Option<Ms>, told: Option<Ms>, refused: bool },
 }
 
 impl Resign {
-    pub(super) fn has_resigned(&self, now_term: Term) -> bool {
-        matches!(self, Resign::Resigned { term, .. } if *term == now_term)
-    }
-
     pub(super) fn is_asking(&self) -> bool {
         matches!(self, Resign::Asking { .. } | Resign::Stopping { .. })
+    }
+
+    /// It has begun and has not come to its end.
+    pub(super) fn is_under_way(&self) -> bool {
+        !matches!(self, Resign::None | Resign::Declined { .. })
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -92,11 +131,9 @@ impl Resign {
         matches!(self, Resign::Declined { .. })
     }
 
-    /// A resignation is not remembered beyond its term.
-    pub(super) fn forget_before(&mut self, current: Term) {
-        if matches!(self, Resign::Resigned { term, .. } if *term < current) {
-            *self = Resign::None;
-        }
+    /// The standby needs the log of the dead postgres, or soon may.
+    pub(super) fn hands_over_log(&self) -> bool {
+        matches!(self, Resign::Stopping { .. } | Resign::Resigned { .. })
     }
 }
 

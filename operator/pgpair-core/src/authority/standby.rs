@@ -2,7 +2,6 @@
 
 use crate::authority::clause::{Clause, Condition, all_hold};
 use crate::authority::common::Common;
-use crate::authority::event::{Command, ReplyId};
 use crate::authority::facts::Directory;
 use crate::authority::messages::{CannotTake, Evidence, EvidenceKind, ResignReply, Resignation};
 use crate::authority::notes::{FailoverCause, FailoverSignal, Note};
@@ -10,7 +9,7 @@ use crate::authority::role::Standby;
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::wish::Want;
 use crate::ids::Incarnation;
-use crate::instance::{PostgresState, Role};
+use crate::instance::PostgresState;
 use crate::record::{Durability, Mode, Record};
 
 type Holds = fn(&Standby, &Common, Ms) -> bool;
@@ -72,19 +71,9 @@ impl Standby {
         }
     }
 
-    pub(super) fn on_resignation(&mut self, c: &mut Common, now: Ms, reply: ReplyId, r: &Resignation) {
-        let answer = self.accept_resignation(c, now, r);
-        c.out.push(Command::AnswerResignation(reply, answer));
-    }
-
-    fn accept_resignation(&mut self, c: &mut Common, now: Ms, r: &Resignation) -> ResignReply {
-        let term = c.term();
-        if r.term < term {
-            return ResignReply::Taken(term);
-        }
-        if r.term > term || c.role() != Role::Standby || r.from.instance == c.me.instance {
-            c.read(now);
-            return ResignReply::Refused(CannotTake::RecordSaysNo);
+    pub(super) fn on_resignation(&mut self, c: &mut Common, now: Ms, r: &Resignation) -> ResignReply {
+        if r.term != c.term() || r.from.instance == c.me.instance {
+            return c.refuse_resignation(now, r);
         }
         c.promises.given.void(r.from.incarnation);
         if let Some(dead) = r.predecessor {
@@ -110,10 +99,7 @@ impl Standby {
 
     /// Rule 6: names one incarnation, and voids the promise to that one only. Never shortens the quarantine.
     pub(super) fn on_evidence(&mut self, c: &mut Common, now: Ms, evidence: Evidence) {
-        if c.role() == Role::Primary && c.predecessor_is(evidence.incarnation) {
-            c.durable.node = Some(c.node); // what ran on another node is dead: the lock here counts again
-        }
-        if c.role() != Role::Standby || evidence.incarnation == c.me.incarnation {
+        if evidence.incarnation == c.me.incarnation {
             return;
         }
         c.promises.given.void(evidence.incarnation);
@@ -218,7 +204,7 @@ impl Standby {
         let waits = resigned.is_some_and(|(since, r)| {
             Standby::has_time_for_log(c, now, *since) && !Standby::has_wal_up_to(c, r)
         });
-        waits && c.role() == Role::Standby && !c.view.has_open()
+        waits && !c.view.has_open()
     }
 
     /// For people: nothing is decided by it.

@@ -15,7 +15,7 @@ use crate::authority::orders::{Job, JobKind, ORDER_BUDGET_MS, Orders};
 use crate::authority::pairing::{HANG_PATIENCE_MS, stall_after};
 use crate::authority::promises::{Given, Held, Promises};
 use crate::authority::resign::STOP_BUDGET_MS;
-use crate::authority::role::{Pairing, Primary, Resign, Standby, Takeover};
+use crate::authority::role::{Pairing, Part, Primary, Resign, Standby, Takeover};
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::{OpenCas, View};
 use crate::ids::Incarnation;
@@ -61,9 +61,12 @@ pub trait Walk {
 }
 
 /// Walks over the state.
-pub(super) fn walk_all(common: &mut Common, primary: &mut Primary, standby: &mut Standby, w: &mut impl Walk) {
-    primary.walk(common, w);
-    standby.walk(common.timing, w);
+pub(super) fn walk_all(common: &mut Common, part: &mut Part, w: &mut impl Walk) {
+    match part {
+        Part::Unknown => {}
+        Part::Primary(primary) => primary.walk(common, w),
+        Part::Standby(standby) => standby.walk(common.timing, w),
+    }
     common.walk(w);
 }
 
@@ -86,6 +89,7 @@ impl Common {
             questions,
             orders,
             leaving,
+            given_up: _,
             cas_tried,
             next_cas,
             out: _,
@@ -295,7 +299,7 @@ impl Resign {
                 w.since(since, STOP_BUDGET_MS + 1);
                 w.incarnation(to);
             }
-            Resign::Resigned { term: _, since, to, heard, told, refused: _ } => {
+            Resign::Resigned { since, to, heard, told, refused: _ } => {
                 w.since(since, 2 * t.ttl());
                 w.incarnation(to);
                 each(heard, |at| w.since(at, t.ttl()));

@@ -8,10 +8,12 @@ use crate::authority::facts::PgFacts;
 use crate::authority::messages::{CanTake, StandbyInfo};
 use crate::authority::orders::Orders;
 use crate::authority::promises::{Given, Held, Promises};
-use crate::authority::role::{Pairing, Primary, Resign, Standby, Takeover};
+use crate::authority::role::{Pairing, Part, Primary, Resign, Standby, Takeover};
 use crate::authority::settings::{Durable, NodeId, Settings};
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::View;
+use crate::ids::Term;
+use crate::instance::Role;
 use crate::record::Holder;
 
 #[derive(Serialize, Deserialize)]
@@ -36,6 +38,9 @@ pub(super) struct Written {
     questions: Vec<(ReplyId, CanTake, Ms)>,
     orders: Orders,
     leaving: Option<Ms>,
+    /// An earlier build wrote it within `resign`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    given_up: Option<Term>,
     cas_tried: Option<Ms>,
     next_cas: u64,
 }
@@ -48,7 +53,12 @@ struct WrittenPairing {
 }
 
 impl Written {
-    pub(super) fn of(common: Common, primary: Primary, standby: Standby) -> Written {
+    pub(super) fn of(common: Common, part: Part) -> Written {
+        let (Primary { pairing, resign }, Standby { takeover }) = match part {
+            Part::Unknown => (Primary::default(), Standby::default()),
+            Part::Primary(primary) => (primary, Standby::default()),
+            Part::Standby(standby) => (Primary::default(), standby),
+        };
         let Common {
             me,
             node,
@@ -66,11 +76,11 @@ impl Written {
             questions,
             orders,
             leaving,
+            given_up,
             cas_tried,
             next_cas,
             out: _,
         } = common;
-        let (Primary { pairing, resign }, Standby { takeover }) = (primary, standby);
         Written {
             me,
             node,
@@ -92,16 +102,19 @@ impl Written {
             questions,
             orders,
             leaving,
+            given_up,
             cas_tried,
             next_cas,
         }
     }
 
-    pub(super) fn read(self) -> (Common, Primary, Standby) {
+    /// Of both parts an earlier build wrote what it remembered, whatever the role.
+    pub(super) fn read(self) -> (Common, Part) {
         let Written { me, node, timing, settings, durable, persisted, persisting, born, .. } = self;
         let Written { quarantine_until, view, pg, held, given, peer, resign, takeover, .. } = self;
-        let Written { pairing, questions, orders, leaving, cas_tried, next_cas, .. } = self;
+        let Written { pairing, questions, orders, leaving, given_up, cas_tried, next_cas, .. } = self;
         let WrittenPairing { pairing, sync_epoch } = pairing;
+        let resigned = matches!(resign, Resign::Resigned { .. }).then_some(durable.term);
         let common = Common {
             me,
             node,
@@ -119,10 +132,16 @@ impl Written {
             questions,
             orders,
             leaving,
+            given_up: given_up.or(resigned),
             cas_tried,
             next_cas,
             out: Vec::new(),
         };
-        (common, Primary { pairing, resign }, Standby { takeover })
+        let part = match common.role() {
+            Role::Unknown => Part::Unknown,
+            Role::Primary => Part::Primary(Primary { pairing, resign }),
+            Role::Standby => Part::Standby(Standby { takeover }),
+        };
+        (common, part)
     }
 }

@@ -7,13 +7,15 @@ use crate::authority::messages::{
 };
 use crate::authority::promises::Given;
 use crate::authority::timing::{Ms, Timing};
-use crate::authority::view::ReadOutcome;
+use crate::authority::view::{CasId, CasOutcome, ReadOutcome};
 use crate::authority::{
-    Authority, Command, Directory, Durability, Durable, Event, NodeId, PgFacts, ReplyId, Settings,
+    Authority, Command, Directory, Durability, Durable, Event, Gate, NodeId, PgFacts, Refusal, ReplyId,
+    Settings,
 };
 use crate::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
-use crate::instance::PostgresState;
+use crate::instance::{PostgresState, Role};
 use crate::lsn::Lsn;
+use crate::order::{OrderKind, OrderReply};
 use crate::record::{Holder, Mode, Record, RecordUid, Version, Versioned};
 use crate::timeline::TimelineId;
 
@@ -240,4 +242,80 @@ fn a_late_answer_does_not_tell_how_the_standby_is_now() {
     };
     assert_eq!(answer(sent[1], Some(VolumeId(2))), Some(VolumeId(2)));
     assert_eq!(answer(sent[0], None), Some(VolumeId(2)), "of before it was seeded");
+}
+
+/// A hung primary that asked its standby, was told yes, and stops.
+fn stopping() -> (Authority, Ms) {
+    let settings = standby(Mode::Paired).0.common.settings;
+    let disk = Durable {
+        record_uid: Some(RecordUid(1)),
+        term: Term(1),
+        primary: true,
+        volume: Some(VolumeId(1)),
+        longest_ttl_ms: 5_000,
+        ..Durable::default()
+    };
+    let mut a = Authority::new(PRIMARY, NodeId(1), settings, disk, Ms(0));
+    let now = Ms(TTL);
+    let hangs = PgFacts {
+        state: PostgresState::Primary,
+        directory: Directory::Primary,
+        volume: Some(VolumeId(1)),
+        hung: true,
+        ..PgFacts::default()
+    };
+    let told = commands(&mut a, now, Mode::Paired, Event::Postgres(hangs));
+    assert!(told.iter().any(|c| matches!(c, Command::AskCanTake(_))), "{told:?}");
+    let yes = Event::CanTakeReply(Some(CanTakeReply::Yes(STANDBY.incarnation)));
+    commands(&mut a, now, Mode::Paired, yes);
+    // It holds no promise, and tried to go `Solo`.
+    a.handle(now, Event::Cas { id: CasId(1), outcome: CasOutcome::NotSent });
+    assert!(a.is_urgent(now));
+    (a, now)
+}
+
+fn read(now: Ms, version: u64, record: Record) -> Event {
+    let found = Versioned { uid: RecordUid(1), version: Version(version), record };
+    Event::Read { asked: now, outcome: ReadOutcome::Got(found) }
+}
+
+/// Its disk hung, and its standby took over because its promise had lapsed.
+#[test]
+fn a_primary_that_lost_its_term_while_it_was_stopping_is_a_standby_as_any_other() {
+    let (mut a, now) = stopping();
+    let of_the_other = Record { term: Term(2), primary: STANDBY, mode: Mode::Solo, ..record() };
+    a.handle(now, read(now, 8, of_the_other));
+    let follows = PgFacts { volume: Some(VolumeId(1)), ..standby_facts() };
+    a.handle(now, Event::Postgres(follows));
+    assert!(!a.is_urgent(now), "there is nothing that each millisecond counts for");
+    a.handle(now, Event::Postgres(PgFacts { state: PostgresState::Down, ..follows }));
+    assert!(!a.hands_over_log(), "the log of a standby is nobody's end of the log");
+    a.handle(now, Event::Postgres(follows));
+    let told = a.handle(now, Event::Order(ReplyId(2), Term(2), OrderKind::Restart));
+    assert!(told.contains(&Command::AnswerOrder(ReplyId(2), OrderReply::Accepted)), "{told:?}");
+}
+
+/// No record of an earlier term should ever come back; a person who restores one must not make two primaries of it.
+#[test]
+fn who_has_resigned_a_term_does_not_write_in_it_although_its_role_was_unknown_in_between() {
+    let (mut a, now) = stopping();
+    let down = PgFacts {
+        directory: Directory::Primary,
+        volume: Some(VolumeId(1)),
+        end: Some((TimelineId(1), Lsn(10))),
+        ..PgFacts::default()
+    };
+    let told = a.handle(now, Event::Postgres(down));
+    assert!(told.iter().any(|c| matches!(c, Command::Resign(_))), "{told:?}");
+    assert_eq!(a.gate(now), Gate::Closed(Refusal::Resigned));
+    a.handle(now, read(now, 8, Record { term: Term(0), ..record() }));
+    assert_eq!(a.role(), Role::Unknown);
+    let later = now + 1_000;
+    let told = a.handle(later, read(later, 9, Record { mode: Mode::Solo, standby_volume: None, ..record() }));
+    assert_eq!((a.role(), a.gate(later)), (Role::Primary, Gate::Closed(Refusal::Resigned)));
+    let terms: Vec<_> = told
+        .iter()
+        .filter_map(|c| if let Command::Cas { record, .. } = c { Some(record.term) } else { None })
+        .collect();
+    assert_eq!(terms, [Term(2)], "it writes again in the next one only");
 }

@@ -29,7 +29,7 @@ fn each_file_uses_only_the_files_before_it() {
         }
         assert!(!text.contains("use super::super"), "{file} uses authority.rs");
     }
-    assert!(seen > 100, "the paths were not found: {seen}");
+    assert!(seen > 90, "the paths were not found: {seen}");
 }
 
 #[test]

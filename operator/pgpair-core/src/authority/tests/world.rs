@@ -288,10 +288,9 @@ impl World {
         for i in InstanceId::ALL {
             let n = &self.nodes[index(i)];
             let clock = n.clock(self.now);
-            let wish = n
-                .agent
-                .as_ref()
-                .map(|a| (a.role(), a.desired(clock), a.primary.resign, a.common.view.has_open()));
+            let wish = n.agent.as_ref().map(|a| {
+                (a.role(), a.desired(clock), a.part.primary().map(|p| p.resign), a.common.view.has_open())
+            });
             lines.push(format!(
                 "{i} {:?} {:?} {wish:?} facts {:?}",
                 n.server.directory,
