@@ -8,7 +8,7 @@ use pgpair_core::instance::{PostgresState, Role};
 use pgpair_core::order::OrderKind;
 
 use crate::bounds::{Bounds, Part};
-use crate::world::{Agent, Kind, NOW, Worker, World};
+use crate::world::{Agent, Kind, Worker, World};
 
 /// One thing that happens. The instance is the one to which it happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -301,7 +301,7 @@ impl World {
         if s.unreplayed > 0 && matches!(s.state, PostgresState::Standby | PostgresState::Promoting) {
             out.push(Action::Replays(i));
         }
-        if s.writes() && s.open && !s.hung && self.commits < bounds.commits {
+        if s.writes() && s.open && !s.hung && self.commits < u32::from(bounds.commits) {
             out.push(Action::Commit(i));
         }
     }
@@ -383,7 +383,7 @@ impl World {
             && self.node(i).agent.as_ref().is_some_and(|a| {
                 a.authority.postgres().state == s.state
                     && a.worker == Worker::Works
-                    && a.authority.desired(NOW).postgres == Want::Promoted
+                    && a.authority.desired(self.now(i)).postgres == Want::Promoted
             })
     }
 

@@ -110,6 +110,8 @@ pub struct Bounds {
     pub slow_replay: bool,
     /// The disk and the look at postgres may lag behind the agent.
     pub slow_node: bool,
+    /// A primary sees what its standby has received. Asked for only where a standby may lack more than `maxLag`.
+    pub lag: bool,
 }
 
 impl Bounds {
@@ -143,6 +145,7 @@ impl Bounds {
         fine: false,
         slow_replay: false,
         slow_node: false,
+        lag: false,
     };
 }
 

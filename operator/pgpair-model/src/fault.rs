@@ -8,8 +8,7 @@ use pgpair_core::record::{Holder, Mode, Record, RecordUid, Version};
 
 use crate::action::{Action, Anew};
 use crate::bounds::Bounds;
-use crate::step::{REPLY, settings};
-use crate::world::{Agent, Jam, Kind, NOW, Server, Worker, World, index};
+use crate::world::{Agent, Jam, Kind, REPLY, Server, Worker, World, index};
 
 impl World {
     pub(crate) fn fault(&mut self, action: Action, bounds: &Bounds) {
@@ -144,12 +143,13 @@ impl World {
         self.node_mut(i.peer()).sent.retain(|m| !replies.contains(&m.kind()));
     }
 
-    fn start(&mut self, i: InstanceId, bounds: &Bounds) {
+    pub(crate) fn start(&mut self, i: InstanceId, bounds: &Bounds) {
         let incarnation = self.new_incarnation(i);
         let me = Holder { instance: i, incarnation };
+        let (settings, now) = (self.settings, self.now(i));
         let node = self.node_mut(i);
         let here = NodeId(index(i) as u64);
-        let authority = Authority::new(me, here, settings(bounds.durability), node.disk, NOW);
+        let authority = Authority::new(me, here, settings, node.disk, now);
         node.agent = Some(Agent { authority, read: None, storing: None, fence: None, worker: Worker::Works });
         self.look(i, bounds);
     }

@@ -60,5 +60,6 @@ pub mod runs;
 pub mod server;
 pub mod step;
 pub mod storm;
+pub mod timed;
 pub mod trouble;
 pub mod world;

@@ -213,6 +213,7 @@ fn set(bounds: &mut Bounds, name: &str, value: &str) -> Option<()> {
         "fine" => bounds.fine = n > 0,
         "replay" => bounds.slow_replay = n > 0,
         "slow" => bounds.slow_node = n > 0,
+        "lag" => bounds.lag = n > 0,
         _ => return None,
     }
     Some(())

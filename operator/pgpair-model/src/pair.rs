@@ -13,7 +13,8 @@ use crate::bounds::{Bounds, Start, TTL_MS};
 use crate::calm;
 use crate::claims::CLAIMS;
 use crate::fault::first_incarnation;
-use crate::world::{Node, Server, Spent, UID, World, index};
+use crate::step::settings;
+use crate::world::{NOW, Node, Server, Spent, UID, World, index};
 
 /// Two agents and their world, within bounds.
 #[derive(Debug, Clone)]
@@ -104,12 +105,16 @@ fn born(bounds: &Bounds) -> World {
     };
     World {
         nodes: [node(InstanceId::A), node(InstanceId::B)],
+        now: [NOW; 2],
+        settings: settings(bounds.durability),
+        stream_cut: false,
         uid: Some(UID),
         version: Version(1),
         record,
         bonds: [Vec::new(), Vec::new()],
         late: Vec::new(),
         acked: Vec::new(),
+        excused: 0,
         commits: 0,
         reigns: Vec::new(),
         two_reigned: false,
@@ -117,6 +122,7 @@ fn born(bounds: &Bounds) -> World {
         took_unseen: false,
         forced: None,
         spent: Spent::default(),
+        told: None,
     }
 }
 
@@ -164,7 +170,7 @@ impl Model for Pair {
 pub fn tell(world: &World, i: InstanceId) -> String {
     let s = world.server(i);
     let agent = world.authority(i).map(|a: &Authority| {
-        let now = crate::world::NOW;
+        let now = world.now(i);
         format!("{:?} wants {:?} gate {:?}", a.role(), a.desired(now).postgres, a.gate(now))
     });
     format!(

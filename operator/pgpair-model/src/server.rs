@@ -16,11 +16,12 @@ const ENOUGH: u32 = 3;
 impl World {
     /// What a look at postgres shows.
     #[must_use]
-    pub fn facts(&self, i: InstanceId) -> PgFacts {
+    pub fn facts(&self, i: InstanceId, bounds: &Bounds) -> PgFacts {
         let s = self.server(i);
         let up = s.state != PostgresState::Down;
         let has = s.volume.is_some();
         let end = Lsn(s.log.len() as u64);
+        let streams = bounds.lag && self.streams(i.peer());
         // The worker waits for the end of a promotion, and tells nothing meanwhile.
         let (state, directory) = match s.state {
             PostgresState::Promoting => (PostgresState::Standby, Directory::Standby),
@@ -33,7 +34,7 @@ impl World {
             system_identifier: s.volume.map(|_| SystemIdentifier(1)),
             timeline: up.then_some(TimelineId(s.timeline)),
             flush: up.then_some(if s.received { end } else { Lsn(0) }),
-            standby_write: None, // asked for only when the standby lacks more than this world has
+            standby_write: streams.then(|| Lsn(self.server(i.peer()).log.len() as u64)),
             replay: up.then_some(Lsn(s.replayed() as u64)),
             streaming: self.streams(i),
             end: (!up && has).then_some((TimelineId(s.timeline), end)),
@@ -50,28 +51,33 @@ impl World {
             Action::Promotes(i) => self.begins_promotion(i, bounds),
             Action::Ready(i) => self.ready(i, bounds),
             Action::Switched(i) => self.switched(i),
-            Action::Log(i) => self.log(i, bounds),
+            Action::Log(i) => self.log(i, 1, bounds),
             Action::Replays(i) => self.node_mut(i).server.unreplayed -= 1,
-            Action::Commit(i) => {
-                self.commits += 1;
-                let commit = self.commits;
-                let s = &mut self.node_mut(i).server;
-                s.log.push(commit);
-                if !s.waits {
-                    self.acked.push(commit);
-                }
-            }
-            Action::Seeded(i) => {
-                let primary = self.server(i.peer()).clone();
-                let volume = self.new_volume(i);
-                let s = &mut self.node_mut(i).server;
-                (s.directory, s.volume) = (Directory::Standby, Some(volume));
-                (s.log, s.timeline, s.history) = (primary.log, primary.timeline, primary.history);
-                (s.promotion, s.unreplayed) = (Promotion::None, 0);
-            }
+            Action::Commit(i) => self.commit(i),
+            Action::Seeded(i) => self.seeded(i),
             _ => {}
         }
         self.seen(bounds);
+    }
+
+    /// A client commits, and is told at once where no commit waits.
+    pub(crate) fn commit(&mut self, i: InstanceId) {
+        self.commits += 1;
+        let commit = self.commits;
+        let s = &mut self.node_mut(i).server;
+        s.log.push(commit);
+        if !s.waits {
+            self.acked.push(commit);
+        }
+    }
+
+    pub(crate) fn seeded(&mut self, i: InstanceId) {
+        let primary = self.server(i.peer()).clone();
+        let volume = self.new_volume(i);
+        let s = &mut self.node_mut(i).server;
+        (s.directory, s.volume) = (Directory::Standby, Some(volume));
+        (s.log, s.timeline, s.history) = (primary.log, primary.timeline, primary.history);
+        (s.promotion, s.unreplayed) = (Promotion::None, 0);
     }
 
     /// A walreceiver is seen to come and go with the primary.
@@ -110,7 +116,7 @@ impl World {
     }
 
     /// One step of a start, or of a promotion. Recovery ends when everything that was received is replayed.
-    fn ready(&mut self, i: InstanceId, bounds: &Bounds) {
+    pub(crate) fn ready(&mut self, i: InstanceId, bounds: &Bounds) {
         let term = self.authority(i).map(Authority::term);
         let s = &mut self.node_mut(i).server;
         match (s.state, s.promotion) {
@@ -133,7 +139,7 @@ impl World {
         }
     }
 
-    fn switched(&mut self, i: InstanceId) {
+    pub(crate) fn switched(&mut self, i: InstanceId) {
         let s = &mut self.node_mut(i).server;
         if let Some((on, epoch)) = s.switching.take() {
             s.waits = on;
@@ -142,32 +148,38 @@ impl World {
         }
     }
 
-    /// The next commit, or only the news of a timeline. A primary whose commits wait tells its clients.
-    fn log(&mut self, i: InstanceId, bounds: &Bounds) {
-        let primary = self.server(i.peer()).clone();
-        let s = &mut self.node_mut(i).server;
-        if let Some(commit) = primary.log.get(s.log.len()) {
-            s.log.push(*commit);
-            s.unreplayed += usize::from(bounds.slow_replay);
-            s.received = true;
-            if primary.writes() && primary.waits {
-                self.acknowledge(i);
-            }
-        }
-        let s = &mut self.node_mut(i).server;
+    /// So many commits at most, or only the news of a timeline. A primary whose commits wait tells its clients.
+    pub(crate) fn log(&mut self, i: InstanceId, most: usize, bounds: &Bounds) {
+        let [a, b] = &mut self.nodes;
+        let (s, primary) =
+            if i == InstanceId::A { (&mut a.server, &b.server) } else { (&mut b.server, &a.server) };
+        let missing = primary.log.get(s.log.len()..).unwrap_or_default();
+        let got = &missing[..missing.len().min(most)];
+        s.log.extend_from_slice(got);
+        s.unreplayed += if bounds.slow_replay { got.len() } else { 0 };
+        s.received |= !got.is_empty();
         (s.timeline, s.history) = primary.place(s.log.len());
+        if !got.is_empty() && primary.writes() && primary.waits {
+            self.acknowledge(i);
+        }
     }
 
-    /// Everything in the log of `i` is acknowledged.
+    /// The log of `i` is acknowledged up to its end, from behind the last commit in it that is acknowledged already.
     fn acknowledge(&mut self, i: InstanceId) {
-        self.acked.extend_from_slice(&self.nodes[crate::world::index(i)].server.log);
-        self.acked.sort_unstable();
-        self.acked.dedup();
+        let acked = &mut self.acked;
+        let log = &self.nodes[crate::world::index(i)].server.log;
+        let told = log.iter().rposition(|commit| acked.binary_search(commit).is_ok());
+        let new = &log[told.map_or(0, |told| told + 1)..];
+        let in_order = acked.last() < new.first();
+        acked.extend_from_slice(new);
+        if !in_order {
+            acked.sort_unstable();
+        }
     }
 
-    fn works(&mut self, i: InstanceId, bounds: &Bounds) {
+    pub(crate) fn works(&mut self, i: InstanceId, bounds: &Bounds) {
         let Some(authority) = self.authority(i) else { return };
-        let desired = authority.desired(crate::world::NOW);
+        let desired = authority.desired(self.now(i));
         let term = authority.term();
         let s = self.server(i);
         if (desired.postgres, s.state, s.promotion)
@@ -187,6 +199,11 @@ impl World {
         match (desired.postgres, s.state) {
             (Want::Stopped, up) if up != PostgresState::Down && !s.hung => self.node_mut(i).server.kill(),
             (Want::Down, PostgresState::Standby) => self.node_mut(i).server.kill(),
+            (Want::Initialise, _) => {
+                let volume = Some(self.new_volume(i));
+                let s = &mut self.node_mut(i).server;
+                (s.directory, s.volume) = (Directory::Primary, volume);
+            }
             (Want::Primary, PostgresState::Down) => {
                 self.reign(i, term);
                 let s = &mut self.node_mut(i).server;
@@ -242,10 +259,13 @@ impl World {
 
     /// Compared with a primary that has confirmed its promotion in that term (rule 11), and cut back to what both have.
     fn rejoin(&mut self, i: InstanceId, term: Term, bounds: &Bounds) {
+        let says = self.authority(i.peer()).map(Authority::term);
+        if self.stream_cut || !self.server(i.peer()).writes() || says != Some(term) {
+            return;
+        }
         let primary = self.server(i.peer()).clone();
-        let confirmed = primary.writes() && self.authority(i.peer()).map(Authority::term) == Some(term);
         let s = &mut self.node_mut(i).server;
-        if !confirmed || (s.directory == Directory::Standby && s.is_past_of(&primary)) {
+        if s.directory == Directory::Standby && s.is_past_of(&primary) {
             return;
         }
         let fork = s.fork(&primary);

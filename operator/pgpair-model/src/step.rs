@@ -5,7 +5,7 @@ use pgpair_core::authority::OnPostgresCrash;
 use pgpair_core::authority::messages::Verdict;
 use pgpair_core::authority::view::{CasOutcome, ReadOutcome};
 use pgpair_core::authority::{
-    Authority, Command, Directory, Durability, Event, Note, PgFacts, ReplyId, Settings, Want,
+    Authority, Command, Directory, Durability, Event, Note, PgFacts, Settings, Want,
 };
 use pgpair_core::ids::InstanceId;
 use pgpair_core::instance::{PostgresState, Role};
@@ -13,10 +13,7 @@ use pgpair_core::record::Version;
 
 use crate::action::Action;
 use crate::bounds::{Bounds, Part, TTL_MS};
-use crate::world::{Bond, Kind, Message, NOW, Read, UID, Worker, World, Write, index, timing};
-
-/// The model never needs to know where a reply goes: at most one of a kind is under way.
-pub(crate) const REPLY: ReplyId = ReplyId(0);
+use crate::world::{Bond, Kind, Message, NOW, Read, Told, UID, Worker, World, Write, index, timing};
 
 /// Settings of both agents.
 #[must_use]
@@ -184,7 +181,7 @@ impl World {
         self.tell(i, Event::CanTakeReply(None), bounds);
     }
 
-    fn stored(&mut self, i: InstanceId, bounds: &Bounds) {
+    pub(crate) fn stored(&mut self, i: InstanceId, bounds: &Bounds) {
         let node = self.node_mut(i);
         if let Some(durable) = node.agent.as_mut().and_then(|a| a.storing.take()) {
             node.disk = durable;
@@ -199,24 +196,27 @@ impl World {
     }
 
     fn landed(&mut self, i: InstanceId, n: usize, bounds: &Bounds) {
-        let (uid, current) = (self.uid, self.version);
-        let write = &mut self.node_mut(i).writes[n];
-        let is_current = write.expected == current && Some(write.uid) == uid;
-        let wins = is_current || bounds.without == Some(Part::CompareAndSet);
-        let next = Version(current.0 + 1);
-        write.outcome = Some(match uid {
-            Some(_) if wins => CasOutcome::Won(next),
-            Some(_) => CasOutcome::Conflict,
-            None => CasOutcome::Missing,
-        });
-        let (record, awaited) = (write.record, write.awaited);
-        if wins && uid.is_some() {
-            (self.version, self.record) = (next, record);
-            self.wrote_foreign |= uid != Some(UID) && self.node(i).disk.record_uid == Some(UID);
-        }
-        if !awaited {
+        let write = self.node(i).writes[n];
+        let outcome = self.compare_and_set(i, &write, bounds);
+        if write.awaited {
+            self.node_mut(i).writes[n].outcome = Some(outcome);
+        } else {
             self.node_mut(i).writes.remove(n);
         }
+    }
+
+    /// What the API server does with a write of `i`.
+    pub(crate) fn compare_and_set(&mut self, i: InstanceId, write: &Write, bounds: &Bounds) -> CasOutcome {
+        if self.uid.is_none() {
+            return CasOutcome::Missing;
+        }
+        let is_current = write.expected == self.version && Some(write.uid) == self.uid;
+        if !is_current && bounds.without != Some(Part::CompareAndSet) {
+            return CasOutcome::Conflict;
+        }
+        (self.version, self.record) = (Version(self.version.0 + 1), write.record);
+        self.wrote_foreign |= self.uid != Some(UID) && self.node(i).disk.record_uid == Some(UID);
+        CasOutcome::Won(self.version)
     }
 
     fn given_up(&mut self, i: InstanceId, n: usize, bounds: &Bounds) {
@@ -238,17 +238,10 @@ impl World {
     }
 
     fn arrive(&mut self, i: InstanceId, message: Message, bounds: &Bounds) {
-        let event = match message {
-            Message::Heartbeat(hb, age) => {
-                return self.heartbeat_arrives(i, Event::Heartbeat(REPLY, hb), age, bounds);
-            }
-            Message::Answer(answer) => Event::Answer(answer),
-            Message::CanTake(question) => Event::CanTake(REPLY, question),
-            Message::CanTakeReply(reply) => Event::CanTakeReply(Some(reply)),
-            Message::Resign(resignation) => Event::Resignation(REPLY, resignation),
-            Message::ResignReply(reply) => Event::ResignReply(Some(reply)),
-        };
-        self.tell(i, event, bounds);
+        match message {
+            Message::Heartbeat(_, age) => self.heartbeat_arrives(i, message.event(), age, bounds),
+            _ => self.tell(i, message.event(), bounds),
+        }
     }
 
     /// A heartbeat that gets a promise ties the clocks together: see [`Bond`].
@@ -276,9 +269,14 @@ impl World {
     }
 
     fn hand(&mut self, i: InstanceId, event: Event, bounds: &Bounds) {
+        let now = self.now(i);
+        let heard = self.told.as_ref().map(|_| event.clone());
         let Some(agent) = &mut self.node_mut(i).agent else { return };
         let unseen = agent.worker == Worker::Unseen && agent.authority.role() == Role::Standby;
-        let commands = agent.authority.handle(NOW, event);
+        let commands = agent.authority.handle(now, event);
+        if let (Some(event), Some(told)) = (heard, &mut self.told) {
+            told.push(Told { who: i, at: now, event, commands: commands.clone() });
+        }
         for command in commands {
             self.took_unseen |= unseen && matches!(command, Command::Note(Note::TakingOver { .. }));
             self.carry_out(i, command);
@@ -291,16 +289,17 @@ impl World {
 
     /// As the driver does after each event: what is writable and may not be is killed; the deadman is set.
     fn obey_gate(&mut self, i: InstanceId, bounds: &Bounds) {
+        let now = self.now(i);
         let node = self.node_mut(i);
         let Some(agent) = &mut node.agent else { return };
-        let desired = agent.authority.desired(NOW);
+        let desired = agent.authority.desired(now);
         agent.fence = desired.fence_at;
-        let closed = !agent.authority.gate(NOW).is_open() || desired.postgres == Want::Down;
+        let closed = !agent.authority.gate(now).is_open() || desired.postgres == Want::Down;
         if closed && node.server.may_write() {
             node.server.kill();
             self.changed(i, bounds);
         }
-        if self.authority(i).is_some_and(|a| a.may_leave(NOW)) {
+        if self.authority(i).is_some_and(|a| a.may_leave(now)) {
             self.crash(i);
         }
     }
@@ -372,7 +371,7 @@ impl World {
         if self.node(i).agent.as_ref().is_some_and(|a| a.worker != Worker::Works) {
             return;
         }
-        let facts = self.facts(i);
+        let facts = self.facts(i, bounds);
         if self.authority(i).is_some_and(|a| *a.postgres() != facts) {
             self.tell(i, Event::Postgres(facts), bounds);
         }

@@ -3,13 +3,15 @@
 use pgpair_core::authority::messages::{Answer, CanTake, CanTakeReply, Heartbeat, ResignReply, Resignation};
 use pgpair_core::authority::timing::{Ms, Timing};
 use pgpair_core::authority::view::{CasId, CasOutcome, ReadOutcome};
-use pgpair_core::authority::{Authority, Directory, Durable, SyncState};
+use pgpair_core::authority::{Authority, Command, Directory, Durable, Event, ReplyId, Settings, SyncState};
 use pgpair_core::ids::{Incarnation, InstanceId, Term, VolumeId};
 use pgpair_core::instance::PostgresState;
 use pgpair_core::record::{Record, RecordUid, Version, Versioned};
 
-/// Each clock shows this at all times; the past is what moves.
+/// Each clock of the checker shows this at all times; the past is what moves.
 pub const NOW: Ms = Ms(100_000_000);
+/// Where each reply belongs.
+pub(crate) const REPLY: ReplyId = ReplyId(0);
 /// The one Lease.
 pub const UID: RecordUid = RecordUid(1);
 
@@ -18,6 +20,12 @@ pub const UID: RecordUid = RecordUid(1);
 pub struct World {
     /// A and B.
     pub nodes: [Node; 2],
+    /// What the clock of each shows.
+    pub now: [Ms; 2],
+    /// What a person has set.
+    pub settings: Settings,
+    /// No stream of WAL between the two. In the checker a stream may stand still at any time.
+    pub stream_cut: bool,
     /// The Lease at the API server; `None`: deleted.
     pub uid: Option<RecordUid>,
     /// Its version.
@@ -28,10 +36,12 @@ pub struct World {
     pub bonds: [Vec<Bond>; 2],
     /// Messages that arrive late, and more than once, with their senders.
     pub late: Vec<(InstanceId, Message)>,
-    /// Commits that a client was told of.
-    pub acked: Vec<u8>,
+    /// Commits that a client was told of, in their order.
+    pub acked: Vec<u32>,
+    /// Those up to this one were worth no more than `Async` says.
+    pub excused: u32,
     /// Commits tried so far.
-    pub commits: u8,
+    pub commits: u32,
     /// Who made postgres writable in which term.
     pub reigns: Vec<(Term, InstanceId)>,
     /// Somebody else did so in the same term.
@@ -44,6 +54,21 @@ pub struct World {
     pub forced: Option<Term>,
     /// What happened so far of that which has a bound.
     pub spent: Spent,
+    /// `None`: nobody listens.
+    pub told: Option<Vec<Told>>,
+}
+
+/// What an agent took, and what it commanded then.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Told {
+    /// Whose agent.
+    pub who: InstanceId,
+    /// What its clock showed.
+    pub at: Ms,
+    /// What it took.
+    pub event: Event,
+    /// What it commanded.
+    pub commands: Vec<Command>,
 }
 
 /// Counts against [`crate::bounds::Bounds`].
@@ -205,6 +230,19 @@ impl Message {
             Message::ResignReply(_) => Kind::ResignReply,
         }
     }
+
+    /// As its receiver takes it. Where a reply goes is never asked: at most one of a kind is under way.
+    #[must_use]
+    pub fn event(self) -> Event {
+        match self {
+            Message::Heartbeat(hb, _) => Event::Heartbeat(REPLY, hb),
+            Message::Answer(answer) => Event::Answer(answer),
+            Message::CanTake(question) => Event::CanTake(REPLY, question),
+            Message::CanTakeReply(reply) => Event::CanTakeReply(Some(reply)),
+            Message::Resign(resignation) => Event::Resignation(REPLY, resignation),
+            Message::ResignReply(reply) => Event::ResignReply(Some(reply)),
+        }
+    }
 }
 
 /// Postgres of one instance. A position is the number of commits in the log.
@@ -218,8 +256,8 @@ pub struct Server {
     pub state: PostgresState,
     /// How far a promotion has come.
     pub promotion: Promotion,
-    /// Commits in the log: written, or received.
-    pub log: Vec<u8>,
+    /// Commits in the log: written, or received. Their numbers only grow.
+    pub log: Vec<u32>,
     /// How many of them, at its end, a standby has received and not replayed.
     pub unreplayed: usize,
     /// Whether the walreceiver of a standby has received anything since it started: before, it tells an earlier position than
@@ -327,6 +365,13 @@ impl Server {
         self.hung = false;
     }
 
+    /// Its disk hangs no more: what was killed is dead.
+    pub(crate) fn thaw(&mut self) {
+        if std::mem::take(&mut self.jammed) == Jam::Killed {
+            self.kill();
+        }
+    }
+
     /// Whether postgres would let this directory stream from `primary`: its end lies in the past of that one.
     #[must_use]
     pub fn is_past_of(&self, primary: &Server) -> bool {
@@ -397,6 +442,12 @@ impl World {
         &mut self.nodes[index(i)]
     }
 
+    /// What the clock of `i` shows.
+    #[must_use]
+    pub fn now(&self, i: InstanceId) -> Ms {
+        self.now[index(i)]
+    }
+
     /// What a read of the record is answered with.
     #[must_use]
     pub fn read(&self) -> ReadOutcome {
@@ -420,14 +471,15 @@ impl World {
     #[must_use]
     pub fn streams(&self, i: InstanceId) -> bool {
         let (s, p) = (self.server(i), self.server(i.peer()));
-        s.state == PostgresState::Standby && p.writes() && s.is_past_of(p)
+        !self.stream_cut && s.state == PostgresState::Standby && p.writes() && s.is_past_of(p)
     }
 
     /// Whether the standby `i` can fetch the log of the dead postgres of the other one.
     #[must_use]
     pub fn fetches(&self, i: InstanceId) -> bool {
         let (s, p) = (self.server(i), self.server(i.peer()));
-        s.state == PostgresState::Standby
+        !self.stream_cut
+            && s.state == PostgresState::Standby
             && self.authority(i.peer()).is_some_and(Authority::hands_over_log)
             && s.is_past_of(p)
     }
