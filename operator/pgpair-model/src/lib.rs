@@ -40,6 +40,11 @@
 //! Without [`bounds::Bounds::fine`] an answer arrives together with its heartbeat, or late, or never; the worker goes on
 //! until nothing is left to do; a reply to a write arrives with its landing or never.
 //!
+//! # With running time
+//!
+//! [`timed`] drives the same world in another way: its clocks run, and a seeded generator draws one history of minutes. What only
+//! times decide is tried there.
+//!
 //! # How to run it
 //!
 //! `make model`: the runs of [`runs::CI`] with their pinned numbers of states; `make model-deep`: those of

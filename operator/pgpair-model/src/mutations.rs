@@ -40,7 +40,7 @@ const fn without(claim: &'static str, part: Part, bounds: Bounds) -> Mutation {
 }
 
 /// All of them. The names V1 to V10 are those of the traces that shaped the rules.
-pub const MUTATIONS: [Mutation; 32] = [
+pub const MUTATIONS: [Mutation; 34] = [
     breaks("S1", &[Clause::Fence], PAIRED),
     // V5: a take-over of an earlier process lands while its successor has promised again.
     Mutation {
@@ -132,6 +132,21 @@ pub const MUTATIONS: [Mutation; 32] = [
         ],
         ..breaks("S1", &[Clause::NamedDead], Bounds { crashes: 1, orders: 1, ..ALONE })
     },
+    // Commits did not wait in between, and what a look showed before is still believed.
+    Mutation {
+        before: &[
+            Action::Clock(A),
+            Action::ReadDone(A),
+            Action::Written(A, 0),
+            Action::Works(A),
+            Action::Commit(A),
+            Action::Clock(A),
+            Action::Answers(B, Kind::Heartbeat),
+            Action::Written(A, 0),
+        ],
+        ..breaks("S2", &[Clause::ProofOfThisWish], Bounds { slow_node: true, ..WITH_COMMIT })
+    },
+    breaks("P", &[Clause::HasReplayed], Bounds { crashes: 1, progress_of: 1, ..WITH_COMMIT }),
     breaks("S5", &[Clause::OwnRecord], Bounds { foreign: 1, ..ALONE }),
     without("S4", Part::Rewind, Bounds { commits: 2, ..PAIRED }),
     without("S1", Part::Deadman, Bounds { stalls: true, ..PAIRED }),
@@ -179,7 +194,7 @@ pub struct Stuck {
 
 /// All of them; L1 to L6 are those of the traces that shaped the rules. L3 is the other half of L5: who asks first resigns
 /// to nobody that cannot take it.
-pub const STUCK: [Stuck; 8] = [
+pub const STUCK: [Stuck; 10] = [
     stops("nothing comes in at a", &[Clause::WayBack]),   // L1
     stops("nothing comes in at a", &[Clause::FreshRead]), // L2
     stops(IN_SOLO.name, &[Clause::ResignInSolo]),         // L4
@@ -187,6 +202,9 @@ pub const STUCK: [Stuck; 8] = [
     stops("the API server is away; both restart", &[Clause::AnswersByDisk]), // L6
     stops("the walreceiver of b stands still", &[Clause::Stalls]),
     stops("postgres of b dies and does not start", &[Clause::Streams]),
+    // Clients that write let a stall be seen, too.
+    stops("b is lost", &[Clause::GoesSolo, Clause::Stalls]),
+    stops("the disk of a hangs, and a kill ends nothing", &[Clause::SilentWedge]),
     Stuck {
         part: Some(Part::Sight),
         ..stops("the worker of b is stuck, and then the postmaster of a dies", &[])

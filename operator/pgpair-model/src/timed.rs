@@ -100,9 +100,6 @@ struct Shape {
 
 impl Timed {
     /// A pair that is still to be born: A initialises, B is seeded. `ttl` is 5 s.
-    ///
-    /// # Panics
-    /// Never: 5 s are within the range of `ttl`.
     #[must_use]
     pub fn new(seed: u64, durability: Durability) -> Timed {
         let mut world = Pair::new(BOUNDS, &[]).first;

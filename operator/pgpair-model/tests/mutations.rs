@@ -1,11 +1,13 @@
 //! What is taken away breaks what it is said to break. The ways were found by `make model`, which finds them again; here
 //! they are played.
 
-use pgpair_core::authority::clause::Clause;
+use pgpair_core::authority::Durability;
+use pgpair_core::authority::clause::{Clause, take_away};
 use pgpair_model::bounds::Bounds;
 use pgpair_model::mutations::{MUTATIONS, STUCK};
 use pgpair_model::replay::play;
 use pgpair_model::storm::{EVENTS, again, cut_down, storms};
+use pgpair_model::timed::Timed;
 
 #[test]
 fn without_each_clause_the_way_that_is_kept_breaks_the_claim_that_is_named() {
@@ -56,4 +58,19 @@ fn a_storm_finds_what_is_missing_and_is_cut_down_to_what_matters() {
     assert!(broken == storm.broken && few.len() < 40, "{broken:?} {few:?}");
     let whole = Bounds { taken: &[], ..storm.bounds };
     assert_eq!(again(&whole, &storm.events).1, None, "with the clause the same events break nothing");
+}
+
+/// A run in time ends with the first step that breaks a claim.
+#[test]
+fn a_storm_in_time_finds_what_is_missing() {
+    for (taken, claim) in [(Clause::Quarantine, "S1"), (Clause::SyncProven, "S2")] {
+        take_away(&[taken]);
+        let broken = (0..150).find_map(|seed| {
+            let run = || Timed::storm(seed, Durability::Sync, false).run_for(90_000);
+            let storm = std::panic::catch_unwind(run);
+            storm.err()?.downcast_ref::<String>().cloned()
+        });
+        take_away(&[]);
+        assert!(broken.as_ref().is_some_and(|b| b.starts_with(claim)), "{taken:?}: {broken:?}");
+    }
 }

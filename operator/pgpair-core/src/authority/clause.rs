@@ -83,6 +83,14 @@ clauses! {
     Stalls,
     /// Rule 8: a standby that does not stream must not stay `Paired`.
     Streams,
+    /// Rule 1: a primary without a young promise goes `Solo`.
+    GoesSolo,
+    /// Rule 5: what not even a kill ends is silent, so that its promise lapses.
+    SilentWedge,
+    /// A standby has what it has replayed, also before it has received anything.
+    HasReplayed,
+    /// Rule 4: the proof that commits wait is one for this very wish.
+    ProofOfThisWish,
     /// Rule 10: forced is the way past the incarnation that the order names, and past no other.
     NamedDead,
     /// A record with another uid is not the pair's.

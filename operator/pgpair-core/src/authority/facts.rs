@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::clause::Clause;
 use crate::ids::{SystemIdentifier, VolumeId};
 use crate::instance::PostgresState;
 use crate::lsn::Lsn;
@@ -88,7 +89,7 @@ impl PgFacts {
 /// timeline that is received, or on one of its ancestors before the standby left it.
 #[must_use]
 pub fn position(flush: Option<Lsn>, replay: Option<Lsn>) -> Option<Lsn> {
-    flush.max(replay)
+    if Clause::HasReplayed.is_taken_away() { flush } else { flush.max(replay) }
 }
 
 impl Default for PgFacts {

@@ -29,7 +29,8 @@ type Holds = fn(&Primary, &Common, Ms) -> bool;
 
 /// Rules 1 and 8: a primary leaves `Paired` for the first of these that does not hold.
 pub(super) const STAYS_PAIRED: [Condition<SoloReason, Holds>; 4] = [
-    Condition::new(
+    Condition::of(
+        Clause::GoesSolo,
         "a promise is held that was asked for within `ttl/2`; after a start there is as long for the first",
         SoloReason::StandbySilent,
         Primary::hears_in_time,

@@ -138,7 +138,7 @@ impl Primary {
     /// A postgres that not even SIGKILL ends (its disk hangs) keeps the lock, and nobody can hand its log over: only silence
     /// lets the standby go on. To go `Solo` for that silence would take the way from it.
     pub(super) fn is_wedged(&self, c: &Common) -> bool {
-        c.pg.hung && self.resign.is_stopping()
+        Clause::SilentWedge.permits(c.pg.hung && self.resign.is_stopping())
     }
 
     /// A postgres that will not start is no reason to go `Solo`: rule 5 asks the standby.

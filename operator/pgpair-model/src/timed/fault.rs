@@ -4,12 +4,16 @@ use pgpair_core::authority::messages::{Evidence, EvidenceKind};
 use pgpair_core::authority::{Authority, Durability, Event};
 use pgpair_core::ids::{Incarnation, InstanceId};
 use pgpair_core::order::OrderKind;
+use pgpair_core::record::Mode;
 
 use super::net::Flight;
 use super::{BOUNDS, Timed};
 use crate::action::Action;
 use crate::rng::Rng;
 use crate::world::{REPLY, index};
+
+/// Time with faults.
+const STORM_MS: u64 = 60_000;
 
 /// One thing that goes wrong. Each ends after a while or with [`Timed::heal`].
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +80,34 @@ impl Fault {
 }
 
 impl Timed {
+    /// A pair that is born, a minute of faults, and their end. `flips`: what is set for an acknowledged commit changes meanwhile.
+    #[must_use]
+    pub fn storm(seed: u64, durability: Durability, flips: bool) -> Timed {
+        let mut rng = Rng::new(seed);
+        let world = Timed::new(rng.next_u64(), durability).with_slow_parts();
+        let mut world = if seed.is_multiple_of(2) { world } else { world.with_max_lag(30) };
+        world.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
+        let (mut next, end) = (world.now(), world.now() + STORM_MS);
+        while world.now() < end {
+            if world.now() >= next {
+                if flips && rng.chance(30) {
+                    let set = if rng.chance(50) { Durability::Sync } else { Durability::Async };
+                    world.configure(set, true);
+                } else {
+                    world.inject(Fault::any(&mut rng));
+                }
+                next = world.now() + rng.below(8_000);
+            }
+            world.step();
+        }
+        world.heal();
+        for i in InstanceId::ALL {
+            world.run_until_agent(i);
+            world.inject(Fault::Order(i, OrderKind::Unfence));
+        }
+        world
+    }
+
     /// Makes it happen.
     pub fn inject(&mut self, fault: Fault) {
         self.say(&format!("FAULT {fault:?}"));

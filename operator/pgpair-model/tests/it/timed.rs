@@ -6,44 +6,15 @@ use pgpair_core::authority::{Durability, FailoverCause, FailoverSignal, Note, So
 use pgpair_core::ids::InstanceId;
 use pgpair_core::order::{OrderKind, OrderRefusal, OrderReply};
 use pgpair_core::record::Mode;
-use pgpair_model::rng::Rng;
 use pgpair_model::timed::{Fault, Timed};
 
-/// Simulated time with faults, and without them afterwards.
-const STORM_MS: u64 = 60_000;
+/// Time without faults after a storm.
 const CALM_MS: u64 = 90_000;
-
-fn run(seed: u64, durability: Durability, flips: bool) -> Timed {
-    let mut rng = Rng::new(seed);
-    let world = Timed::new(rng.next_u64(), durability).with_slow_parts();
-    let mut world = if seed.is_multiple_of(2) { world } else { world.with_max_lag(30) };
-    world.run_until(|w| w.mode() == Some(Mode::Paired), 60_000);
-    let mut next = world.now();
-    let end = world.now() + STORM_MS;
-    while world.now() < end {
-        if world.now() >= next {
-            if flips && rng.chance(30) {
-                let set = if rng.chance(50) { Durability::Sync } else { Durability::Async };
-                world.configure(set, true);
-            } else {
-                world.inject(Fault::any(&mut rng));
-            }
-            next = world.now() + rng.below(8_000);
-        }
-        world.step();
-    }
-    world.heal();
-    for i in InstanceId::ALL {
-        world.run_until_agent(i);
-        world.inject(Fault::Order(i, OrderKind::Unfence));
-    }
-    world
-}
 
 fn check(seeds: std::ops::Range<u64>, durability: Durability, flips: bool) {
     let mut failovers = 0;
     for seed in seeds {
-        let mut world = run(seed, durability, flips);
+        let mut world = Timed::storm(seed, durability, flips);
         let settled =
             world.try_run_until(|w| w.mode() == Some(Mode::Paired) && w.writable().len() == 1, CALM_MS);
         assert!(settled, "seed {seed}: no pair again after the faults\n{}", world.tail());
