@@ -178,6 +178,29 @@ impl PairName {
     pub fn seed_job_stem(&self, i: InstanceId) -> String {
         format!("{}-{i}-seed-", self.name)
     }
+    /// Whether the pair gives this name to one of its objects, Secrets aside, or the name of a seeding pod follows from it.
+    #[must_use]
+    pub fn gives(&self, object: &str) -> bool {
+        let fixed = [
+            self.pods_service(),
+            self.rw(),
+            self.ro(),
+            self.any(),
+            self.agent(),
+            self.config(),
+            self.budget(),
+        ];
+        let of_instance = |i: InstanceId| {
+            let seeds = object.strip_prefix(&self.seed_job_stem(i));
+            [self.instance(i), self.pod(i), self.data_claim(i), self.archive_claim(i)]
+                .iter()
+                .any(|name| name == object)
+                || seeds.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        object == self.lease()
+            || fixed.iter().any(|name| name == object)
+            || InstanceId::ALL.into_iter().any(of_instance)
+    }
     /// Labels of everything that belongs to the pair.
     #[must_use]
     pub fn labels(&self) -> BTreeMap<String, String> {

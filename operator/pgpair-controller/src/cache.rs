@@ -1,6 +1,7 @@
 //! Watch caches of the pairs' objects, each cut down to what the operator reads of it. A change is stored first and triggers the
-//! reconcile then.
+//! reconcile then. Objects that merely carry the label of a pair are not stored.
 
+mod foreign;
 mod store;
 mod trim;
 
@@ -51,8 +52,8 @@ pub struct Caches {
     pub slices: Cache<EndpointSlice>,
     /// Claims, with the sizes that they ask for.
     pub claims: Cache<PersistentVolumeClaim>,
-    /// Settings for the agents: what they were given last.
-    pub config_maps: Cache<ConfigMap>,
+    /// Settings for the agents. Their content is read by name when it matters.
+    pub config_maps: Cache<PartialObjectMeta<ConfigMap>>,
     /// Disruption budgets.
     pub budgets: Cache<PartialObjectMeta<PodDisruptionBudget>>,
     /// Services.
@@ -105,18 +106,18 @@ impl Caches {
 impl Caches {
     /// Objects that they have given out.
     pub fn given(&self) -> usize {
-        let Caches { stateful_sets, pods, jobs, slices, claims, config_maps, .. } = self;
-        let Caches { budgets, services, secrets, accounts, roles, bindings, .. } = self;
-        let given = [
-            &stateful_sets.given,
-            &pods.given,
-            &jobs.given,
-            &slices.given,
-            &claims.given,
+        let Caches { stateful_sets, pods, jobs, slices, claims, .. } = self;
+        let Caches { config_maps, budgets, services, secrets, accounts, roles, bindings, .. } = self;
+        let given = [&stateful_sets.given, &pods.given, &jobs.given, &slices.given, &claims.given];
+        let of_metadata = [
             &config_maps.given,
+            &budgets.given,
+            &services.given,
+            &secrets.given,
+            &accounts.given,
+            &roles.given,
+            &bindings.given,
         ];
-        let of_metadata =
-            [&budgets.given, &services.given, &secrets.given, &accounts.given, &roles.given, &bindings.given];
         given.into_iter().chain(of_metadata).map(|n| n.load(std::sync::atomic::Ordering::Relaxed)).sum()
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use kube::core::ObjectMeta;
 use pgpair_core::ids::{InstanceId, Term};
+use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::InstanceReport;
 use rustls::ClientConfig;
 
@@ -45,6 +46,8 @@ pub struct Memory {
     pub lines: AgentLines,
     /// Certificates, and the resource version of the Secret that they come from.
     pub tls: Option<(String, Arc<ClientConfig>)>,
+    /// The settings that the agents were given, and the version of the ConfigMap that they come from; read only while the pair is held.
+    pub given: Option<(String, Option<PairConfig>)>,
     /// When the record was read from the API server itself and everything was looked at, and the term that it had.
     pub looked: Option<(Instant, Option<Term>)>,
     /// Observations in a row that found `NAME-rw` leading elsewhere, and the time of the first.

@@ -10,12 +10,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::loss::KnownWal;
 use pgpair_api::names::{ANNOTATION_ORDER, PairName};
 use pgpair_api::status::{InstanceStatus, PgReplicaPairStatus};
+use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Record;
 use pgpair_wire::config::PairConfig;
@@ -37,6 +38,7 @@ use crate::observed::{
     AgentProcess, InstanceObserved, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState,
     SetView, SliceView,
 };
+use crate::ownership::is_own;
 use crate::rollout::Turn;
 use crate::secrets;
 
@@ -92,10 +94,11 @@ pub async fn observe(
         Some(record) => LeaseView::Present(record),
         None => views::lease_view(requests.get::<Lease>(name.lease()).await?.as_ref()),
     };
-    let [a, b] = observe_instances(pass, memory, &status, freshness).await?;
+    let [a, b] = observe_instances(pass, memory, &desired.pair, &status, freshness).await?;
+    let config = observe_settings(requests, caches, memory, desired).await?;
     let mut observed = Observed {
         now: Timestamp::now(),
-        config: observe_settings(caches, desired),
+        config,
         paused: desired.pair.paused,
         apart_by: views::apart_by(&desired.pair.scheduling),
         invalid: desired.invalid.as_ref().map(ToString::to_string),
@@ -107,9 +110,9 @@ pub async fn observe(
         is_glance,
         a,
         b,
-        rw: observe_slice(caches, name, &name.rw()),
-        ro: observe_slice(caches, name, &name.ro()),
-        any: observe_slice(caches, name, &name.any()),
+        rw: observe_slice(caches, &desired.pair, &name.rw()),
+        ro: observe_slice(caches, &desired.pair, &name.ro()),
+        any: observe_slice(caches, &desired.pair, &name.any()),
         rw_mismatch: memory
             .rw_mismatch
             .map_or_else(Mismatch::default, |(times, since)| Mismatch { times, lasting: since.elapsed() }),
@@ -139,16 +142,17 @@ fn find_watched_record(caches: &Caches, memory: &Memory, name: &PairName) -> Opt
 async fn observe_instances(
     pass: &Pass<'_>,
     memory: &mut Memory,
+    pair: &ValidatedPair,
     status: &PgReplicaPairStatus,
     freshness: Freshness,
 ) -> Result<[InstanceObserved; 2], Error> {
     let Pass { ctx, name, requests, .. } = pass;
     let caches = &ctx.caches;
     let tls = fetch_tls(requests, caches, memory, name).await?;
-    let mut a = observe_instance(caches, name, InstanceId::A);
-    let mut b = observe_instance(caches, name, InstanceId::B);
-    (a.set, a.update_revision) = observe_set(requests, caches, memory, name, InstanceId::A).await?;
-    (b.set, b.update_revision) = observe_set(requests, caches, memory, name, InstanceId::B).await?;
+    let mut a = observe_instance(caches, pair, InstanceId::A);
+    let mut b = observe_instance(caches, pair, InstanceId::B);
+    (a.set, a.update_revision) = observe_set(requests, caches, memory, pair, InstanceId::A).await?;
+    (b.set, b.update_revision) = observe_set(requests, caches, memory, pair, InstanceId::B).await?;
     for (i, instance) in [(InstanceId::A, &a), (InstanceId::B, &b)] {
         let address = build_address(tls.as_ref(), name, i, instance.pod.as_ref());
         memory.lines.set_address(i, address.clone());
@@ -159,23 +163,53 @@ async fn observe_instances(
     }
     note_report(memory, InstanceId::A, name, status, freshness, &mut a);
     note_report(memory, InstanceId::B, name, status, freshness, &mut b);
-    observe_seed(caches, memory, name, InstanceId::A, &mut a.jobs);
-    observe_seed(caches, memory, name, InstanceId::B, &mut b.jobs);
+    observe_seed(caches, memory, pair, InstanceId::A, &mut a.jobs);
+    observe_seed(caches, memory, pair, InstanceId::B, &mut b.jobs);
     a.is_given_up = observe_given_up(requests, caches, name, InstanceId::A, &a).await;
     b.is_given_up = observe_given_up(requests, caches, name, InstanceId::B, &b).await;
-    a.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::A, status, &a).await;
-    b.trouble = observe_hindrance(requests, caches, memory, name, InstanceId::B, status, &b).await;
+    a.trouble = observe_hindrance(requests, caches, memory, pair, InstanceId::A, status, &a).await;
+    b.trouble = observe_hindrance(requests, caches, memory, pair, InstanceId::B, status, &b).await;
     Ok([a, b])
 }
 
 /// What the agents are to follow. Of a pair that is held, what they were given last: what the spec says since then is not in effect.
-fn observe_settings(caches: &Caches, desired: &DesiredPair) -> PairConfig {
-    let (name, of_spec) = (&desired.pair.name, desired.pair.config());
-    let given = caches.config_maps.get(&ObjectRef::new(&name.config()).within(&name.namespace));
-    match given.filter(|_| desired.is_held()).and_then(|map| views::settings(&map)) {
+async fn observe_settings(
+    requests: &Requests,
+    caches: &Caches,
+    memory: &mut Memory,
+    desired: &DesiredPair,
+) -> Result<PairConfig, Error> {
+    let of_spec = desired.pair.config();
+    let given =
+        if desired.is_held() { fetch_given(requests, caches, memory, &desired.pair).await? } else { None };
+    Ok(match given {
         Some(given) => PairConfig { generation: of_spec.generation, ..given },
         None => of_spec.clone(),
+    })
+}
+
+/// The settings in ConfigMap `NAME-config`, read once for each version of it.
+async fn fetch_given(
+    requests: &Requests,
+    caches: &Caches,
+    memory: &mut Memory,
+    pair: &ValidatedPair,
+) -> Result<Option<PairConfig>, Error> {
+    let map = pair.name.config();
+    let cached = caches.config_maps.get(&ObjectRef::new(&map).within(&pair.name.namespace));
+    let Some(version) = cached.filter(|map| is_own(pair, &map.metadata)).and_then(|m| m.resource_version())
+    else {
+        return Ok(None);
+    };
+    if let Some((known, given)) = &memory.given
+        && *known == version
+    {
+        return Ok(given.clone());
     }
+    let found = requests.get::<ConfigMap>(&map).await?.filter(|map| is_own(pair, &map.metadata));
+    let given = found.as_ref().and_then(views::settings);
+    memory.given = Some((version, given.clone()));
+    Ok(given)
 }
 
 /// The node on which the primary's agent ran, if it carries the taint. Asked only while no primary serves: that costs a
@@ -247,10 +281,9 @@ async fn fetch_tls(
     Ok(Some(config))
 }
 
-fn observe_instance(caches: &Caches, name: &PairName, i: InstanceId) -> InstanceObserved {
-    let pod_key = ObjectRef::new(&name.pod(i)).within(&name.namespace);
-    let pod = caches.pods.get(&pod_key).map(|p| views::pod_view(&p));
-    let mut jobs = views::seed_jobs(caches, name, i);
+fn observe_instance(caches: &Caches, pair: &ValidatedPair, i: InstanceId) -> InstanceObserved {
+    let pod = views::instance_pod(caches, pair, i).map(|p| views::pod_view(&p));
+    let mut jobs = views::seed_jobs(caches, pair, i);
     jobs.sort_by_key(|job| job.number);
     InstanceObserved { pod, jobs, ..InstanceObserved::default() }
 }
@@ -260,20 +293,22 @@ async fn observe_set(
     requests: &Requests,
     caches: &Caches,
     memory: &Memory,
-    name: &PairName,
+    pair: &ValidatedPair,
     i: InstanceId,
 ) -> Result<(Option<SetView>, Option<String>), Error> {
-    let set = name.instance(i);
-    let cached = caches.stateful_sets.get(&ObjectRef::new(&set).within(&name.namespace));
-    let view = |set: &StatefulSet| (Some(views::set_view(set)), views::update_revision(set));
-    if is_outdated::<StatefulSet>(memory, &set, cached.as_ref().map(|s| &s.metadata)) {
-        return Ok(requests.get::<StatefulSet>(&set).await?.as_ref().map(view).unwrap_or_default());
+    let name = pair.name.instance(i);
+    let cached = views::instance_set(caches, pair, i);
+    let view = |set: StatefulSet| (Some(views::set_view(&set)), views::update_revision(&set));
+    if is_outdated::<StatefulSet>(memory, &name, cached.as_ref().map(|s| &s.metadata)) {
+        let read = requests.get::<StatefulSet>(&name).await?.filter(|set| is_own(pair, &set.metadata));
+        return Ok(read.map(view).unwrap_or_default());
     }
-    Ok(cached.map(|s| view(&s)).unwrap_or_default())
+    Ok(cached.map(view).unwrap_or_default())
 }
 
-fn observe_slice(caches: &Caches, name: &PairName, slice: &str) -> SliceView {
-    match caches.slices.get(&ObjectRef::new(slice).within(&name.namespace)) {
+fn observe_slice(caches: &Caches, pair: &ValidatedPair, slice: &str) -> SliceView {
+    let found = caches.slices.get(&ObjectRef::new(slice).within(&pair.name.namespace));
+    match found.filter(|slice| is_own(pair, &slice.metadata)) {
         None => SliceView::Missing,
         Some(slice) => SliceView::Present(slice.endpoints.iter().flat_map(|e| e.addresses.clone()).collect()),
     }
@@ -298,13 +333,19 @@ fn build_address(
 }
 
 /// What the pods of the newest seeding Job say: how far they are, or why they failed.
-fn observe_seed(caches: &Caches, memory: &mut Memory, name: &PairName, i: InstanceId, jobs: &mut [SeedJob]) {
+fn observe_seed(
+    caches: &Caches,
+    memory: &mut Memory,
+    pair: &ValidatedPair,
+    i: InstanceId,
+    jobs: &mut [SeedJob],
+) {
     let Some(job) = jobs.last_mut().filter(|j| j.state != SeedState::Complete) else {
         memory.seeds.remove(&i);
         return;
     };
-    let job_name = name.seed_job(i, job.number);
-    let pods = views::seed_pods(caches, name, i, &job_name);
+    let job_name = pair.name.seed_job(i, job.number);
+    let pods = views::seed_pods(caches, pair, i, &job_name);
     if job.state == SeedState::Running {
         // A container beside the program keeps its pod, and with it the Job, from ever failing.
         job.state =

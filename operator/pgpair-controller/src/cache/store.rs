@@ -13,10 +13,11 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
-use pgpair_api::names::{LABEL_PAIR, PairName};
+use pgpair_api::names::PairName;
 use tokio::sync::watch;
 
 use super::Cached;
+use super::foreign::pair_of;
 
 /// Objects by namespace, then by name.
 type Objects = HashMap<Box<str>, BTreeMap<Box<str>, Kept>>;
@@ -24,7 +25,7 @@ type Objects = HashMap<Box<str>, BTreeMap<Box<str>, Kept>>;
 #[derive(Debug)]
 struct Kept {
     /// The name of the pair that it belongs to.
-    pair: Option<Box<str>>,
+    pair: Box<str>,
     /// As JSON.
     object: Arc<[u8]>,
 }
@@ -121,20 +122,28 @@ impl<K: Cached> CacheWriter<K> {
     pub fn take(&mut self, event: watcher::Event<K>) -> BTreeSet<PairName> {
         match event {
             watcher::Event::Apply(object) => {
-                let pair = pair_of(&object);
-                insert(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner), object);
-                pair.into_iter().collect()
+                let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+                match pair_of(object.meta()) {
+                    Some(pair) => {
+                        insert(&mut objects, object, &pair);
+                        BTreeSet::from([pair])
+                    }
+                    // It was kept until now if it has changed its owner.
+                    None => remove(&mut objects, &object).into_iter().collect(),
+                }
             }
             watcher::Event::Delete(object) => {
-                remove(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner), &object);
-                pair_of(&object).into_iter().collect()
+                let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+                remove(&mut objects, &object).into_iter().collect()
             }
             watcher::Event::Init => {
                 self.list = Objects::new();
                 BTreeSet::new()
             }
             watcher::Event::InitApply(object) => {
-                insert(&mut self.list, object);
+                if let Some(pair) = pair_of(object.meta()) {
+                    insert(&mut self.list, object, &pair);
+                }
                 BTreeSet::new()
             }
             watcher::Event::InitDone => self.swap(),
@@ -163,18 +172,12 @@ fn differing(these: &Objects, others: &Objects) -> BTreeSet<PairName> {
         for (name, kept) in named {
             let other = others.and_then(|others| others.get(name));
             let same = other.is_some_and(|other| other.object == kept.object);
-            if !same && let Some(pair) = &kept.pair {
-                pairs.insert(PairName { namespace: namespace.to_string(), name: pair.to_string() });
+            if !same {
+                pairs.insert(PairName { namespace: namespace.to_string(), name: kept.pair.to_string() });
             }
         }
     }
     pairs
-}
-
-/// The pair that an object belongs to, by its label.
-fn pair_of<K: Cached>(object: &K) -> Option<PairName> {
-    let name = object.labels().get(LABEL_PAIR)?.clone();
-    Some(PairName { namespace: object.namespace()?, name })
 }
 
 fn parse<K: Cached>(object: &[u8]) -> Option<K> {
@@ -184,33 +187,35 @@ fn parse<K: Cached>(object: &[u8]) -> Option<K> {
         .ok()
 }
 
-fn insert<K: Cached>(objects: &mut Objects, mut object: K) {
-    let pair = object.labels().get(LABEL_PAIR).map(|name| name.as_str().into());
+fn insert<K: Cached>(objects: &mut Objects, mut object: K, pair: &PairName) {
     object.trim();
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let kept = Kept { pair, object: serde_json::to_vec(&object).unwrap_or_default().into() };
+    let object = serde_json::to_vec(&object).unwrap_or_default().into();
+    let kept = Kept { pair: pair.name.as_str().into(), object };
     objects.entry(namespace.into()).or_default().insert(name.into(), kept);
 }
 
-fn remove<K: Cached>(objects: &mut Objects, object: &K) {
+/// Gives the pair that it belonged to, if it was kept.
+fn remove<K: Cached>(objects: &mut Objects, object: &K) -> Option<PairName> {
     let namespace = object.namespace().unwrap_or_default();
-    if let Some(named) = objects.get_mut(namespace.as_str()) {
-        named.remove(object.name_any().as_str());
-        if named.is_empty() {
-            objects.remove(namespace.as_str());
-        }
+    let named = objects.get_mut(namespace.as_str())?;
+    let removed = named.remove(object.name_any().as_str());
+    if named.is_empty() {
+        objects.remove(namespace.as_str());
     }
+    removed.map(|kept| PairName { namespace, name: kept.pair.into() })
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::api::coordination::v1::Lease;
     use kube::runtime::watcher::Event;
+    use pgpair_api::names::LABEL_PAIR;
     use serde_json::json;
 
     use super::*;
 
-    fn map(namespace: &str, name: &str, pair: &str, version: &str) -> ConfigMap {
+    fn lease(namespace: &str, name: &str, pair: &str, version: &str) -> Lease {
         let labels = json!({LABEL_PAIR: pair});
         let meta =
             json!({"namespace": namespace, "name": name, "labels": labels, "resourceVersion": version});
@@ -221,7 +226,7 @@ mod tests {
         names.iter().map(|name| PairName { namespace: "shop".into(), name: (*name).into() }).collect()
     }
 
-    fn key(name: &str) -> ObjectRef<ConfigMap> {
+    fn key(name: &str) -> ObjectRef<Lease> {
         ObjectRef::new(name).within("shop")
     }
 
@@ -229,16 +234,16 @@ mod tests {
     fn objects_are_found_by_name_and_by_the_beginning_of_it_in_their_namespace() {
         let (cache, mut writer) = cache();
         for name in ["orders-a-seed-1", "orders-a-seed-12", "orders-b-seed-1", "orders-a"] {
-            assert_eq!(writer.take(Event::Apply(map("shop", name, "orders", "1"))), pairs(&["orders"]));
+            assert_eq!(writer.take(Event::Apply(lease("shop", name, "orders", "1"))), pairs(&["orders"]));
         }
-        writer.take(Event::Apply(map("bank", "orders-a-seed-7", "orders", "1")));
+        writer.take(Event::Apply(lease("bank", "orders-a-seed-7", "orders", "1")));
         let named = |prefix| -> Vec<_> {
             cache.beginning_with("shop", prefix).iter().map(|object| object.name_any()).collect()
         };
         assert_eq!(named("orders-a-seed-"), ["orders-a-seed-1", "orders-a-seed-12"]);
         assert_eq!(named("orders-a-seed-1-"), Vec::<String>::new());
         assert!(cache.get(&key("orders-a")).is_some() && cache.get(&key("orders-a-seed-7")).is_none());
-        assert_eq!(writer.take(Event::Delete(map("shop", "orders-a", "orders", "2"))), pairs(&["orders"]));
+        assert_eq!(writer.take(Event::Delete(lease("shop", "orders-a", "orders", "2"))), pairs(&["orders"]));
         assert!(cache.get(&key("orders-a")).is_none());
     }
 
@@ -246,26 +251,26 @@ mod tests {
     async fn a_new_list_takes_the_place_of_the_old_one_at_once_and_announces_only_what_is_other_than_before()
     {
         let (cache, mut writer) = cache();
-        let mut list = |objects: Vec<ConfigMap>| {
+        let mut list = |objects: Vec<Lease>| {
             assert!(writer.take(Event::Init).is_empty());
             for object in objects {
                 assert!(writer.take(Event::InitApply(object)).is_empty());
             }
-            (cache.get(&key("gone")).is_some(), writer.take(Event::InitDone))
+            (cache.get(&key("b-rw")).is_some(), writer.take(Event::InitDone))
         };
-        let [same, gone] = [map("shop", "same", "a", "1"), map("shop", "gone", "b", "1")];
-        let [changed, new] = [map("shop", "changed", "c", "1"), map("shop", "new", "d", "4")];
+        let [same, gone] = [lease("shop", "a-rw", "a", "1"), lease("shop", "b-rw", "b", "1")];
+        let [changed, new] = [lease("shop", "c-rw", "c", "1"), lease("shop", "d-rw", "d", "4")];
         let first = list(vec![same.clone(), gone, changed]);
         assert_eq!(first, (false, BTreeSet::new()), "all pairs are looked at then anyway");
         cache.clone().first_list().await.unwrap();
-        let second = list(vec![same, map("shop", "changed", "c", "2"), new]);
+        let second = list(vec![same, lease("shop", "c-rw", "c", "2"), new]);
         assert_eq!(second, (true, pairs(&["b", "c", "d"])), "it stands until the whole list is there");
-        assert!(cache.get(&key("gone")).is_none() && cache.get(&key("new")).is_some());
+        assert!(cache.get(&key("b-rw")).is_none() && cache.get(&key("d-rw")).is_some());
     }
 
     #[tokio::test]
     async fn a_cache_whose_feeder_ends_early_is_never_filled() {
-        let (cache, writer) = cache::<ConfigMap>();
+        let (cache, writer) = cache::<Lease>();
         drop(writer);
         assert_eq!(cache.first_list().await, Err(NeverFilled));
     }

@@ -5,26 +5,37 @@ use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus};
-use k8s_openapi::api::batch::v1::{Job, JobStatus};
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ContainerStatus, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodSpec, PodStatus,
-    VolumeResourceRequirements,
+    ContainerState, ContainerStatus, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodSpec,
+    PodStatus, VolumeResourceRequirements,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::Resource;
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use pgpair_api::names::{GROUP, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_PAIR};
-use pgpair_wire::config::CONFIG_KEY;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::managed::condense;
+use crate::observe::views::CONTAINER;
 
 /// Label of a StatefulSet's pod: the revision of its template.
 pub const REVISION: &str = "controller-revision-hash";
 /// Label of a Job's pod: the name of the Job.
 pub const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+
+/// Bytes that the annotations of an object may have together; those beyond are not kept. Ours need a fifth of it.
+const ANNOTATIONS: usize = 4096;
+/// Longest last words of the agent's or the seeding program's container: Kubernetes cuts them at the same length.
+const LAST_WORDS: usize = 4096;
+/// Longest other text. The status shows less of it.
+const TEXT: usize = 1024;
+/// Members of a list that are kept. A pair's objects have fewer, so a longer list still differs from the right one.
+const MEMBERS: usize = 8;
+/// Containers of a pod that are kept beside the agent's. A proxy or two may be put into every pod of a cluster.
+const CONTAINERS: usize = 5;
 
 /// An object, or the metadata of one, that is kept in a cache.
 pub trait Cached:
@@ -50,7 +61,12 @@ fn trim_meta(meta: &mut ObjectMeta) {
     meta.self_link = None;
     let ours = |key: &str| key.split_once('/').is_some_and(|(group, _)| group == GROUP);
     if let Some(annotations) = &mut meta.annotations {
-        annotations.retain(|key, _| ours(key));
+        let mut room = ANNOTATIONS;
+        annotations.retain(|key, value| {
+            let fits = ours(key) && key.len() + value.len() <= room;
+            room -= if fits { key.len() + value.len() } else { 0 };
+            fits
+        });
     }
     meta.annotations = meta.annotations.take().filter(|kept| !kept.is_empty());
     let owner = meta.owner_references.take().into_iter().flatten().find(|o| o.controller == Some(true));
@@ -111,6 +127,8 @@ impl Cached for Pod {
         self.status = self.status.take().map(|status| PodStatus {
             conditions: status.conditions.map(|mut conditions| {
                 conditions.retain(|c| ["Ready", "PodScheduled"].contains(&c.type_.as_str()));
+                conditions.truncate(MEMBERS);
+                conditions.iter_mut().for_each(|c| cut_optional(&mut c.message, TEXT));
                 conditions
             }),
             container_statuses: status.container_statuses.map(trim_containers),
@@ -124,34 +142,68 @@ impl Cached for Pod {
 
 fn trim_containers(containers: Vec<ContainerStatus>) -> Vec<ContainerStatus> {
     let trim = |status: ContainerStatus| ContainerStatus {
-        name: status.name,
-        image: status.image,
-        last_state: status.last_state,
+        image: cut(status.image, TEXT),
+        last_state: status.last_state.map(|state| trim_state(state, last_words(&status.name))),
         ready: status.ready,
         restart_count: status.restart_count,
         started: status.started,
-        state: status.state,
+        state: status.state.map(|state| trim_state(state, last_words(&status.name))),
+        name: status.name,
         ..Default::default()
     };
-    containers.into_iter().map(trim).collect()
+    // Whatever is put into the pod beside it, the agent's own container is kept.
+    let (mut ours, others): (Vec<_>, Vec<_>) = containers.into_iter().partition(|c| c.name == CONTAINER);
+    ours.extend(others.into_iter().take(CONTAINERS));
+    ours.into_iter().map(trim).collect()
+}
+
+fn last_words(container: &str) -> usize {
+    if container == CONTAINER { LAST_WORDS } else { TEXT }
+}
+
+fn trim_state(mut state: ContainerState, last_words: usize) -> ContainerState {
+    if let Some(waiting) = &mut state.waiting {
+        cut_optional(&mut waiting.message, TEXT);
+    }
+    if let Some(terminated) = &mut state.terminated {
+        cut_optional(&mut terminated.message, last_words);
+    }
+    state
+}
+
+fn cut_optional(text: &mut Option<String>, bytes: usize) {
+    *text = text.take().map(|text| cut(text, bytes));
+}
+
+/// Cut at the last whole character.
+fn cut(mut text: String, bytes: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes));
+    text
 }
 
 impl Cached for Job {
     fn trim(&mut self) {
         trim_labelled(&mut self.metadata);
         self.spec = None;
-        self.status = self
-            .status
-            .take()
-            .map(|status| JobStatus { conditions: status.conditions, ..Default::default() });
+        self.status = self.status.take().map(|status| JobStatus {
+            conditions: status.conditions.map(trim_conditions),
+            ..Default::default()
+        });
     }
+}
+
+fn trim_conditions(mut conditions: Vec<JobCondition>) -> Vec<JobCondition> {
+    conditions.retain(|c| ["Failed", "Complete"].contains(&c.type_.as_str()));
+    conditions.truncate(MEMBERS);
+    conditions.iter_mut().for_each(|c| cut_optional(&mut c.message, TEXT));
+    conditions
 }
 
 impl Cached for Lease {
     fn trim(&mut self) {
         trim_meta(&mut self.metadata);
         self.spec = self.spec.take().map(|spec| LeaseSpec {
-            holder_identity: spec.holder_identity,
+            holder_identity: spec.holder_identity.filter(|holder| holder.len() <= TEXT),
             lease_transitions: spec.lease_transitions,
             ..Default::default()
         });
@@ -162,8 +214,10 @@ impl Cached for EndpointSlice {
     fn trim(&mut self) {
         trim_meta(&mut self.metadata);
         self.ports = None;
+        self.endpoints.truncate(MEMBERS);
         for endpoint in &mut self.endpoints {
-            let addresses = std::mem::take(&mut endpoint.addresses);
+            let mut addresses = std::mem::take(&mut endpoint.addresses);
+            addresses.truncate(MEMBERS);
             *endpoint = Endpoint { addresses, ..Default::default() };
         }
     }
@@ -172,22 +226,16 @@ impl Cached for EndpointSlice {
 impl Cached for PersistentVolumeClaim {
     fn trim(&mut self) {
         trim_meta(&mut self.metadata);
-        let resources = self.spec.take().and_then(|spec| spec.resources);
-        self.spec = resources.map(|resources| PersistentVolumeClaimSpec {
-            resources: Some(VolumeResourceRequirements { requests: resources.requests, limits: None }),
+        let requests = self.spec.take().and_then(|spec| spec.resources).map(|resources| {
+            let mut requests = resources.requests.unwrap_or_default();
+            requests.retain(|resource, _| resource == "storage");
+            requests
+        });
+        self.spec = requests.map(|requests| PersistentVolumeClaimSpec {
+            resources: Some(VolumeResourceRequirements { requests: Some(requests), limits: None }),
             ..Default::default()
         });
         self.status = None;
-    }
-}
-
-impl Cached for ConfigMap {
-    fn trim(&mut self) {
-        trim_meta(&mut self.metadata);
-        self.binary_data = None;
-        if let Some(data) = &mut self.data {
-            data.retain(|key, _| key == CONFIG_KEY);
-        }
     }
 }
 

@@ -3,13 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::runtime::reflector::ObjectRef;
-use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, PgReplicaPairStatus};
+use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 
 use super::views;
@@ -58,12 +55,12 @@ pub(super) async fn observe_hindrance(
     requests: &Requests,
     caches: &Caches,
     memory: &mut Memory,
-    name: &PairName,
+    pair: &ValidatedPair,
     i: InstanceId,
     status: &PgReplicaPairStatus,
     instance: &InstanceObserved,
 ) -> Option<PodTrouble> {
-    let Some((subject, suspect)) = suspect(caches, name, i, instance) else {
+    let Some((subject, suspect)) = suspect(caches, pair, i, instance) else {
         memory.hindrances.remove(&i);
         return None;
     };
@@ -115,24 +112,18 @@ impl Hindrance {
 /// What to look at, and the uid of what it is about.
 fn suspect(
     caches: &Caches,
-    name: &PairName,
+    pair: &ValidatedPair,
     i: InstanceId,
     instance: &InstanceObserved,
 ) -> Option<(String, Suspect)> {
     if instance.set.is_some_and(|set| set.replicas == 1) {
-        let pod = caches.pods.get(&ObjectRef::<Pod>::new(&name.pod(i)).within(&name.namespace));
-        let set = || {
-            caches
-                .stateful_sets
-                .get(&ObjectRef::<StatefulSet>::new(&name.instance(i)).within(&name.namespace))
-        };
-        return of_pods(pod.iter(), None, || set()?.uid());
+        let pod = views::instance_pod(caches, pair, i);
+        return of_pods(pod.iter(), None, || views::instance_set(caches, pair, i)?.uid());
     }
     let job_view = instance.jobs.iter().rev().find(|job| job.state == SeedState::Running)?;
-    let job_name = name.seed_job(i, job_view.number);
-    let pods = views::seed_pods(caches, name, i, &job_name);
-    let job = || caches.jobs.get(&ObjectRef::<Job>::new(&job_name).within(&name.namespace));
-    of_pods(pods.iter(), Some(job_view), || job()?.uid())
+    let job_name = pair.name.seed_job(i, job_view.number);
+    let pods = views::seed_pods(caches, pair, i, &job_name);
+    of_pods(pods.iter(), Some(job_view), || views::own_seed_job(caches, pair, &job_name)?.uid())
 }
 
 fn of_pods<'a>(

@@ -45,12 +45,66 @@ async fn the_record_is_read_for_a_look_and_a_glance_takes_that_of_the_watch_unle
 async fn settings_of(given: serde_json::Value, spec: serde_json::Value) -> PairConfig {
     let (client, store) = store_api();
     let requests = Requests::new(client.clone(), "shop", Arc::default());
-    requests.apply(&build_config(&valid(given)).unwrap(), crate::api::Over::Nothing).await.unwrap();
+    let mut map = build_config(&valid(given)).unwrap();
+    map.metadata.resource_version = Some("5".into());
+    requests.apply(&map, crate::api::Over::Nothing).await.unwrap();
     let mut changed = pair(spec);
     changed.metadata.generation = Some(4);
     let desired = DesiredPair::of(&changed, &defaults()).unwrap();
     let ctx = context(client, store.caches());
-    observe(&Pass::new(&ctx, &changed), &mut Memory::default(), &desired, Look).await.unwrap().config
+    let (pass, mut memory) = (Pass::new(&ctx, &changed), Memory::default());
+    let config = observe(&pass, &mut memory, &desired, Look).await.unwrap().config;
+    let asked = store.requests();
+    assert_eq!(observe(&pass, &mut memory, &desired, Look).await.unwrap().config, config);
+    assert_eq!(store.requests(), asked + 1, "the record; the settings are read once for each version");
+    config
+}
+
+/// What is seen of instance a and its seeding Job 1, whose controllers are these.
+async fn seen_of(set: &str, of_pod: &str, job: &str, of_seed: &str) -> (bool, bool, bool) {
+    let (client, store) = store_api();
+    let controller = |version: &str, kind: &str, uid: &str| json!([{"apiVersion": version, "kind": kind, "name": "orders", "uid": uid, "controller": true}]);
+    let labels = json!({"pgpair.dev/pair": "orders", "pgpair.dev/instance": "a", "pgpair.dev/component": "instance-seed",
+                        "batch.kubernetes.io/job-name": "orders-a-seed-1"});
+    let meta = |name: &str, uid: &str, owner| json!({"name": name, "namespace": "shop", "uid": uid, "labels": labels, "ownerReferences": owner});
+    let done = json!({"name": "postgres", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+                      "state": {"terminated": {"exitCode": 0, "reason": "Completed", "message": "{\"seeded\":true,\"volumeId\":\"0000000000000007\"}"}}});
+    let pod =
+        |meta| json!({"metadata": meta, "spec": {"containers": []}, "status": {"containerStatuses": [done]}});
+    let pairs = "PgReplicaPair";
+    let objects = [
+        (
+            "/apis/apps/v1/namespaces/shop/statefulsets/orders-a",
+            json!({"metadata": meta("orders-a", "set-1", controller("pgpair.dev/v1alpha1", pairs, set)), "spec": {"selector": {}, "template": {}}}),
+        ),
+        (
+            "/api/v1/namespaces/shop/pods/orders-a-0",
+            pod(meta("orders-a-0", "pod-1", controller("apps/v1", "StatefulSet", of_pod))),
+        ),
+        (
+            "/apis/batch/v1/namespaces/shop/jobs/orders-a-seed-1",
+            json!({"metadata": meta("orders-a-seed-1", "job-1", controller("pgpair.dev/v1alpha1", pairs, job))}),
+        ),
+        (
+            "/api/v1/namespaces/shop/pods/orders-a-seed-1-x",
+            pod(meta("orders-a-seed-1-x", "pod-2", controller("batch/v1", "Job", of_seed))),
+        ),
+    ];
+    store.objects().extend(objects.map(|(path, object)| (path.to_owned(), object)));
+    let ctx = context(client, store.caches());
+    let (pair, desired) = (pair(json!({})), DesiredPair { pair: valid(json!({})), invalid: None });
+    let a = observe(&Pass::new(&ctx, &pair), &mut Memory::default(), &desired, Look).await.unwrap().a;
+    (a.set.is_some(), a.pod.is_some(), a.jobs.iter().any(|job| job.state == SeedState::Complete))
+}
+
+#[tokio::test]
+async fn evidence_is_taken_only_from_pods_whose_controllers_are_the_pairs() {
+    let own = "11111111-2222";
+    assert_eq!(seen_of(own, "set-1", own, "job-1").await, (true, true, true));
+    assert_eq!(seen_of(own, "set-0", own, "job-1").await, (true, false, true), "another StatefulSet's pod");
+    assert_eq!(seen_of("theirs", "set-1", own, "job-1").await, (false, false, true), "another owner's set");
+    assert_eq!(seen_of(own, "set-1", own, "job-0").await, (true, true, false), "another Job's pod");
+    assert_eq!(seen_of(own, "set-1", "theirs", "job-1").await, (true, true, false), "another owner's Job");
 }
 
 #[tokio::test]

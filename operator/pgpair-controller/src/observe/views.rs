@@ -8,11 +8,14 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerState, Node, Pod};
 use kube::ResourceExt;
+use kube::core::ObjectMeta;
+use kube::runtime::reflector::ObjectRef;
 use pgpair_api::names::{
     ANNOTATION_SEED, ANNOTATION_SEED_FAILURES, COMPONENT_SEED, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_PAIR,
     PairName,
 };
 use pgpair_api::spec::{AntiAffinity, SchedulingSpec};
+use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::{CONFIG_KEY, PairConfig};
 use pgpair_wire::lease;
@@ -20,9 +23,10 @@ use pgpair_wire::seed::SeedEnd;
 
 use crate::cache::{Caches, JOB_NAME, REVISION};
 use crate::observed::{Ended, LeaseView, PodView, SeedFailure, SeedJob, SeedState, SetView};
+use crate::ownership::is_own;
 
 /// The container of a pod that runs the agent, or the seeding program.
-const CONTAINER: &str = "postgres";
+pub(crate) const CONTAINER: &str = "postgres";
 /// The kubelet ends a pod within about a second of its last container.
 const SETTLES: Duration = Duration::from_secs(10);
 /// Taint by which an administrator says that a node is shut down and will not come back by itself.
@@ -92,11 +96,32 @@ fn ended(state: &ContainerState) -> Option<Ended> {
     })
 }
 
+/// The StatefulSet of an instance. One of this name that is not the pair's is none.
+pub(crate) fn instance_set(caches: &Caches, pair: &ValidatedPair, i: InstanceId) -> Option<StatefulSet> {
+    let set =
+        caches.stateful_sets.get(&ObjectRef::new(&pair.name.instance(i)).within(&pair.name.namespace))?;
+    is_own(pair, &set.metadata).then_some(set)
+}
+
+/// The pod of an instance. Evidence of death is read from it, so a name and labels are not enough: the StatefulSet of the
+/// instance must control it.
+pub(crate) fn instance_pod(caches: &Caches, pair: &ValidatedPair, i: InstanceId) -> Option<Pod> {
+    let pod = caches.pods.get(&ObjectRef::new(&pair.name.pod(i)).within(&pair.name.namespace))?;
+    let set = instance_set(caches, pair, i)?;
+    is_controlled_by(&pod.metadata, set.metadata.uid.as_ref()).then_some(pod)
+}
+
+fn is_controlled_by(meta: &ObjectMeta, uid: Option<&String>) -> bool {
+    let mut owners = meta.owner_references.iter().flatten();
+    uid.is_some() && owners.any(|owner| owner.controller == Some(true) && Some(&owner.uid) == uid)
+}
+
 /// The seeding Jobs of an instance, also older ones than its StatefulSet waits for.
-pub(crate) fn seed_jobs(caches: &Caches, name: &PairName, i: InstanceId) -> Vec<SeedJob> {
-    let stem = name.seed_job_stem(i);
-    let jobs = caches.jobs.beginning_with(&name.namespace, &stem);
-    jobs.iter().filter(|job| is_of(*job, name, i)).filter_map(|job| seed_job(job, &stem)).collect()
+pub(crate) fn seed_jobs(caches: &Caches, pair: &ValidatedPair, i: InstanceId) -> Vec<SeedJob> {
+    let stem = pair.name.seed_job_stem(i);
+    let jobs = caches.jobs.beginning_with(&pair.name.namespace, &stem);
+    let own = |job: &&Job| is_of(*job, &pair.name, i) && is_own(pair, &job.metadata);
+    jobs.iter().filter(own).filter_map(|job| seed_job(job, &stem)).collect()
 }
 
 fn seed_job(job: &Job, stem: &str) -> Option<SeedJob> {
@@ -114,14 +139,24 @@ fn seed_job(job: &Job, stem: &str) -> Option<SeedJob> {
     Some(SeedJob { number, state, progress: None, failure: None })
 }
 
-/// The pods of a seeding Job.
-pub(crate) fn seed_pods(caches: &Caches, name: &PairName, i: InstanceId, job: &str) -> Vec<Pod> {
+/// A seeding Job of the pair.
+pub(crate) fn own_seed_job(caches: &Caches, pair: &ValidatedPair, job: &str) -> Option<Job> {
+    let job = caches.jobs.get(&ObjectRef::new(job).within(&pair.name.namespace))?;
+    is_own(pair, &job.metadata).then_some(job)
+}
+
+/// The pods that a seeding Job of the pair controls. Their last words end the wait for a copy, so a name and labels are not enough.
+pub(crate) fn seed_pods(caches: &Caches, pair: &ValidatedPair, i: InstanceId, job: &str) -> Vec<Pod> {
+    let Some(uid) = own_seed_job(caches, pair, job).and_then(|job| job.metadata.uid) else {
+        return Vec::new();
+    };
     // The name of a pair is short enough for the names of such pods to begin with the whole name of their Job.
-    let mut pods = caches.pods.beginning_with(&name.namespace, &format!("{job}-"));
+    let mut pods = caches.pods.beginning_with(&pair.name.namespace, &format!("{job}-"));
     pods.retain(|pod| {
-        is_of(pod, name, i)
+        is_of(pod, &pair.name, i)
             && pod.labels().get(LABEL_COMPONENT).map(String::as_str) == Some(COMPONENT_SEED)
             && pod.labels().get(JOB_NAME).map(String::as_str) == Some(job)
+            && is_controlled_by(&pod.metadata, Some(&uid))
     });
     pods
 }

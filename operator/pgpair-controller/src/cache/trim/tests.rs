@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::build::{claims, config, record, seed_job, services, stateful_set};
+use crate::build::{claims, record, seed_job, services, stateful_set};
 use crate::cache::{Caches, cache};
 use crate::fixtures::{name, valid};
 use crate::mock_api::{Store, empty_caches};
@@ -18,13 +18,16 @@ use crate::ownership::is_own;
 use crate::plan::InstancePlan;
 use crate::trouble::of_pod;
 
+/// Of every object here.
+const UID: &str = "6f1d5a0e-5a3c-4ec1-8a53-1b2d1e6f9a10";
+
 /// What the API server and others add to an object of ours.
 fn dressed<K: Serialize + DeserializeOwned>(object: &K, status: Value) -> K {
     let mut value = serde_json::to_value(object).unwrap();
     let wide = "x".repeat(2000);
     let meta = value["metadata"].as_object_mut().unwrap();
     meta.extend([
-        ("uid".into(), json!("6f1d5a0e-5a3c-4ec1-8a53-1b2d1e6f9a10")),
+        ("uid".into(), json!(UID)),
         ("resourceVersion".into(), json!("7")),
         ("generation".into(), json!(4)),
         ("creationTimestamp".into(), json!("2026-05-01T12:00:00Z")),
@@ -128,6 +131,8 @@ fn of_a_seeding_job_its_end_is_kept_and_its_pod_is_found_by_its_labels() {
     pod.metadata.name = Some("orders-a-seed-12-x7k2p".into());
     pod.metadata.namespace = Some("shop".into());
     pod.labels_mut().insert(JOB_NAME.into(), "orders-a-seed-12".into());
+    let maker = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "orders-a-seed-12", "uid": UID, "controller": true}]);
+    pod.metadata.owner_references = serde_json::from_value(maker).unwrap();
     let ended = json!({"terminated": {"exitCode": 1, "finishedAt": "2026-05-01T12:00:00Z"}});
     let pod = dressed(&pod, json!({"phase": "Running", "containerStatuses": [container("postgres", ended)]}));
     let failed = json!([{"type": "Failed", "status": "True", "message": "BackoffLimitExceeded",
@@ -135,16 +140,16 @@ fn of_a_seeding_job_its_end_is_kept_and_its_pod_is_found_by_its_labels() {
     let job = dressed(&job, json!({"conditions": failed, "failed": 4, "startTime": "2026-05-01T12:00:00Z"}));
     let _ = kept(&job);
     let caches = seeding(job, pod.clone());
-    let [seen] = views::seed_jobs(&caches, &name(), A).try_into().unwrap();
+    let [seen] = views::seed_jobs(&caches, &valid(json!({})), A).try_into().unwrap();
     assert_eq!(seen.number, 12);
     let told = format!("{:?}", seen.state);
     assert!(told.contains("BackoffLimitExceeded") && told.contains("2026-05-01"), "{told}");
-    let found = views::seed_pods(&caches, &name(), A, "orders-a-seed-12");
+    let found = views::seed_pods(&caches, &valid(json!({})), A, "orders-a-seed-12");
     let now: Timestamp = "2026-05-01T13:00:00Z".parse().unwrap();
     assert_eq!(found.len(), 1);
     assert!(views::stuck(&found[0], now).is_some());
     assert_eq!(views::stuck(&found[0], now), views::stuck(&pod, now));
-    assert!(views::seed_pods(&caches, &name(), A, "orders-a-seed-1").is_empty());
+    assert!(views::seed_pods(&caches, &valid(json!({})), A, "orders-a-seed-1").is_empty());
 }
 
 #[test]
@@ -159,12 +164,9 @@ fn of_a_claim_the_size_that_it_asks_for_is_kept() {
 }
 
 #[test]
-fn of_settings_and_slices_the_settings_and_the_addresses_are_kept() {
-    let map = dressed(&config::build_config(&valid(json!({"readLag": "2Mi"}))).unwrap(), Value::Null);
-    assert_eq!(views::settings(&map).unwrap().read_lag_bytes, 2 << 20);
-    assert_eq!(views::settings(&kept(&map)), views::settings(&map));
+fn of_slices_the_addresses_are_kept() {
     let slice: EndpointSlice = serde_json::from_value(json!({
-        "metadata": {"name": "orders-rw", "namespace": "shop"}, "addressType": "IPv4",
+        "metadata": {"name": "orders-rw", "namespace": "shop", "labels": {LABEL_PAIR: "orders"}}, "addressType": "IPv4",
         "ports": [{"name": "postgres", "port": 5432}],
         "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "nodeName": "n"}],
     }))

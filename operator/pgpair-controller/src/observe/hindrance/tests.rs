@@ -5,12 +5,20 @@ use pgpair_wire::seed::SeedProgress;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixtures::{name, steady};
+use crate::fixtures::{steady, valid};
 use crate::metrics::Metrics;
 use crate::mock_api::{Store, store_api};
 use crate::observed::InstanceObserved;
 
 const EVENTS: &str = "/api/v1/namespaces/shop/events";
+
+fn controller(version: &str, kind: &str, uid: &str) -> Value {
+    json!({"apiVersion": version, "kind": kind, "name": "orders", "uid": uid, "controller": true})
+}
+
+fn the_pair() -> Value {
+    controller("pgpair.dev/v1alpha1", "PgReplicaPair", "11111111-2222")
+}
 
 struct World {
     requests: Requests,
@@ -24,11 +32,14 @@ impl World {
     fn new(pod: Option<Value>, warning: &str) -> World {
         let (client, store) = store_api();
         let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
-        let meta = |name: &str, uid: &str| json!({"name": name, "namespace": "shop", "uid": uid});
-        let set = json!({"metadata": meta("orders-a", "set-1"), "spec": {"selector": {}, "template": {}, "replicas": 1}});
+        let meta = |name: &str, uid: &str, owner: Value| {
+            let labels = json!({"pgpair.dev/pair": "orders", "pgpair.dev/instance": "a"});
+            json!({"name": name, "namespace": "shop", "uid": uid, "labels": labels, "ownerReferences": [owner]})
+        };
+        let set = json!({"metadata": meta("orders-a", "set-1", the_pair()), "spec": {"selector": {}, "template": {}, "replicas": 1}});
         store.objects().insert("/apis/apps/v1/namespaces/shop/statefulsets/orders-a".into(), set);
         if let Some(status) = pod {
-            let pod = json!({"metadata": meta("orders-a-0", "pod-1"), "spec": {"containers": [], "nodeName": "n1"}, "status": status});
+            let pod = json!({"metadata": meta("orders-a-0", "pod-1", controller("apps/v1", "StatefulSet", "set-1")), "spec": {"containers": [], "nodeName": "n1"}, "status": status});
             store.objects().insert("/api/v1/namespaces/shop/pods/orders-a-0".into(), pod);
         }
         let event = json!({"metadata": {"name": "e"}, "involvedObject": {}, "message": warning});
@@ -38,10 +49,9 @@ impl World {
     }
 
     async fn look(&mut self) -> Option<PodTrouble> {
-        let caches = self.store.caches();
+        let (caches, pair) = (self.store.caches(), valid(json!({})));
         let instance = InstanceObserved { jobs: Vec::new(), ..steady().a };
-        observe_hindrance(&self.requests, &caches, &mut self.memory, &name(), A, &self.status, &instance)
-            .await
+        observe_hindrance(&self.requests, &caches, &mut self.memory, &pair, A, &self.status, &instance).await
     }
 
     /// Job 1 of instance a, whose pod runs; `more` of the pod's metadata.
@@ -50,8 +60,11 @@ impl World {
         world.store.objects().retain(|path, _| !path.contains("statefulsets"));
         let labels = json!({"pgpair.dev/pair": "orders", "pgpair.dev/instance": "a", "pgpair.dev/component": "instance-seed",
                             "batch.kubernetes.io/job-name": "orders-a-seed-1"});
-        let mut meta =
-            json!({"name": "orders-a-seed-1-x", "namespace": "shop", "uid": "pod-1", "labels": labels});
+        let job = json!({"metadata": {"name": "orders-a-seed-1", "namespace": "shop", "uid": "job-1", "labels": labels,
+                                      "ownerReferences": [the_pair()]}});
+        world.store.objects().insert("/apis/batch/v1/namespaces/shop/jobs/orders-a-seed-1".into(), job);
+        let mut meta = json!({"name": "orders-a-seed-1-x", "namespace": "shop", "uid": "pod-1", "labels": labels,
+                              "ownerReferences": [controller("batch/v1", "Job", "job-1")]});
         meta.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let status = json!({"phase": "Running", "containerStatuses": [{"name": "postgres", "ready": true, "restartCount": 0,
                             "started": true, "image": "", "imageID": "", "state": {"running": {}}}]});
@@ -64,9 +77,8 @@ impl World {
         let progress = SeedProgress { done_bytes, total_bytes: None, percent: None };
         let job = SeedJob { number: 1, state: SeedState::Running, progress: Some(progress), failure: None };
         let instance = InstanceObserved { jobs: vec![job], ..InstanceObserved::default() };
-        let caches = self.store.caches();
-        observe_hindrance(&self.requests, &caches, &mut self.memory, &name(), A, &self.status, &instance)
-            .await
+        let (caches, pair) = (self.store.caches(), valid(json!({})));
+        observe_hindrance(&self.requests, &caches, &mut self.memory, &pair, A, &self.status, &instance).await
     }
 
     fn later(&mut self, by: Duration) {
