@@ -180,7 +180,7 @@ fn a_restart_of_the_standby_waits_until_the_primary_goes_on_alone() {
 
 #[test]
 fn a_restart_of_the_primary_is_no_reason_for_a_failover() {
-    let mut w = paired(5, Durability::Sync);
+    let mut w = calm(Timed::new(5, Durability::Sync).with_sure_messages());
     w.inject(Fault::Order(InstanceId::A, OrderKind::Restart));
     w.run_until(|w| w.orders().last() == Some(&(InstanceId::A, OrderReply::Done)), 10_000);
     w.run_for(20_000);
