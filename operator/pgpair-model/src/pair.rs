@@ -1,7 +1,7 @@
 //! The model that stateright explores.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use pgpair_core::authority::{Authority, Directory, Durable};
 use pgpair_core::ids::{InstanceId, SystemIdentifier, Term, VolumeId};
@@ -27,6 +27,8 @@ pub struct Pair {
     pub only: Option<&'static str>,
     /// States held against the claims.
     pub checked: Arc<AtomicUsize>,
+    /// Claims that have been found not to hold.
+    broken: Arc<[AtomicBool; CLAIMS.len()]>,
 }
 
 impl Pair {
@@ -57,12 +59,15 @@ impl Pair {
             assert!(possible.contains(action), "not possible: {action}; possible: {possible:?}");
             world.take(*action, &bounds);
         }
-        Pair { bounds, first: world, only: None, checked: Arc::default() }
+        Pair { bounds, first: world, only: None, checked: Arc::default(), broken: Arc::default() }
     }
 
+    /// Says no once: of all states of a block in which a claim does not hold, stateright keeps the way to the last, and only the way to
+    /// the first is the shortest.
     fn holds(&self, n: usize, world: &World) -> bool {
         let claim = &CLAIMS[n];
-        self.only.is_some_and(|only| !claim.name.starts_with(only)) || (claim.holds)(world, &self.bounds)
+        let is_asked = self.only.is_none_or(|only| claim.name.starts_with(only));
+        !is_asked || (claim.holds)(world, &self.bounds) || self.broken[n].swap(true, Ordering::Relaxed)
     }
 }
 
