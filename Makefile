@@ -153,7 +153,9 @@ uninstall:
 generate:
 	cargo run --quiet --locked -p pgpair -- crd > crds/pgreplicapair.yaml.new
 	mv crds/pgreplicapair.yaml.new crds/pgreplicapair.yaml
-	cp crds/pgreplicapair.yaml $(CHART)/crds/pgreplicapair.yaml
+	cargo run --quiet --locked -p pgpair -- crd --orders > crds/pgpairorder.yaml.new
+	mv crds/pgpairorder.yaml.new crds/pgpairorder.yaml
+	cp crds/pgreplicapair.yaml crds/pgpairorder.yaml $(CHART)/crds/
 
 ## kubectl-pgpair into /usr/local/bin
 plugin:

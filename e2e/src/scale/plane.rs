@@ -99,14 +99,14 @@ impl Plane {
 }
 
 async fn install(client: &Client) -> anyhow::Result<()> {
-    let path = repository::root().join("crds/pgreplicapair.yaml");
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let definition: CustomResourceDefinition = serde_saphyr::from_str(&text).context("the definition")?;
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
-    definitions
-        .create(&PostParams::default(), &definition)
-        .await
-        .context("installing the definition of pairs")?;
+    for file in ["crds/pgreplicapair.yaml", "crds/pgpairorder.yaml"] {
+        let path = repository::root().join(file);
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let definition: CustomResourceDefinition = serde_saphyr::from_str(&text).context("the definition")?;
+        let created = definitions.create(&PostParams::default(), &definition).await;
+        created.with_context(|| format!("installing {file}"))?;
+    }
     create_namespace(client, SYSTEM).await?;
     make_services_headless(client).await?;
     let end = Instant::now() + READY;

@@ -18,6 +18,7 @@ mod options;
 mod orders;
 mod outages;
 mod plugin;
+mod policies;
 mod quotas;
 mod record;
 mod refusals;
@@ -58,7 +59,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 60] = tests![
+const TESTS: [(&str, Run); 64] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -75,6 +76,10 @@ const TESTS: [(&str, Run); 60] = tests![
     plugin::psql_of_the_plugin_is_psql_on_the_primary,
     plugin::orders_of_the_plugin_end_with_their_outcome,
     plugin::a_switchover_is_explained_by_the_journals_of_both,
+    policies::nobody_but_its_agents_writes_a_record,
+    policies::endpoints_are_led_nowhere_else,
+    policies::a_changed_slice_is_put_right_without_the_policies,
+    policies::who_may_only_order_can_switch_over,
     failover::postmaster_kill_loses_nothing,
     failover::container_kill_loses_nothing,
     failover::a_switchover_hands_over,

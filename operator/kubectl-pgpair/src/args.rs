@@ -124,6 +124,9 @@ pub struct Follow {
     /// A sentence for people, or the outcome as JSON
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+    /// Give the order as the annotation of the pair, which needs the right to change the pair, and not as a PgPairOrder
+    #[arg(long)]
+    pub by_annotation: bool,
 }
 
 impl Follow {

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
-use pgpair_api::PgReplicaPair;
+use kube::{Api, Client, Config, Resource, ResourceExt};
 use pgpair_api::names::ANNOTATION_ORDER;
+use pgpair_api::order::UserOrder;
+use pgpair_api::{PgPairOrder, PgPairOrderSpec, PgReplicaPair};
 use pgpair_core::record::Record;
 use pgpair_wire::lease;
-use serde_json::json;
+use pgpair_wire::words::plain as plain_text;
+use serde_json::{Value, json};
 
 use crate::args::Access;
 
@@ -25,6 +27,7 @@ pub struct Cluster {
     /// The namespace.
     pub namespace: String,
     pairs: Api<PgReplicaPair>,
+    orders: Api<PgPairOrder>,
     leases: Api<Lease>,
 }
 
@@ -54,6 +57,7 @@ impl Cluster {
     pub fn new(client: Client, namespace: String) -> Cluster {
         Cluster {
             pairs: Api::namespaced(client.clone(), &namespace),
+            orders: Api::namespaced(client.clone(), &namespace),
             leases: Api::namespaced(client, &namespace),
             namespace,
         }
@@ -64,7 +68,12 @@ impl Cluster {
     /// # Errors
     /// There is none, or the API server did not answer.
     pub async fn pair(&self, name: &str) -> anyhow::Result<PgReplicaPair> {
-        within(&format!("reading pair {}/{name}", self.namespace), self.pairs.get(name)).await
+        let what = format!("reading pair {}/{name}", self.namespace);
+        let pair = within(&what, self.pairs.get(name)).await?;
+        // A tenant chooses words in it, and they are printed on the terminal of an administrator.
+        let mut json = serde_json::to_value(pair).context(what.clone())?;
+        make_plain(&mut json);
+        serde_json::from_value(json).context(what)
     }
 
     /// The record: what the pair's Lease says at this moment.
@@ -79,39 +88,114 @@ impl Cluster {
         lease::read(spec.holder_identity.as_deref(), spec.lease_transitions, &annotations).context(what)
     }
 
-    /// Gives an order: the annotation that the operator looks for.
+    /// Gives an order, as an object of its own: that needs no right to change the pair. Where there is no right to that, or the cluster
+    /// does not have the kind, and always with `by_annotation`, it becomes the annotation of the pair. Gives the order with the id by which
+    /// its status will tell of it.
     ///
     /// # Errors
     /// The API server refused or did not answer.
-    pub async fn order(&self, name: &str, annotation: &str) -> anyhow::Result<()> {
-        let patch = json!({"metadata": {"annotations": {ANNOTATION_ORDER: annotation}}});
+    pub async fn order(
+        &self,
+        pair: &PgReplicaPair,
+        order: &UserOrder,
+        by_annotation: bool,
+    ) -> anyhow::Result<(UserOrder, Given)> {
+        let name = pair.name_any();
         let what = format!("giving the order to pair {}/{name}", self.namespace);
-        within(&what, self.pairs.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await?;
-        Ok(())
+        let refused = if by_annotation {
+            None
+        } else {
+            match limited(&what, self.orders.create(&PostParams::default(), &as_object(pair, order))).await? {
+                Ok(made) => {
+                    let id = made.id().context("the API server gave the order no uid")?;
+                    return Ok((UserOrder { id, ..order.clone() }, Given::Object(made.name_any())));
+                }
+                // No right to it, or no such kind: nothing was ordered.
+                Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Some(status.message),
+                Err(error) => return Err(plain(error)).context(what),
+            }
+        };
+        let patch = json!({"metadata": {"annotations": {ANNOTATION_ORDER: order.to_json()}}});
+        let patched =
+            within(&what, self.pairs.patch(&name, &PatchParams::default(), &Patch::Merge(patch))).await;
+        match (patched, refused) {
+            (Ok(_), _) => Ok((order.clone(), Given::Annotation)),
+            (Err(error), Some(first)) => Err(error.context(format!("as an object: {first}"))),
+            (Err(error), None) => Err(error),
+        }
     }
 
-    /// Takes an order back, unless another one has taken its place.
+    /// Takes an order back. An annotation only if no other one has taken its place.
     ///
     /// # Errors
     /// The API server refused, for example because of another order, or did not answer.
-    pub async fn withdraw(&self, name: &str, annotation: &str) -> anyhow::Result<()> {
-        let path = format!("/metadata/annotations/{}", ANNOTATION_ORDER.replace('/', "~1"));
-        let patch = Patch::<()>::Json(serde_json::from_value(json!([
-            {"op": "test", "path": path, "value": annotation},
-            {"op": "remove", "path": path},
-        ]))?);
+    pub async fn withdraw(&self, name: &str, order: &UserOrder, given: &Given) -> anyhow::Result<()> {
         let what = format!("taking the order to pair {}/{name} back", self.namespace);
-        within(&what, self.pairs.patch(name, &PatchParams::default(), &patch)).await?;
+        match given {
+            Given::Object(object) => {
+                within(&what, self.orders.delete(object, &DeleteParams::default())).await?;
+            }
+            Given::Annotation => {
+                let path = format!("/metadata/annotations/{}", ANNOTATION_ORDER.replace('/', "~1"));
+                let patch = Patch::<()>::Json(serde_json::from_value(json!([
+                    {"op": "test", "path": path, "value": order.to_json()},
+                    {"op": "remove", "path": path},
+                ]))?);
+                within(&what, self.pairs.patch(name, &PatchParams::default(), &patch)).await?;
+            }
+        }
         Ok(())
     }
 }
 
-async fn within<T>(what: &str, request: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
+/// In which form an order was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// As a PgPairOrder of this name.
+    Object(String),
+    /// As the annotation of the pair.
+    Annotation,
+}
+
+/// It goes with the pair.
+fn as_object(pair: &PgReplicaPair, order: &UserOrder) -> PgPairOrder {
+    let name = pair.name_any();
+    let metadata = ObjectMeta {
+        generate_name: Some(format!("{name}-")),
+        owner_references: pair.owner_ref(&()).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    };
+    let spec = PgPairOrderSpec {
+        pair: name,
+        kind: order.kind.as_str().to_owned(),
+        instance: order.instance.map(|instance| instance.to_string()),
+        term: order.term.0.into(),
+        dead: order.dead.map(|dead| dead.to_string()),
+    };
+    PgPairOrder { metadata, spec, status: None }
+}
+
+async fn limited<T>(
+    what: &str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> anyhow::Result<kube::Result<T>> {
     tokio::time::timeout(LIMIT, request)
         .await
-        .with_context(|| format!("{what}: the API server did not answer within {} s", LIMIT.as_secs()))?
-        .map_err(plain)
-        .with_context(|| what.to_owned())
+        .with_context(|| format!("{what}: the API server did not answer within {} s", LIMIT.as_secs()))
+}
+
+async fn within<T>(what: &str, request: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
+    limited(what, request).await?.map_err(plain).with_context(|| what.to_owned())
+}
+
+/// Takes what a terminal acts upon out of every text.
+fn make_plain(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = plain_text(text),
+        Value::Array(items) => items.iter_mut().for_each(make_plain),
+        Value::Object(members) => members.values_mut().for_each(make_plain),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// What the API server said, without the object that it said it in.
@@ -127,6 +211,22 @@ mod tests {
     use http::StatusCode;
 
     use crate::mock;
+
+    #[tokio::test]
+    async fn nothing_of_a_pair_that_a_terminal_would_act_upon_is_printed() {
+        let (cluster, _server) = mock::cluster(|_, _| {
+            let escape = "\u{1b}]0;owned\u{7}\u{202e}";
+            let instance = serde_json::json!({"name": "orders-a", "role": "Primary", "ready": true, "state": "Primary", "refusal": escape});
+            let order = serde_json::json!({"id": escape, "kind": escape, "state": escape, "message": escape});
+            (
+                StatusCode::OK,
+                mock::pair(serde_json::json!({"primary": escape, "instances": [instance], "order": order})),
+            )
+        });
+        let page = crate::page::render(&cluster.pair("orders").await.unwrap(), jiff::Timestamp::UNIX_EPOCH);
+        assert!(page.contains("owned"), "{page}");
+        assert!(page.chars().all(|c| c == '\n' || !c.is_control()) && !page.contains('\u{202e}'), "{page:?}");
+    }
 
     #[tokio::test]
     async fn an_error_is_what_was_attempted_and_what_the_server_said() {

@@ -7,7 +7,7 @@ use pgpair_api::order::UserOrder;
 use pgpair_api::status::{OrderState, OrderStatus};
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Given};
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -30,6 +30,7 @@ pub async fn follow(
     cluster: &Cluster,
     name: &str,
     order: &UserOrder,
+    given: &Given,
     limit: Duration,
     mut tell: impl FnMut(&OrderStatus),
 ) -> OrderOutcome {
@@ -55,12 +56,12 @@ pub async fn follow(
     }
     match seen {
         Some(last) => OrderOutcome::Running(last),
-        None => withdraw(cluster, name, order).await,
+        None => withdraw(cluster, name, order, given).await,
     }
 }
 
-async fn withdraw(cluster: &Cluster, name: &str, order: &UserOrder) -> OrderOutcome {
-    let taken_back = cluster.withdraw(name, &order.to_json()).await;
+async fn withdraw(cluster: &Cluster, name: &str, order: &UserOrder, given: &Given) -> OrderOutcome {
+    let taken_back = cluster.withdraw(name, order, given).await;
     // The operator may have taken it up at this very moment: it has the last word.
     match cluster.pair(name).await {
         Ok(pair) => match (order_of(&pair, &order.id), taken_back) {
@@ -125,7 +126,8 @@ mod tests {
         });
         let mut told = Vec::new();
         let tell = |o: &OrderStatus| told.push(o.message.clone().unwrap_or_default());
-        let outcome = follow(&cluster, "orders", &ordered(), Duration::from_secs(120), tell).await;
+        let outcome =
+            follow(&cluster, "orders", &ordered(), &Given::Annotation, Duration::from_secs(120), tell).await;
         drop(cluster);
         (told, outcome, seen(server).await)
     }
@@ -195,7 +197,9 @@ mod tests {
                 (_, true) => (StatusCode::OK, mock::pair(order(ID, "Running"))),
             }
         });
-        let outcome = follow(&cluster, "orders", &ordered(), Duration::from_secs(120), |_| {}).await;
+        let outcome =
+            follow(&cluster, "orders", &ordered(), &Given::Annotation, Duration::from_secs(120), |_| {})
+                .await;
         assert!(matches!(outcome, OrderOutcome::Running(_)), "{outcome:?}");
         drop(cluster);
         assert_eq!(seen(server).await.last().map(|s| s.method.clone()), Some(Method::GET));

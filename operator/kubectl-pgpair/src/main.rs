@@ -27,7 +27,9 @@ async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e:#}");
+            // It may hold words of a tenant, such as the name of an object.
+            let lines: Vec<String> = format!("{e:#}").lines().map(pgpair_wire::words::plain).collect();
+            eprintln!("error: {}", lines.join("\n"));
             ExitCode::FAILURE
         }
     }

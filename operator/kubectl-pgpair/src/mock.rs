@@ -38,9 +38,19 @@ pub fn lease() -> Value {
     })
 }
 
+/// A cluster without PgPairOrders, that else answers as [`cluster_with_orders`].
+pub fn cluster(
+    mut answer: impl FnMut(&Seen, &[Seen]) -> (StatusCode, Value) + Send + 'static,
+) -> (Cluster, JoinHandle<Vec<Seen>>) {
+    cluster_with_orders(move |now, before| match now.path.contains("/pgpairorders") {
+        true => error(StatusCode::NOT_FOUND),
+        false => answer(now, before),
+    })
+}
+
 /// A cluster that answers by `answer` (given what came before), and the requests that it will have seen when the client
 /// is gone. A status code other than 200 is an error of that code.
-pub fn cluster(
+pub fn cluster_with_orders(
     mut answer: impl FnMut(&Seen, &[Seen]) -> (StatusCode, Value) + Send + 'static,
 ) -> (Cluster, JoinHandle<Vec<Seen>>) {
     let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();

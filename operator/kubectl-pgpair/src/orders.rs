@@ -123,19 +123,20 @@ fn before_promotion(pair: &PgReplicaPair, record: &Record, now: Timestamp) -> St
 }
 
 async fn carry_out(cluster: &Cluster, name: &str, request: &UserOrder, how: Follow) -> anyhow::Result<()> {
-    if let Some(other) = follow::unfinished(&cluster.pair(name).await?) {
+    let pair = cluster.pair(name).await?;
+    if let Some(other) = follow::unfinished(&pair) {
         bail!(
             "order {} ({}) is under way: watch it with `kubectl pgpair status {name} --watch`, then order again",
             other.id,
             other.kind
         );
     }
-    cluster.order(name, &request.to_json()).await?;
+    let (request, given) = &cluster.order(&pair, request, how.by_annotation).await?;
     eprintln!("{} of {}/{name} ordered, id {}", request.kind.as_str(), cluster.namespace, request.id);
     let tell = |now: &OrderStatus| {
         eprintln!("{}", now.message.as_deref().unwrap_or("under way"));
     };
-    let outcome = follow::follow(cluster, name, request, how.limit(), tell).await;
+    let outcome = follow::follow(cluster, name, request, given, how.limit(), tell).await;
     conclude(name, request, &outcome, how)?;
     let changes = matches!(request.kind, UserOrderKind::Switchover | UserOrderKind::Promote);
     if changes && how.output == Output::Page {
@@ -220,7 +221,7 @@ mod tests {
     use super::*;
     use crate::mock::{self, Seen};
 
-    const HOW: Follow = Follow { timeout: 120, output: Output::Page };
+    const HOW: Follow = Follow { timeout: 120, output: Output::Page, by_annotation: false };
     const YES: Confirm = Confirm { yes: true };
 
     /// An operator that ends every order at once.
@@ -274,6 +275,47 @@ mod tests {
         drop(cluster);
         let orders = orders(server).await;
         assert_eq!((&orders[0]["kind"], &orders[0]["instance"]), (&json!("Fence"), &json!("b")));
+    }
+
+    /// What is asked for where orders are objects.
+    async fn with_objects(how: Follow) -> Vec<(Method, String)> {
+        let (cluster, server) = mock::cluster_with_orders(|now, before| {
+            if now.path.contains("/leases/") {
+                return (StatusCode::OK, mock::lease());
+            }
+            if now.path.ends_with("/pgpairorders") {
+                let mut made = now.body.clone();
+                let meta = made["metadata"].as_object_mut().unwrap();
+                assert_eq!(meta["generateName"], "orders-");
+                meta.extend([
+                    ("name".into(), json!("orders-x7k2p")),
+                    ("uid".into(), json!("u-1")),
+                    ("creationTimestamp".into(), json!("2026-05-01T12:00:00Z")),
+                ]);
+                assert_eq!(
+                    made["spec"],
+                    json!({"pair": "orders", "kind": "Fence", "instance": "b", "term": 3})
+                );
+                return (StatusCode::OK, made);
+            }
+            let id = match before.iter().find(|s| s.method == Method::PATCH) {
+                Some(patch) => given(patch)["id"].clone(),
+                None => json!("u-1-1777636800"),
+            };
+            (StatusCode::OK, mock::pair(json!({"order": {"id": id, "kind": "Fence", "state": "Done"}})))
+        });
+        simple(&cluster, UserOrderKind::Fence, &OneInstance { follow: how, ..one("b") }).await.unwrap();
+        drop(cluster);
+        let seen = tokio::time::timeout(std::time::Duration::from_secs(5), server).await.unwrap().unwrap();
+        let written = seen.into_iter().filter(|s| s.method != Method::GET);
+        written.map(|s| (s.method, s.path.rsplit('/').next().unwrap().to_owned())).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_is_an_object_where_that_may_be_and_the_annotation_where_that_is_asked_for() {
+        assert_eq!(with_objects(HOW).await, [(Method::POST, "pgpairorders".to_owned())]);
+        let by_annotation = Follow { by_annotation: true, ..HOW };
+        assert_eq!(with_objects(by_annotation).await, [(Method::PATCH, "orders".to_owned())]);
     }
 
     #[tokio::test(start_paused = true)]

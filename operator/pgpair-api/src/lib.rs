@@ -7,6 +7,7 @@ pub mod events;
 pub mod loss;
 pub mod names;
 pub mod order;
+pub mod pair_order;
 pub mod quantity;
 pub mod settings;
 pub mod spec;
@@ -14,5 +15,6 @@ pub mod status;
 pub mod validate;
 pub mod word;
 
+pub use pair_order::{PgPairOrder, PgPairOrderSpec};
 pub use spec::{PgReplicaPair, PgReplicaPairSpec};
 pub use status::PgReplicaPairStatus;

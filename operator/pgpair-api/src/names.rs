@@ -158,6 +158,11 @@ impl PairName {
     pub fn budget(&self) -> String {
         format!("{}-instances", self.name)
     }
+    /// NetworkPolicy of the pods.
+    #[must_use]
+    pub fn network(&self) -> String {
+        format!("{}-instances", self.name)
+    }
     /// Claim of the data volume.
     #[must_use]
     pub fn data_claim(&self, i: InstanceId) -> String {

@@ -3,8 +3,9 @@
 
 mod bootstrap;
 mod failover;
+mod network;
 mod scheduling;
-mod schemas;
+pub(crate) mod schemas;
 mod service;
 mod tls;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bootstrap::BootstrapSpec;
 pub use failover::FailoverSpec;
+pub use network::NetworkPolicySpec;
 pub use scheduling::{AntiAffinity, SchedulingSpec};
 pub use service::{ServiceSpec, ServiceType};
 pub use tls::TlsSpec;
@@ -99,6 +101,10 @@ pub struct PgReplicaPairSpec {
     /// Labels, annotations and type of the Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSpec>,
+    /// A NetworkPolicy for the pods: agents are reached by the pair and the operator only, PostgreSQL by whom it names. Without it there is
+    /// none. It needs a network that enforces NetworkPolicies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicySpec>,
     /// Class of the operator that looks after the pair: the installation with that `--class`. Default: the one without a class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]

@@ -9,8 +9,8 @@ use pgpair_wire::config::{Bootstrap, ClientTls, PairConfig};
 
 use crate::names::PairName;
 use crate::spec::{
-    BootstrapSpec, FailoverSpec, PgReplicaPair, PgReplicaPairSpec, ResourcesSpec, SchedulingSpec,
-    ServiceSpec, TlsSpec, VolumeSpec,
+    BootstrapSpec, FailoverSpec, NetworkPolicySpec, PgReplicaPair, PgReplicaPairSpec, ResourcesSpec,
+    SchedulingSpec, ServiceSpec, TlsSpec, VolumeSpec,
 };
 use crate::{quantity, settings};
 
@@ -23,6 +23,8 @@ pub struct Defaults {
     pub agent_image: String,
     /// `imagePullPolicy` of both.
     pub image_pull_policy: String,
+    /// The operator's own namespace.
+    pub operator_namespace: String,
 }
 
 /// A pair as it is to be: complete and checked.
@@ -50,6 +52,10 @@ pub struct ValidatedPair {
     pub scheduling: SchedulingSpec,
     /// Labels, annotations and type of the Services.
     pub service: ServiceSpec,
+    /// Who reaches the pods over the network; `None`: the network decides.
+    pub network: Option<NetworkPolicySpec>,
+    /// Where the operator runs.
+    pub operator_namespace: String,
     /// Certificates.
     pub tls: TlsSpec,
     /// Database made at first start.
@@ -170,6 +176,8 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
         resources: spec.resources.clone(),
         scheduling: spec.scheduling.clone(),
         service: spec.service.clone().unwrap_or_default(),
+        network: spec.network_policy.clone(),
+        operator_namespace: defaults.operator_namespace.clone(),
         tls: spec.tls.clone(),
         database: spec.bootstrap.database.clone(),
         database_owner: spec.bootstrap.owner.clone(),
@@ -312,6 +320,7 @@ mod tests {
             postgres_image_template: "registry.test/pg:{version}".into(),
             agent_image: "registry.test/pgpair:1".into(),
             image_pull_policy: "IfNotPresent".into(),
+            operator_namespace: "pgpair-system".into(),
         }
     }
 

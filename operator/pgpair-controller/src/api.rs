@@ -241,6 +241,21 @@ impl Requests {
         self.delete_pod_with(name, uid, DeleteParams::default()).await
     }
 
+    /// Deletes exactly the object with this uid; that it is gone already is no error.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn delete_exactly<K: Object>(&self, name: &str, uid: &str) -> Result<(), Error> {
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        let params = DeleteParams::default().preconditions(preconditions);
+        self.metrics.wrote(&K::kind(&()), "delete");
+        match bounded::<K, _>("delete", name, self.api::<K>().delete(name, &params)).await {
+            Ok(_) => Ok(()),
+            Err(e) if e.is_refused_with(404) || e.is_refused_with(409) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Takes a pod out of the API without waiting for its kubelet (`kubectl delete --force`), under the same condition.
     ///
     /// # Errors

@@ -17,11 +17,13 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
+use pgpair_api::PgPairOrder;
 use pgpair_api::names::LABEL_PAIR;
 
 use crate::health::Health;
@@ -46,6 +48,8 @@ pub struct Caches {
     pub pods: Cache<Pod>,
     /// Seeding Jobs.
     pub jobs: Cache<Job>,
+    /// Orders of people.
+    pub orders: Cache<PgPairOrder>,
     /// The records. What is decided rests on a read of the record itself.
     pub leases: Cache<Lease>,
     /// EndpointSlices.
@@ -56,6 +60,8 @@ pub struct Caches {
     pub config_maps: Cache<PartialObjectMeta<ConfigMap>>,
     /// Disruption budgets.
     pub budgets: Cache<PartialObjectMeta<PodDisruptionBudget>>,
+    /// Network policies.
+    pub networks: Cache<PartialObjectMeta<NetworkPolicy>>,
     /// Services.
     pub services: Cache<PartialObjectMeta<Service>>,
     /// Secrets.
@@ -88,11 +94,13 @@ impl Caches {
             stateful_sets: maker.make(),
             pods: maker.make(),
             jobs: maker.make(),
+            orders: maker.make(),
             leases: maker.make(),
             slices: maker.make(),
             claims: maker.make(),
             config_maps: maker.make(),
             budgets: maker.make(),
+            networks: maker.make(),
             services: maker.make(),
             secrets: maker.make(),
             accounts: maker.make(),
@@ -181,11 +189,15 @@ struct Watcher<'a> {
 impl MakeCache for Watcher<'_> {
     fn make<K: Cached>(&mut self) -> Cache<K> {
         let (cache, mut writer) = cache::<K>();
-        let config = watcher::Config::default().labels(LABEL_PAIR).page_size(PAGE);
+        let config = watcher::Config::default().page_size(PAGE);
+        let config = if K::OPTIONAL { config } else { config.labels(LABEL_PAIR) };
         let (triggers, signs) = (self.triggers.clone(), self.signs.clone());
         let stream = watcher(api_in::<K>(self.client, self.namespace), config)
             .default_backoff()
-            .inspect(move |item| signs.note(&K::kind(&()), item))
+            .inspect(move |item| match item {
+                Err(error) if K::OPTIONAL => note_missing(&K::kind(&()), error),
+                _ => signs.note(&K::kind(&()), item),
+            })
             .for_each(move |item| {
                 // An error has been noted above.
                 for pair in item.map(|event| writer.take(event)).unwrap_or_default() {
@@ -194,7 +206,19 @@ impl MakeCache for Watcher<'_> {
                 futures::future::ready(())
             });
         self.feeders.push(Box::pin(stream));
-        self.first_lists.push(Box::pin(cache.clone().first_list()));
+        if !K::OPTIONAL {
+            self.first_lists.push(Box::pin(cache.clone().first_list()));
+        }
         cache
     }
+}
+
+/// A kind without which pairs are looked after all the same makes nothing unhealthy.
+fn note_missing(kind: &str, error: &watcher::Error) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(
+        kind,
+        error,
+        "not watched: apply crds/ and the chart of this version; orders by annotation still work"
+    );
 }

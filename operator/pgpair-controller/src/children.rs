@@ -2,20 +2,22 @@
 //! names every row.
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId::{A, B};
 
 use crate::api::{Object, Requests};
 use crate::apply::{CacheOf, apply, apply_over, cached};
-use crate::build::{budget, claims, config, rbac, services};
+use crate::build::{budget, claims, config, network, rbac, services};
 use crate::cache::{Cache, Caches};
 use crate::error::Error;
 use crate::memory::Memory;
 use crate::outcome::Child;
-use crate::ownership::Taken;
+use crate::ownership::{Taken, is_own};
 
 /// The objects. Not among them: what depends on the state of the pair (StatefulSets, Jobs, EndpointSlices), what is made once
 /// (the Lease), and Secrets, whose contents are random.
@@ -29,6 +31,8 @@ pub struct Children {
     pub binding: RoleBinding,
     /// What a drain may take.
     pub budget: PodDisruptionBudget,
+    /// Who reaches the pods; `None`: the spec asks for no policy.
+    pub network: Option<NetworkPolicy>,
     /// Settings of the agents.
     pub config: ConfigMap,
     /// Of the pods, for writes, for reads, and of any instance.
@@ -49,6 +53,7 @@ pub fn build_children(pair: &ValidatedPair) -> Result<Children, Error> {
         role: rbac::build_role(pair),
         binding: rbac::build_role_binding(pair),
         budget: budget::build_budget(pair),
+        network: network::build_network(pair),
         config: config::build_config(pair).map_err(|source| Error::Config { source })?,
         services: services::build_services(pair),
         claims: [data_a, archive_a, data_b, archive_b],
@@ -68,7 +73,7 @@ pub async fn apply_child(
     child: Child,
 ) -> Result<(), Error> {
     // Without `..`: a row that is not applied does not compile.
-    let Children { account, role, binding, budget, config, services, claims } = children;
+    let Children { account, role, binding, budget, network, config, services, claims } = children;
     let [pods, rw, ro, any] = services;
     let [data_a, archive_a, data_b, archive_b] = claims;
     match child {
@@ -76,6 +81,7 @@ pub async fn apply_child(
         Child::Role => apply(requests, memory, pair, &caches.roles, role).await,
         Child::Binding => apply(requests, memory, pair, &caches.bindings, binding).await,
         Child::Budget => apply(requests, memory, pair, &caches.budgets, budget).await,
+        Child::Network => apply_network(requests, caches, memory, pair, network.as_ref()).await,
         Child::Config => apply(requests, memory, pair, &caches.config_maps, config).await,
         Child::PodsService => apply(requests, memory, pair, &caches.services, pods).await,
         Child::RwService => apply(requests, memory, pair, &caches.services, rw).await,
@@ -103,6 +109,26 @@ async fn apply_claim(
         .await
 }
 
+/// The policy goes when the spec no longer asks for it.
+async fn apply_network(
+    requests: &Requests,
+    caches: &Caches,
+    memory: &mut Memory,
+    pair: &ValidatedPair,
+    network: Option<&NetworkPolicy>,
+) -> Result<(), Error> {
+    match network {
+        Some(network) => apply(requests, memory, pair, &caches.networks, network).await,
+        None => {
+            let key = ObjectRef::new(&pair.name.network()).within(&pair.name.namespace);
+            match caches.networks.get(&key).filter(|found| is_own(pair, &found.metadata)) {
+                Some(_) => requests.delete::<NetworkPolicy>(&pair.name.network()).await,
+                None => Ok(()),
+            }
+        }
+    }
+}
+
 /// Looks at the names of all of them.
 ///
 /// # Errors
@@ -114,11 +140,14 @@ pub async fn look_at_children(
     children: &Children,
     taken: &mut Taken,
 ) -> Result<(), Error> {
-    let Children { account, role, binding, budget, config, services, claims } = children;
+    let Children { account, role, binding, budget, network, config, services, claims } = children;
     look(requests, pair, &caches.accounts, account, taken).await?;
     look(requests, pair, &caches.roles, role, taken).await?;
     look(requests, pair, &caches.bindings, binding, taken).await?;
     look(requests, pair, &caches.budgets, budget, taken).await?;
+    if let Some(network) = network {
+        look(requests, pair, &caches.networks, network, taken).await?;
+    }
     look(requests, pair, &caches.config_maps, config, taken).await?;
     for service in services {
         look(requests, pair, &caches.services, service, taken).await?;

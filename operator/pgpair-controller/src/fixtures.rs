@@ -46,6 +46,7 @@ pub fn defaults() -> Defaults {
         postgres_image_template: "registry.test/pg:{version}".into(),
         agent_image: "registry.test/pgpair:1".into(),
         image_pull_policy: "IfNotPresent".into(),
+        operator_namespace: "pgpair-system".into(),
     }
 }
 

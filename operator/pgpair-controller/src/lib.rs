@@ -30,6 +30,7 @@ mod mock_api;
 pub mod neighbours;
 pub mod observe;
 pub mod observed;
+pub mod orders;
 pub mod outcome;
 pub mod ownership;
 pub mod plan;

@@ -226,6 +226,7 @@ pub fn context(client: Client, caches: Caches) -> Context {
             postgres_image_template: "pg:{version}".into(),
             agent_image: "pgpair:1".into(),
             image_pull_policy: "IfNotPresent".into(),
+            operator_namespace: "pgpair-system".into(),
         }),
         events: EventQueue::start(recorder, metrics.clone()),
         metrics,

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
+use k8s_openapi::api::discovery::v1::Endpoint;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::loss::KnownWal;
@@ -28,6 +29,7 @@ use self::hindrance::observe_hindrance;
 use crate::agent_client::{AgentAddress, client_config};
 use crate::api::Requests;
 use crate::apply::is_outdated;
+use crate::build::services::{build_slice, is_shaped};
 use crate::cache::Caches;
 use crate::context::Pass;
 use crate::desired::DesiredPair;
@@ -38,6 +40,7 @@ use crate::observed::{
     AgentProcess, InstanceObserved, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState,
     SetView, SliceView,
 };
+use crate::orders;
 use crate::ownership::is_own;
 use crate::rollout::Turn;
 use crate::secrets;
@@ -102,7 +105,11 @@ pub async fn observe(
         paused: desired.pair.paused,
         apart_by: views::apart_by(&desired.pair.scheduling),
         invalid: desired.invalid.as_ref().map(ToString::to_string),
-        order: pair.annotations().get(ANNOTATION_ORDER).cloned(),
+        order: orders::choose(
+            pair.annotations().get(ANNOTATION_ORDER),
+            status.order.as_ref(),
+            &orders::of_pair(caches, name),
+        ),
         last_order: status.order.clone(),
         known_wal: KnownWal::of_status(name, &status),
         system_identifier: status.system_identifier.clone(),
@@ -308,9 +315,14 @@ async fn observe_set(
 
 fn observe_slice(caches: &Caches, pair: &ValidatedPair, slice: &str) -> SliceView {
     let found = caches.slices.get(&ObjectRef::new(slice).within(&pair.name.namespace));
-    match found.filter(|slice| is_own(pair, &slice.metadata)) {
-        None => SliceView::Missing,
-        Some(slice) => SliceView::Present(slice.endpoints.iter().flat_map(|e| e.addresses.clone()).collect()),
+    let Some(found) = found.filter(|slice| is_own(pair, &slice.metadata)) else { return SliceView::Missing };
+    // A Service leads to no endpoint that is not ready.
+    let ready = |e: &&Endpoint| e.conditions.as_ref().and_then(|c| c.ready) != Some(false);
+    let addresses = found.endpoints.iter().filter(ready).flat_map(|e| e.addresses.clone()).collect();
+    if is_shaped(&found, &build_slice(pair, slice, [])) {
+        SliceView::Present(addresses)
+    } else {
+        SliceView::Altered(addresses)
     }
 }
 

@@ -286,10 +286,12 @@ pub enum SeedState {
 /// An EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SliceView {
-    /// There is none.
+    /// There is none, or somebody took the pair's label from it.
     Missing,
     /// The addresses that it leads to.
     Present(Vec<String>),
+    /// It leads to these addresses, but its ports or labels are not those that the operator gave it: clients do not arrive.
+    Altered(Vec<String>),
 }
 
 impl Observed {

@@ -21,6 +21,8 @@ pub enum Child {
     Binding,
     /// The disruption budget.
     Budget,
+    /// The network policy.
+    Network,
     /// The settings of the agents.
     Config,
     /// The Service that names the pods.
@@ -65,12 +67,13 @@ pub enum Step {
 }
 
 /// Everything, in the order in which it runs: an object comes after those that it needs.
-const EVERYTHING: [Step; 24] = [
+const EVERYTHING: [Step; 25] = [
     Step::Names,
     Step::Base(Child::Account),
     Step::Base(Child::Role),
     Step::Base(Child::Binding),
     Step::Base(Child::Budget),
+    Step::Base(Child::Network),
     Step::Base(Child::Config),
     Step::Base(Child::PodsService),
     Step::Base(Child::RwService),
@@ -157,6 +160,7 @@ impl fmt::Display for Child {
             Child::Role => f.write_str("role"),
             Child::Binding => f.write_str("role binding"),
             Child::Budget => f.write_str("disruption budget"),
+            Child::Network => f.write_str("network policy"),
             Child::Config => f.write_str("settings"),
             Child::PodsService => f.write_str("service of the pods"),
             Child::RwService => f.write_str("service for writes"),

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use kube::Resource;
-use pgpair_api::status::{OrderState, PgReplicaPairStatus, Reason};
+use pgpair_api::PgPairOrder;
+use pgpair_api::status::{OrderState, OrderStatus, PgReplicaPairStatus, Reason};
 
 use crate::context::Pass;
 use crate::error::{Error, MayBeRefusal, chain};
@@ -11,6 +12,7 @@ use crate::events::{EventDraft, of_change, of_notice};
 use crate::memory::Memory;
 use crate::metrics::{ErrorLabels, Metrics, OrderLabels};
 use crate::observed::Observed;
+use crate::orders::{self, Follow};
 use crate::outcome::Outcome;
 use crate::plan::{Notice, Plan};
 use crate::status::{compute, degraded, due_in, is_worth_a_write, merge};
@@ -43,7 +45,10 @@ pub async fn report(
     let new = compute(&pass.name, pass.pair.metadata.generation, observed, plan, order.as_ref(), &old);
     pass.ctx.metrics.pairs.measure(&pass.name, observed, &new);
     let due_in = due_in(&old, &new, memory.status_written.map(|at| at.elapsed()));
-    report_status(pass, memory, &old, new).await?;
+    let order = new.order.clone();
+    if report_status(pass, memory, &old, new).await? {
+        report_orders(pass, order.as_ref()).await;
+    }
     Ok(StatusTold { due_in })
 }
 
@@ -58,23 +63,44 @@ fn report_done(pass: &Pass<'_>, notices: &[Notice]) {
     publish_events(pass, drafts);
 }
 
-/// Writes the status if it is worth it; the Events of the change follow the write, so that they are told once.
+/// Writes the status if it is worth it; the Events of the change follow the write, so that they are told once. Gives whether what it says of
+/// an order is what stands there.
 async fn report_status(
     pass: &Pass<'_>,
     memory: &mut Memory,
     old: &PgReplicaPairStatus,
     new: PgReplicaPairStatus,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     if !is_worth_a_write(old, &new, memory.status_written.map(|at| at.elapsed())) {
-        return Ok(());
+        return Ok(new.order == old.order);
     }
     if !replace_status(pass, new.clone()).await? {
-        return Ok(()); // somebody wrote meanwhile: their change triggers the next reconcile, which sees it
+        return Ok(false); // somebody wrote meanwhile: their change triggers the next reconcile, which sees it
     }
     memory.status_written = Some(Instant::now());
     count_order(&pass.ctx.metrics, old, &new);
     publish_events(pass, of_change(old, &new));
-    Ok(())
+    Ok(true)
+}
+
+/// Tells orders that are objects what the pair's status says of them, and deletes those that ended long ago. What fails is tried again at
+/// the next look; the pair itself needs none of it.
+async fn report_orders(pass: &Pass<'_>, order: Option<&OrderStatus>) {
+    let orders = orders::of_pair(&pass.ctx.caches, &pass.name);
+    for step in orders::follow(&orders, order, jiff::Timestamp::now()) {
+        let done = match step {
+            Follow::Tell(order) => pass.requests.replace_status(&*order).await.map(|_| ()),
+            Follow::Delete(name, uid) => pass.requests.delete_exactly::<PgPairOrder>(&name, &uid).await,
+        };
+        match done {
+            // It has changed or is gone: the watch tells.
+            Err(e) if e.is_refused_with(409) || e.is_refused_with(404) => {}
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "an order that is an object could not be followed")
+            }
+            Ok(()) => {}
+        }
+    }
 }
 
 /// `false`: the pair has changed since it was read, or is gone.

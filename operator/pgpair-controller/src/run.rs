@@ -77,6 +77,7 @@ impl OperatorFlags {
             postgres_image_template: self.postgres_image_template.clone(),
             agent_image: self.agent_image.clone(),
             image_pull_policy: self.image_pull_policy.clone(),
+            operator_namespace: self.namespace.clone(),
         }
     }
 }
@@ -89,7 +90,7 @@ pub enum RunError {
     Client(#[from] kube::Error),
     /// The CRD is missing.
     #[error(
-        "the API server knows no PgReplicaPairs: install the CRD with kubectl apply --server-side -f crds/pgreplicapair.yaml"
+        "the API server knows no PgReplicaPairs: install the CRDs with kubectl apply --server-side -f crds/"
     )]
     NoDefinition(#[source] kube::Error),
     /// No right to list pairs.

@@ -12,3 +12,4 @@ pub mod paths;
 pub mod report;
 pub mod seed;
 pub mod wal;
+pub mod words;

@@ -61,8 +61,12 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// Print the CustomResourceDefinition
-    Crd,
+    /// Print the CustomResourceDefinition of the pairs
+    Crd {
+        /// That of the orders instead
+        #[arg(long)]
+        orders: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -94,7 +98,7 @@ fn main() -> ExitCode {
         Command::Operator(settings) => exit(operator(settings)),
         Command::Install { dir } => exit(install(&dir)),
         Command::Explain { paths, all } => exit(explain::run(&paths, all)),
-        Command::Crd => exit(crd()),
+        Command::Crd { orders } => exit(crd(orders)),
     }
 }
 
@@ -128,8 +132,10 @@ fn operator(flags: pgpair_controller::run::OperatorFlags) -> anyhow::Result<()> 
     Ok(runtime.block_on(pgpair_controller::run::run(flags))?)
 }
 
-fn crd() -> anyhow::Result<()> {
-    let yaml = pgpair_api::crd::yaml()?;
+fn crd(orders: bool) -> anyhow::Result<()> {
+    use pgpair_api::crd;
+    let definition = if orders { crd::definition_of_orders() } else { crd::definition() };
+    let yaml = crd::yaml(&definition)?;
     std::io::stdout().write_all(yaml.as_bytes()).context("write the definition")
 }
 

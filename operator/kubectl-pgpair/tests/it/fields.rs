@@ -9,7 +9,8 @@ use crate::repository::{page, rows, schema};
 /// The leaves of a schema by their path. Lists of objects are walked into, as `name[]`.
 fn leaves(path: &str, node: &Value, out: &mut BTreeMap<String, Value>) {
     // As in a pod: documented as a whole.
-    const WHOLE: [&str; 3] = ["scheduling.nodeAffinity", "scheduling.tolerations", "conditions"];
+    const WHOLE: [&str; 4] =
+        ["scheduling.nodeAffinity", "scheduling.tolerations", "networkPolicy.allowFrom", "conditions"];
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     let items = &node["items"];
     match node["properties"].as_object() {

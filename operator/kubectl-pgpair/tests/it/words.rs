@@ -76,9 +76,10 @@ fn every_value_of_the_chart_is_in_the_guide() {
     let values: Value = serde_saphyr::from_str(&text("charts/pgreplicapair-operator/values.yaml")).unwrap();
     let names = values.as_object().unwrap().iter().flat_map(|(name, value)| match (name.as_str(), value) {
         // What is put into the pods as it is has no fields of ours.
-        ("image" | "podDisruptionBudget" | "rollout", Value::Object(below)) => {
-            below.keys().map(|below| format!("{name}.{below}")).collect()
-        }
+        (
+            "admissionPolicy" | "image" | "networkPolicy" | "podDisruptionBudget" | "rollout",
+            Value::Object(below),
+        ) => below.keys().map(|below| format!("{name}.{below}")).collect(),
         _ => vec![name.clone()],
     });
     let names: BTreeSet<String> = names.collect();

@@ -35,7 +35,7 @@ pub enum OrderStage {
     CarriedOut,
     /// It was sent before, or is older than one that was.
     Repeated,
-    /// The annotation was changed or removed before it was sent.
+    /// The annotation was changed, or the object deleted, before it was sent.
     Withdrawn,
     /// The pair is paused.
     Paused,

@@ -103,6 +103,26 @@ pub fn metadata(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// `spec.networkPolicy.allowFrom`: peers as in a NetworkPolicy, by labels only.
+pub fn peers(_: &mut SchemaGenerator) -> Schema {
+    let label = json!({ "type": "string", "maxLength": 63 });
+    let selector = json!({
+        "type": "object",
+        "properties": {
+            "matchLabels": { "type": "object", "maxProperties": 16, "additionalProperties": label },
+        },
+    });
+    json_schema!({
+        "type": "array",
+        "maxItems": 32,
+        "items": {
+            "type": "object",
+            "minProperties": 1,
+            "properties": { "podSelector": selector.clone(), "namespaceSelector": selector },
+        },
+    })
+}
+
 /// `spec.scheduling.tolerations`, as in a pod.
 pub fn tolerations(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

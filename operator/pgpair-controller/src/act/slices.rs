@@ -5,9 +5,9 @@ use std::time::Instant;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pgpair_api::validate::ValidatedPair;
 
-use crate::api::Requests;
+use crate::api::{Created, Requests};
 use crate::apply::replace;
-use crate::build::services::build_slice;
+use crate::build::services::{build_slice, is_shaped};
 use crate::error::Error;
 use crate::memory::Memory;
 use crate::ownership::create;
@@ -27,13 +27,18 @@ pub(super) async fn apply_slices(
         RwPlan::Suspect => {
             Some(memory.rw_mismatch.map_or((1, Instant::now()), |(times, since)| (times + 1, since)))
         }
-        RwPlan::Keep | RwPlan::Create(_) | RwPlan::Repair(..) => None,
+        RwPlan::Keep | RwPlan::Create(_) | RwPlan::Mend | RwPlan::Repair(..) => None,
     };
     match &plan.rw {
         RwPlan::Keep | RwPlan::Suspect => {}
         RwPlan::Create(target) => {
-            create(requests, pair, &build_slice(pair, &pair.name.rw(), target.as_slice())).await?;
+            let slice = build_slice(pair, &pair.name.rw(), target.as_slice());
+            // It is there and not in the cache: somebody took its label away, or the cache is behind.
+            if create(requests, pair, &slice).await? == Created::AlreadyExists {
+                mend_slice(requests, pair, &pair.name.rw()).await?;
+            }
         }
+        RwPlan::Mend => mend_slice(requests, pair, &pair.name.rw()).await?,
         RwPlan::Repair(_, target) => {
             replace_slice(requests, pair, &pair.name.rw(), std::slice::from_ref(target)).await?;
         }
@@ -53,6 +58,19 @@ async fn replace_slice(
     name: &str,
     targets: &[EndpointTarget],
 ) -> Result<(), Error> {
-    let leads_there = |current: &EndpointSlice, slice: &EndpointSlice| current.endpoints == slice.endpoints;
+    let leads_there = |current: &EndpointSlice, slice: &EndpointSlice| {
+        current.endpoints == slice.endpoints && is_shaped(current, slice)
+    };
     replace(requests, pair, build_slice(pair, name, targets), leads_there).await
+}
+
+/// Gives a slice its ports and labels again. Where it leads is the agents' own.
+async fn mend_slice(requests: &Requests, pair: &ValidatedPair, name: &str) -> Result<(), Error> {
+    let Some(current) = requests.get::<EndpointSlice>(name).await? else { return Ok(()) };
+    let shaped = EndpointSlice { endpoints: current.endpoints, ..build_slice(pair, name, []) };
+    // Read once more there: a write in between meets a conflict, and the next look mends again.
+    let leads_as_read = |now: &EndpointSlice, slice: &EndpointSlice| {
+        now.endpoints != slice.endpoints || is_shaped(now, slice)
+    };
+    replace(requests, pair, shaped, leads_as_read).await
 }

@@ -5,12 +5,14 @@ use http::Method;
 use serde_json::json;
 
 use super::*;
+use crate::build::services::build_slice;
 use crate::decide::decide;
 use crate::fixtures::{empty, ip, steady, valid};
 use crate::metrics::Metrics;
-use crate::mock_api::{Answers, Seen, Store, empty_caches, mock_api, seen};
+use crate::mock_api::{Answers, Seen, Store, empty_caches, mock_api, seen, store_api};
 use crate::observed::{Mismatch, Observed, SeedState, SliceView};
 use crate::outcome::FaultKind;
+use crate::plan::EndpointTarget;
 
 /// What becomes of `observed` in `scope`, and the requests that it takes.
 async fn outcome(answers: Answers, observed: &Observed, scope: Scope) -> (Outcome, Vec<Seen>) {
@@ -310,4 +312,30 @@ async fn what_existed_already_is_not_told_as_done() {
     assert_eq!(requests.create(&lease).await.unwrap(), Created::AlreadyExists);
     drop(requests);
     assert_eq!(seen(server).await.len(), 1, "a conflict is not followed by another try");
+}
+
+#[tokio::test]
+async fn a_slice_whose_label_or_port_was_changed_is_put_right_and_leads_where_it_led() {
+    const PATH: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/orders-rw";
+    let pair = valid(json!({}));
+    let target =
+        EndpointTarget { pod: "orders-b-0".into(), uid: "u".into(), ip: ip(InstanceId::B), node: None };
+    let right = serde_json::to_value(build_slice(&pair, "orders-rw", [&target])).unwrap();
+    let mut unlabelled = right.clone();
+    unlabelled["metadata"]["labels"].as_object_mut().unwrap().remove("pgpair.dev/pair");
+    let mut elsewhere = right.clone();
+    elsewhere["ports"][0]["port"] = json!(1);
+    for (changed, view) in
+        [(unlabelled, SliceView::Missing), (elsewhere, SliceView::Altered(vec![ip(InstanceId::B)]))]
+    {
+        let (client, store) = store_api();
+        store.objects().insert(PATH.into(), changed);
+        let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
+        let observed = Observed { rw: view, ..steady() };
+        let (mut memory, plan) = (Memory::default(), decide(&observed));
+        for _ in 0..2 {
+            slices::apply_slices(&requests, &mut memory, &pair, &plan).await.unwrap();
+            assert_eq!(store.objects()[PATH], right);
+        }
+    }
 }

@@ -91,6 +91,14 @@ pub fn build_slice<'a>(
     }
 }
 
+/// Whether a slice has the ports and labels of `built`. Others may have been added to its labels.
+#[must_use]
+pub fn is_shaped(slice: &EndpointSlice, built: &EndpointSlice) -> bool {
+    let has =
+        |(name, value): (&String, &String)| slice.metadata.labels.as_ref()?.get(name).map(|v| v == value);
+    slice.ports == built.ports && built.metadata.labels.iter().flatten().all(|label| has(label) == Some(true))
+}
+
 fn endpoint(pair: &ValidatedPair, target: &EndpointTarget) -> Endpoint {
     Endpoint {
         addresses: vec![target.ip.clone()],

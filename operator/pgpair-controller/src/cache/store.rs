@@ -17,7 +17,6 @@ use pgpair_api::names::PairName;
 use tokio::sync::watch;
 
 use super::Cached;
-use super::foreign::pair_of;
 
 /// Objects by namespace, then by name.
 type Objects = HashMap<Box<str>, BTreeMap<Box<str>, Kept>>;
@@ -123,7 +122,7 @@ impl<K: Cached> CacheWriter<K> {
         match event {
             watcher::Event::Apply(object) => {
                 let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
-                match pair_of(object.meta()) {
+                match object.pair() {
                     Some(pair) => {
                         insert(&mut objects, object, &pair);
                         BTreeSet::from([pair])
@@ -141,7 +140,7 @@ impl<K: Cached> CacheWriter<K> {
                 BTreeSet::new()
             }
             watcher::Event::InitApply(object) => {
-                if let Some(pair) = pair_of(object.meta()) {
+                if let Some(pair) = object.pair() {
                     insert(&mut self.list, object, &pair);
                 }
                 BTreeSet::new()
@@ -156,7 +155,8 @@ impl<K: Cached> CacheWriter<K> {
         let is_first = !self.filled.send_replace(true);
         let before =
             std::mem::replace(&mut *self.objects.write().unwrap_or_else(PoisonError::into_inner), new);
-        if is_first {
+        // Nobody waits for the first list of what may be missing: pairs have been looked at without it.
+        if is_first && !K::OPTIONAL {
             return BTreeSet::new();
         }
         let now = self.objects.read().unwrap_or_else(PoisonError::into_inner);

@@ -11,13 +11,15 @@ use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStatus, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodSpec,
     PodStatus, VolumeResourceRequirements,
 };
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use kube::Resource;
 use kube::core::{ObjectMeta, PartialObjectMeta};
-use pgpair_api::names::{GROUP, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_PAIR};
+use pgpair_api::PgPairOrder;
+use pgpair_api::names::{GROUP, LABEL_COMPONENT, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_PAIR, PairName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::foreign::pair_of;
 use crate::managed::condense;
 use crate::observe::views::CONTAINER;
 
@@ -48,8 +50,16 @@ pub trait Cached:
     + Sync
     + 'static
 {
+    /// Whether the kind is the operator's own and may not be installed yet: pairs are looked after without it.
+    const OPTIONAL: bool = false;
+
     /// Takes everything away that is not read in the cache. Who reads more of a kind extends this.
     fn trim(&mut self);
+
+    /// The pair that it belongs to, if it is an object to keep.
+    fn pair(&self) -> Option<PairName> {
+        pair_of(self.meta())
+    }
 }
 
 /// Of the metadata: name, versions, times, annotations of ours and the owner. Of the owner what [`crate::ownership::is_own`] reads;
@@ -81,6 +91,16 @@ fn trim_meta(meta: &mut ObjectMeta) {
         None => keep_labels(meta, &[LABEL_PAIR]),
     }
 }
+
+/// The labels that the operator gives to a slice.
+const LABELS_OF_SLICE: [&str; 6] = [
+    LABEL_PAIR,
+    LABEL_MANAGED_BY,
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/instance",
+    "kubernetes.io/service-name",
+    "endpointslice.kubernetes.io/managed-by",
+];
 
 fn keep_labels(meta: &mut ObjectMeta, names: &[&str]) {
     if let Some(labels) = &mut meta.labels {
@@ -212,13 +232,21 @@ impl Cached for Lease {
 
 impl Cached for EndpointSlice {
     fn trim(&mut self) {
+        // Labels and ports tell whether clients still arrive.
+        let labels = self.metadata.labels.take();
         trim_meta(&mut self.metadata);
-        self.ports = None;
+        self.metadata.labels = labels;
+        keep_labels(&mut self.metadata, &LABELS_OF_SLICE);
+        if let Some(ports) = &mut self.ports {
+            ports.truncate(MEMBERS);
+        }
         self.endpoints.truncate(MEMBERS);
         for endpoint in &mut self.endpoints {
             let mut addresses = std::mem::take(&mut endpoint.addresses);
             addresses.truncate(MEMBERS);
-            *endpoint = Endpoint { addresses, ..Default::default() };
+            let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
+            let conditions = EndpointConditions { ready, ..Default::default() };
+            *endpoint = Endpoint { addresses, conditions: Some(conditions), ..Default::default() };
         }
     }
 }
@@ -236,6 +264,25 @@ impl Cached for PersistentVolumeClaim {
             ..Default::default()
         });
         self.status = None;
+    }
+}
+
+/// Anyone who may give orders makes these, without our label. The rules of the definition bound the spec; the name begins with that of
+/// the pair.
+impl Cached for PgPairOrder {
+    const OPTIONAL: bool = true;
+
+    fn trim(&mut self) {
+        trim_meta(&mut self.metadata);
+        self.metadata.annotations = None;
+        self.metadata.labels = None;
+        self.metadata.owner_references = None;
+    }
+
+    fn pair(&self) -> Option<PairName> {
+        let pair = PairName { namespace: self.metadata.namespace.clone()?, name: self.spec.pair.clone() };
+        let rest = self.metadata.name.as_deref()?.strip_prefix(&pair.name)?;
+        rest.starts_with('-').then_some(pair)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Orders of people: from the annotation to the agent, and what becomes of them.
+//! Orders of people: from the annotation, or the object that was chosen in its place, to the agent, and what becomes of them.
 //!
 //! Flow: the order is announced in the status (for a promotion with what it may lose), then sent, then followed in the
 //! agent's report (while the agent prepares it, then while it carries it out) until it is done or refused. Guarantees: an order is announced before it is sent; an id that was sent
@@ -265,7 +265,7 @@ fn decide_send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: D
     let order = observed.order.as_deref().and_then(|annotation| parse_order(observed, annotation).ok());
     match order.filter(|(order, _)| order.id == last.id) {
         None => {
-            let message = "the annotation was changed before the order was sent";
+            let message = "the order was changed or deleted before it was sent";
             end(last, Some(to), OrderState::Refused, OrderStage::Withdrawn.into(), message)
         }
         Some((order, _)) => match find_hold(observed, order.kind) {

@@ -23,8 +23,11 @@ const REPAIR_UNTOLD: Duration = Duration::from_secs(15);
 pub(super) fn decide_rw(observed: &Observed) -> RwPlan {
     let serving = observed.serving_primary().filter(|primary| admits_clients(observed, *primary));
     let served = serving.and_then(|primary| Some((primary, target(observed.instance(primary))?)));
-    let SliceView::Present(addresses) = &observed.rw else {
-        return RwPlan::Create(served.map(|(_, target)| target));
+    let addresses = match &observed.rw {
+        SliceView::Missing => return RwPlan::Create(served.map(|(_, target)| target)),
+        // No agent writes ports or labels, so there is nothing to wait for.
+        SliceView::Altered(_) => return RwPlan::Mend,
+        SliceView::Present(addresses) => addresses,
     };
     let Some((primary, target)) = served else { return RwPlan::Keep };
     if leads_to(addresses, &target) {
@@ -58,7 +61,14 @@ fn says_endpoint_done(observed: &Observed, primary: InstanceId) -> bool {
 }
 
 pub(super) fn decide_ro(observed: &Observed) -> RoPlan {
-    let SliceView::Present(addresses) = &observed.ro else { return RoPlan::Set(read_target(observed, &[])) };
+    let addresses = match &observed.ro {
+        SliceView::Missing => return RoPlan::Set(read_target(observed, &[])),
+        SliceView::Altered(addresses) => {
+            let target = read_target(observed, addresses);
+            return target.map_or(RoPlan::Keep, |target| RoPlan::Set(Some(target)));
+        }
+        SliceView::Present(addresses) => addresses,
+    };
     match read_target(observed, addresses) {
         Some(target) if leads_to(addresses, &target) => RoPlan::Keep,
         Some(target) => RoPlan::Set(Some(target)),
@@ -76,7 +86,7 @@ pub(super) fn decide_any(observed: &Observed, rw: &RwPlan) -> AnyPlan {
         return AnyPlan::Keep;
     }
     let now: &[String] = match &observed.any {
-        SliceView::Present(addresses) => addresses,
+        SliceView::Present(addresses) | SliceView::Altered(addresses) => addresses,
         SliceView::Missing => &[],
     };
     let serves = |i: InstanceId| match observed.instance(i).report.recent()?.postgres.state {

@@ -475,3 +475,22 @@ fn a_record_of_some_seconds_ago_or_a_pair_that_is_held_narrows_what_is_carried_o
         assert_eq!(scope(false, paused, invalid, false), Scope::Report, "nothing is there to be kept going");
     }
 }
+
+#[test]
+fn a_slice_with_wrong_ports_or_labels_is_put_right_at_once_and_the_agents_endpoints_stay() {
+    let altered = |observed: Observed| {
+        let plan = decide(&observed);
+        (plan.rw, plan.ro, plan.any)
+    };
+    let rw = Observed { rw: SliceView::Altered(vec![ip(A)]), ..steady() };
+    assert_eq!(altered(rw.clone()).0, RwPlan::Mend);
+    assert_eq!(altered(rw.a_silent()).0, RwPlan::Mend, "whoever is the primary");
+    let others = Observed {
+        ro: SliceView::Altered(vec![ip(B)]),
+        any: SliceView::Altered(vec![ip(A), ip(B)]),
+        ..steady()
+    };
+    let (_, ro, any) = altered(others);
+    assert!(matches!(ro, RoPlan::Set(Some(target)) if target.ip == ip(B)));
+    assert!(matches!(any, AnyPlan::Set(targets) if targets.len() == 2));
+}

@@ -103,7 +103,10 @@ impl Listener {
         connection: Box<AgentPoll>,
         answer: &[u8],
     ) -> Result<Option<InstanceReport>, RequestError> {
-        let report = if answer.is_empty() { None } else { Some(client::parse(answer)?) };
+        let report = match answer {
+            [] => None,
+            answer => Some(client::parse::<InstanceReport>(answer)?.bounded()),
+        };
         self.connection = Some(connection);
         Ok(report)
     }

@@ -113,6 +113,20 @@ async fn what_an_agent_has_to_tell_is_heard_when_it_comes_over_one_held_request(
 }
 
 #[tokio::test]
+async fn words_of_an_agent_are_cut_where_they_are_heard() {
+    let mut scene = Scene::of(false).await;
+    scene.publish(|r| {
+        r.authority.refusal = Some("\u{1b}[2J".repeat(10_000));
+        r.pending_restart = vec!["x".into(); 10_000];
+    });
+    scene.is_triggered().await;
+    let heard = scene.heard();
+    let refusal = heard.authority.refusal.as_ref().unwrap();
+    assert_eq!((refusal.chars().count(), heard.pending_restart.len()), (256, 32));
+    assert!(!refusal.contains('\u{1b}'));
+}
+
+#[tokio::test]
 async fn a_report_that_is_too_old_to_act_upon_is_asked_for_anew() {
     let mut scene = Scene::of(false).await;
     let at = |scene: &Scene| scene.ear.heard().report.unwrap().1;

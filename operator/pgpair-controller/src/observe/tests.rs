@@ -11,6 +11,7 @@ use crate::build::config::build_config;
 use crate::build::record::build_lease;
 use crate::fixtures::{defaults, pair, report, valid};
 use crate::mock_api::{Answers, context, mock_api, seen, store_api};
+use crate::plan::EndpointTarget;
 
 /// Paths that two observations ask the API server for, after a look that found this term; the watch has the record of term 0.
 async fn asked(term: Option<u32>, freshness: [Freshness; 2]) -> Vec<String> {
@@ -139,4 +140,36 @@ fn where_an_agent_process_runs_is_known_by_its_own_word_only() {
     assert_eq!(known(Some(&older), Some(told(7))), Some((7, "node-c".into())));
     assert_eq!(known(Some(&older), Some(told(5))), None, "another process ran there");
     assert_eq!(known(Some(&older), None), None);
+}
+
+/// What is seen of slice `NAME-rw` with this change.
+async fn slice_with(change: serde_json::Value) -> SliceView {
+    let (client, store) = store_api();
+    let target =
+        EndpointTarget { pod: "orders-a-0".into(), uid: "u".into(), ip: "10.0.0.1".into(), node: None };
+    let mut slice = serde_json::to_value(build_slice(&valid(json!({})), "orders-rw", [&target])).unwrap();
+    for (pointer, value) in change.as_object().unwrap() {
+        *slice.pointer_mut(pointer).unwrap() = value.clone();
+    }
+    store
+        .objects()
+        .insert("/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/orders-rw".into(), slice);
+    let ctx = context(client, store.caches());
+    let (pair, desired) = (pair(json!({})), DesiredPair { pair: valid(json!({})), invalid: None });
+    observe(&Pass::new(&ctx, &pair), &mut Memory::default(), &desired, Look).await.unwrap().rw
+}
+
+#[tokio::test]
+async fn of_a_slice_ports_labels_readiness_and_owner_are_seen_too() {
+    let address = || vec!["10.0.0.1".to_owned()];
+    assert_eq!(slice_with(json!({})).await, SliceView::Present(address()));
+    let more = json!([{"name": "postgres", "port": 5432, "protocol": "TCP"}, {"name": "x", "port": 1, "protocol": "TCP"}]);
+    for ports in [json!([{"name": "postgres", "port": 1, "protocol": "TCP"}]), json!([]), more] {
+        assert_eq!(slice_with(json!({"/ports": ports})).await, SliceView::Altered(address()));
+    }
+    let label = "/metadata/labels/kubernetes.io~1service-name";
+    assert_eq!(slice_with(json!({label: "other"})).await, SliceView::Altered(address()));
+    assert_eq!(slice_with(json!({"/endpoints/0/conditions/ready": false})).await, SliceView::Present(vec![]));
+    assert_eq!(slice_with(json!({"/metadata/ownerReferences/0/uid": "theirs"})).await, SliceView::Missing);
+    assert_eq!(slice_with(json!({"/metadata/labels/pgpair.dev~1pair": "other"})).await, SliceView::Missing);
 }

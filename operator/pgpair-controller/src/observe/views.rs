@@ -20,6 +20,7 @@ use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::{CONFIG_KEY, PairConfig};
 use pgpair_wire::lease;
 use pgpair_wire::seed::SeedEnd;
+use pgpair_wire::words::{WORDS, shown};
 
 use crate::cache::{Caches, JOB_NAME, REVISION};
 use crate::observed::{Ended, LeaseView, PodView, SeedFailure, SeedJob, SeedState, SetView};
@@ -190,7 +191,7 @@ pub(crate) fn has_seeded(pod: &PodView) -> bool {
 pub(crate) fn seed_failure(pod: &PodView) -> Option<SeedFailure> {
     pod.ended.iter().find_map(|ended| {
         let end: SeedEnd = serde_json::from_str(&ended.message).ok()?;
-        Some(SeedFailure { why: end.error?, kept: end.kept })
+        Some(SeedFailure { why: shown(&end.error?, WORDS), kept: end.kept })
     })
 }
 

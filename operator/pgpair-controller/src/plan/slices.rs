@@ -22,6 +22,8 @@ pub enum RwPlan {
     Keep,
     /// It does not exist: create it, with its target if a primary serves clients; else empty, and the promoting agent fills it.
     Create(Option<EndpointTarget>),
+    /// Its ports or labels are wrong: put them right, and leave its endpoints, which are the agents' own.
+    Mend,
     /// It leads elsewhere; the promoting agent may be about to write it, so look again first.
     Suspect,
     /// It has led elsewhere for long enough: put it right.

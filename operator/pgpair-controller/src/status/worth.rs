@@ -5,6 +5,9 @@ use std::time::Duration;
 use pgpair_api::status::{ConditionType, LagStatus, PgReplicaPairStatus, Reason, RtoStatus, StorageStatus};
 use pgpair_core::lsn::Lsn;
 
+/// Shortest time between two writes of the status of one pair. An agent whose words change all the time writes into etcd by the
+/// operator's hand. Only what becomes of an order is written at once: it is sent when it is announced there.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between writes that are made for moving numbers only.
 const MOVING_INTERVAL: Duration = Duration::from_secs(10);
 /// Shortest time between writes that are made for the progress of a base backup only.
@@ -29,10 +32,11 @@ pub fn is_worth_a_write(
 ) -> bool {
     // As JSON: what was read back has whole seconds where this process knows milliseconds.
     let json = |status| serde_json::to_value(settled_part(status)).unwrap_or_default();
-    if json(old) != json(new) {
-        return true;
-    }
     let waited = |interval| since.is_none_or(|s| s >= interval);
+    if json(old) != json(new) {
+        let order = |status: &PgReplicaPairStatus| serde_json::to_value(&status.order).unwrap_or_default();
+        return waited(SHORTEST_INTERVAL) || order(old) != order(new);
+    }
     let moved = moving_part(old) != moving_part(new) || positions_moved(old, new) || space_moved(old, new);
     (moved && waited(MOVING_INTERVAL)) || (seeding_moved(old, new) && waited(SEEDING_INTERVAL))
 }
@@ -45,10 +49,12 @@ pub fn due_in(
     since: Option<Duration>,
 ) -> Option<Duration> {
     let later = !is_worth_a_write(old, new, since) && is_worth_a_write(old, new, None);
-    later.then(|| MOVING_INTERVAL.saturating_sub(since.unwrap_or_default()))
+    let soon = is_worth_a_write(old, new, Some(SHORTEST_INTERVAL));
+    let interval = if soon { SHORTEST_INTERVAL } else { MOVING_INTERVAL };
+    later.then(|| interval.saturating_sub(since.unwrap_or_default()))
 }
 
-/// Everything but what moves by itself. A change here is written at once.
+/// Everything but what moves by itself. A change here is written as soon as may be.
 fn settled_part(status: &PgReplicaPairStatus) -> PgReplicaPairStatus {
     let mut out =
         PgReplicaPairStatus { lag: None, archive: Vec::new(), storage: Vec::new(), ..status.clone() };
