@@ -1,50 +1,25 @@
-//! Who may ask an agent for what, by the name in the certificate. The own name is nobody's: an instance has no reason to call itself.
-
-use std::sync::Arc;
+//! Who may ask an agent for what.
 
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use pgpair_core::authority::messages::EvidenceKind;
-use pgpair_core::ids::InstanceId;
 use pgpair_core::order::OrderKind;
 use pgpair_wire::paths;
 
+use crate::net::caller::Caller;
 use crate::net::listener::MutualTls;
-use crate::net::tls;
 
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Caller {
-    /// The other instance: its agent, its witness, its `wal-restore`.
-    Peer,
-    /// The operator.
-    Operator,
-}
-
-/// The name in a client's certificate.
-#[derive(Debug, Clone)]
-pub(super) struct CallerName(Option<String>);
-
-impl Connected<IncomingStream<'_, MutualTls>> for CallerName {
-    fn connect_info(stream: IncomingStream<'_, MutualTls>) -> CallerName {
-        let certificates = stream.io().get_ref().1.peer_certificates().unwrap_or_default();
-        CallerName(certificates.first().and_then(tls::common_name))
+impl Connected<IncomingStream<'_, MutualTls>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, MutualTls>) -> Caller {
+        *stream.remote_addr()
     }
 }
 
 impl Caller {
-    /// The caller of a name, for instance `me` of `pair`.
-    fn of(name: &str, pair: &str, me: InstanceId) -> Option<Caller> {
-        if name == tls::OPERATOR {
-            return Some(Caller::Operator);
-        }
-        (name == format!("{pair}-{}", me.peer())).then_some(Caller::Peer)
-    }
-
     /// Whether the path is for it at all. What it may say there, its handler judges.
     fn may(self, method: &Method, path: &str) -> bool {
         let of_both = [paths::REPORT, paths::EVIDENCE, paths::ORDER].contains(&path);
@@ -67,47 +42,24 @@ impl Caller {
     }
 }
 
-/// The instance that is asked.
-#[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) pair: Arc<str>,
-    pub(super) me: InstanceId,
-}
-
 /// Lets a request through to its handler, with the [`Caller`] in its extensions, or refuses it.
 pub(super) async fn judge(
-    State(asked): State<Asked>,
-    ConnectInfo(CallerName(name)): ConnectInfo<CallerName>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = name.as_deref().and_then(|name| Caller::of(name, &asked.pair, asked.me));
-    match caller.filter(|caller| caller.may(request.method(), request.uri().path())) {
-        Some(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        None => {
-            let path = request.uri().path();
-            tracing::warn!(name, path, "a certificate asks for what is not for its name");
-            (StatusCode::FORBIDDEN, "this is not for the name in your certificate").into_response()
-        }
+    if caller.may(request.method(), request.uri().path()) {
+        request.extensions_mut().insert(caller);
+        return next.run(request).await;
     }
+    let path = request.uri().path();
+    tracing::warn!(?caller, path, "a certificate asks for what is not for its name");
+    (StatusCode::FORBIDDEN, "this is not for the name in your certificate").into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_instance_is_asked_by_its_peer_and_the_operator_and_not_by_itself() {
-        let of = |name| Caller::of(name, "shop", InstanceId::A);
-        assert_eq!(of("shop-b"), Some(Caller::Peer));
-        assert_eq!(of("pgpair-operator"), Some(Caller::Operator));
-        for other in ["shop-a", "shop", "other-b", "pgpair_replication", ""] {
-            assert_eq!(of(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn each_path_is_for_whom_it_is_meant() {

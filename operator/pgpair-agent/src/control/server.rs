@@ -9,7 +9,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
@@ -35,10 +35,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::io::ReaderStream;
 
-use crate::control::callers::{Asked, Caller, CallerName, judge};
+use crate::control::callers::judge;
 use crate::control::inbox::{Ask, Input, Reply};
 use crate::control::intake::Intake;
 use crate::instance::env::InstanceEnv;
+use crate::net::caller::{Caller, Callers};
 use crate::net::listener::MutualTls;
 use crate::net::peer::Peer;
 use crate::net::tls::Identity;
@@ -84,8 +85,8 @@ pub struct Shared {
 /// The port cannot be bound.
 pub async fn serve_peer(shared: Shared, identity: Identity) -> std::io::Result<()> {
     let address = SocketAddr::new(shared.settings.listen, shared.settings.peer_port);
-    let listener = MutualTls::bind(address, identity, &shared.settings.pair).await?;
-    let asked = Asked { pair: shared.settings.pair.as_str().into(), me: shared.settings.instance };
+    let callers = Callers::of(&shared.settings.pair, shared.settings.instance);
+    let listener = MutualTls::bind(address, identity, callers).await?;
     let app = Router::new()
         .route(paths::REPORT, get(report))
         .route(paths::HEARTBEAT, post(heartbeat))
@@ -99,9 +100,9 @@ pub async fn serve_peer(shared: Shared, identity: Identity) -> std::io::Result<(
         .route(paths::WAL, get(archived))
         .route(&format!("{}/{{file}}", paths::WAL), get(wal))
         .layer(from_fn_with_state(shared.peer.clone(), meet))
-        .layer(from_fn_with_state(asked, judge))
+        .layer(from_fn(judge))
         .with_state(shared);
-    axum::serve(listener, app.into_make_service_with_connect_info::<CallerName>()).await
+    axum::serve(listener, app.into_make_service_with_connect_info::<Caller>()).await
 }
 
 /// Serves probes until the process ends.

@@ -11,9 +11,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-/// Common name of the operator's certificate.
-pub const OPERATOR: &str = "pgpair-operator";
-
 /// How often the mounted certificates are looked at; the kubelet needs up to a minute to bring new ones.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -208,12 +205,4 @@ fn check_own(dir: &Path) -> Result<(), TlsError> {
 /// The files in `dir` are missing or unusable.
 pub fn client_config(dir: &Path) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Current::read(&resolved(dir))?.client)
-}
-
-/// Common name of a verified certificate; being signed by the CA is not enough, the name must be one that may ask.
-#[must_use]
-pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
-    Some(name.to_owned())
 }

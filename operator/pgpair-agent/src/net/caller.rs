@@ -1,0 +1,62 @@
+//! Which names in certificates may connect to an agent at all: its peer's and the operator's. Not its own, because an instance has no
+//! reason to call itself.
+
+use std::sync::Arc;
+
+use pgpair_core::ids::InstanceId;
+use rustls::pki_types::CertificateDer;
+
+/// Common name of the operator's certificate.
+const OPERATOR: &str = "pgpair-operator";
+
+/// A client whose certificate has a name that may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// The other instance: its agent, its witness, its `wal-restore`.
+    Peer,
+    /// The operator.
+    Operator,
+}
+
+/// The names of the callers of one agent.
+#[derive(Debug, Clone)]
+pub struct Callers {
+    peer: Arc<str>,
+}
+
+impl Callers {
+    /// Those of instance `me` of `pair`.
+    #[must_use]
+    pub fn of(pair: &str, me: InstanceId) -> Callers {
+        Callers { peer: format!("{pair}-{}", me.peer()).into() }
+    }
+
+    /// The caller with this verified certificate. A signature of the pair's CA is not enough.
+    #[must_use]
+    pub fn caller(&self, certificate: &CertificateDer<'_>) -> Option<Caller> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        self.named(parsed.subject().iter_common_name().next()?.as_str().ok()?)
+    }
+
+    fn named(&self, name: &str) -> Option<Caller> {
+        match name {
+            OPERATOR => Some(Caller::Operator),
+            name => (name == &*self.peer).then_some(Caller::Peer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_is_called_by_its_peer_and_the_operator_and_not_by_itself() {
+        let callers = Callers::of("shop", InstanceId::A);
+        assert_eq!(callers.named("shop-b"), Some(Caller::Peer));
+        assert_eq!(callers.named("pgpair-operator"), Some(Caller::Operator));
+        for other in ["shop-a", "shop", "other-b", "pgpair_replication", ""] {
+            assert_eq!(callers.named(other), None, "{other}");
+        }
+    }
+}
