@@ -3,6 +3,7 @@
 pub mod control_file;
 pub mod end_of_wal;
 pub(crate) mod libraries;
+pub mod objection;
 pub(crate) mod pair_config;
 pub mod pgdata;
 pub mod postmaster;

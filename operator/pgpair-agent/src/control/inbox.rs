@@ -11,6 +11,7 @@ use pgpair_wire::order::Order;
 use tokio::sync::oneshot;
 
 use crate::control::observed::Observed;
+use crate::postgres::objection::Objection;
 
 /// One thing for the driver.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub struct HbaTrial {
     /// The configuration.
     pub config: Arc<PairConfig>,
     /// What postgres objects to; `None`: nothing, or it cannot be asked now.
-    pub objection: oneshot::Sender<Option<String>>,
+    pub objection: oneshot::Sender<Option<Objection>>,
 }
 
 /// A question for the state machine, with the way back for its answer.

@@ -12,6 +12,7 @@ use crate::control::inbox::{HbaTrial, Input};
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx;
 use crate::postgres::libraries;
+use crate::postgres::objection::Objection;
 use crate::postgres::pair_config::{ConfigError, check, prove, store};
 use crate::postgres::postmaster;
 use crate::postgres::render::decoding::WalLevel;
@@ -67,21 +68,19 @@ impl Intake {
         }
         check(&self.settings, &config)?;
         if (&config.parameters, &config.hba) != (&current.parameters, &current.hba) {
-            postmaster::try_parameters(&self.settings, &self.bin, &config)
-                .await
-                .map_err(ConfigError::Postgres)?;
+            postmaster::try_parameters(&self.settings, &self.bin, &config).await?;
             if let Some(why) = keeps_level(&self.sql, &current, &config).await {
-                return Err(ConfigError::Postgres(why));
+                return Err(why.into());
             }
             if let Some(why) = libraries::find_missing(&self.sql, &config.parameters).await {
-                return Err(ConfigError::Postgres(why));
+                return Err(why.into());
             }
         }
         let (layout, config) = (self.settings.layout.clone(), Arc::new(config));
         if config.hba != current.hba
             && let Some(why) = self.try_hba(config.clone()).await
         {
-            return Err(ConfigError::Postgres(why));
+            return Err(why.into());
         }
         let kept = config.clone();
         let keep = move || store(&layout, &kept).map(|()| prove(&layout, &kept));
@@ -93,7 +92,7 @@ impl Intake {
 
     /// What PostgreSQL itself objects to in the access rules: it keeps the old ones when it reads bad ones, and does not start with them.
     /// The worker asks it, for nobody else writes that file.
-    async fn try_hba(&self, config: Arc<PairConfig>) -> Option<String> {
+    async fn try_hba(&self, config: Arc<PairConfig>) -> Option<Objection> {
         let (objection, answer) = oneshot::channel();
         self.hba_trials.try_send(HbaTrial { config, objection }).ok()?;
         tokio::time::timeout(TRIAL, answer).await.ok()?.ok()?
@@ -124,14 +123,11 @@ impl Intake {
 
 /// Why `wal_level` cannot be lowered. PostgreSQL would take it and not start again; the next start keeps the level for such slots, also
 /// for those that are made later, but nobody would be told that the new value never comes into effect.
-async fn keeps_level(sql: &Sql, current: &PairConfig, new: &PairConfig) -> Option<String> {
+async fn keeps_level(sql: &Sql, current: &PairConfig, new: &PairConfig) -> Option<Objection> {
     if (WalLevel::configured(current), WalLevel::configured(new)) != (WalLevel::Logical, WalLevel::Replica) {
         return None;
     }
     // One that cannot be asked now is asked by the directory at its next start.
     let found = slots::fetch_logical(sql).await.ok().filter(|found| !found.is_empty())?;
-    Some(format!(
-        "wal_level cannot be replica while there are logical replication slots ({}): drop them, or write logical",
-        found.join(", ")
-    ))
+    Some(Objection::NeedsLogical { slots: found })
 }

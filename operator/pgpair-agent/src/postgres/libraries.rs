@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::postgres::objection::Objection;
 use crate::postgres::sql::Sql;
 
 /// The parameters that name libraries, and where a name without a directory is looked for (PostgreSQL, Shared Library Preloading).
@@ -34,8 +35,8 @@ pub struct LibraryPath {
     pub search: String,
 }
 
-/// What is wrong with the libraries that `parameters` name, in one sentence; `None` also if postgres cannot be asked where its libraries are.
-pub async fn find_missing(sql: &Sql, parameters: &BTreeMap<String, String>) -> Option<String> {
+/// The first library that `parameters` name and the image lacks; `None` also if postgres cannot be asked where its libraries are.
+pub async fn find_missing(sql: &Sql, parameters: &BTreeMap<String, String>) -> Option<Objection> {
     if !PARAMETERS.iter().any(|(name, _)| parameters.contains_key(*name)) {
         return None;
     }
@@ -44,13 +45,10 @@ pub async fn find_missing(sql: &Sql, parameters: &BTreeMap<String, String>) -> O
     tokio::task::spawn_blocking(move || missing_of(&path, &parameters)).await.ok()?
 }
 
-fn missing_of(path: &LibraryPath, parameters: &BTreeMap<String, String>) -> Option<String> {
+fn missing_of(path: &LibraryPath, parameters: &BTreeMap<String, String>) -> Option<Objection> {
     PARAMETERS.iter().find_map(|(parameter, kind)| {
         let missing = names(parameters.get(*parameter)?).find(|name| !exists(path, name, *kind))?;
-        Some(format!(
-            "{parameter}: this image has no library {missing:?} in {}: correct the name, or use an image that has it",
-            path.own.display()
-        ))
+        Some(Objection::NoLibrary { parameter, name: missing.to_owned(), directory: path.own.clone() })
     })
 }
 
@@ -99,9 +97,10 @@ mod tests {
         assert_eq!(missing("local_preload_libraries", "plug"), None);
         assert!(missing("local_preload_libraries", "stat").is_some());
         let told = missing("session_preload_libraries", "stat, pgaudti").unwrap();
+        let said = told.to_string();
         assert!(
-            told.starts_with("session_preload_libraries: this image has no library \"pgaudti\" in "),
-            "{told}"
+            said.starts_with("session_preload_libraries: this image has no library \"pgaudti\" in "),
+            "{said}"
         );
         assert_eq!(missing("work_mem", "pgaudti"), None);
     }

@@ -10,6 +10,7 @@ use pgpair_wire::config::PairConfig;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::{self, FileError};
 use crate::instance::layout::Layout;
+use crate::postgres::objection::{Objection, TryError};
 use crate::postgres::postmaster;
 use crate::postgres::render::hba::{self, ClientAccess};
 use crate::postgres::render::{self, Floors, RenderError};
@@ -63,12 +64,18 @@ pub enum ConfigError {
         /// Of the one in use.
         current: i64,
     },
-    /// PostgreSQL itself does not accept it.
-    #[error("postgres does not accept it: {0}")]
-    Postgres(String),
+    /// PostgreSQL itself does not accept it, or does not say.
+    #[error(transparent)]
+    Postgres(#[from] TryError),
     /// The agent ends.
     #[error("the agent is about to end")]
     Ending,
+}
+
+impl From<Objection> for ConfigError {
+    fn from(objection: Objection) -> ConfigError {
+        ConfigError::Postgres(objection.into())
+    }
 }
 
 /// Whether a configuration can be used, by what is known without PostgreSQL.
@@ -137,7 +144,7 @@ pub async fn load_tried(settings: &InstanceEnv, bin: &PgBin) -> Result<PairConfi
     let proven: Option<PairConfig> = fsx::read_json(&settings.layout.proven_config()).ok().flatten();
     let Some(proven) = proven.filter(|p| *p != config && check(settings, p).is_ok()) else {
         tracing::error!(
-            error = why,
+            error = %why,
             generation = config.generation,
             "postgres does not accept the configuration, and there is no earlier one"
         );
@@ -146,7 +153,7 @@ pub async fn load_tried(settings: &InstanceEnv, bin: &PgBin) -> Result<PairConfi
     // Of an earlier pair on this volume it could be the newer one by its number, and then the correction would not be taken.
     let generation = proven.generation.min(config.generation - 1);
     tracing::error!(
-        error = why,
+        error = %why,
         generation = config.generation,
         used = generation,
         "postgres does not accept the configuration; the last one that it accepted is used"

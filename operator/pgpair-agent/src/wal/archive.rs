@@ -13,7 +13,7 @@ use pgpair_core::wal::{Segment, SegmentSize, WalFile};
 use pgpair_wire::report::ArchiveReport;
 use sha2::{Digest, Sha256};
 
-use crate::instance::env::InstanceEnv;
+use crate::instance::env::{InstanceEnv, InstanceEnvError};
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
 use crate::postgres::control_file;
@@ -46,6 +46,9 @@ const PAGES: u64 = 64 * 1024;
 /// A file that was not archived. Postgres keeps it and tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
+    /// The environment.
+    #[error(transparent)]
+    Env(#[from] InstanceEnvError),
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -80,8 +83,8 @@ pub struct ArchiveOutcome {
 pub fn run(path: &Path, name: &str) -> ExitCode {
     let begin = Instant::now();
     let result = InstanceEnv::from_env()
-        .map_err(|e| e.to_string())
-        .and_then(|settings| archive_file(&settings.layout, path, name).map_err(|e| e.to_string()));
+        .map_err(ArchiveError::from)
+        .and_then(|settings| archive_file(&settings.layout, path, name));
     let ms = begin.elapsed().as_millis();
     match result {
         Ok(a) => {
@@ -186,27 +189,38 @@ fn hash(path: &Path, out: &mut impl Write) -> Result<(u64, String), FileError> {
     }
 }
 
-/// State of this instance's archive. `archiver` is what postgres says of it, if it runs; `before` the newest segment of an earlier
+/// A look at this instance's archive.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ArchiveLook {
+    /// What is reported of it.
+    pub report: ArchiveReport,
+    /// The first segment that waits for the archiver.
+    pub first_waiting: Option<String>,
+}
+
+/// Looks at the archive. `archiver` is what postgres says of it, if it runs; `before` the newest segment of an earlier
 /// look. Reads the archive's directory when neither names one: call it where blocking is allowed.
 #[must_use]
-pub fn archive_status(
+pub fn look(
     layout: &Layout,
     system: SystemIdentifier,
     archiver: Option<&ArchiverFacts>,
     before: Option<&str>,
-) -> ArchiveReport {
+) -> ArchiveLook {
     let dir = layout.wal_archive(system);
     let told = archiver.and_then(|a| a.last_archived.as_deref());
     let there = |n: &&str| is_segment(n) && dir.join(n).exists();
     // A segment of a timeline that was left long ago may be archived last.
     let newer = [told, before].into_iter().flatten().filter(there).max();
     let last_segment = newer.map(str::to_owned).or_else(|| newest_segment(&dir));
-    ArchiveReport {
+    let waiting = waiting(layout);
+    let report = ArchiveReport {
         last_archived_at_ms: last_segment.as_ref().and_then(|n| modified_ms(&dir.join(n))),
         last_segment,
-        backlog_segments: backlog(layout),
+        backlog_segments: waiting.as_ref().map(|w| w.files),
         ..archiver_status(archiver)
-    }
+    };
+    ArchiveLook { report, first_waiting: waiting.and_then(|w| w.first_segment) }
 }
 
 /// The part of it that postgres tells, and no volume.
@@ -233,22 +247,25 @@ fn modified_ms(path: &Path) -> Option<i64> {
     i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
-/// The first segment that waits for the archiver.
-#[must_use]
-pub fn first_waiting(layout: &Layout) -> Option<String> {
-    let names = fs::read_dir(layout.pg_wal().join("archive_status")).ok()?;
-    let names = names.filter_map(|e| e.ok()?.file_name().into_string().ok());
-    names
-        .filter_map(|name| Some(name.strip_suffix(".ready")?.to_owned()))
-        .filter(|name| is_segment(name))
-        .min()
+/// The files that wait for the archiver.
+#[derive(Debug, Default)]
+struct Waiting {
+    files: u64,
+    first_segment: Option<String>,
 }
 
-fn backlog(layout: &Layout) -> Option<u64> {
-    let dir = fs::read_dir(layout.pg_wal().join("archive_status")).ok()?;
-    let ready =
-        |e: io::Result<fs::DirEntry>| e.is_ok_and(|e| e.file_name().as_encoded_bytes().ends_with(b".ready"));
-    Some(dir.map(ready).filter(|r| *r).count() as u64)
+/// `None`: the directory cannot be read.
+fn waiting(layout: &Layout) -> Option<Waiting> {
+    let mut waiting = Waiting::default();
+    for entry in fs::read_dir(layout.pg_wal().join("archive_status")).ok()? {
+        let Some(name) = entry.ok().and_then(|e| e.file_name().into_string().ok()) else { continue };
+        let Some(name) = name.strip_suffix(".ready") else { continue };
+        waiting.files += 1;
+        if is_segment(name) && waiting.first_segment.as_deref().is_none_or(|first| name < first) {
+            waiting.first_segment = Some(name.to_owned());
+        }
+    }
+    Some(waiting)
 }
 
 /// Where a file of the WAL is looked for.
@@ -452,21 +469,27 @@ mod tests {
     }
 
     #[test]
-    fn the_status_counts_what_waits_and_finds_the_newest() {
+    fn a_look_counts_what_waits_and_finds_the_first_of_it_and_the_newest_archived() {
         let v = volume();
         archive_file(&v.layout, &v.source, SEGMENT).unwrap();
         archive_file(&v.layout, &v.source, "00000002.history").unwrap();
-        fs::write(v.layout.pg_wal().join("archive_status/000000010000000000000004.ready"), "").unwrap();
-        let s = archive_status(&v.layout, SystemIdentifier(7), None, None);
-        assert_eq!((s.last_segment.as_deref(), s.backlog_segments), (Some(SEGMENT), Some(1)));
-        assert!(s.last_archived_at_ms.is_some() && s.failures.is_none());
-        let empty = archive_status(&v.layout, SystemIdentifier(8), None, Some(SEGMENT));
+        let status = |name: &str| v.layout.pg_wal().join("archive_status").join(name);
+        for name in
+            ["00000003.history.ready", "000000010000000000000005.ready", "000000010000000000000004.ready"]
+        {
+            fs::write(status(name), "").unwrap();
+        }
+        fs::write(status("000000010000000000000003.done"), "").unwrap();
+        let ArchiveLook { report, first_waiting } = look(&v.layout, SystemIdentifier(7), None, None);
+        assert_eq!((report.last_segment.as_deref(), report.backlog_segments), (Some(SEGMENT), Some(3)));
+        assert_eq!(first_waiting.as_deref(), Some("000000010000000000000004"));
+        assert!(report.last_archived_at_ms.is_some() && report.failures.is_none());
+        let empty = look(&v.layout, SystemIdentifier(8), None, Some(SEGMENT)).report;
         assert_eq!((empty.last_segment, empty.last_archived_at_ms), (None, None), "of another cluster");
         let late = "000000010000000000000002";
         archive_file(&v.layout, &v.source, late).unwrap();
         let archiver = ArchiverFacts { last_archived: Some(late.into()), ..ArchiverFacts::default() };
-        let last =
-            |before| archive_status(&v.layout, SystemIdentifier(7), Some(&archiver), before).last_segment;
+        let last = |before| look(&v.layout, SystemIdentifier(7), Some(&archiver), before).report.last_segment;
         assert_eq!(last(Some(SEGMENT)).as_deref(), Some(SEGMENT), "the newest, not the one archived last");
     }
 }

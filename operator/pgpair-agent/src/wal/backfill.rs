@@ -29,7 +29,7 @@ use crate::postgres::control_file;
 use crate::postgres::pgdata::{self, PgDataError};
 use crate::wal::archive;
 use crate::wal::cleanup;
-use crate::wal::content;
+use crate::wal::content::{self, ContentError};
 
 /// Files of one round: with a round every ten seconds, about 25 MB/s at most.
 const AT_ONCE: usize = 16;
@@ -69,12 +69,12 @@ pub enum FillError {
     #[error(transparent)]
     Peer(#[from] PeerError),
     /// Something else than what was asked for.
-    #[error("the copy of {name} is not usable: {reason}")]
+    #[error("the copy of {name} is not usable: {source}")]
     Unusable {
         /// Of the file.
         name: String,
         /// What is wrong with it.
-        reason: String,
+        source: ContentError,
     },
     /// The runtime ends.
     #[error("the agent ends")]
@@ -218,9 +218,9 @@ fn keep(layout: &Layout, system: SystemIdentifier, file: WalFile, name: &str) ->
     let (tmp, target) = (under_way(layout, system, name)?, layout.wal_archive(system).join(name));
     let head = read_head(&tmp, file)?;
     let len = fs::metadata(&tmp).at("look at", &tmp)?.len();
-    if let Err(reason) = content::check_place(file, system, &head, len) {
+    if let Err(source) = content::check_place(file, system, &head, len) {
         fsx::remove(&tmp)?;
-        return Err(FillError::Unusable { name: name.to_owned(), reason });
+        return Err(FillError::Unusable { name: name.to_owned(), source });
     }
     if !fsx::publish(&tmp, &target)? {
         fsx::remove(&tmp)?; // postgres archived it meanwhile

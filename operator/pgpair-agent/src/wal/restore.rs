@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
+use hyper::header::HeaderValue;
 use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::timeline::TimelineId;
 use pgpair_core::wal::WalFile;
@@ -21,7 +22,7 @@ use crate::postgres::control_file;
 use crate::postgres::pgdata;
 use crate::postgres::tool::PgBin;
 use crate::wal::archive::{self, Places, SMALLEST_SEGMENT};
-use crate::wal::content;
+use crate::wal::content::{self, ContentError};
 use crate::wal::histories;
 
 /// For an answer to begin, and for each next piece of it. Postgres waits for us: a peer that does not answer must not stop
@@ -52,21 +53,35 @@ pub enum RestoreError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The peer cannot be asked.
-    #[error("cannot ask the peer {host}: {reason}")]
+    #[error("cannot ask the peer {host}: {source}")]
     Peer {
         /// Its host name and port.
         host: String,
         /// Why.
-        reason: String,
+        source: PeerFault,
     },
     /// Something else than what was asked for.
-    #[error("the copy of {source_name} is not usable: {reason}")]
+    #[error("the copy of {from} is not usable: {source}")]
     Unusable {
         /// Where it came from.
-        source_name: &'static str,
+        from: &'static str,
         /// What is wrong with it.
-        reason: String,
+        source: ContentError,
     },
+}
+
+/// Why the peer has not given a file that it may have.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerFault {
+    /// The request.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The size that it names in its answer is not that of a file of the WAL.
+    #[error("it names a size of {0:?}")]
+    Size(HeaderValue),
+    /// It sends more than a file of the WAL can have.
+    #[error("it sends more than {LARGEST_FILE} bytes")]
+    TooMuch,
 }
 
 /// The command: brings the file `name` of the log to `path` (relative to PGDATA). Exits with 1 when nobody has it; postgres
@@ -112,8 +127,8 @@ pub fn restore(settings: &InstanceEnv, name: &str, path: &Path) -> Result<&'stat
         match place(file, system, &bytes, "our archive", path) {
             Ok(()) => return Ok("archive"),
             // The peer's copy may be sound.
-            Err(RestoreError::Unusable { reason, .. }) => {
-                eprintln!("wal-restore: ALARM file={name} in our archive is not usable: {reason}");
+            Err(RestoreError::Unusable { source, .. }) => {
+                eprintln!("wal-restore: ALARM file={name} in our archive is not usable: {source}");
             }
             Err(e) => return Err(e),
         }
@@ -231,31 +246,31 @@ async fn answer_of_peer(settings: &InstanceEnv, name: &str) -> Result<Option<Ans
         let (headers, pieces) = match begun {
             Ok(begun) => begun,
             Err(RequestError::Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(None),
-            Err(e) => return Err(e.to_string()),
+            Err(e) => return Err(e.into()),
         };
         let live = headers.contains_key(paths::LIVE_WAL);
         let size = size_told(&headers)?;
         let mut bytes = whole(pieces).await?;
         bytes.resize(size.unwrap_or(bytes.len()).max(bytes.len()), 0);
-        Ok(Some(Answer { bytes, live }))
+        Ok::<_, PeerFault>(Some(Answer { bytes, live }))
     };
-    answer.await.map_err(|reason| RestoreError::Peer { host, reason })
+    answer.await.map_err(|source| RestoreError::Peer { host, source })
 }
 
 /// Of the file whose beginning is sent.
-fn size_told(headers: &hyper::HeaderMap) -> Result<Option<usize>, String> {
+fn size_told(headers: &hyper::HeaderMap) -> Result<Option<usize>, PeerFault> {
     let Some(told) = headers.get(paths::WAL_SIZE) else { return Ok(None) };
     let size = told.to_str().ok().and_then(|size| size.parse().ok()).filter(|size| *size <= LARGEST_FILE);
-    size.map(Some).ok_or_else(|| format!("it tells a size of {told:?}"))
+    size.map(Some).ok_or_else(|| PeerFault::Size(told.clone()))
 }
 
 /// All of an answer.
-async fn whole(mut pieces: Pieces) -> Result<Vec<u8>, String> {
+async fn whole(mut pieces: Pieces) -> Result<Vec<u8>, PeerFault> {
     let mut bytes = Vec::new();
-    while let Some(piece) = pieces.next(PEER).await.map_err(|e| e.to_string())? {
+    while let Some(piece) = pieces.next(PEER).await? {
         bytes.extend_from_slice(&piece);
         if bytes.len() > LARGEST_FILE {
-            return Err(format!("it sends more than {LARGEST_FILE} bytes"));
+            return Err(PeerFault::TooMuch);
         }
     }
     Ok(bytes)
@@ -266,11 +281,11 @@ fn place(
     file: WalFile,
     system: SystemIdentifier,
     bytes: &[u8],
-    source_name: &'static str,
+    from: &'static str,
     path: &Path,
 ) -> Result<(), RestoreError> {
     content::check(file, system, bytes, bytes.len() as u64)
-        .map_err(|reason| RestoreError::Unusable { source_name, reason })?;
+        .map_err(|source| RestoreError::Unusable { from, source })?;
     let tmp = fsx::sibling(path, ".pgpair");
     // Postgres syncs what it keeps: here only the name must come last.
     fs::write(&tmp, bytes).at("write", &tmp)?;
@@ -285,15 +300,15 @@ mod tests {
     #[test]
     fn a_size_that_no_file_has_is_refused() {
         let told = |text: &str| {
-            let value = hyper::header::HeaderValue::from_str(text).unwrap();
+            let value = HeaderValue::from_str(text).unwrap();
             size_told(
                 &[(hyper::header::HeaderName::from_static(paths::WAL_SIZE), value)].into_iter().collect(),
             )
         };
-        assert_eq!(told("16777216"), Ok(Some(16 << 20)));
-        assert_eq!(size_told(&hyper::HeaderMap::new()), Ok(None));
+        assert_eq!(told("16777216").unwrap(), Some(16 << 20));
+        assert_eq!(size_told(&hyper::HeaderMap::new()).unwrap(), None);
         for text in ["", "-1", "99999999999", "x"] {
-            assert!(told(text).is_err(), "{text}");
+            assert!(matches!(told(text), Err(PeerFault::Size(_))), "{text}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::fence::clock;
 use crate::instance::env::InstanceEnv;
 use crate::postgres::control_file;
 use crate::postgres::pgdata::{self, DataDir};
-use crate::postgres::postmaster::{self, ClientAccess, StartAs, StartOptions, sync};
+use crate::postgres::postmaster::{self, ClientAccess, PostmasterError, StartAs, StartOptions, sync};
 use crate::postgres::promote::{self, Settled};
 
 /// A fast shutdown that takes longer is ended by force; the standby gets the rest of the log from us as files.
@@ -31,6 +31,17 @@ const FAILED_SETTINGS: u32 = 3;
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 /// A checkpoint that is under way may have to end before.
 const SYNC: Duration = Duration::from_secs(60);
+
+/// What a shutdown is not waited for any longer.
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    /// It does not end, or cannot be asked to.
+    #[error(transparent)]
+    Shutdown(PostmasterError),
+    /// It goes on after the next start.
+    #[error("the shutdown checkpoint is written; the archiver is not waited for")]
+    Archiver,
+}
 
 impl Worker {
     /// Takes at most one action.
@@ -184,12 +195,12 @@ impl Worker {
         let postmaster = running.postmaster.clone();
         tracing::info!("stopping postgres (fast shutdown)");
         let begin = Instant::now();
-        let done = tokio::select! {
-            stopped = postmaster.stop_fast(STOP) => stopped.map_err(|e| e.to_string()),
-            () = self.shut_down() => Err("the shutdown checkpoint is written; the archiver is not waited for".into()),
+        let unfinished = tokio::select! {
+            stopped = postmaster.stop_fast(STOP) => stopped.err().map(Unfinished::Shutdown),
+            () = self.shut_down() => Some(Unfinished::Archiver),
         };
-        if let Err(e) = done {
-            tracing::info!(reason = e, "ending the shutdown by force");
+        if let Some(why) = unfinished {
+            tracing::info!(reason = %why, "ending the shutdown by force");
             self.kill(Duration::from_secs(5)).await;
         }
         // A process that waits for a disk is not ended by SIGKILL. Whether it is gone is for the lock to say then, which is tried again and again.
@@ -250,18 +261,17 @@ impl Worker {
     async fn prepare(&mut self, term: Term) -> Did {
         let work = async {
             if term == Term(1) {
-                postmaster::bootstrap(&self.settings, &self.config(), &self.sql)
-                    .await
-                    .map_err(|e| e.to_string())?;
+                postmaster::bootstrap(&self.settings, &self.config(), &self.sql).await?;
             }
             let slot = InstanceEnv::standby_name(self.settings.instance.peer());
-            self.sql.ensure_slot(slot).await.map_err(|e| e.to_string())
+            Ok::<_, PostmasterError>(self.sql.ensure_slot(slot).await?)
         };
         if let Err(e) = work.await {
+            let trouble = Some(e.to_string());
             // Tried five times a second: a line when it is another error than before.
-            if self.trouble.as_ref() != Some(&e) {
-                tracing::error!(error = e, "the new primary cannot be prepared; trying again");
-                self.trouble = Some(e);
+            if self.trouble != trouble {
+                tracing::error!(error = %e, "the new primary cannot be prepared; trying again");
+                self.trouble = trouble;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
             return Did::Nothing;

@@ -13,7 +13,7 @@ use crate::fence::clock;
 use crate::instance::layout::Layout;
 use crate::postgres::pgdata::{self, DataDir};
 use crate::postgres::sql::{ArchiverFacts, StreamState};
-use crate::wal::archive;
+use crate::wal::archive::{self, ArchiveLook};
 
 /// How long a round waits for the data volume. What it saw before goes on to count then, with the time at which it was seen.
 const VOLUME: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl DataVolume {
 /// The archive, as it was seen last.
 #[derive(Debug, Default)]
 pub(super) struct ArchiveVolume {
-    look: Look<(ArchiveReport, Option<String>)>,
+    look: Look<ArchiveLook>,
     seen: ArchiveReport,
     /// The segment that waits for the archiver, and since when it is the first.
     waiting: Option<(String, Instant)>,
@@ -151,8 +151,8 @@ impl Worker {
 
     /// In the background, for the archive is a volume of its own, which may hang while all else is well.
     async fn look_at_archive(&mut self) {
-        if let Some((_, (seen, waiting))) = self.archive.look.end(Duration::ZERO).await {
-            self.archive.take(seen, waiting, Instant::now());
+        if let Some((_, seen)) = self.archive.look.end(Duration::ZERO).await {
+            self.archive.take(seen.report, seen.first_waiting, Instant::now());
         }
         let runs = matches!(self.server, Server::Standby(_) | Server::Primary(_));
         let Some(DataDir::Ready(volume)) = self.inspected().filter(|_| runs) else { return };
@@ -164,11 +164,9 @@ impl Worker {
         let archiver = self.seen.as_ref().map(|s| s.archiver.clone());
         let before = self.archive.seen.last_segment.clone();
         let system = volume.system_identifier;
-        self.archive.look.begin(move || {
-            let layout = &settings.layout;
-            let status = archive::archive_status(layout, system, archiver.as_ref(), before.as_deref());
-            (status, archive::first_waiting(layout))
-        });
+        self.archive
+            .look
+            .begin(move || archive::look(&settings.layout, system, archiver.as_ref(), before.as_deref()));
     }
 
     /// What is known of the archive.
@@ -250,7 +248,7 @@ mod tests {
     async fn nothing_is_told_of_an_archive_that_does_not_answer_but_what_postgres_says() {
         let seen = ArchiveReport { backlog_segments: Some(0), ..ArchiveReport::default() };
         let mut archive = ArchiveVolume { seen: seen.clone(), ..ArchiveVolume::default() };
-        let (answer, volume) = channel::<(ArchiveReport, Option<String>)>();
+        let (answer, volume) = channel::<ArchiveLook>();
         archive.look.begin(move || volume.recv().unwrap_or_default());
         let began = archive.look.began().unwrap();
         assert_eq!(archive.report(began + 4_999, None), seen);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::upkeep::due;
 use super::{StartedAs, Worker};
-use crate::postgres::postmaster::keep_own_roles;
 use crate::postgres::postmaster::passwords::{self, Mounted, Roles};
+use crate::postgres::postmaster::{PostmasterError, keep_own_roles};
 use crate::postgres::tablespaces;
 
 /// How often the mounted passwords are looked at. The kubelet brings a changed Secret within about a minute.
@@ -26,6 +26,15 @@ pub(super) struct RolesKept {
     tablespaces_trouble: Option<String>,
     passwords_due: Instant,
     roles_due: Instant,
+}
+
+/// A mounted password that is not that of its role.
+#[derive(Debug, thiserror::Error)]
+enum PasswordError {
+    #[error("the Secret of role {role} has an empty password: the role keeps its password; set key password")]
+    Empty { role: String },
+    #[error(transparent)]
+    Postmaster(#[from] PostmasterError),
 }
 
 impl Default for RolesKept {
@@ -60,9 +69,9 @@ impl Worker {
         }
         let done = match Mounted::read(&self.settings) {
             Ok(mounted) => self.settle_passwords(mounted, role).await,
-            Err(e) => Err(e.to_string()),
+            Err(e) => Err(e.into()),
         };
-        let trouble = done.err();
+        let trouble = done.err().map(|e| e.to_string());
         if self.roles.passwords_trouble != trouble {
             if let Some(trouble) = &trouble {
                 tracing::warn!(trouble, "passwords");
@@ -71,12 +80,10 @@ impl Worker {
         }
     }
 
-    async fn settle_passwords(&mut self, mounted: Mounted, role: StartedAs) -> Result<(), String> {
+    async fn settle_passwords(&mut self, mounted: Mounted, role: StartedAs) -> Result<(), PasswordError> {
         let empty = match mounted.empty()[..] {
             [] => Ok(()),
-            [role, ..] => Err(format!(
-                "the Secret of role {role} has an empty password: the role keeps its password; set key password"
-            )),
+            [role, ..] => Err(PasswordError::Empty { role: role.to_owned() }),
         };
         let found = Some((mounted, role));
         if self.roles.passwords != found
@@ -86,8 +93,7 @@ impl Worker {
                 StartedAs::Primary => Roles::Writable,
                 StartedAs::Standby => Roles::Replicated,
             };
-            let settled = passwords::follow(&self.settings, &self.sql, mounted, roles).await;
-            if settled.map_err(|e| e.to_string())? {
+            if passwords::follow(&self.settings, &self.sql, mounted, roles).await? {
                 self.roles.passwords = found;
             }
         }

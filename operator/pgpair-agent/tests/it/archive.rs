@@ -12,7 +12,7 @@ use pgpair_agent::net::tls::Identity;
 use pgpair_agent::postgres::control_file;
 use pgpair_agent::postgres::pgdata;
 use pgpair_agent::postgres::promote::promote;
-use pgpair_agent::wal::archive::{Places, archive_status, first_missing, has_segment, wal_file};
+use pgpair_agent::wal::archive::{Places, first_missing, has_segment, look, wal_file};
 use pgpair_agent::wal::cleanup::{self, Needed};
 use pgpair_agent::wal::restore::{RestoreError, restore};
 use pgpair_core::timeline::TimelineId;
@@ -75,7 +75,7 @@ fn both_archives_hold_the_same_segments() {
         })
         .await;
         let system = control_file::system_identifier(&w.a.settings.layout.pgdata()).unwrap();
-        let status = archive_status(&w.a.settings.layout, system, Some(&facts.archiver), None);
+        let status = look(&w.a.settings.layout, system, Some(&facts.archiver), None).report;
         assert!(status.last_segment >= Some(name) && status.last_archived_at_ms.is_some());
         assert_eq!((status.failures, status.backlog_segments.is_some()), (Some(0), true));
     });

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use pgpair_agent::postgres::objection::{Objection, TryError};
 use pgpair_agent::postgres::postmaster::{
     ClientAccess, StartAs, bootstrap, floors, reload_config, try_parameters,
 };
@@ -120,7 +121,8 @@ fn a_value_that_postgres_refuses_is_found_before_it_is_used() {
         ] {
             tried.parameters = [(name.to_owned(), value.to_owned())].into();
             let e = try_parameters(&w.a.settings, &w.a.bin, &tried).await.unwrap_err();
-            assert!(e.starts_with(says), "{e}");
+            let TryError::Objection(Objection::Parameters(said)) = e else { panic!("{e}") };
+            assert!(said.starts_with(says), "{said}");
         }
         tried.parameters = [("work_mem".to_owned(), "5MB".to_owned())].into();
         try_parameters(&w.a.settings, &w.a.bin, &tried).await.unwrap();

@@ -14,6 +14,7 @@ use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
 use crate::net::tls;
 use crate::postgres::control_file;
+use crate::postgres::objection::{Objection, TryError};
 use crate::postgres::pgdata::{self, DataDir};
 use crate::postgres::postmaster::{ClientAccess, Postmaster, PostmasterError, StartAs, StartOptions};
 use crate::postgres::render::decoding::{SlotCopies, WalLevel};
@@ -128,26 +129,35 @@ pub fn set_upstream(
 /// data directory there is nothing to try it with.
 ///
 /// # Errors
-/// What postgres says about it.
-pub async fn try_parameters(settings: &InstanceEnv, bin: &PgBin, config: &PairConfig) -> Result<(), String> {
+/// Postgres does not accept it, or it cannot be tried.
+pub async fn try_parameters(
+    settings: &InstanceEnv,
+    bin: &PgBin,
+    config: &PairConfig,
+) -> Result<(), TryError> {
     let layout = &settings.layout;
     if !matches!(pgdata::inspect(layout), Ok(DataDir::Ready(_))) {
         return Ok(());
     }
-    let text = render::main_conf(settings, config, Floors::default(), 64).map_err(|e| e.to_string())?;
+    let text = render::main_conf(settings, config, Floors::default(), 64)?;
     let candidate = layout.run.join("candidate.conf");
-    fsx::write(&candidate, text.as_bytes(), 0o600).map_err(|e| e.to_string())?;
+    fsx::write(&candidate, text.as_bytes(), 0o600)?;
     let mut command = bin.command("postgres");
     command.arg("-D").arg(layout.pgdata()).arg(format!("--config-file={}", candidate.display()));
     let tried = tool::run(command.args(["-C", "data_directory"]), TRY).await;
     // Read already; a left one is overwritten by the next.
     let _ = fsx::remove(&candidate);
-    tried.map(|_| ()).map_err(|e| objections(e.text()).unwrap_or_else(|| e.to_string()))
+    match tried {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            Err(objections(e.text()).map_or_else(|| TryError::Tool(e), |o| Objection::Parameters(o).into()))
+        }
+    }
 }
 
 /// Has a running postgres read the access rules of `config` as it would at a reload, which is not made: it shows what it makes of the
 /// file that is there at that moment (PostgreSQL, `pg_hba_file_rules`). The file is then as it was. `None` also if it cannot be asked.
-pub async fn try_hba(settings: &InstanceEnv, sql: &Sql, config: &PairConfig) -> Option<String> {
+pub async fn try_hba(settings: &InstanceEnv, sql: &Sql, config: &PairConfig) -> Option<Objection> {
     let path = settings.layout.in_pgdata("pg_hba.conf");
     let candidate = hba::hba_conf(&config.hba, config.client_tls, ClientAccess::Open).ok()?;
     let before = fs::read(&path).ok()?;
@@ -159,7 +169,7 @@ pub async fn try_hba(settings: &InstanceEnv, sql: &Sql, config: &PairConfig) -> 
     }
     let (line, error) = said.ok()??;
     let rule = candidate.lines().nth(line.checked_sub(1)?).unwrap_or_default();
-    Some(format!("pg_hba.conf: {error}: {rule:?}"))
+    Some(Objection::Rule { error, rule: rule.to_owned() })
 }
 
 /// The first line of `pg_hba.conf`, as it is on disk now, that postgres objects to, and why.
