@@ -7,7 +7,7 @@ use pgpair_agent::postgres::end_of_wal::{Position, end_of_wal};
 use pgpair_agent::postgres::pgdata::{self, DataDir};
 use pgpair_agent::postgres::promote::promote;
 use pgpair_agent::postgres::render::Upstream;
-use pgpair_agent::standby::rejoin::{RejoinError, Relation, compare, keep_branch, rewind};
+use pgpair_agent::standby::rejoin::{KeptBranch, RejoinError, Relation, compare, keep_branch, rewind};
 use pgpair_core::timeline::TimelineId;
 use pgpair_core::wal::{Segment, WalFile};
 use pgpair_wire::wal::PrimaryHistory;
@@ -35,6 +35,17 @@ async fn relation(old: &Instance, new: &Instance) -> (ControlData, Relation) {
     (control, compare(&own, end, &history_of(new).await))
 }
 
+/// B is started anew without what A wrote last, and promoted: A has a branch of its own.
+async fn branch_off(w: &World) -> (ControlData, KeptBranch) {
+    let b = w.b.start(w.b.standby_of(&w.a)).await;
+    promote(&w.b.settings, &b, &w.b.sql, LIMIT).await.unwrap();
+    w.b.sql.checkpoint(LIMIT).await.unwrap();
+    let (control, relation) = relation(&w.a, &w.b).await;
+    let Relation::Diverged(branch) = relation else { panic!("{relation:?}") };
+    let kept = keep_branch(&w.a.settings, &control, branch).unwrap();
+    (control, kept)
+}
+
 async fn follows(w: &World) {
     w.b.sql.ensure_slot("pgpair_a").await.unwrap();
     w.a.start(w.a.standby_of(&w.b)).await;
@@ -58,12 +69,7 @@ fn a_branch_is_detected_kept_and_rewound_and_then_the_directory_follows() {
         w.a.exec("INSERT INTO t SELECT generate_series(1, 5000)").await;
         w.a.exec("SELECT pg_switch_wal(); INSERT INTO t VALUES (1)").await;
         w.a.kill(&a).await;
-        let b = w.b.start(w.b.standby_of(&w.a)).await;
-        promote(&w.b.settings, &b, &w.b.sql, LIMIT).await.unwrap();
-        w.b.sql.checkpoint(LIMIT).await.unwrap();
-        let (control, relation) = relation(&w.a, &w.b).await;
-        let Relation::Diverged(branch) = relation else { panic!("{relation:?}") };
-        let kept = keep_branch(&w.a.settings, &control, branch).unwrap();
+        let (control, kept) = branch_off(&w).await;
         println!("{kept:?}");
         assert_eq!(kept.bytes, kept.to.bytes_since(kept.from));
         assert!(kept.files.len() >= 2 && kept.dir.join("branch.json").exists());
@@ -103,11 +109,7 @@ fn a_rewind_that_cannot_reach_its_source_may_be_tried_again() {
         w.b.stop(&b).await;
         w.a.exec("INSERT INTO t VALUES (1)").await;
         w.a.kill(&a).await;
-        let b = w.b.start(w.b.standby_of(&w.a)).await;
-        promote(&w.b.settings, &b, &w.b.sql, LIMIT).await.unwrap();
-        let (control, relation) = relation(&w.a, &w.b).await;
-        let Relation::Diverged(branch) = relation else { panic!("{relation:?}") };
-        let kept = keep_branch(&w.a.settings, &control, branch).unwrap();
+        let (_, kept) = branch_off(&w).await;
         let lock = w.a.lock();
         let nobody = Upstream { port: 1, ..w.b.upstream() };
         let e = rewind(&w.a.settings, &w.a.config, &w.a.bin, &lock, &kept, &nobody).await.unwrap_err();
@@ -133,13 +135,8 @@ fn a_rewind_that_lacks_the_last_common_checkpoint_says_so_and_changes_nothing() 
         w.a.exec("SELECT pg_switch_wal(); INSERT INTO t VALUES (1)").await;
         w.a.exec("SELECT pg_switch_wal(); CHECKPOINT").await;
         w.a.kill(&a).await;
-        let b = w.b.start(w.b.standby_of(&w.a)).await;
-        promote(&w.b.settings, &b, &w.b.sql, LIMIT).await.unwrap();
-        w.b.sql.checkpoint(LIMIT).await.unwrap();
-        let (control, relation) = relation(&w.a, &w.b).await;
-        let Relation::Diverged(branch) = relation else { panic!("{relation:?}") };
-        let kept = keep_branch(&w.a.settings, &control, branch).unwrap();
-        let fork = Segment::holding(branch.timeline, branch.fork, control.segment_size).number;
+        let (control, kept) = branch_off(&w).await;
+        let fork = Segment::holding(kept.timeline, kept.from, control.segment_size).number;
         for dir in [w.a.settings.layout.pg_wal(), w.a.wal_archive(), w.b.wal_archive()] {
             let Ok(entries) = fs::read_dir(dir) else { continue };
             for path in entries.map(|e| e.unwrap().path()) {

@@ -1,12 +1,10 @@
 //! Two real agents with real postgres processes on loopback, started as the user postgres when the tests run as root.
 
 use std::fs;
-use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use pgpair_agent::net::tls::Identity;
@@ -15,12 +13,19 @@ use pgpair_core::record::Mode;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::{Client, NoTls};
 
 use crate::api::Api;
+
+mod ca;
+mod machine;
+mod processes;
+
+use ca::Ca;
+pub use machine::{give, owner, ports};
+use processes::{children_of, kill_tree};
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 
@@ -435,95 +440,5 @@ impl Drop for Pair {
         if std::thread::panicking() {
             eprintln!("record: {:?}", self.api.record());
         }
-    }
-}
-
-fn children_of(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|w| w.parse().ok()).collect()
-}
-
-/// Stops the root first, so that it cannot act on the death of its children, then kills all.
-fn kill_tree(root: u32) {
-    use rustix::process::{Pid, Signal, kill_process};
-    let pid = |p: u32| i32::try_from(p).ok().and_then(Pid::from_raw).unwrap();
-    let _ = kill_process(pid(root), Signal::STOP);
-    for _ in 0..50 {
-        let mut all = vec![root];
-        let mut at = 0;
-        while let Some(p) = all.get(at).copied() {
-            at += 1;
-            all.extend(children_of(p));
-        }
-        if all.len() == 1 {
-            break;
-        }
-        for p in all.iter().skip(1) {
-            let _ = kill_process(pid(*p), Signal::KILL);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let _ = kill_process(pid(root), Signal::KILL);
-}
-
-/// Below the range from which the kernel takes ports for outgoing connections, so that none is taken before its use.
-pub fn ports() -> [u16; 3] {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Another run of these tests beside this one begins elsewhere: a port is taken only some time after it was found free.
-    let first = 21_000 + 300 * u16::try_from(std::process::id() % 38).unwrap();
-    [(); 3].map(|()| {
-        loop {
-            let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
-            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-                return port;
-            }
-        }
-    })
-}
-
-/// The user that postgres may run as: itself, or `postgres` when the tests run as root.
-pub fn owner() -> (u32, u32) {
-    if !rustix::process::geteuid().is_root() {
-        return (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    }
-    let passwd = fs::read_to_string("/etc/passwd").unwrap();
-    let line =
-        passwd.lines().find(|l| l.starts_with("postgres:")).expect("a user postgres (from the package)");
-    let fields: Vec<&str> = line.split(':').collect();
-    (fields[2].parse().unwrap(), fields[3].parse().unwrap())
-}
-
-pub fn give(path: &Path, owner: (u32, u32)) {
-    chown(path, Some(owner.0), Some(owner.1)).unwrap();
-    if path.is_dir() {
-        for entry in fs::read_dir(path).unwrap() {
-            give(&entry.unwrap().path(), owner);
-        }
-    }
-}
-
-struct Ca {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Ca {
-    fn new() -> Ca {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Ca { pem, issuer: Issuer::new(params, key) }
-    }
-
-    fn issue(&self, dir: &Path, file: &str, name: &str) {
-        let mut params =
-            CertificateParams::new(vec!["localhost".to_owned(), UNKNOWN_HOST.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        fs::write(dir.join("ca.crt"), &self.pem).unwrap();
-        fs::write(dir.join(format!("{file}.crt")), certificate.pem()).unwrap();
-        fs::write(dir.join(format!("{file}.key")), key.serialize_pem()).unwrap();
     }
 }
