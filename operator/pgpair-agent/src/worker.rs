@@ -25,6 +25,7 @@ use crate::fence::init::Tree;
 use crate::fence::lock::{self, VolumeLock};
 use crate::fence::writable::Writable;
 use crate::instance::env::InstanceEnv;
+use crate::instance::fsx;
 use crate::net::endpoint::ReadWriteEndpoint;
 use crate::net::peer::Peer;
 use crate::net::tls::Identity;
@@ -308,7 +309,7 @@ impl Worker {
     /// Kills what runs below the agent.
     async fn kill(&self, limit: Duration) {
         let tree = self.tree;
-        if background::within(limit + Duration::from_secs(1), move || tree.kill(limit)).await.is_none() {
+        if fsx::within(limit + Duration::from_secs(1), move || tree.kill(limit)).await.is_none() {
             tracing::error!("killing the processes of postgres takes too long");
         }
     }
@@ -328,7 +329,7 @@ impl Worker {
     async fn find_end(&mut self) {
         let layout = &self.settings.layout;
         let of = layout.clone();
-        let dir = background::within(LOOK, move || pgdata::inspect(&of)).await;
+        let dir = fsx::within(LOOK, move || pgdata::inspect(&of)).await;
         if !matches!(dir, Some(Ok(DataDir::Ready(_)))) {
             return;
         }
@@ -374,7 +375,7 @@ impl Worker {
                 .flatten()
                 .next()
                 .cloned()
-                .or_else(|| self.put_back()),
+                .or_else(|| self.notice()),
             login_refused: self.server.role().and_then(|_| self.sql.login().refusal()),
             space: self.upkeep.space,
         };

@@ -29,6 +29,8 @@ const PROC: &str = "/proc";
 const POLL: Duration = Duration::from_millis(2);
 /// How long the init process tries to kill what the agent has left behind; then it goes, and the container with it.
 const LAST_KILL: Duration = Duration::from_secs(10);
+/// How long of it in one go, before the dead are reaped.
+const LAST_KILL_TURN: Duration = Duration::from_millis(100);
 /// How often the deadman looks at its deadline while that is far, for it may have moved; also makes a missed SIGCHLD good.
 /// Less than half of the smallest kill budget (125 ms), wherever the deadline moves to.
 const FAR: Duration = Duration::from_millis(50);
@@ -211,14 +213,27 @@ pub fn run_if_init() -> io::Result<Option<ExitCode>> {
         let code = signals.forward_until_exit(agent, &deadman, Tree { root: me, keep: agent }).await;
         io::Result::Ok(code)
     })?;
-    let left = Tree { root: me, keep: me }.kill(LAST_KILL).left;
-    reap(None);
-    match left {
+    match kill_the_rest(Tree { root: me, keep: me }, LAST_KILL) {
         Some(0) => {}
         Some(left) => eprintln!("{left} processes survived SIGKILL for {LAST_KILL:?}"),
         None => eprintln!("the processes that are left could not be listed for {LAST_KILL:?}"),
     }
     Ok(Some(code))
+}
+
+/// Kills what the agent has left behind. All of it are children of this process in the end: when there are none, nothing is left, also where
+/// processes cannot be listed. The number of those that are left after `limit`, `None` if they cannot be counted.
+fn kill_the_rest(tree: Tree, limit: Duration) -> Option<usize> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = tree.kill(LAST_KILL_TURN).left;
+        if reap(None).is_childless {
+            return Some(0);
+        }
+        if left == Some(0) || Instant::now() >= deadline {
+            return left;
+        }
+    }
 }
 
 fn start_agent(me: Pid, (name, value): (&str, String)) -> io::Result<Pid> {
@@ -252,7 +267,7 @@ impl Signals {
     async fn forward_until_exit(&mut self, agent: Pid, deadman: &Deadman, tree: Tree) -> ExitCode {
         let [term, int, quit] = &mut self.end;
         loop {
-            if let Some(code) = reap(Some(agent)) {
+            if let Some(code) = reap(Some(agent)).code {
                 return code;
             }
             let (deadline, now) = (deadman.deadline(), clock::now());
@@ -281,16 +296,28 @@ fn until_next_look(deadline: Option<Ms>, now: Ms) -> Duration {
     deadline.map_or(FAR, |at| Duration::from_millis(at - now).clamp(NEAR, FAR))
 }
 
-/// Reaps every dead child; the exit code of `agent` if it was among them.
-fn reap(agent: Option<Pid>) -> Option<ExitCode> {
+/// What comes of [`reap`].
+struct Reaped {
+    /// Exit code of the agent, if it was among the dead.
+    code: Option<ExitCode>,
+    /// There is no child left, dead or alive.
+    is_childless: bool,
+}
+
+/// Reaps every dead child.
+fn reap(agent: Option<Pid>) -> Reaped {
     let mut code = None;
-    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-        if Some(pid) == agent {
-            let raw = status.exit_status().or_else(|| status.terminating_signal().map(|s| 128 + s));
-            code = Some(ExitCode::from(raw.and_then(|c| u8::try_from(c).ok()).unwrap_or(1)));
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if Some(pid) == agent => {
+                let raw = status.exit_status().or_else(|| status.terminating_signal().map(|s| 128 + s));
+                code = Some(ExitCode::from(raw.and_then(|c| u8::try_from(c).ok()).unwrap_or(1)));
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return Reaped { code, is_childless: false },
+            Err(e) => return Reaped { code, is_childless: e == Errno::CHILD },
         }
     }
-    code
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -164,6 +165,14 @@ pub(crate) fn sibling(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// What comes of `work` on a volume, which may never come back; `None` if that takes longer than `limit`. It is not ended then, only not waited for.
+pub(crate) async fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await.ok()?.ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,5 +223,13 @@ mod tests {
         assert!(read_json::<u8>(&path).is_err());
         write_json(&path, &7u8).unwrap();
         assert_eq!(read_json::<u8>(&path).unwrap(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn what_hangs_is_not_waited_for() {
+        let (answer, volume) = std::sync::mpsc::channel::<()>();
+        assert_eq!(within(Duration::from_millis(5), move || volume.recv().is_ok()).await, None);
+        drop(answer);
+        assert_eq!(within(Duration::from_secs(10), || 3).await, Some(3));
     }
 }

@@ -28,6 +28,8 @@ const POLL: Duration = Duration::from_millis(5);
 const RECEIVER_GOES: Duration = Duration::from_millis(100);
 /// After this promotion goes on: what still streams is harmless once the record is won.
 const RECEIVER_GONE: Duration = Duration::from_millis(500);
+/// For one of the files that a promotion begins with. The next try writes all of them again.
+const VOLUME: Duration = Duration::from_secs(10);
 /// An end of recovery that takes as long may wait for queries; the same before they are looked for again.
 const CONFLICT: Duration = Duration::from_millis(200);
 
@@ -43,6 +45,14 @@ pub enum PromoteError {
     /// The confirming write.
     #[error("promoted, but not confirmed: {0}")]
     Unconfirmed(#[source] SqlError),
+    /// A volume does not answer. Nothing is promoted without what it was to take.
+    #[error("the volume has not taken {file} within {limit:?}")]
+    Volume {
+        /// What was written.
+        file: &'static str,
+        /// The time it had.
+        limit: Duration,
+    },
     /// Recovery did not end.
     #[error("recovery did not end within {limit:?}{}", last.as_ref().map(|e| format!(" (last: {e})")).unwrap_or_default())]
     Late {
@@ -107,6 +117,7 @@ async fn take_steps(
     let receiver_stopped = begin.elapsed();
     fsx::write(&layout.trigger(), OURS, 0o600)?;
     let (triggered, trigger_file_at_ms) = (begin.elapsed(), clock::unix_ms());
+    // Not like the files before: one that appears later would promote at a time that nobody has chosen.
     fsx::write_new(&layout.in_pgdata("promote"), b"", 0o600)?;
     postmaster.signal(Signal::USR1)?;
     wait_out_of_recovery(postmaster, sql, limit.saturating_sub(begin.elapsed())).await?;
@@ -164,14 +175,20 @@ pub async fn settle(layout: &Layout, bin: &PgBin) -> Result<Settled, PgDataError
     Ok(Settled::Undone)
 }
 
+/// A file that is written in a thread of its own, for as long as a promotion waits for a volume.
+async fn put(
+    file: &'static str,
+    write: impl FnOnce() -> Result<(), FileError> + Send + 'static,
+) -> Result<(), PromoteError> {
+    let written = fsx::within(VOLUME, write).await;
+    Ok(written.ok_or(PromoteError::Volume { file, limit: VOLUME })??)
+}
+
 async fn mark(layout: &Layout, sql: &Sql) -> Result<(), PromoteError> {
     // One that does not answer can be promoted all the same, and then only its death in these few milliseconds is not noticed.
     let Some(from) = sql.observe().await.ok().and_then(|facts| facts.timeline) else { return Ok(()) };
     let path = layout.promoting_json();
-    let write = move || fsx::write_json(&path, &Mark { from });
-    // A task that cannot be waited for is one of a process that ends.
-    tokio::task::spawn_blocking(write).await.unwrap_or(Ok(()))?;
-    Ok(())
+    put("the mark of a promotion", move || fsx::write_json(&path, &Mark { from })).await
 }
 
 /// Whether a person has created the trigger file; it is removed. An order to fail over, nothing more: call this only while
@@ -191,7 +208,9 @@ pub fn take_request(layout: &Layout) -> Result<bool, FileError> {
 
 async fn stop_receiver(layout: &Layout, postmaster: &Postmaster, sql: &Sql) -> Result<(), PromoteError> {
     // It reads there also that slots are copied no more.
-    fsx::write(&layout.in_pgdata(render::UPSTREAM_CONF), render::no_upstream_conf().as_bytes(), 0o600)?;
+    let conf = layout.in_pgdata(render::UPSTREAM_CONF);
+    put("the settings of a standby", move || fsx::write(&conf, render::no_upstream_conf().as_bytes(), 0o600))
+        .await?;
     postmaster.reload()?;
     tokio::join!(end_receiver(sql), end_copying(postmaster, sql));
     Ok(())

@@ -41,14 +41,6 @@ impl<T: Send + 'static> Look<T> {
     }
 }
 
-/// What comes of `work`; `None` if that takes longer than `limit`. It is not ended then, only not waited for.
-pub(super) async fn within<T: Send + 'static>(
-    limit: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await.ok()?.ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
@@ -67,13 +59,5 @@ mod tests {
         answer.send(1).unwrap();
         assert_eq!(look.end(Duration::from_secs(10)).await, Some((began, 1)));
         assert_eq!(look.began(), None);
-    }
-
-    #[tokio::test]
-    async fn what_hangs_is_not_waited_for() {
-        let (answer, volume) = channel::<()>();
-        assert_eq!(within(Duration::from_millis(5), move || volume.recv().is_ok()).await, None);
-        drop(answer);
-        assert_eq!(within(Duration::from_secs(10), || 3).await, Some(3));
     }
 }

@@ -11,7 +11,7 @@ use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_wire::report::{Need, RejoinKind, RejoinReport};
 use pgpair_wire::wal::{PrimaryHistory, PrimaryTimeline};
 
-use super::{Did, Server, Worker, background, refusal};
+use super::{Did, Server, Worker, refusal};
 use crate::instance::fsx;
 use crate::postgres::control_file::{self, ControlData};
 use crate::postgres::end_of_wal::end_of_wal;
@@ -375,7 +375,7 @@ impl Worker {
             (self.settings.layout.clone(), primary.past.history.clone(), seen.segment_size);
         let system = volume.system_identifier;
         let look = move || archive::first_missing(&layout, system, &history, position, size);
-        let Some(Ok(missing)) = background::within(ASK, look).await else { return };
+        let Some(Ok(missing)) = fsx::within(ASK, look).await else { return };
         let Some(primary) = self.primary_of(term, Some(missing)).await else { return };
         if primary.has_needed != Some(false) || missing > primary.past.flush {
             self.following.missing = None;

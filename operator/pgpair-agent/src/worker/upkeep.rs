@@ -28,8 +28,8 @@ use crate::wal::cleanup::{self, Needed};
 const PENDING: Duration = Duration::from_secs(10);
 /// How often the settings are looked at on which a promise rests.
 const PROMISES: Duration = Duration::from_secs(1);
-/// How long it is told that something was put back, or set aside.
-const PUT_BACK_TOLD: Duration = Duration::from_secs(300);
+/// How long people are told of something that is done.
+const NOTICE: Duration = Duration::from_secs(300);
 /// How often the volumes are measured.
 const SPACE: Duration = Duration::from_secs(10);
 /// How often the archive is cleaned.
@@ -61,8 +61,8 @@ pub(super) struct Upkeep {
     pub(super) generation: i64,
     pub(super) pending: Vec<String>,
     pub(super) space: SpaceReport,
-    /// What a person had changed and is not so any more, and since when.
-    put_back: Option<(String, Instant)>,
+    /// What people are told for a while, and since when: a setting that was put back, say.
+    notice: Option<(String, Instant)>,
     forecast: Forecast,
     measuring: Option<JoinHandle<SpaceReport>>,
     /// Where the peer's next recovery begins, as it told last: that only moves forward.
@@ -103,7 +103,7 @@ impl Upkeep {
             loaded_before: None,
             pending: Vec::new(),
             space: SpaceReport::default(),
-            put_back: None,
+            notice: None,
             forecast: Forecast::default(),
             measuring: None,
             peer_redo: None,
@@ -144,14 +144,14 @@ pub(super) fn due(at: &mut Instant, after: Duration) -> bool {
 }
 
 impl Worker {
-    /// What is told of a setting that was put back.
-    pub(super) fn put_back(&self) -> Option<String> {
-        self.upkeep.put_back.as_ref().map(|(told, _)| told.clone())
+    /// What people are told at present of something that is done.
+    pub(super) fn notice(&self) -> Option<String> {
+        self.upkeep.notice.as_ref().filter(|(_, at)| at.elapsed() < NOTICE).map(|(told, _)| told.clone())
     }
 
     /// Tells people of something that is done.
     pub(super) fn tell_for_a_while(&mut self, told: String) {
-        self.upkeep.put_back = Some((told, Instant::now()));
+        self.upkeep.notice = Some((told, Instant::now()));
     }
 
     /// The configuration as postgres was given it last.
@@ -315,21 +315,16 @@ impl Worker {
             return;
         }
         match postmaster::put_back_promises(&self.settings, &running.postmaster) {
-            Ok(names) if names.is_empty() => {
-                if self.upkeep.put_back.as_ref().is_some_and(|(_, at)| at.elapsed() >= PUT_BACK_TOLD) {
-                    self.upkeep.put_back = None;
-                }
-            }
+            Ok(names) if names.is_empty() => {}
             Ok(names) => {
                 let parameters = names.join(", ");
                 tracing::error!(
                     parameters,
                     "ALTER SYSTEM had changed what a promise rests on: it was put back"
                 );
-                let told = format!(
+                self.tell_for_a_while(format!(
                     "ALTER SYSTEM had changed {parameters}, on which a promise of the pair rests: it was put back; what the spec has no field for cannot be changed"
-                );
-                self.upkeep.put_back = Some((told, Instant::now()));
+                ));
             }
             Err(e) => tracing::error!(error = %e, "what ALTER SYSTEM has changed cannot be put back"),
         }
