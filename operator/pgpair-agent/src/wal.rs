@@ -6,3 +6,4 @@ pub mod cleanup;
 pub(crate) mod content;
 mod histories;
 pub mod restore;
+mod twice;

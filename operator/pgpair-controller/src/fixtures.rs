@@ -100,6 +100,7 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
             last_failure: None,
             unknown: None,
             stalled: None,
+            two_pasts: None,
         },
         config_generation: 3,
         space: SpaceReport {

@@ -80,6 +80,16 @@ impl Segment {
 }
 
 impl WalFile {
+    /// The timeline to which its name says that it belongs; a label does not say.
+    #[must_use]
+    pub fn timeline(self) -> Option<TimelineId> {
+        match self {
+            WalFile::Segment(segment) | WalFile::Partial(segment) => Some(segment.timeline),
+            WalFile::History(timeline) => Some(timeline),
+            WalFile::BackupLabel => None,
+        }
+    }
+
     /// Reads a file name; `None` if PostgreSQL would not use such a name. Never accepts a path separator.
     #[must_use]
     pub fn parse(name: &str, size: SegmentSize) -> Option<WalFile> {

@@ -242,6 +242,34 @@ pub struct ArchiveReport {
     /// The segment that waits for the archiver longest, once that is two minutes: the archiver hangs. Not told by older agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<String>,
+    /// A timeline with two pasts, of those that there are the first. Not told by older agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub two_pasts: Option<TwoPasts>,
+}
+
+/// Two histories give one timeline number different pasts: two servers have used it, and WAL of that timeline may be of either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TwoPasts {
+    /// The number.
+    pub timeline: TimelineId,
+    /// Where one history is.
+    pub one: HistoryPlace,
+    /// Where the other one is.
+    pub other: HistoryPlace,
+}
+
+/// Where a history of a timeline was found, as the reporting instance sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HistoryPlace {
+    /// Postgres runs with it.
+    InUse,
+    /// `pg_wal`.
+    PgWal,
+    /// The archive of this instance.
+    Archive,
+    /// The archive of the peer.
+    PeersArchive,
 }
 
 /// What an instance needs from the operator.

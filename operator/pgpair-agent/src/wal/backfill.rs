@@ -10,7 +10,7 @@
 //! Only complete segments of the history in use are filled in, newest first: from our own `pg_wal`, else from the peer's archive. They
 //! share the room that [`crate::wal::cleanup`] leaves to archived log, so what was removed to make room does not come back.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_core::wal::{Segment, SegmentSize, WalFile};
+use pgpair_wire::report::{HistoryPlace, TwoPasts};
 use pgpair_wire::wal::ArchivedFile;
 
 use crate::instance::fsx::{self, Context, FileError};
@@ -30,9 +31,12 @@ use crate::postgres::pgdata::{self, PgDataError};
 use crate::wal::archive;
 use crate::wal::cleanup;
 use crate::wal::content::{self, ContentError};
+use crate::wal::twice::Pasts;
 
 /// Files of one round: with a round every ten seconds, about 25 MB/s at most.
 const AT_ONCE: usize = 16;
+/// Histories of the peer's archive that are read in one round.
+const HISTORIES_AT_ONCE: usize = 64;
 /// The peer's list.
 const LIST: Duration = Duration::from_secs(5);
 
@@ -54,6 +58,28 @@ pub struct Filled {
     pub filled: usize,
     /// Files that are still missing.
     pub left: usize,
+}
+
+/// What is known of the histories in both archives: from one round to the next, for a history does not change.
+#[derive(Debug, Clone, Default)]
+pub struct Compared {
+    /// Timelines to which the peer's archive gives the same past as we do.
+    same: BTreeSet<TimelineId>,
+    /// Those with two pasts.
+    twice: BTreeMap<TimelineId, TwoPasts>,
+}
+
+impl Compared {
+    /// The first timeline with two pasts.
+    #[must_use]
+    pub fn two_pasts(&self) -> Option<TwoPasts> {
+        self.twice.values().next().copied()
+    }
+
+    /// Whether the peer's files of a timeline are of our past. Timeline 1 has no other.
+    fn are_ours(&self, timeline: TimelineId) -> bool {
+        timeline == TimelineId(1) || self.same.contains(&timeline)
+    }
 }
 
 /// A gap that stays for now.
@@ -107,6 +133,7 @@ pub fn list(layout: &Layout, system: SystemIdentifier) -> Result<Vec<ArchivedFil
 struct OurArchive {
     system: SystemIdentifier,
     history: TimelineHistory,
+    pasts: Pasts,
     files: Vec<ArchivedFile>,
     /// Complete segments of `pg_wal` that postgres will not archive.
     forgotten: Vec<ArchivedFile>,
@@ -120,10 +147,16 @@ struct OurArchive {
 ///
 /// # Errors
 /// What was filled in before stays; the rest is for the next round.
-pub async fn round(layout: &Layout, peer: &Peer, own: Own) -> Result<Filled, FillError> {
+pub async fn round(
+    layout: &Layout,
+    peer: &Peer,
+    own: Own,
+    compared: &mut Compared,
+) -> Result<Filled, FillError> {
     let of = layout.clone();
     let looked = tokio::task::spawn_blocking(move || look(&of, own)).await;
     let Some(mut archive) = looked.map_err(|_| FillError::Ending)?? else { return Ok(Filled::default()) };
+    compared.twice.extend(&archive.pasts.twice);
     let mut filled = Filled::default();
     for (file, name) in missing(&archive.forgotten, &archive, own) {
         let (of, to, from) = (layout.clone(), name.clone(), layout.pg_wal().join(&name));
@@ -137,7 +170,11 @@ pub async fn round(layout: &Layout, peer: &Peer, own: Own) -> Result<Filled, Fil
         archive.files.push(ArchivedFile { name, bytes: own.segment_size.bytes() });
         filled.filled += 1;
     }
-    let missing = missing(&peer.archive(LIST).await?, &archive, own);
+    let theirs = peer.archive(LIST).await?;
+    compare(layout, peer, &mut archive, &theirs, compared).await?;
+    let is_of_our_past =
+        |(file, _): &(WalFile, String)| file.timeline().is_some_and(|t| compared.are_ours(t));
+    let missing: Vec<_> = missing(&theirs, &archive, own).into_iter().filter(is_of_our_past).collect();
     filled.left = missing.len().saturating_sub(AT_ONCE);
     for (file, name) in missing.into_iter().take(AT_ONCE) {
         peer.fetch_wal(&name, &under_way(layout, archive.system, &name)?).await?;
@@ -150,9 +187,42 @@ pub async fn round(layout: &Layout, peer: &Peer, own: Own) -> Result<Filled, Fil
     Ok(filled)
 }
 
+/// Holds the histories of the peer's archive against ours, those that have not been yet.
+async fn compare(
+    layout: &Layout,
+    peer: &Peer,
+    archive: &mut OurArchive,
+    theirs: &[ArchivedFile],
+    compared: &mut Compared,
+) -> Result<(), FillError> {
+    let timelines = theirs.iter().filter_map(|f| match WalFile::parse(&f.name, SegmentSize::SMALLEST)? {
+        WalFile::History(timeline) => Some(timeline),
+        _ => None,
+    });
+    let new = timelines.filter(|t| archive.pasts.knows(*t) && !compared.same.contains(t));
+    for timeline in new.take(HISTORIES_AT_ONCE).collect::<Vec<_>>() {
+        let name = pgdata::history_name(timeline);
+        let to = under_way(layout, archive.system, &name)?;
+        peer.fetch_wal(&name, &to).await?;
+        let text = tokio::fs::read_to_string(&to).await.at("read", &to)?;
+        fsx::remove(&to)?;
+        let Ok(history) = TimelineHistory::parse(timeline, &text) else {
+            tracing::warn!(file = name, "archive: the peer's history cannot be read");
+            continue;
+        };
+        archive.pasts.add(history, HistoryPlace::PeersArchive);
+        if !archive.pasts.twice.contains_key(&timeline) {
+            compared.same.insert(timeline);
+        }
+    }
+    compared.twice = archive.pasts.twice.clone();
+    Ok(())
+}
+
 fn look(layout: &Layout, own: Own) -> Result<Option<OurArchive>, FillError> {
     let system = control_file::system_identifier(&layout.pgdata())?;
     let Some(history) = pgdata::history(layout, system, own.timeline)? else { return Ok(None) };
+    let pasts = Pasts::read(layout, system, &history)?;
     let files = list(layout, system)?;
     let used = files.iter().map(|f| f.bytes).sum();
     let room = space::of(&layout.archive).map_or(0, |(size, free)| cleanup::room(used, size, free));
@@ -169,7 +239,7 @@ fn look(layout: &Layout, own: Own) -> Result<Option<OurArchive>, FillError> {
             forgotten.push(ArchivedFile { name, bytes });
         }
     }
-    Ok(Some(OurArchive { system, history, files, forgotten, waiting, room }))
+    Ok(Some(OurArchive { system, history, pasts, files, forgotten, waiting, room }))
 }
 
 /// Files of the history in use among `there` that our archive lacks: histories first, then segments, newest first, as many as there
@@ -260,6 +330,7 @@ mod tests {
         OurArchive {
             system: SystemIdentifier(7),
             history: history(),
+            pasts: Pasts::default(),
             files: files(ours),
             forgotten: Vec::new(),
             waiting: HashSet::new(),

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use pgpair_core::ids::SystemIdentifier;
-use pgpair_core::timeline::TimelineId;
+use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_core::wal::WalFile;
 use pgpair_wire::client::{self, Call, Connection, Pieces, RequestError};
 use pgpair_wire::paths;
@@ -24,6 +24,7 @@ use crate::postgres::tool::PgBin;
 use crate::wal::archive::{self, Places, SMALLEST_SEGMENT};
 use crate::wal::content::{self, ContentError};
 use crate::wal::histories;
+use crate::wal::twice;
 
 /// For an answer to begin, and for each next piece of it. Postgres waits for us: a peer that does not answer must not stop
 /// replay of what is there.
@@ -118,10 +119,10 @@ pub fn run(name: &str, path: &Path) -> ExitCode {
 pub fn restore(settings: &InstanceEnv, name: &str, path: &Path) -> Result<&'static str, RestoreError> {
     let file = WalFile::parse(name, SMALLEST_SEGMENT).ok_or_else(|| RestoreError::Name(name.to_owned()))?;
     let system = control_file::system_identifier(&settings.layout.pgdata())?;
-    if let Some(own) = archive::wal_file(&settings.layout, system, name, Places::Archive) {
+    if let Some(own) = own_copy(settings, system, file, name) {
         let mut bytes = Vec::new();
         fs::File::open(&own).and_then(|mut f| f.read_to_end(&mut bytes)).at("read", &own)?;
-        if is_hidden(settings, system, file, &bytes) {
+        if is_hidden(settings, system, file, &bytes, Source::OurArchive) {
             return Err(RestoreError::Nobody);
         }
         match place(file, system, &bytes, "our archive", path) {
@@ -139,7 +140,7 @@ pub fn restore(settings: &InstanceEnv, name: &str, path: &Path) -> Result<&'stat
     // A name that is still being looked up would be waited for, and recovery with it.
     runtime.shutdown_background();
     let answer = answer?.ok_or(RestoreError::Nobody)?;
-    if is_hidden(settings, system, file, &answer.bytes) {
+    if is_hidden(settings, system, file, &answer.bytes, Source::Peer) {
         return Err(RestoreError::Nobody);
     }
     if answer.live {
@@ -149,8 +150,44 @@ pub fn restore(settings: &InstanceEnv, name: &str, path: &Path) -> Result<&'stat
     Ok("peer")
 }
 
+/// The file in our archive, unless that belongs to another past of the timeline than the primary's. A promotion sees all.
+fn own_copy(settings: &InstanceEnv, system: SystemIdentifier, file: WalFile, name: &str) -> Option<PathBuf> {
+    let layout = &settings.layout;
+    let own = archive::wal_file(layout, system, name, Places::Archive)?;
+    let timeline = file.timeline().filter(|_| !layout.alone().exists());
+    let is_disputed = timeline.is_some_and(|t| twice::is_disputed(layout, system, t));
+    if is_disputed && may_complain(layout) {
+        eprintln!(
+            "wal-restore: ALARM file={name} in our archive is not used: its timeline has another past there than in pg_wal"
+        );
+    }
+    (!is_disputed).then_some(own)
+}
+
+/// Where a file comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    OurArchive,
+    Peer,
+}
+
+/// Why recovery does not get to see a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hidden {
+    /// It leaves our past before the end of that.
+    NotOurPast,
+    /// The peer's archive has another one of the same number. The primary's is fetched by streaming then.
+    TwoPasts,
+}
+
 /// Whether it is a history that recovery does not get to see. A promotion sees all; what cannot be found out hides nothing.
-fn is_hidden(settings: &InstanceEnv, system: SystemIdentifier, file: WalFile, bytes: &[u8]) -> bool {
+fn is_hidden(
+    settings: &InstanceEnv,
+    system: SystemIdentifier,
+    file: WalFile,
+    bytes: &[u8],
+    source: Source,
+) -> bool {
     let WalFile::History(timeline) = file else { return false };
     if settings.layout.alone().exists() {
         return false;
@@ -158,9 +195,15 @@ fn is_hidden(settings: &InstanceEnv, system: SystemIdentifier, file: WalFile, by
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return false;
     };
-    let shown = runtime.block_on(async {
+    let hidden = runtime.block_on(async {
         let bin = PgBin::find(settings).ok()?;
         let control = control_file::control_data(&bin, &settings.layout.pgdata()).await.ok()?;
+        if source == Source::OurArchive
+            && timeline > control.newest_timeline()
+            && peer_contradicts(settings, timeline, bytes).await
+        {
+            return Some(Hidden::TwoPasts);
+        }
         let first = String::from_utf8_lossy(bytes);
         let fetch = async |t| {
             if t == timeline {
@@ -169,16 +212,32 @@ fn is_hidden(settings: &InstanceEnv, system: SystemIdentifier, file: WalFile, by
                 fetch_history(settings, system, t).await
             }
         };
-        Some(histories::is_for_recovery(&control, timeline, fetch).await)
+        (!histories::is_for_recovery(&control, timeline, fetch).await).then_some(Hidden::NotOurPast)
     });
     runtime.shutdown_background();
-    let hidden = shown == Some(false);
-    if hidden && may_complain(&settings.layout) {
-        eprintln!(
-            "wal-restore: the history of timeline {timeline} does not contain our past: recovery goes on without it"
-        );
+    if let Some(why) = hidden
+        && may_complain(&settings.layout)
+    {
+        let why = match why {
+            Hidden::NotOurPast => "does not contain our past",
+            Hidden::TwoPasts => "is another one in our archive than in the peer's (ALARM)",
+        };
+        eprintln!("wal-restore: the history of timeline {timeline} {why}: recovery goes on without it");
     }
-    hidden
+    hidden.is_some()
+}
+
+/// Whether the peer's archive has a history of this timeline with another past.
+async fn peer_contradicts(settings: &InstanceEnv, timeline: TimelineId, ours: &[u8]) -> bool {
+    let past = |bytes: &[u8]| {
+        let text = std::str::from_utf8(bytes).ok()?;
+        TimelineHistory::parse(timeline, text).ok().map(|history| history.ancestors)
+    };
+    let theirs = ask_peer(settings, &pgdata::history_name(timeline)).await.ok().flatten();
+    match (past(ours), theirs.and_then(|answer| past(&answer.bytes))) {
+        (Some(ours), Some(theirs)) => ours != theirs,
+        _ => false, // nothing to hold it against
+    }
 }
 
 /// Text of a history, of our archive or else the peer's.

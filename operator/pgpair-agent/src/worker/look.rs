@@ -171,7 +171,8 @@ impl Worker {
 
     /// What is known of the archive.
     pub(super) fn archive_report(&self) -> ArchiveReport {
-        self.archive.report(clock::now(), self.seen.as_ref().map(|s| &s.archiver))
+        let report = self.archive.report(clock::now(), self.seen.as_ref().map(|s| &s.archiver));
+        ArchiveReport { two_pasts: self.two_pasts(), ..report }
     }
 
     /// What lies on the data volume, as this round saw it; `None` if it cannot be read.

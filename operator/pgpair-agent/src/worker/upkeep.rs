@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pgpair_core::lsn::Lsn;
 use pgpair_wire::client::RequestError;
 use pgpair_wire::config::PairConfig;
-use pgpair_wire::report::SpaceReport;
+use pgpair_wire::report::{SpaceReport, TwoPasts};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -21,7 +21,7 @@ use crate::net::tls::Identity;
 use crate::postgres::postmaster::{self, ClientAccess, StartAs};
 use crate::postgres::render::{self, Floors};
 use crate::postgres::sql::SqlError;
-use crate::wal::backfill::{self, FillError};
+use crate::wal::backfill::{self, Compared, FillError};
 use crate::wal::cleanup::{self, Needed};
 
 /// How often postgres is asked which parameters wait for a restart: a person may edit with `ALTER SYSTEM`.
@@ -68,7 +68,9 @@ pub(super) struct Upkeep {
     /// Where the peer's next recovery begins, as it told last: that only moves forward.
     peer_redo: Option<Lsn>,
     cleaning: Option<JoinHandle<Option<Lsn>>>,
-    filling: Option<JoinHandle<Rest>>,
+    filling: Option<JoinHandle<(Rest, Compared)>>,
+    /// What is known of the histories in both archives.
+    compared: Compared,
     next: Next,
 }
 
@@ -109,6 +111,7 @@ impl Upkeep {
             peer_redo: None,
             cleaning: None,
             filling: None,
+            compared: Compared::default(),
             next: Next {
                 pending: now,
                 promises: now,
@@ -147,6 +150,11 @@ impl Worker {
     /// What people are told at present of something that is done.
     pub(super) fn notice(&self) -> Option<String> {
         self.upkeep.notice.as_ref().filter(|(_, at)| at.elapsed() < NOTICE).map(|(told, _)| told.clone())
+    }
+
+    /// A timeline of which there are two pasts, here or in the peer's archive.
+    pub(super) fn two_pasts(&self) -> Option<TwoPasts> {
+        self.upkeep.compared.two_pasts()
     }
 
     /// Tells people of something that is done.
@@ -404,9 +412,22 @@ impl Worker {
     async fn fill(&mut self) {
         let upkeep = &mut self.upkeep;
         if let Some(done) = upkeep.filling.take_if(|f| f.is_finished())
-            && matches!(done.await, Ok(Rest::Nothing))
+            && let Ok((rest, compared)) = done.await
         {
-            upkeep.next.fill = Instant::now() + FILL;
+            if compared.two_pasts() != upkeep.compared.two_pasts()
+                && let Some(TwoPasts { timeline, one, other }) = compared.two_pasts()
+            {
+                tracing::error!(
+                    timeline = timeline.0,
+                    ?one,
+                    ?other,
+                    "archive: ALARM: a timeline has two pasts"
+                );
+            }
+            upkeep.compared = compared;
+            if rest == Rest::Nothing {
+                upkeep.next.fill = Instant::now() + FILL;
+            }
         }
         let Some(seen) = &self.seen else { return };
         if upkeep.filling.is_some() || !due(&mut upkeep.next.fill, FILL_ON) {
@@ -415,18 +436,23 @@ impl Worker {
         let (Some(timeline), Some(end)) = (seen.timeline, seen.position()) else { return };
         let own = backfill::Own { timeline, end, segment_size: seen.segment_size };
         let (layout, peer) = (self.settings.layout.clone(), self.peer.clone());
-        upkeep.filling = Some(tokio::spawn(async move { fill(&layout, &peer, own).await }));
+        let mut compared = upkeep.compared.clone();
+        upkeep.filling = Some(tokio::spawn(async move {
+            let rest = fill(&layout, &peer, own, &mut compared).await;
+            (rest, compared)
+        }));
     }
 }
 
 /// What a round of [`backfill`] left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rest {
     Nothing,
     Something,
 }
 
-async fn fill(layout: &Layout, peer: &Peer, own: backfill::Own) -> Rest {
-    match backfill::round(layout, peer, own).await {
+async fn fill(layout: &Layout, peer: &Peer, own: backfill::Own, compared: &mut Compared) -> Rest {
+    match backfill::round(layout, peer, own, compared).await {
         Ok(backfill::Filled { left: 0, .. }) => Rest::Nothing,
         Ok(backfill::Filled { left, .. }) => {
             tracing::info!(left, "archive: more is to be fetched from the peer");

@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::fixture::{Instance, LIMIT, eventually, run};
 
 /// What the agent of `i` serves its peer.
-async fn serve_wal(i: &Instance) {
+pub async fn serve_wal(i: &Instance) {
     let layout = i.settings.layout.clone();
     let system = control_file::system_identifier(&layout.pgdata()).unwrap();
     let app = Router::new().route(

@@ -12,6 +12,7 @@ use pgpair_core::timeline::TimelineId;
 use pgpair_core::wal::{Segment, WalFile};
 use pgpair_wire::wal::PrimaryHistory;
 
+use crate::archive::serve_wal;
 use crate::fixture::{Instance, LIMIT, World, eventually, run};
 
 async fn stopped(i: &Instance) -> (ControlData, Position) {
@@ -99,6 +100,30 @@ fn after_a_clean_switchover_the_old_primary_follows_without_rewind() {
         let (_, relation) = relation(&w.a, &w.b).await;
         assert_eq!(relation, Relation::Contained);
         follows(&w).await;
+    });
+}
+
+/// Another server has used the number of the new timeline. By what PostgreSQL looks at, the old primary could go on along that history, and
+/// would wait for ever for WAL that the new one does not have.
+#[test]
+fn an_archive_that_contradicts_the_primarys_timeline_is_not_followed() {
+    run(async |w| {
+        let (a, b) = w.pair().await;
+        w.a.stop(&a).await;
+        let (_, end) = stopped(&w.a).await;
+        eventually("the standby has the shutdown checkpoint", async || {
+            w.b.facts().await.receive_lsn.filter(|l| *l >= end.end)
+        })
+        .await;
+        promote(&w.b.settings, &b, &w.b.sql, LIMIT).await.unwrap();
+        let of_primary = w.b.wal_archive().join("00000002.history");
+        eventually("its history is archived", async || of_primary.exists().then_some(())).await;
+        serve_wal(&w.b).await;
+        let (other, text) = (w.a.wal_archive().join("00000002.history"), "1\t0/F0000000\tanother server\n");
+        fs::create_dir_all(w.a.wal_archive()).unwrap();
+        fs::write(&other, text).unwrap();
+        follows(&w).await;
+        assert_eq!(fs::read_to_string(&other).unwrap(), text, "it is kept");
     });
 }
 

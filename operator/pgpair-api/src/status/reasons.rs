@@ -88,6 +88,8 @@ pub enum Reason {
     Archiving,
     /// The archiver's last attempts failed.
     ArchiveFailing,
+    /// Two histories give one timeline number different pasts.
+    TimelineUsedTwice,
     /// Too many segments wait for the archiver.
     ArchiveBacklog,
     /// No report tells.

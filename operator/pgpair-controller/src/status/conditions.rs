@@ -11,7 +11,7 @@ use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, PgReplicaPairStatus, Reason};
 use pgpair_core::authority::Refusal;
 use pgpair_core::ids::{InstanceId, Term};
-use pgpair_wire::report::ArchiveReport;
+use pgpair_wire::report::{ArchiveReport, HistoryPlace, TwoPasts};
 
 use crate::observed::{Observed, SeedState};
 use crate::outcome::{FaultKind, StepFailure};
@@ -128,6 +128,15 @@ fn archive_healthy(name: &PairName, observed: &Observed) -> Draft {
 
 /// What is wrong with the archive of `me`.
 fn archive_trouble(me: &str, archive: &ArchiveReport) -> Option<(Reason, String)> {
+    if let Some(TwoPasts { timeline, one, other }) = archive.two_pasts {
+        let message = format!(
+            "timeline {timeline} has one past in {} of {me} and another one in {}: two servers have used that number, so its WAL may be of either; \
+             see \"A timeline with two pasts\" in the runbook before you restore from an archive",
+            place(one),
+            place(other)
+        );
+        return Some((Reason::TimelineUsedTwice, message));
+    }
     if archive.failures.is_some_and(|n| n > 0) {
         let why = archive.last_failure.clone().unwrap_or_default();
         return Some((Reason::ArchiveFailing, format!("{me} cannot archive: {why}")));
@@ -145,6 +154,16 @@ fn archive_trouble(me: &str, archive: &ArchiveReport) -> Option<(Reason, String)
         let message = format!("more than {BACKLOG_LIMIT} segments of {me} wait for the archiver");
         (Reason::ArchiveBacklog, message)
     })
+}
+
+/// For people.
+fn place(place: HistoryPlace) -> &'static str {
+    match place {
+        HistoryPlace::InUse => "the history in use",
+        HistoryPlace::PgWal => "pg_wal",
+        HistoryPlace::Archive => "its archive",
+        HistoryPlace::PeersArchive => "the archive of the other instance",
+    }
 }
 
 fn seeding(name: &PairName, observed: &Observed, plan: &Plan) -> Draft {

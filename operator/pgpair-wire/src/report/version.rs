@@ -134,12 +134,14 @@ fn differs_archive(one: &ArchiveReport, other: &ArchiveReport) -> (bool, bool) {
         last_failure,
         unknown,
         stalled,
+        two_pasts,
     } = one;
     // Whether it fails at all is news; how often is not.
     let fails = |failures: &Option<u64>| failures.map(|f| f > 0);
     let words = *last_failure != other.last_failure
         || *unknown != other.unknown
         || *stalled != other.stalled
+        || *two_pasts != other.two_pasts
         || fails(failures) != fails(&other.failures);
     let numbers = *last_segment != other.last_segment
         || *last_archived_at_ms != other.last_archived_at_ms

@@ -1,6 +1,7 @@
 //! What keeps a pair from running, and when it is ready.
 
-use pgpair_wire::report::ArchiveReport;
+use pgpair_core::timeline::TimelineId;
+use pgpair_wire::report::{ArchiveReport, HistoryPlace, TwoPasts};
 
 use super::*;
 
@@ -125,6 +126,24 @@ fn an_archive_volume_that_does_not_answer_is_told_and_its_numbers_are_not() {
     assert!(told.message.ends_with("cannot archive: the archive volume has not answered for more than 5s"));
     let archive = status.archive.iter().find(|a| told.message.starts_with(&a.instance)).unwrap();
     assert_eq!((archive.last_segment.as_ref(), archive.backlog_segments), (None, None));
+}
+
+#[test]
+fn a_timeline_with_two_pasts_is_told_before_what_else_is_wrong_with_an_archive() {
+    let used_twice = ArchiveReport {
+        failures: Some(3),
+        two_pasts: Some(TwoPasts {
+            timeline: TimelineId(4),
+            one: HistoryPlace::InUse,
+            other: HistoryPlace::PeersArchive,
+        }),
+        ..ArchiveReport::default()
+    };
+    let status = over(&status_of(&steady()), &with_primary(|r| r.archive = used_twice));
+    let told = condition(&status, ConditionType::ArchiveHealthy).unwrap();
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "TimelineUsedTwice"));
+    let expected = "timeline 4 has one past in the history in use of orders-a and another one in the archive of the other instance: ";
+    assert!(told.message.starts_with(expected), "{}", told.message);
 }
 
 #[test]
