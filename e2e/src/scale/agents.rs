@@ -215,6 +215,7 @@ fn build_report(id: AgentId) -> InstanceReport {
             last_failure: None,
             unknown: None,
             stalled: None,
+            two_pasts: None,
         },
         config_generation: 1,
         space: SpaceReport {
