@@ -46,8 +46,11 @@ use crate::worker::{Worker, WorkerParts};
 
 /// How long postgres has to stop when the agent leaves.
 const LEAVE: Duration = Duration::from_secs(20);
-/// For a checkpoint before: of a pod that is deleted by force the kubelet leaves two seconds.
-const LAST_CHECKPOINT: Duration = Duration::from_millis(700);
+/// Share of the pod's time to stop that a checkpoint before may take; the hand-over needs the rest.
+const CHECKPOINT_SHARE: u32 = 4;
+/// More is not waited for, however long that time is: it is longer only with a longer `ttl`, for the hand-over. A pod that is deleted by force has
+/// two seconds, of which nobody tells it: it may be killed in its checkpoint then, and its witness says so to the standby.
+const MOST_CHECKPOINT: Duration = Duration::from_secs(15);
 
 /// How long the last lines of the journal have to get to the disk.
 const JOURNAL: Duration = Duration::from_secs(1);
@@ -163,7 +166,7 @@ impl Ground {
         let servers = tokio::spawn(serve(shared, self.identity.clone()));
         let worker = volumes.spawn(self.worker(wishes, timeline, lock, hba_trials).run());
         tokio::spawn(self.health().run());
-        on_sigterm(self.inbox.clone(), self.sql.beside())?;
+        on_sigterm(self.inbox.clone(), self.sql.beside(), last_checkpoint(self.settings.grace))?;
         let (last_word, settings) = (wish.clone(), self.settings.clone());
         let (journal, journal_end) = Journal::start(settings.layout.journal(), &authority);
         let io = self.driver_io(me, wish, report, hand_over, set_config);
@@ -291,16 +294,28 @@ async fn serve(shared: Shared, identity: Identity) -> Failure {
     ended.err().map_or_else(|| "a server ended".into(), Failure::from)
 }
 
-fn on_sigterm(inbox: mpsc::Sender<Input>, sql: Sql) -> Result<(), Failure> {
+/// Limit of the checkpoint before this instance leaves.
+fn last_checkpoint(grace: Duration) -> Duration {
+    (grace / CHECKPOINT_SHARE).min(MOST_CHECKPOINT)
+}
+
+fn on_sigterm(inbox: mpsc::Sender<Input>, sql: Sql, checkpoint: Duration) -> Result<(), Failure> {
     let mut term = signal(SignalKind::terminate())?;
     // From a terminal, where no init process is in between.
     let mut int = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
         let told = tokio::select! { t = term.recv() => t, i = int.recv() => i };
         if told.is_some() {
-            tracing::info!("told to end: leaving");
-            // Clients are served meanwhile, and the stop, during which they are not, has less to write. It goes on without it too.
-            let _ = sql.checkpoint(LAST_CHECKPOINT).await;
+            tracing::info!(limit = ?checkpoint, "told to end: a checkpoint, then leaving");
+            // Clients are served meanwhile, and the stop, during which they are not, has less to write.
+            let (begin, ended) = (Instant::now(), sql.checkpoint(checkpoint).await);
+            let took_ms = begin.elapsed().as_millis();
+            match ended {
+                Ok(()) => tracing::info!(took_ms, "leaving after a checkpoint"),
+                Err(e) => {
+                    tracing::info!(took_ms, error = %e, "leaving without a checkpoint: the stop may take longer")
+                }
+            }
             let _ = inbox.send(Input::Event(Event::Leave)).await; // the driver has ended
         }
     });
@@ -321,4 +336,20 @@ async fn leave(wish: &watch::Sender<Wish>, worker: tokio::task::JoinHandle<()>) 
 fn forget_node(settings: &InstanceEnv) -> Result<(), Failure> {
     let durable = state::load(&settings.layout)?;
     Ok(state::store_last(&settings.layout, &pgpair_core::authority::Durable { node: None, ..durable })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checkpoint_before_a_stop_leaves_most_of_the_time_to_the_hand_over() {
+        for (grace, limit_ms) in [(2, 500), (30, 7_500), (60, 15_000), (165, 15_000)] {
+            assert_eq!(
+                last_checkpoint(Duration::from_secs(grace)),
+                Duration::from_millis(limit_ms),
+                "{grace}"
+            );
+        }
+    }
 }

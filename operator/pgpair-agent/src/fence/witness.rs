@@ -31,8 +31,8 @@ const TELL: Duration = Duration::from_millis(500);
 const TRIES: u32 = 20;
 /// The same when the pod is about to go: its successor waits for it.
 const LAST_TRIES: u32 = 3;
-/// Inside the longest grace of a pod, 150 s.
-const LAST_WATCH: Duration = Duration::from_secs(145);
+/// Inside the longest grace of a pod, 165 s.
+const LAST_WATCH: Duration = Duration::from_secs(160);
 /// For the peer to be primary, at the end of the pod.
 const LINGER: Duration = Duration::from_millis(2500);
 /// For the proxies of all nodes to follow the Service then.

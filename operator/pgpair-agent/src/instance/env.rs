@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::paths;
@@ -63,6 +64,8 @@ pub struct InstanceEnv {
     pub peer_peer_port: u16,
     /// Port of probes; default 8080.
     pub probe_port: u16,
+    /// How long this pod is given to stop; default a minute.
+    pub grace: Duration,
     /// The program that `archive_command` and `restore_command` call; default: this executable.
     pub program: PathBuf,
 }
@@ -104,6 +107,7 @@ impl InstanceEnv {
             peer_port: env.port("PGPAIR_PEER_PORT", paths::PEER_PORT)?,
             peer_peer_port: env.port("PGPAIR_PEER_PEER_PORT", paths::PEER_PORT)?,
             probe_port: env.port("PGPAIR_PROBE_PORT", paths::PROBE_PORT)?,
+            grace: Duration::from_secs(env.parsed("PGPAIR_GRACE_SECONDS", "a number of seconds", 60)?),
             program: env.program(),
         })
     }
@@ -201,6 +205,7 @@ mod tests {
         assert_eq!(s.layout.pgdata(), PathBuf::from("/pgpair/data/pgdata"));
         assert_eq!(s.layout.mounted_config(), PathBuf::from("/pgpair/config/pair.json"));
         assert_eq!((s.pg_port, s.peer_peer_port, s.probe_port), (5432, 8443, 8080));
+        assert_eq!(s.grace, Duration::from_secs(60));
     }
 
     #[test]

@@ -58,10 +58,10 @@ pub fn build_seed_pod(pair: &ValidatedPair, i: InstanceId) -> PodTemplateSpec {
     template(pair, i, Purpose::Seed, vec![container(pair, i, "basebackup")])
 }
 
-/// A primary that is told to stop waits for two `ttl` at most until its standby has taken over, and needs some time before and after
-/// that; a minute is enough up to a `ttl` of 15 s.
+/// A primary that is told to stop makes a checkpoint, for at most 15 s, and waits for two `ttl` at most until its standby has taken over; it
+/// needs some time before and after that. A minute is enough up to a `ttl` of 7 s.
 fn grace_seconds(pair: &ValidatedPair) -> i64 {
-    (2 * i64::from(pair.config().ttl_ms) / 1000 + 30).max(60)
+    (2 * i64::from(pair.config().ttl_ms) / 1000 + 45).max(60)
 }
 
 fn template(
@@ -228,6 +228,7 @@ fn environment(pair: &ValidatedPair, i: InstanceId) -> Vec<EnvVar> {
         field("PGPAIR_POD_UID", "metadata.uid"),
         field("PGPAIR_NODE", "spec.nodeName"),
         value("PGPAIR_PEER_HOST", pair.name.pod_short_dns(i.peer())),
+        value("PGPAIR_GRACE_SECONDS", grace_seconds(pair).to_string()),
         value("PGPAIR_CONFIG", CONFIG_DIR.into()),
         value("PGPAIR_DATA_ROOT", "/pgpair/data".into()),
         value("PGPAIR_ARCHIVE_ROOT", "/pgpair/archive".into()),

@@ -34,7 +34,7 @@ fn stateful_set_of_a_minimal_pair() {
 
 #[test]
 fn the_pods_of_a_long_promise_have_the_time_to_hand_over() {
-    for (ttl, grace) in [(5, 60), (15, 60), (60, 150)] {
+    for (ttl, grace) in [(5, 60), (15, 75), (60, 165)] {
         let pair = valid(json!({"failover": {"ttlSeconds": ttl, "hangTimeoutSeconds": 60}}));
         let plan = InstancePlan { replicas: 1, seed: 0, seed_failures: 0 };
         let set = stateful_set::build_stateful_set(&pair, A, &plan);

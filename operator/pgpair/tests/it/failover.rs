@@ -306,17 +306,6 @@ async fn a_write_of_the_record_that_gets_lost_keeps_nobody_from_pairing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_is_told_to_stop_hands_over_first() {
-    let mut pair = Pair::up().await;
-    table(&pair, A).await;
-    pair.signal(A, Signal::TERM);
-    taken_over(&pair, B, "1000").await;
-    eventually("the agent of a has ended", LIMIT, async || pair.has_ended(A).then_some(())).await;
-    pair.start(A);
-    back_as_standby(&pair, A).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_ordered_rebuild_is_asked_of_the_operator_when_the_primary_goes_on_alone() {
     let pair = Pair::up().await;
     assert_eq!(pair.report(B).await.unwrap().need, None);
@@ -348,29 +337,6 @@ async fn gaps_of_an_archive_are_filled_from_the_peers() {
     for ((path, name), peer) in lost.iter().zip([A, B]) {
         eventually("it is there again", 2 * LIMIT, async || path.exists().then_some(())).await;
         assert!(std::fs::read(path).unwrap() == std::fs::read(pair.archive(peer).join(name)).unwrap());
-    }
-}
-
-/// The proof that commits wait needs a checkpoint, which may take a minute on a large server.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_waits_for_a_checkpoint_stops_all_the_same_when_it_is_told_to() {
-    let mut pair = Pair::up().await;
-    pair.kill_container(B);
-    eventually("the record says Solo", LIMIT, async || (pair.api.mode() == Mode::Solo).then_some(())).await;
-    let ask = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
-    let checkpointer = pair.sql(A, ask).await.unwrap().parse().ok().and_then(Pid::from_raw).unwrap();
-    rustix::process::kill_process(checkpointer, Signal::STOP).unwrap();
-    pair.start(B);
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event LIKE 'Checkpoint%' AND query LIKE '%; CHECKPOINT'";
-    eventually("a checkpoint is waited for", LIMIT, async || {
-        (pair.sql(A, waits).await.as_deref() == Ok("1")).then_some(())
-    })
-    .await;
-    pair.signal(A, Signal::TERM);
-    let begin = Instant::now();
-    while !pair.has_ended(A) {
-        assert!(begin.elapsed() < Duration::from_secs(30), "it still runs");
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

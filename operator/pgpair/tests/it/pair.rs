@@ -44,6 +44,8 @@ pub struct Pair {
     config: PairConfig,
     /// PostgreSQL's programs; `None`: those that an agent finds.
     bin: Option<PathBuf>,
+    /// How long a pod has to stop; `None`: what an agent takes for it by default.
+    grace: Option<Duration>,
 }
 
 fn index(i: InstanceId) -> usize {
@@ -77,6 +79,13 @@ impl Pair {
     pub async fn up_on(bin: &Path, config: PairConfig) -> Pair {
         let mut pair = Pair::new(config).await;
         pair.bin = Some(bin.to_owned());
+        pair.brought_up().await
+    }
+
+    /// As [`Pair::up`], with pods that have this long to stop.
+    pub async fn up_with_grace(grace: Duration) -> Pair {
+        let mut pair = Pair::new(PairConfig { generation: 1, ttl_ms: 2_000, ..PairConfig::default() }).await;
+        pair.grace = Some(grace);
         pair.brought_up().await
     }
 
@@ -115,6 +124,7 @@ impl Pair {
             owner,
             config,
             bin: None,
+            grace: None,
             dir,
         };
         pair.make_volumes();
@@ -298,6 +308,7 @@ impl Pair {
         ];
         c.envs(vars);
         c.envs(self.bin.iter().map(|bin| ("PGPAIR_PG_BIN", bin)));
+        c.envs(self.grace.iter().map(|grace| ("PGPAIR_GRACE_SECONDS", grace.as_secs().to_string())));
         for (name, sub) in [
             ("DATA_ROOT", "data"),
             ("ARCHIVE_ROOT", "archive"),
