@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bench::parts::Part;
 use crate::harness::faults::Fault;
 use crate::results::{read_json, write_json};
 
@@ -34,6 +35,9 @@ pub struct Row {
     pub rows_lost: usize,
     /// Acknowledgements by the old primary after the new one's first, in all runs together.
     pub late_acks: usize,
+    /// Where the time went, over the rounds that tell all their steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
     /// Commit of this repository.
     #[serde(default)]
     pub commit: Option<String>,
@@ -159,6 +163,7 @@ mod tests {
             gap_ms: Gaps::of(&[250.0]),
             rows_lost: 0,
             late_acks: 0,
+            parts: Vec::new(),
             commit: None,
         }
     }

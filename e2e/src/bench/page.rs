@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use crate::bench::gaps::Table;
+use crate::bench::parts;
 
 /// The page. `report` is the content of `environment.json`.
 #[must_use]
@@ -31,7 +32,18 @@ pub fn page(table: &Table, report: &Value) -> String {
         text("commit"),
         text("began").get(..10).unwrap_or_default(),
     );
-    let _ = write!(out, "{table}\n## A pair at rest\n\n| | |\n|---|---|\n");
+    let _ = writeln!(out, "{table}");
+    let parts = parts::table(&table.0);
+    if !parts.is_empty() {
+        let _ = writeln!(
+            out,
+            "## Where the time goes\n\nMilliseconds from one step to the next, p50 (p99), beginning with the old primary's last \
+             acknowledgement. *The standby decides*: the primary's agent has seen the death of its postgres, has asked the standby, and has \
+             handed over the end of the log; or the promise has lapsed. *The first write is on disk*: postgres has ended its recovery. *The \
+             client is acknowledged*: kube-proxy has seen the Service change, and the client has connected again.\n\n{parts}"
+        );
+    }
+    out += "## A pair at rest\n\n| | |\n|---|---|\n";
     for (what, found) in at_rest(report) {
         let _ = writeln!(out, "| {what} | {found} |");
     }

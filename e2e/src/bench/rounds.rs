@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use crate::bench::environment;
 use crate::bench::gaps::{Gaps, Row};
+use crate::bench::parts;
 use crate::faults::load::{BESIDE_FAULTS, Load};
 use crate::harness::failover::{Failover, Judgement};
 use crate::harness::faults::Fault;
@@ -49,6 +50,7 @@ pub struct Subject {
 #[derive(Debug, Default)]
 struct Sum {
     gaps_ms: Vec<f64>,
+    parts_ms: Vec<Vec<f64>>,
     rows_lost: usize,
     late_acks: usize,
     failures: usize,
@@ -62,8 +64,9 @@ impl Sum {
     fn take(&mut self, subject: &Subject, outcome: anyhow::Result<Round>) {
         let name = &subject.pair.names.name;
         match outcome {
-            Ok(Round { gap_ms, judgement, told }) => {
+            Ok(Round { gap_ms, parts_ms, judgement, told }) => {
                 self.gaps_ms.push(gap_ms);
+                self.parts_ms.extend(parts_ms);
                 self.rows_lost += judgement.verdict.missing.len();
                 self.late_acks += judgement.verdict.late.len();
                 let n = self.gaps_ms.len();
@@ -89,6 +92,7 @@ impl Sum {
             gap_ms: Gaps::of(&self.gaps_ms),
             rows_lost: self.rows_lost,
             late_acks: self.late_acks,
+            parts: parts::of_rounds(&self.parts_ms),
             commit: environment::commit(),
         })
     }
@@ -96,6 +100,8 @@ impl Sum {
 
 struct Round {
     gap_ms: f64,
+    /// Where it went; `None` if that is not told.
+    parts_ms: Option<Vec<f64>>,
     judgement: Judgement,
     /// What the status says of it.
     told: String,
@@ -251,13 +257,16 @@ async fn end(mut failover: Failover, status: &PgReplicaPairStatus) -> anyhow::Re
     let judgement = failover.judge().await?;
     let (pair, table) = (&failover.pair, &failover.oracle.table);
     pair.psql(pair.primary_of(status)?, &format!("DROP TABLE {table}")).await?;
-    let told = match status.last_failover.as_ref().filter(|f| f.term > failover.term) {
+    let change = status.last_failover.as_ref().filter(|f| f.term > failover.term);
+    let parts_ms =
+        change.zip(judgement.service_away_us).and_then(|(f, (from, to))| parts::of_round(f, from, to));
+    let told = match change {
         Some(f) => told(f, failover.struck_us),
         None => "no failover: the primary came back".into(),
     };
     // Without a change of server, the time without an acknowledgement is the gap.
     let gap_ms = judgement.service_gap_ms.unwrap_or(judgement.service_silence_ms);
-    Ok(Round { gap_ms, judgement, told })
+    Ok(Round { gap_ms, parts_ms, judgement, told })
 }
 
 /// Cause and steps, each in milliseconds after the fault: shows where the time went.

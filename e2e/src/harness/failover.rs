@@ -36,6 +36,8 @@ pub struct Judgement {
     /// milliseconds: what an application sees. The direct writers do not wait for the Service to follow. `None` when one
     /// server acknowledged everything.
     pub service_gap_ms: Option<f64>,
+    /// When that writer had its last acknowledgement of the first server, and its first one of the next, in microseconds since 1970.
+    pub service_away_us: Option<(i64, i64)>,
     /// Longest time for which that writer had no acknowledgement, whoever answered, in milliseconds.
     pub service_silence_ms: f64,
 }
@@ -215,7 +217,12 @@ impl Failover {
         // Records first, rows afterwards: every number recorded as acknowledged by then must be among the rows.
         let acks = self.oracle.all_acks().await?;
         let service = self.oracle.log(0).await?;
-        let service_gap_ms = judge(service.acks(), [], 0).longest_gap_ms();
+        let of_service = judge(service.acks(), [], 0);
+        let service_gap_ms = of_service.longest_gap_ms();
+        let service_away_us = match &of_service.reigns[..] {
+            [old, new, ..] => Some((old.last_us, new.first_us)),
+            _ => None,
+        };
         let service_silence_ms = longest_silence_ms(service.acks());
         let primary = self.pair.primary_of(&self.pair.status().await?)?;
         let rows = self.pair.psql(primary, &format!("SELECT n FROM {}", self.oracle.table)).await?;
@@ -232,6 +239,6 @@ impl Failover {
             self.oracle.table
         );
         self.pair.await_equal(&sum, Duration::from_secs(60)).await?;
-        Ok(Judgement { verdict, service_gap_ms, service_silence_ms })
+        Ok(Judgement { verdict, service_gap_ms, service_away_us, service_silence_ms })
     }
 }
