@@ -1,5 +1,6 @@
 //! One postgres: its data directory, its configuration, its process, its SQL.
 
+mod confine;
 pub mod control_file;
 pub mod end_of_wal;
 pub(crate) mod libraries;

@@ -21,7 +21,7 @@ use crate::control::inbox::{HbaTrial, Input};
 use crate::control::intake::Intake;
 use crate::control::journal::Journal;
 use crate::control::report::Reporter;
-use crate::control::server::{self, Shared};
+use crate::control::server::{self, Pulse, Shared};
 use crate::control::wish::Wish;
 use crate::fence::clock;
 use crate::fence::deadman::Deadman;
@@ -73,19 +73,28 @@ pub fn main() -> ExitCode {
 }
 
 /// The protocol has this thread for itself, which never waits for a volume: the loop, what it says to the peer and to the API server, the servers, and
-/// the look whether a primary hangs. The worker and all else that touches volumes have others.
+/// the look whether a primary hangs. The worker and all else that touches volumes have others; so have strangers, who may be many: handshakes and probes.
 fn run() -> Result<(), Failure> {
     let volumes =
         Builder::new_multi_thread().worker_threads(2).thread_name("volumes").enable_all().build()?;
+    let doors = Builder::new_multi_thread().worker_threads(1).thread_name("doors").enable_all().build()?;
     let protocol = Builder::new_current_thread().enable_all().build()?;
-    let result = protocol.block_on(agent(volumes.handle()));
+    let result = protocol.block_on(agent(Threads { volumes: volumes.handle(), doors: doors.handle() }));
     // A thread that waits for a disk keeps neither the process nor its lock, by which the witness tells that it is dead.
+    doors.shutdown_background();
     volumes.shutdown_timeout(LAST_WRITES);
     protocol.shutdown_timeout(LAST_WRITES);
     result
 }
 
-async fn agent(volumes: &Handle) -> Result<(), Failure> {
+/// Threads beside that of the protocol.
+#[derive(Clone, Copy)]
+struct Threads<'a> {
+    volumes: &'a Handle,
+    doors: &'a Handle,
+}
+
+async fn agent(threads: Threads<'_>) -> Result<(), Failure> {
     let settings = Arc::new(InstanceEnv::from_env()?);
     let me = Holder { instance: settings.instance, incarnation: Incarnation(rand::random()) };
     // This one first: the witness of a predecessor takes the two in the same order.
@@ -95,7 +104,7 @@ async fn agent(volumes: &Handle) -> Result<(), Failure> {
     if let Err(e) = std::fs::write(TERMINATION_LOG, me.incarnation.to_string()) {
         tracing::debug!(error = %e, "no termination log; not in a container");
     }
-    postmaster::install_tls(&settings.layout)?;
+    postmaster::install_tls(&settings.layout, postmaster::TlsFor::Postgres)?;
     let durable = state::load(&settings.layout)?;
     tracing::info!(instance = %me.instance, incarnation = %me.incarnation, term = durable.term.0, "agent starts");
     let bin = PgBin::find(&settings)?;
@@ -105,7 +114,7 @@ async fn agent(volumes: &Handle) -> Result<(), Failure> {
     let (inbox, inputs) = mpsc::channel(256);
     let (set_config, config) = watch::channel(config);
     let ground = Ground::new(settings, bin, config, inbox).await?;
-    ground.run(volumes, me, lock, authority, set_config, inputs).await
+    ground.run(threads, me, lock, authority, set_config, inputs).await
 }
 
 /// What the parts of the agent share.
@@ -146,7 +155,7 @@ impl Ground {
 
     async fn run(
         self,
-        volumes: &Handle,
+        Threads { volumes, doors }: Threads<'_>,
         me: Holder,
         lock: VolumeLock,
         authority: Authority,
@@ -163,7 +172,7 @@ impl Ground {
         let (try_hba, hba_trials) = mpsc::channel(1);
         let shared = self.shared(volumes, reports, timelines, serve_pg_wal, try_hba);
         volumes.spawn(shared.intake.clone().watch_mounted());
-        let servers = tokio::spawn(serve(shared, self.identity.clone()));
+        let servers = tokio::spawn(serve(shared, self.identity.clone(), doors.clone()));
         let worker = volumes.spawn(self.worker(wishes, timeline, lock, hba_trials).run());
         tokio::spawn(self.health().run());
         on_sigterm(self.inbox.clone(), self.sql.beside(), last_checkpoint(self.settings.grace))?;
@@ -269,7 +278,9 @@ impl Ground {
 
 /// The lock may still be held by the last processes of the agent before us; nothing is done without it.
 async fn wait_for_lock(settings: &InstanceEnv) -> Result<VolumeLock, Failure> {
-    fsx::create_dir(&settings.layout.run, 0o700)?;
+    for dir in [settings.layout.told(), settings.layout.restore()] {
+        fsx::create_dir(&dir, 0o700)?;
+    }
     let path = settings.layout.lock();
     for round in 0u32.. {
         if let Some(lock) = lock::wait_free(&path, Instant::now() + Duration::from_secs(5)).await? {
@@ -286,10 +297,11 @@ fn node_id(name: &str) -> NodeId {
     NodeId(digest.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)))
 }
 
-async fn serve(shared: Shared, identity: Identity) -> Failure {
+async fn serve(shared: Shared, identity: Identity, doors: Handle) -> Failure {
+    let probes = server::serve_probes(shared.clone(), Pulse::begin(), &doors);
     let ended = tokio::select! {
-        ended = server::serve_peer(shared.clone(), identity) => ended,
-        ended = server::serve_probes(shared) => ended,
+        ended = server::serve_peer(shared, identity, &doors) => ended,
+        ended = probes => ended,
     };
     ended.err().map_or_else(|| "a server ended".into(), Failure::from)
 }

@@ -58,6 +58,8 @@ pub const ANNOTATION_CHANGED_AT: &str = "pgpair.dev/changed-at";
 pub const OPERATOR_CN: &str = "pgpair-operator";
 /// Common name of the client certificate for replication, and name of the role.
 pub const REPLICATION_ROLE: &str = "pgpair_replication";
+/// Roles that are not for a person to let in.
+pub const OUR_ROLES: [&str; 3] = ["postgres", "pgpair_agent", REPLICATION_ROLE];
 
 /// Port of PostgreSQL.
 pub const POSTGRES_PORT: i32 = 5432;

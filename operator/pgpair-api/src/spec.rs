@@ -70,7 +70,7 @@ pub struct PgReplicaPairSpec {
     pub failover: FailoverSpec,
     /// The database made at first start.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.bootstrap is used once, when the data directory is made: create databases and roles with SQL"))]
+    #[x_kube(validation = Rule::new(bootstrap::used_once()).message("spec.bootstrap is used once, when the data directory is made, but superuserAccess may be changed: create databases and roles with SQL"))]
     pub bootstrap: BootstrapSpec,
     /// A WAL segment is archived at the latest after this many seconds, if anything was written. 10 to 3600.
     #[serde(default = "PgReplicaPairSpec::default_archive_timeout_seconds")]
@@ -184,7 +184,7 @@ pub struct VolumeSpec {
     pub size: String,
     /// Storage class. Default: the cluster's default class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schemas::OBJECT_NAME))]
     pub storage_class_name: Option<String>,
 }
 

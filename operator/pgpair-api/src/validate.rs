@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use pgpair_wire::config::{Bootstrap, ClientTls, PairConfig};
+use pgpair_wire::parameters::{Reason, WAL_LEVELS, refusal};
 
-use crate::names::PairName;
+use crate::names::{OUR_ROLES, PairName};
 use crate::spec::{
     BootstrapSpec, FailoverSpec, NetworkPolicySpec, PgReplicaPair, PgReplicaPairSpec, ResourcesSpec,
     SchedulingSpec, ServiceSpec, TlsSpec, VolumeSpec,
@@ -96,8 +97,13 @@ pub enum InvalidSpec {
     #[error("spec.postgres.version {0} is not supported: use 15, 16, 17 or 18")]
     Version(i32),
     /// See the text.
-    #[error("spec.postgres.parameters.{0} belongs to the operator: remove it")]
-    OwnedParameter(String),
+    #[error("spec.postgres.parameters.{name} {}: remove it", reason.words())]
+    RefusedParameter {
+        /// The parameter.
+        name: String,
+        /// Why.
+        reason: Reason,
+    },
     /// See the text.
     #[error(
         "spec.postgres.parameters.wal_level is {0:?}: write replica, or logical for logical replication, or leave it out"
@@ -109,6 +115,11 @@ pub enum InvalidSpec {
     /// See the text.
     #[error("spec.postgres.parameters.{0} has a line break or a NUL in its value: remove it")]
     ParameterValue(String),
+    /// See the text.
+    #[error(
+        "spec.postgres.hba has the line {0:?} for a role that comes in as the operator says: remove it; spec.bootstrap.superuserAccess lets postgres in by its password"
+    )]
+    OwnHbaLine(String),
     /// See the text.
     #[error("spec.bootstrap.owner {0:?} is reserved: use another name, such as app")]
     ReservedOwner(String),
@@ -160,6 +171,7 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
     }
     parameters(&spec.postgres.parameters)?;
     bootstrap(&spec.bootstrap, &name)?;
+    hba(&spec.postgres.hba)?;
     tls(&spec.tls, &spec.postgres.hba)?;
     let config = config(spec, pair.metadata.generation.unwrap_or(0))?;
     let default_image =
@@ -222,6 +234,7 @@ fn config(spec: &PgReplicaPairSpec, generation: i64) -> Result<PairConfig, Inval
         read_lag_bytes: lag("spec.readLag", &spec.read_lag)?,
         seed_rate_kib,
         client_tls: spec.tls.clients,
+        superuser_access: bootstrap.superuser_access(),
         bootstrap: Bootstrap {
             checksums: bootstrap.checksums,
             locale: bootstrap.locale.clone(),
@@ -258,6 +271,14 @@ fn bootstrap(bootstrap: &BootstrapSpec, name: &PairName) -> Result<(), InvalidSp
     Ok(())
 }
 
+fn hba(lines: &[String]) -> Result<(), InvalidSpec> {
+    let names_ours = |line: &&String| {
+        let roles = line.split_whitespace().nth(2).unwrap_or_default();
+        roles.split(',').any(|role| OUR_ROLES.contains(&role.trim_matches('"')))
+    };
+    lines.iter().find(names_ours).map_or(Ok(()), |line| Err(InvalidSpec::OwnHbaLine(line.clone())))
+}
+
 fn tls(tls: &TlsSpec, hba: &[String]) -> Result<(), InvalidSpec> {
     range("spec.tls.validityDays", tls.validity_days.into(), 2, 3650)?;
     range("spec.tls.renewBeforeDays", tls.renew_before_days.into(), 1, 3649)?;
@@ -291,8 +312,8 @@ fn range(field: &'static str, value: i64, min: i64, max: i64) -> Result<(), Inva
 
 fn parameters(parameters: &BTreeMap<String, String>) -> Result<(), InvalidSpec> {
     for (name, value) in parameters {
-        if settings::is_owned(name) {
-            return Err(InvalidSpec::OwnedParameter(name.clone()));
+        if let Some(reason) = refusal(name) {
+            return Err(InvalidSpec::RefusedParameter { name: name.clone(), reason });
         }
         if !settings::is_well_formed(name) {
             return Err(InvalidSpec::ParameterName(name.clone()));
@@ -300,7 +321,7 @@ fn parameters(parameters: &BTreeMap<String, String>) -> Result<(), InvalidSpec> 
         if value.contains(['\n', '\r', '\0']) {
             return Err(InvalidSpec::ParameterValue(name.clone()));
         }
-        if name == "wal_level" && !settings::WAL_LEVELS.contains(&value.as_str()) {
+        if name == "wal_level" && !WAL_LEVELS.contains(&value.as_str()) {
             return Err(InvalidSpec::WalLevel(value.clone()));
         }
     }
@@ -333,6 +354,23 @@ mod tests {
     }
 
     #[test]
+    fn a_line_for_a_role_of_ours_is_refused_and_one_for_another_is_not() {
+        for line in [
+            "host all postgres all trust",
+            "hostssl\tall  app,\"pgpair_agent\" 10.0.0.0/8 md5",
+            "host replication pgpair_replication all cert",
+        ] {
+            let refused = check("orders", json!({"postgres": {"hba": [line]}})).unwrap_err();
+            assert_eq!(refused, InvalidSpec::OwnHbaLine(line.into()));
+        }
+        for line in
+            ["host postgres app all scram-sha-256", "host all all all md5", "host all postgresql all md5"]
+        {
+            check("orders", json!({"postgres": {"hba": [line]}})).unwrap();
+        }
+    }
+
+    #[test]
     fn an_empty_spec_gets_every_default() {
         let pair = check("orders", json!({})).unwrap();
         assert_eq!(pair.postgres_image, "registry.test/pg:17");
@@ -360,7 +398,7 @@ mod tests {
                 "failover": {"automatic": false, "ttlSeconds": 3, "maxLag": "1.5Mi", "onPostgresCrash": "Restart", "hangTimeoutSeconds": 7},
                 "archiveTimeoutSeconds": 20, "standbyProfile": "Reporting", "readLag": "2Gi", "seeding": {"maxRateMiB": 5},
                 "tls": {"clients": "Optional"},
-                "bootstrap": {"checksums": false, "locale": "C", "encoding": "LATIN1", "postInitSQL": ["SELECT 1"]},
+                "bootstrap": {"superuserAccess": true, "checksums": false, "locale": "C", "encoding": "LATIN1", "postInitSQL": ["SELECT 1"]},
             }),
         );
         let expected = PairConfig {
@@ -378,6 +416,7 @@ mod tests {
             read_lag_bytes: 2 << 30,
             seed_rate_kib: Some(5120),
             client_tls: ClientTls::Optional,
+            superuser_access: true,
             bootstrap: Bootstrap {
                 checksums: false,
                 locale: "C".into(),
@@ -417,8 +456,13 @@ mod tests {
     fn settings_of_the_operator_are_refused_by_name_in_any_case() {
         let refused =
             |name: &str| check("orders", json!({"postgres": {"parameters": {name: "x"}}})).unwrap_err();
-        assert_eq!(refused("FSYNC"), InvalidSpec::OwnedParameter("FSYNC".into()));
-        assert_eq!(refused("primary_conninfo"), InvalidSpec::OwnedParameter("primary_conninfo".into()));
+        for (name, reason) in [
+            ("FSYNC", Reason::Operator),
+            ("primary_conninfo", Reason::Operator),
+            ("data_sync_retry", Reason::Durability),
+        ] {
+            assert_eq!(refused(name), InvalidSpec::RefusedParameter { name: name.into(), reason });
+        }
         assert_eq!(refused("a b"), InvalidSpec::ParameterName("a b".into()));
     }
 

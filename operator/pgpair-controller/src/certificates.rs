@@ -57,7 +57,18 @@ pub fn new_authority(name: &str, now: Timestamp, life: SignedDuration) -> Result
     Ok(Pem { certificate, key: key.serialize_pem() })
 }
 
-/// A certificate for server and client, signed by `authority`.
+/// What a certificate is for (RFC 5280, extended key usage): whoever has the key of one purpose cannot use it for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be called and to call.
+    Both,
+    /// To be called.
+    Server,
+    /// To call.
+    Client,
+}
+
+/// A certificate for `purpose`, signed by `authority`.
 ///
 /// # Errors
 /// The authority is unreadable, a name is no DNS name, or the key could not be made.
@@ -65,6 +76,7 @@ pub fn new_leaf(
     authority: &Pem,
     name: &str,
     dns: Vec<String>,
+    purpose: Purpose,
     now: Timestamp,
     life: SignedDuration,
 ) -> Result<Pem, rcgen::Error> {
@@ -72,8 +84,11 @@ pub fn new_leaf(
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = params(name, dns, now, life)?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = match purpose {
+        Purpose::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+        Purpose::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+        Purpose::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+    };
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, &issuer)?.pem();
     Ok(Pem { certificate, key: key.serialize_pem() })
@@ -136,7 +151,7 @@ mod tests {
         let life = SignedDuration::from_hours(90 * 24);
         let ca = new_authority("orders", now, life).unwrap();
         let names = vec!["orders-a-0.orders-pods.shop.svc".into()];
-        let leaf = new_leaf(&ca, "orders-a", names, now, life).unwrap();
+        let leaf = new_leaf(&ca, "orders-a", names, Purpose::Both, now, life).unwrap();
         let (_, ca_pem) = parse_x509_pem(ca.certificate.as_bytes()).unwrap();
         let (_, leaf_pem) = parse_x509_pem(leaf.certificate.as_bytes()).unwrap();
         let (_, ca) = X509Certificate::from_der(&ca_pem.contents).unwrap();
@@ -156,7 +171,7 @@ mod tests {
         let ca = new_authority("orders", now, life).unwrap();
         for given in [vec!["b.example.com", "10.0.0.7", "a.example.com"], vec![]] {
             let given: Vec<String> = given.into_iter().map(Into::into).collect();
-            let leaf = new_leaf(&ca, "orders-a", given.clone(), now, life).unwrap();
+            let leaf = new_leaf(&ca, "orders-a", given.clone(), Purpose::Server, now, life).unwrap();
             assert_eq!(names_of(&leaf.certificate), Some(given));
         }
         assert_eq!(names_of("no certificate"), None);

@@ -2,15 +2,23 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
+use hyper_util::service::TowerToHyperService;
+use pgpair_wire::door::{self, Limits};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::cache::Signs;
+
+/// Who asks at once, and for how long: all metrics of many pairs take a while to a slow reader.
+const ASKERS: Limits = Limits { places: 64, time: Duration::from_secs(30) };
+/// For the head of a request.
+const HEADERS: Duration = Duration::from_secs(5);
 
 /// Serves until `stop` says so. `/readyz` answers what [`crate::health::Health::readiness`] says: of a leader that its caches are filled and its
 /// watches live, of another replica that the API server answers it.
@@ -40,10 +48,12 @@ pub async fn serve(
             }),
         );
     let listener = TcpListener::bind(address).await?;
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            // An error means that the process is ending: stop as well.
-            let _ = stop.wait_for(|stop| *stop).await;
-        })
-        .await
+    let router = TowerToHyperService::new(router);
+    let serve = move |stream, _| door::answer(stream, HEADERS, router.clone());
+    tokio::select! {
+        () = door::keep(listener, ASKERS, serve) => {}
+        // An error means that the process is ending: stop as well.
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    Ok(())
 }

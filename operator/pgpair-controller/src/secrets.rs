@@ -14,7 +14,7 @@ use crate::api::Requests;
 use crate::certificates::rotation::{
     AuthorityView, CertificateView, PartyStep, PartyView, Policy, Wants, decide_authority, decide_party,
 };
-use crate::certificates::{digest, names_of, new_leaf};
+use crate::certificates::{Pem, Purpose, names_of, new_leaf};
 use crate::error::Error;
 use crate::ownership::{self, Taken};
 use authority::CertificateAuthority;
@@ -36,14 +36,16 @@ pub async fn apply_secrets(
 ) -> Result<(), Error> {
     let policy = Policy::new(&pair.tls);
     let seen = known(&pair.name.ca_secret()).as_ref().and_then(AuthorityView::read);
-    let views = Party::ALL.map(|p| known(&p.secret(&pair.name)).as_ref().and_then(PartyView::read));
+    let parties = Party::of(pair, |name| known(name).is_some());
+    let view_of = |p: &Party| known(&p.secret(&pair.name)).as_ref().and_then(PartyView::read);
+    let views: Vec<Option<PartyView>> = parties.iter().map(view_of).collect();
     let mut authority = None;
     if let Some(step) = decide_authority(seen.as_ref(), &views, policy, now) {
         authority = Some(authority::apply_step(requests, pair, step, seen.as_ref(), now).await?);
     }
     let Some(view) = authority.as_ref().map(|a| &a.view).or(seen.as_ref()) else { return Ok(()) };
     let mut steps = Vec::new();
-    for (party, has) in Party::ALL.into_iter().zip(&views) {
+    for (party, has) in parties.into_iter().zip(&views) {
         let names = party.names(pair, extent, has.as_ref());
         let wants = names.as_deref().map_or(Wants::Bundle, Wants::Certificate);
         let step = decide_party(view, has.as_ref(), wants, policy, now);
@@ -121,22 +123,28 @@ impl Writer<'_> {
             certificate: Some(CertificateView {
                 signed_by: self.authority.view.signer().cloned().unwrap_or_default(),
                 not_after: self.now.checked_add(self.policy.validity).unwrap_or(self.now),
-                names: digest(names.join(",").as_bytes()),
+                names: party.mark(&names),
             }),
             changed_at: self.now,
         };
-        let sign = |name: &str, dns: Vec<String>| {
-            new_leaf(self.authority.signer(), name, dns, self.now, self.policy.validity)
+        let sign = |name: &str, dns: Vec<String>, purpose: Purpose| {
+            new_leaf(self.authority.signer(), name, dns, purpose, self.now, self.policy.validity)
         };
-        let leaf = match party {
-            Party::Instance(i) => sign(&self.pair.name.instance(i), names)?,
-            Party::Operator | Party::Clients(_) => sign(OPERATOR_CN, names)?,
-        };
-        let mut data =
-            vec![("ca.crt", self.authority.bundle()), ("tls.crt", leaf.certificate), ("tls.key", leaf.key)];
-        if let Party::Instance(_) = party {
-            let replication = sign(REPLICATION_ROLE, Vec::new())?;
-            data.extend([("replication.crt", replication.certificate), ("replication.key", replication.key)]);
+        let mut data = vec![("ca.crt", self.authority.bundle())];
+        match party {
+            Party::Instance(i) => {
+                let agent = self.pair.name.instance(i);
+                // What postgres and its children read opens nothing of the agent's: names and purposes differ.
+                let (server, restore) = (format!("{agent}-server"), format!("{agent}-restore"));
+                data.extend(named(["tls.crt", "tls.key"], sign(&agent, names.clone(), Purpose::Both)?));
+                data.extend(named(["server.crt", "server.key"], sign(&server, names, Purpose::Server)?));
+                let client = |name: &str| sign(name, Vec::new(), Purpose::Client);
+                data.extend(named(["replication.crt", "replication.key"], client(REPLICATION_ROLE)?));
+                data.extend(named(["restore.crt", "restore.key"], client(&restore)?));
+            }
+            Party::Operator | Party::Clients(_) => {
+                data.extend(named(["tls.crt", "tls.key"], sign(OPERATOR_CN, names, Purpose::Client)?));
+            }
         }
         Ok(build_secret(self.pair, &party.secret(&self.pair.name), data, view.annotations()))
     }
@@ -171,6 +179,10 @@ impl Writer<'_> {
         ownership::create(self.requests, self.pair, &secret).await?;
         Ok(())
     }
+}
+
+fn named([certificate, key]: [&'static str; 2], pem: Pem) -> [(&'static str, String); 2] {
+    [(certificate, pem.certificate), (key, pem.key)]
 }
 
 /// The names of all of them.

@@ -44,6 +44,8 @@ pub struct PairConfig {
     pub seed_rate_kib: Option<u32>,
     /// Whether a client must use TLS.
     pub client_tls: ClientTls,
+    /// Whether `postgres` may log in over the network.
+    pub superuser_access: bool,
     /// Used once, when the data directory is made.
     pub bootstrap: Bootstrap,
 }
@@ -65,6 +67,7 @@ impl Default for PairConfig {
             read_lag_bytes: 64 << 20,
             seed_rate_kib: None,
             client_tls: ClientTls::Optional,
+            superuser_access: false,
             bootstrap: Bootstrap::default(),
         }
     }

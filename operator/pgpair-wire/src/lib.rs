@@ -5,9 +5,12 @@
 pub mod client;
 pub mod config;
 #[cfg(feature = "server")]
+pub mod door;
+#[cfg(feature = "server")]
 pub mod hold;
 pub mod lease;
 pub mod order;
+pub mod parameters;
 pub mod paths;
 pub mod report;
 pub mod seed;

@@ -22,9 +22,13 @@ impl Connected<IncomingStream<'_, MutualTls>> for Caller {
 impl Caller {
     /// Whether the path is for it at all. What it may say there, its handler judges.
     fn may(self, method: &Method, path: &str) -> bool {
-        let of_both = [paths::REPORT, paths::EVIDENCE, paths::ORDER].contains(&path);
-        let of_the_operator = path == paths::CONFIG && method == Method::PUT;
-        of_both || of_the_operator == (self == Caller::Operator)
+        let is_of_both = [paths::REPORT, paths::EVIDENCE, paths::ORDER].contains(&path);
+        let is_of_the_operator = path == paths::CONFIG && method == Method::PUT;
+        match self {
+            Caller::Peer => is_of_both || !is_of_the_operator,
+            Caller::PeerRestore => method == Method::GET && is_log(path),
+            Caller::Operator => is_of_both || is_of_the_operator,
+        }
     }
 
     /// The operator says what Kubernetes says; the peer's witness what its lock shows.
@@ -38,8 +42,17 @@ impl Caller {
 
     /// The peer hands on its trigger file, and nothing else.
     pub(super) fn may_order(self, kind: OrderKind) -> bool {
-        self == Caller::Operator || kind == OrderKind::Switchover
+        match self {
+            Caller::Operator => true,
+            Caller::Peer => kind == OrderKind::Switchover,
+            Caller::PeerRestore => false,
+        }
     }
+}
+
+/// Whether the path is that of log files, or of one.
+fn is_log(path: &str) -> bool {
+    path.strip_prefix(paths::WAL).is_some_and(|file| file.is_empty() || file.starts_with('/'))
 }
 
 /// Lets a request through to its handler, with the [`Caller`] in its extensions, or refuses it.
@@ -65,21 +78,23 @@ mod tests {
     fn each_path_is_for_whom_it_is_meant() {
         use Method as M;
         let cells = [
-            (M::GET, paths::REPORT, true, true),
-            (M::POST, paths::EVIDENCE, true, true),
-            (M::POST, paths::ORDER, true, true),
-            (M::PUT, paths::CONFIG, false, true),
-            (M::POST, paths::HEARTBEAT, true, false),
-            (M::POST, paths::CAN_TAKE, true, false),
-            (M::POST, paths::RESIGN, true, false),
-            (M::GET, paths::TIMELINE, true, false),
-            (M::GET, paths::NEEDS, true, false),
-            (M::GET, paths::WAL, true, false),
-            (M::GET, "/v1/wal/000000010000000000000001", true, false),
+            (M::GET, paths::REPORT, [true, false, true]),
+            (M::POST, paths::EVIDENCE, [true, false, true]),
+            (M::POST, paths::ORDER, [true, false, true]),
+            (M::PUT, paths::CONFIG, [false, false, true]),
+            (M::POST, paths::HEARTBEAT, [true, false, false]),
+            (M::POST, paths::CAN_TAKE, [true, false, false]),
+            (M::POST, paths::RESIGN, [true, false, false]),
+            (M::GET, paths::TIMELINE, [true, false, false]),
+            (M::GET, paths::NEEDS, [true, false, false]),
+            (M::GET, paths::WAL, [true, true, false]),
+            (M::GET, "/v1/wal/000000010000000000000001", [true, true, false]),
+            (M::POST, "/v1/wal/000000010000000000000001", [true, false, false]),
+            (M::GET, "/v1/walnut", [true, false, false]),
         ];
-        for (method, path, peer, operator) in cells {
-            assert_eq!(Caller::Peer.may(&method, path), peer, "{path}");
-            assert_eq!(Caller::Operator.may(&method, path), operator, "{path}");
+        for (method, path, may) in cells {
+            let callers = [Caller::Peer, Caller::PeerRestore, Caller::Operator];
+            assert_eq!(callers.map(|caller| caller.may(&method, path)), may, "{method} {path}");
         }
     }
 
@@ -94,9 +109,10 @@ mod tests {
         ] {
             assert_eq!(Caller::Peer.may_testify(kind), peer, "{kind:?}");
             assert_eq!(Caller::Operator.may_testify(kind), operator, "{kind:?}");
+            assert!(!Caller::PeerRestore.may_testify(kind), "{kind:?}");
         }
         for kind in [OrderKind::Switchover, OrderKind::Restart, OrderKind::Fence, OrderKind::Rebuild] {
-            assert!(Caller::Operator.may_order(kind));
+            assert!(Caller::Operator.may_order(kind) && !Caller::PeerRestore.may_order(kind));
             assert_eq!(Caller::Peer.may_order(kind), kind == OrderKind::Switchover, "{kind:?}");
         }
     }

@@ -1,8 +1,9 @@
 //! What the agent serves: to its peer and the operator over mTLS, to the kubelet and Prometheus over plain HTTP.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::JsonRejection;
@@ -14,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
 use futures::{Stream, StreamExt};
+use hyper_util::service::TowerToHyperService;
 use pgpair_core::authority::messages::{
     Answer, CanTake, CanTakeReply, Evidence, Heartbeat, ResignReply, Resignation,
 };
@@ -22,6 +24,7 @@ use pgpair_core::instance::PostgresState;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::order::OrderReply;
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::door::{self, Limits};
 use pgpair_wire::hold::hold;
 use pgpair_wire::order::{ANSWERED, JUDGED, Order};
 use pgpair_wire::paths;
@@ -50,6 +53,15 @@ use crate::wal::backfill;
 
 /// The state machine answers at once, except where it must read the record first.
 const ANSWER: Duration = Duration::from_secs(3);
+
+/// Probes at once, and how long one may take.
+const PROBES: Limits = Limits { places: 64, time: Duration::from_secs(10) };
+/// For the head of a request that needs no certificate.
+const HEADERS: Duration = Duration::from_secs(5);
+/// How often the protocol's thread shows that it runs.
+const PULSE: Duration = Duration::from_millis(500);
+/// Longer than that it does not pause; init has fenced long before.
+const STILL: Duration = Duration::from_secs(10);
 
 /// Bytes of a segment in memory at a time while it is given out.
 const WAL_CHUNK: usize = 64 * 1024;
@@ -83,10 +95,10 @@ pub struct Shared {
 ///
 /// # Errors
 /// The port cannot be bound.
-pub async fn serve_peer(shared: Shared, identity: Identity) -> std::io::Result<()> {
+pub async fn serve_peer(shared: Shared, identity: Identity, doors: &Handle) -> std::io::Result<()> {
     let address = SocketAddr::new(shared.settings.listen, shared.settings.peer_port);
     let callers = Callers::of(&shared.settings.pair, shared.settings.instance);
-    let listener = MutualTls::bind(address, identity, callers).await?;
+    let listener = MutualTls::bind(address, identity, callers, doors).await?;
     let app = Router::new()
         .route(paths::REPORT, get(report))
         .route(paths::HEARTBEAT, post(heartbeat))
@@ -105,17 +117,43 @@ pub async fn serve_peer(shared: Shared, identity: Identity) -> std::io::Result<(
     axum::serve(listener, app.into_make_service_with_connect_info::<Caller>()).await
 }
 
-/// Serves probes until the process ends.
+/// Serves probes by `doors` until the process ends.
 ///
 /// # Errors
 /// The port cannot be bound.
-pub async fn serve_probes(shared: Shared) -> std::io::Result<()> {
+pub async fn serve_probes(shared: Shared, pulse: Pulse, doors: &Handle) -> std::io::Result<()> {
     let address = SocketAddr::new(shared.settings.listen, shared.settings.probe_port);
-    let app = Router::new()
-        .route("/livez", get(|| async { "ok" }))
-        .route("/readyz", get(readyz))
-        .with_state(shared);
-    axum::serve(TcpListener::bind(address).await?, app).await
+    let livez = async move || match pulse.is_felt() {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the protocol's thread does not run"),
+    };
+    let app = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(shared);
+    let app = TowerToHyperService::new(app);
+    let listener = doors.spawn(TcpListener::bind(address)).await.map_err(io::Error::other)??;
+    let serve = move |stream, _| door::answer(stream, HEADERS, app.clone());
+    doors.spawn(door::keep(listener, PROBES, serve)).await.map_err(io::Error::other)
+}
+
+/// Whether the protocol's thread runs: others answer for it.
+#[derive(Debug, Clone)]
+pub struct Pulse(watch::Receiver<Instant>);
+
+impl Pulse {
+    /// Of the thread of the caller.
+    #[must_use]
+    pub fn begin() -> Pulse {
+        let (beat, felt) = watch::channel(Instant::now());
+        tokio::spawn(async move {
+            while beat.send(Instant::now()).is_ok() {
+                tokio::time::sleep(PULSE).await;
+            }
+        });
+        Pulse(felt)
+    }
+
+    fn is_felt(&self) -> bool {
+        self.0.borrow().elapsed() < STILL
+    }
 }
 
 /// Only the peer's agent says where it is.

@@ -123,6 +123,29 @@ impl Layout {
         self.data.join("moved-aside")
     }
 
+    /// What the agent has made on the data volume, or will: no place for a tablespace, and nothing of it is for postgres but PGDATA.
+    #[must_use]
+    pub fn own_in_data(&self) -> [PathBuf; 16] {
+        [
+            self.pgdata(),
+            self.seeding(),
+            self.seeding_tablespaces(),
+            self.rebuild_needed(),
+            self.fresh_copy(),
+            self.rewinding(),
+            self.lock(),
+            self.agent_lock(),
+            self.volume_json(),
+            self.promoting_json(),
+            self.write_probe(),
+            self.state_json(),
+            self.moved_aside(),
+            self.proven_config(),
+            self.passwords_json(),
+            self.data.join("lost+found"),
+        ]
+    }
+
     /// The archive of one cluster: nothing of another cluster is ever mixed in.
     #[must_use]
     pub fn archive_of(&self, system: SystemIdentifier) -> PathBuf {
@@ -147,10 +170,34 @@ impl Layout {
         self.run.join("pg")
     }
 
-    /// Copies of certificates and keys, 0600 as postgres and libpq demand.
+    /// For postgres and what it starts: copies of their certificates and keys.
+    #[must_use]
+    pub fn tls_copies(&self) -> PathBuf {
+        self.run.join("tls")
+    }
+
+    /// The copies in use, 0600 as postgres and libpq demand.
     #[must_use]
     pub fn run_tls(&self) -> PathBuf {
-        self.run.join("tls")
+        self.tls_copies().join("current")
+    }
+
+    /// What the agent lets `wal-restore` know.
+    #[must_use]
+    pub fn told(&self) -> PathBuf {
+        self.run.join("told")
+    }
+
+    /// What `wal-restore` keeps for its next run.
+    #[must_use]
+    pub fn restore(&self) -> PathBuf {
+        self.run.join("restore")
+    }
+
+    /// A good place for tablespaces, which may also lie elsewhere on the data volume.
+    #[must_use]
+    pub fn tablespaces(&self) -> PathBuf {
+        self.data.join("tablespaces")
     }
 
     /// The configuration as the operator has mounted it.
@@ -180,7 +227,7 @@ impl Layout {
     /// The peer's address as it was last known, for `wal-restore`: a name may not be found when it is needed most.
     #[must_use]
     pub fn peer_address(&self) -> PathBuf {
-        self.run.join("peer-address")
+        self.told().join("peer-address")
     }
 
     /// What postgres says in a start that is made to learn why it fails.
@@ -192,13 +239,13 @@ impl Layout {
     /// There from the beginning of a promotion until the next start: `wal-restore` asks only our own archive.
     #[must_use]
     pub fn alone(&self) -> PathBuf {
-        self.run.join("alone")
+        self.told().join("alone")
     }
 
     /// Touched when `wal-restore` last complained about the peer.
     #[must_use]
     pub fn complained(&self) -> PathBuf {
-        self.run.join("restore-complained")
+        self.restore().join("complained")
     }
 
     /// What the state machine took, for `pgpair explain`.

@@ -12,8 +12,10 @@ const OPERATOR: &str = "pgpair-operator";
 /// A client whose certificate has a name that may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
-    /// The other instance: its agent, its witness, its `wal-restore`.
+    /// The other instance: its agent, its witness.
     Peer,
+    /// The other instance's `wal-restore`, which postgres starts.
+    PeerRestore,
     /// The operator.
     Operator,
 }
@@ -39,9 +41,10 @@ impl Callers {
     }
 
     fn named(&self, name: &str) -> Option<Caller> {
-        match name {
-            OPERATOR => Some(Caller::Operator),
-            name => (name == &*self.peer).then_some(Caller::Peer),
+        match name.strip_prefix(&*self.peer) {
+            Some("") => Some(Caller::Peer),
+            Some("-restore") => Some(Caller::PeerRestore),
+            _ => (name == OPERATOR).then_some(Caller::Operator),
         }
     }
 }
@@ -54,8 +57,11 @@ mod tests {
     fn an_instance_is_called_by_its_peer_and_the_operator_and_not_by_itself() {
         let callers = Callers::of("shop", InstanceId::A);
         assert_eq!(callers.named("shop-b"), Some(Caller::Peer));
+        assert_eq!(callers.named("shop-b-restore"), Some(Caller::PeerRestore));
         assert_eq!(callers.named("pgpair-operator"), Some(Caller::Operator));
-        for other in ["shop-a", "shop", "other-b", "pgpair_replication", ""] {
+        for other in
+            ["shop-a", "shop-a-restore", "shop-b-server", "shop", "other-b", "pgpair_replication", ""]
+        {
             assert_eq!(callers.named(other), None, "{other}");
         }
     }

@@ -9,7 +9,13 @@ use pgpair_wire::client::secured_by;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+/// File name of the agent's own certificate.
+const AGENT: &str = "tls";
+/// That of `wal-restore`, which asks the peer for log files and may ask for nothing else.
+pub const RESTORE: &str = "restore";
 
 /// How often the mounted certificates are looked at; the kubelet needs up to a minute to bring new ones.
 const LOOK: Duration = Duration::from_secs(10);
@@ -51,15 +57,16 @@ fn certificates(path: PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError>
         .map_err(|source| TlsError::File { path, source })
 }
 
-fn load(dir: &Path) -> Result<Files, TlsError> {
+/// The certificate and key `name.crt`, `name.key`, and whom they are shown to.
+fn load(dir: &Path, name: &str) -> Result<Files, TlsError> {
     let mut roots = RootCertStore::empty();
     for ca in certificates(dir.join("ca.crt"))? {
         roots.add(ca).map_err(|e| unfit(dir, e))?;
     }
-    let key = dir.join("tls.key");
+    let key = dir.join(format!("{name}.key"));
     Ok(Files {
         roots: Arc::new(roots),
-        chain: certificates(dir.join("tls.crt"))?,
+        chain: certificates(dir.join(format!("{name}.crt")))?,
         key: PrivateKeyDer::from_pem_file(&key).map_err(|source| TlsError::File { path: key, source })?,
     })
 }
@@ -179,9 +186,9 @@ impl Identity {
 impl Current {
     fn read(dir: &Path) -> Result<Current, TlsError> {
         let pem = Pem::read(dir)?;
-        let f = load(dir)?;
+        let f = load(dir, AGENT)?;
         let verifier = WebPkiClientVerifier::builder(f.roots.clone()).build().map_err(|e| unfit(dir, e))?;
-        let server = ServerConfig::builder()
+        let server = ServerConfig::builder_with_protocol_versions(&[&TLS13])
             .with_client_cert_verifier(verifier)
             .with_single_cert(f.chain.clone(), f.key.clone_key())
             .map_err(|e| unfit(dir, e))?;
@@ -192,17 +199,20 @@ impl Current {
 
 /// Whether the peer would accept our own certificate now.
 fn check_own(dir: &Path) -> Result<(), TlsError> {
-    let f = load(dir)?;
+    let f = load(dir, AGENT)?;
     let (own, between) = f.chain.split_first().ok_or_else(|| unfit(dir, "tls.crt holds no certificate"))?;
     let verifier = WebPkiClientVerifier::builder(f.roots).build().map_err(|e| unfit(dir, e))?;
     verifier.verify_client_cert(own, between, UnixTime::now()).map_err(|e| unfit(dir, e))?;
     Ok(())
 }
 
-/// For our requests to the peer, made once: its certificate must be of the pair's CA, and we show ours.
+/// For requests to the peer with the certificate `name` in `dir`, made once: the peer's must be of the pair's CA.
 ///
 /// # Errors
-/// The files in `dir` are missing or unusable.
-pub fn client_config(dir: &Path) -> Result<Arc<ClientConfig>, TlsError> {
-    Ok(Current::read(&resolved(dir))?.client)
+/// The files are missing or unusable.
+pub fn client_config(dir: &Path, name: &str) -> Result<Arc<ClientConfig>, TlsError> {
+    // One moment's files: the link may turn.
+    let dir = &std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let f = load(dir, name)?;
+    secured_by(f.roots, f.chain, f.key).map_err(|e| unfit(dir, e))
 }

@@ -90,7 +90,7 @@ pub fn check(settings: &InstanceEnv, config: &PairConfig) -> Result<(), ConfigEr
         within("seedRateKib", rate, &SEED_RATE)?;
     }
     render::main_conf(settings, config, Floors::default(), 1)?;
-    hba::hba_conf(&config.hba, config.client_tls, ClientAccess::Open)?;
+    hba::hba_conf(config, ClientAccess::Open)?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::fence::lock::VolumeLock;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::{self, FileError};
+use crate::postgres::confine;
 use crate::postgres::render::decoding::{SlotCopies, WalLevel};
 use crate::postgres::render::{Floors, RenderError, Upstream};
 use crate::postgres::sql::{Sql, SqlError};
@@ -27,7 +28,8 @@ mod system_settings;
 pub use crate::postgres::render::hba::ClientAccess;
 pub(crate) use configure::configure;
 pub use configure::{
-    floors, install_tls, put_back_promises, reload_config, set_clients, set_upstream, try_hba, try_parameters,
+    TlsFor, floors, install_tls, put_back_promises, reload_config, set_clients, set_upstream, try_hba,
+    try_parameters,
 };
 pub use init_db::initdb;
 pub use roles::{bootstrap, keep_own_roles};
@@ -126,7 +128,8 @@ pub async fn start(
     if let Some(path) = &options.log {
         command.stderr(fsx::create_truncated(path, 0o600)?);
     }
-    let mut child = command.spawn().map_err(start_error)?;
+    let (mut child, confinement) = confine::spawn(&mut command, &settings.layout).map_err(start_error)?;
+    tracing::info!(?confinement, "postgres is started");
     drop(lock);
     // The command holds a descriptor of the lock as well: only the tree of postgres may keep it.
     drop(command);

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::{PairConfig, StandbyProfile};
+use pgpair_wire::parameters::Reason;
 
 use crate::instance::env::InstanceEnv;
 
@@ -16,10 +17,12 @@ pub mod hba;
 mod owned;
 
 use decoding::{SlotCopies, WAL_LEVEL, WalLevel};
-pub use owned::{cleaned_auto_conf, is_owned, names_in_auto_conf, without_broken_promises};
+pub use owned::{cleaned_auto_conf, names_in_auto_conf, without_broken_promises};
 
 /// The role that streams, takes base backups and rewinds.
 pub const REPLICATION_ROLE: &str = "pgpair_replication";
+/// The superuser that `initdb` makes.
+pub const SUPERUSER: &str = "postgres";
 /// The agent's own role, a superuser; it logs in over the socket only.
 pub const AGENT_ROLE: &str = "pgpair_agent";
 /// The database in which a standby asks its primary for slots: `pg_hba.conf` lets the role into this one.
@@ -38,9 +41,14 @@ pub enum RenderError {
     /// Not the name of a parameter.
     #[error("{0:?} is not the name of a parameter")]
     Name(String),
-    /// The operator sets it.
-    #[error("parameter {0} is set by the operator: remove it from spec.postgres.parameters")]
-    Owned(String),
+    /// It is not for a person to set.
+    #[error("parameter {name} {}: remove it from spec.postgres.parameters", reason.words())]
+    Refused {
+        /// The parameter.
+        name: String,
+        /// Why.
+        reason: Reason,
+    },
     /// The one parameter of the operator whose value a user may choose.
     #[error(
         "parameter wal_level is {0:?}: it can be replica, or logical for logical replication; write one of the two, or remove it"
@@ -166,8 +174,8 @@ fn parameters(
             WalLevel::parse(value)?;
             continue;
         }
-        if is_owned(&name) || owned.contains_key(&name) {
-            return Err(RenderError::Owned(name));
+        if let Some(reason) = owned::refusal(&name, &owned) {
+            return Err(RenderError::Refused { name, reason });
         }
         all.insert(name, value.clone());
     }
@@ -238,8 +246,8 @@ fn operator_parameters(s: &InstanceEnv, config: &PairConfig, slot_keep_mib: u64)
         ("max_standby_archive_delay", conflict_delay.to_owned()),
         ("hot_standby_feedback", feedback.to_owned()),
         ("ssl_ca_file", text(&tls.join("ca.crt"))),
-        ("ssl_cert_file", text(&tls.join("tls.crt"))),
-        ("ssl_key_file", text(&tls.join("tls.key"))),
+        ("ssl_cert_file", text(&tls.join("server.crt"))),
+        ("ssl_key_file", text(&tls.join("server.key"))),
         ("max_slot_wal_keep_size", format!("{slot_keep_mib}MB")),
     ];
     let fixed = fixed.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned()));
@@ -343,8 +351,9 @@ pub fn conninfo(settings: &InstanceEnv, upstream: &Upstream, name: &str, databas
         ("port", &port),
         ("user", REPLICATION_ROLE),
         ("dbname", database.unwrap_or_default()),
-        // The pair's own CA signs nothing but this pair; names differ between a node's address and its Service.
-        ("sslmode", "verify-ca"),
+        // Any other certificate of the pair, a client's too, is not the primary's.
+        ("sslmode", "verify-full"),
+        ("ssl_min_protocol_version", "TLSv1.3"),
         ("sslrootcert", &ca),
         ("sslcert", &cert),
         ("sslkey", &key),
@@ -416,7 +425,8 @@ mod tests {
             ["fsync", "Archive_Command", "synchronous_standby_names", "primary_conninfo", "ssl_key_file"]
         {
             let got = conf(&[(name, "off")], Floors::default());
-            assert_eq!(got, Err(RenderError::Owned(name.to_ascii_lowercase())));
+            let name = name.to_ascii_lowercase();
+            assert_eq!(got, Err(RenderError::Refused { name, reason: Reason::Operator }));
         }
         for name in ["", "a b", "1a", "a=b", "x'"] {
             assert!(matches!(conf(&[(name, "1")], Floors::default()), Err(RenderError::Name(_))), "{name}");

@@ -65,27 +65,11 @@ impl Tablespace {
 
 /// Whether a tablespace may lie there.
 fn may_lie_at(layout: &Layout, location: &Path) -> bool {
-    let ours = [
-        layout.pgdata(),
-        layout.seeding(),
-        layout.seeding_tablespaces(),
-        layout.rebuild_needed(),
-        layout.fresh_copy(),
-        layout.rewinding(),
-        layout.lock(),
-        layout.agent_lock(),
-        layout.volume_json(),
-        layout.promoting_json(),
-        layout.write_probe(),
-        layout.state_json(),
-        layout.moved_aside(),
-        layout.proven_config(),
-        layout.passwords_json(),
-        layout.data.join("lost+found"),
-    ];
     let Ok(below) = location.strip_prefix(&layout.data) else { return false };
     let plain = below.components().all(|c| matches!(c, Component::Normal(_)));
-    plain && below.components().next().is_some() && !ours.iter().any(|path| location.starts_with(path))
+    plain
+        && below.components().next().is_some()
+        && !layout.own_in_data().iter().any(|path| location.starts_with(path))
 }
 
 /// Whether the volume can hold a tablespace where the primary has it.

@@ -1,6 +1,7 @@
 //! PostgreSQL's programs, run to their end.
 
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use crate::instance::env::InstanceEnv;
+use crate::instance::layout::Layout;
+use crate::postgres::confine;
 
 /// How much of a program's output goes into an error.
 const TAIL: usize = 600;
@@ -150,15 +153,31 @@ pub(crate) async fn run(command: &mut Command, limit: Duration) -> Result<String
     Ok(String::from_utf8_lossy(&output(command, limit).await?.stdout).into_owned())
 }
 
-/// As [`run`], and returns what it wrote to standard error too.
-pub(crate) async fn run_all(command: &mut Command, limit: Duration) -> Result<String, ToolError> {
-    let output = output(command, limit).await?;
+/// As [`run`], for a program that starts postgres, which is [confined](confine). Returns what it wrote to standard error too.
+pub(crate) async fn run_confined(
+    command: &mut Command,
+    layout: &Layout,
+    limit: Duration,
+) -> Result<String, ToolError> {
+    let program = name_of(command);
+    let spawned = confine::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()), layout);
+    let (child, _) = spawned.map_err(|source| ToolError::Start { program: program.clone(), source })?;
+    let output = finished(program, child.wait_with_output(), limit).await?;
     Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
 async fn output(command: &mut Command, limit: Duration) -> Result<Output, ToolError> {
     let program = name_of(command);
-    let output = tokio::time::timeout(limit, command.stdout(Stdio::piped()).stderr(Stdio::piped()).output())
+    let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output();
+    finished(program, output, limit).await
+}
+
+async fn finished(
+    program: String,
+    output: impl Future<Output = io::Result<Output>>,
+    limit: Duration,
+) -> Result<Output, ToolError> {
+    let output = tokio::time::timeout(limit, output)
         .await
         .map_err(|_| ToolError::Late { program: program.clone(), limit })?
         .map_err(|source| ToolError::Start { program: program.clone(), source })?;

@@ -6,8 +6,10 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::{Json, Router, routing::get};
+use hyper_util::service::TowerToHyperService;
 use pgpair_core::ids::{SystemIdentifier, VolumeId};
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::door::{self, Limits};
 use pgpair_wire::paths;
 use pgpair_wire::seed::{SeedEnd, SeedProgress};
 use serde::Serialize;
@@ -23,7 +25,7 @@ use crate::instance::layout::TERMINATION_LOG;
 use crate::postgres::control_file;
 use crate::postgres::pair_config::{self, ConfigError};
 use crate::postgres::pgdata::{self, Volume};
-use crate::postgres::postmaster::install_tls;
+use crate::postgres::postmaster::{TlsFor, install_tls};
 use crate::postgres::render::{self, Upstream};
 use crate::postgres::tablespaces::{self, MisplacedTablespace, Tablespace};
 use crate::postgres::tool::{self, PgBin, ToolError};
@@ -37,6 +39,9 @@ const PRIMARY: Duration = Duration::from_secs(60);
 const PRIMARY_AGAIN: Duration = Duration::from_millis(250);
 /// No byte for so long: the connection is dead even if the kernel does not know.
 const STALLED: Duration = Duration::from_secs(600);
+/// Who asks for progress at once, and for how long; and the head of a request.
+const ASKERS: Limits = Limits { places: 16, time: Duration::from_secs(10) };
+const HEADERS: Duration = Duration::from_secs(5);
 /// How often progress is printed.
 const TELL: Duration = Duration::from_secs(1);
 /// How much of `pg_basebackup`'s messages is kept for an error.
@@ -134,7 +139,7 @@ pub async fn seed(
     let lock = VolumeLock::try_acquire(&layout.lock()).at("lock", &layout.lock())?;
     let lock = lock.ok_or_else(|| SeedError::Locked(layout.lock()))?;
     let bin = PgBin::find(settings)?;
-    install_tls(layout)?;
+    install_tls(layout, TlsFor::BaseBackup)?;
     let primary = await_primary(settings, &bin).await?;
     check_ours(&layout.pgdata(), primary)?;
     let upstream = conninfo_of(settings, Some("postgres"));
@@ -327,13 +332,13 @@ fn parse_progress(line: &str) -> Option<SeedProgress> {
 
 async fn serve(settings: InstanceEnv, progress: watch::Receiver<SeedProgress>) {
     let app = Router::new().route(paths::SEED, get(async move || Json(*progress.borrow())));
-    let served = match TcpListener::bind((settings.listen, settings.probe_port)).await {
-        Ok(listener) => axum::serve(listener, app).await,
-        Err(e) => Err(e),
-    };
-    if let Err(e) = served {
+    let app = TowerToHyperService::new(app);
+    match TcpListener::bind((settings.listen, settings.probe_port)).await {
+        Ok(listener) => {
+            door::keep(listener, ASKERS, move |stream, _| door::answer(stream, HEADERS, app.clone())).await
+        }
         // Seeding is more important than its display.
-        eprintln!("basebackup: progress is not served on port {}: {e}", settings.probe_port);
+        Err(e) => eprintln!("basebackup: progress is not served on port {}: {e}", settings.probe_port),
     }
 }
 

@@ -260,7 +260,7 @@ pub async fn rewind(
         .args(["--restore-target-wal", "--progress"])
         .stdin(lock.share().at("share the lock of", &layout.lock())?);
     fsx::write(&layout.rewinding(), b"", 0o600)?;
-    let result = tool::run_all(&mut command, REWIND).await;
+    let result = tool::run_confined(&mut command, layout, REWIND).await;
     let output = match result {
         Ok(output) if !output.contains("no rewind required") => {
             fsx::remove(&layout.rewinding())?;

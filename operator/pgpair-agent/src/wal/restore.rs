@@ -290,7 +290,7 @@ async fn ask_peer(settings: &InstanceEnv, name: &str) -> Result<Option<Answer>, 
 
 async fn answer_of_peer(settings: &InstanceEnv, name: &str) -> Result<Option<Answer>, RestoreError> {
     let host = format!("{}:{}", settings.peer_host, settings.peer_peer_port);
-    let config = tls::client_config(&settings.layout.tls)?;
+    let config = tls::client_config(&settings.layout.run_tls(), tls::RESTORE)?;
     let attempt = async {
         // What the agent knows, for looking a name up may take seconds.
         let known = fs::read_to_string(settings.layout.peer_address()).ok();

@@ -223,7 +223,9 @@ impl Worker {
         self.upkeep.renewals = renewals;
         let (layout, postmaster) = (self.settings.layout.clone(), running.postmaster.clone());
         tokio::task::spawn_blocking(move || {
-            match postmaster::install_tls(&layout).map(|changed| changed.then(|| postmaster.reload())) {
+            match postmaster::install_tls(&layout, postmaster::TlsFor::Postgres)
+                .map(|changed| changed.then(|| postmaster.reload()))
+            {
                 Ok(Some(Ok(()))) => tracing::info!("postgres takes the renewed certificates"),
                 Ok(None) => {}
                 Ok(Some(Err(e))) => {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use pgpair_agent::net::tls::Identity;
-use pgpair_agent::postgres::postmaster::install_tls;
+use pgpair_agent::postgres::postmaster::{TlsFor, install_tls};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -126,9 +126,9 @@ fn postgres_shows_the_renewed_certificate_after_a_reload_and_its_standby_goes_on
         let identity = Identity::load(tls(&w.b)).unwrap();
         let before = shown_by_postgres(&w.a, &identity).await.unwrap();
         let mut session = w.a.person("postgres").await.unwrap();
-        assert!(!install_tls(&w.a.settings.layout).unwrap());
+        assert!(!install_tls(&w.a.settings.layout, TlsFor::Postgres).unwrap());
         w.ca.renew(tls(&w.a));
-        assert!(install_tls(&w.a.settings.layout).unwrap());
+        assert!(install_tls(&w.a.settings.layout, TlsFor::Postgres).unwrap());
         a.reload().unwrap();
         eventually("postgres shows the new one", async || {
             shown_by_postgres(&w.a, &identity).await.filter(|now| *now != before)
@@ -137,8 +137,9 @@ fn postgres_shows_the_renewed_certificate_after_a_reload_and_its_standby_goes_on
         session.transaction().await.unwrap().commit().await.unwrap();
         w.a.exec("INSERT INTO t VALUES (1)").await;
         w.streaming(&w.a).await;
-        let copies = fs::read_dir(&w.a.settings.layout.run).unwrap();
-        let copies = copies.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("tls."));
+        let copies = fs::read_dir(w.a.settings.layout.tls_copies()).unwrap();
+        let copies =
+            copies.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("current."));
         assert_eq!(copies.count(), 1, "old copies are gone");
     });
 }

@@ -94,8 +94,42 @@ fn who_streams_under_the_standbys_name_without_its_slot_is_ended_and_never_taken
 }
 
 #[test]
+fn the_superuser_comes_over_the_network_only_if_asked_for_whatever_the_users_lines_say() {
+    run(async |mut w| {
+        fs::write(w.a.settings.layout.app.join("superuser-password"), "r00t").unwrap();
+        for database in ["all", "replication"] {
+            w.a.config.hba.push(format!("host {database} all 127.0.0.1/32 trust"));
+        }
+        let postmaster = w.primary().await;
+        let gets_in = |what: &str| {
+            let port = w.a.settings.pg_port;
+            let text =
+                format!("host=127.0.0.1 port={port} user=postgres {what} sslcert=/none sslrootcert=/none");
+            let mut psql = Command::new(w.a.bin.program("psql"));
+            let statement = if what.contains("replication") { "IDENTIFY_SYSTEM" } else { "SELECT 1" };
+            let out = psql.env("LC_ALL", "C").args([&text, "-Atc", statement]).output().unwrap();
+            if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+        };
+        let ways = ["dbname=shop", "dbname=postgres", "replication=true"]
+            .map(|to| ["disable", "require"].map(|tls| format!("{to} sslmode={tls}")));
+        for way in ways.as_flattened() {
+            let e = gets_in(way).unwrap_err();
+            assert!(e.contains("rejects"), "{way}: {e}");
+        }
+        w.a.config.superuser_access = true;
+        set_clients(&w.a.settings, &w.a.config, &postmaster, ClientAccess::Open).unwrap();
+        eventually("its password lets it in", async || with_tls(&w.a, "postgres", "r00t").ok()).await;
+        for way in ways.as_flattened() {
+            let e = gets_in(way).unwrap_err();
+            assert!(e.contains("rejects") || e.contains("no password supplied"), "{way}: {e}");
+        }
+    });
+}
+
+#[test]
 fn the_superuser_gets_in_with_the_first_password_and_a_later_file_does_not_change_it() {
-    run(async |w| {
+    run(async |mut w| {
+        w.a.config.superuser_access = true;
         let file = w.a.settings.layout.app.join("superuser-password");
         fs::write(&file, "r00t\n").unwrap();
         w.primary().await;

@@ -30,6 +30,13 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 pub const LIMIT: Duration = Duration::from_secs(60);
+/// Names and files of the certificates in a mounted Secret.
+const CERTIFICATES: [(&str, &str); 4] = [
+    ("shop-a", "tls"),
+    ("shop-a-server", "server"),
+    ("pgpair_replication", "replication"),
+    ("shop-a-restore", "restore"),
+];
 const CHILD: &str = "PGPAIR_TEST_CHILD";
 const ARGS: &str = "PGPAIR_TEST_ARGS";
 /// The PostgreSQL of one run.
@@ -369,7 +376,7 @@ impl Ca {
 
     /// New certificates and keys in a mounted Secret; the bundle of authorities stays.
     pub fn renew(&self, dir: &Path) {
-        for (name, file) in [("shop-a", "tls"), ("pgpair_replication", "replication")] {
+        for (name, file) in CERTIFICATES {
             let key = KeyPair::generate().expect("a key");
             let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
             params.distinguished_name = rcgen::DistinguishedName::new();

@@ -5,6 +5,7 @@ mod archive;
 mod certificates;
 mod clients;
 mod config;
+mod confined;
 mod decoding;
 mod fixture;
 mod init;

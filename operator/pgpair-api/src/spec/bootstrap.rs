@@ -23,18 +23,22 @@ pub struct BootstrapSpec {
     /// Existing Secret of the namespace whose key `password` is the owner's password. Default: one is generated. It is
     /// read when Secret `NAME-app` is made; later, change the password with `ALTER ROLE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schemas::OBJECT_NAME))]
     pub owner_secret: Option<String>,
-    /// The same for the superuser `postgres`, for Secret `NAME-superuser`.
+    /// Whether the superuser `postgres` may log in over the network, by the password in Secret `NAME-superuser`. May be changed.
+    /// Default: only if `superuserSecret` is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    pub superuser_access: Option<bool>,
+    /// The same as `ownerSecret` for the superuser, for Secret `NAME-superuser`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schemas::OBJECT_NAME))]
     pub superuser_secret: Option<String>,
     /// Checksums on data pages: damage by the disk is noticed instead of returned.
     #[serde(default = "default_checksums")]
     pub checksums: bool,
     /// Locale of the databases; the image must have it.
     #[serde(default = "default_locale")]
-    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9_.@-]+$"))]
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_.@-]*$"))]
     pub locale: String,
     /// Encoding of the databases.
     #[serde(default = "default_encoding")]
@@ -53,6 +57,7 @@ impl Default for BootstrapSpec {
             database: default_name(),
             owner: default_name(),
             owner_secret: None,
+            superuser_access: None,
             superuser_secret: None,
             checksums: default_checksums(),
             locale: default_locale(),
@@ -60,6 +65,24 @@ impl Default for BootstrapSpec {
             post_init_sql: Vec::new(),
         }
     }
+}
+
+impl BootstrapSpec {
+    /// Whether `postgres` may log in over the network.
+    #[must_use]
+    pub fn superuser_access(&self) -> bool {
+        self.superuser_access.unwrap_or(self.superuser_secret.is_some())
+    }
+}
+
+/// The rule by which all of it is used once, but who may log in.
+pub(super) fn used_once() -> String {
+    let required = ["database", "owner", "checksums", "locale", "encoding"];
+    let optional = ["ownerSecret", "superuserSecret", "postInitSQL"];
+    let same = required.map(|f| format!("self.{f} == oldSelf.{f}"));
+    let same_or_absent = optional
+        .map(|f| format!("has(self.{f}) == has(oldSelf.{f}) && (!has(self.{f}) || self.{f} == oldSelf.{f})"));
+    same.into_iter().chain(same_or_absent).collect::<Vec<_>>().join(" && ")
 }
 
 fn default_name() -> String {

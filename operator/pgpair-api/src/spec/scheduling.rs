@@ -24,7 +24,7 @@ pub struct SchedulingSpec {
     pub tolerations: Vec<Toleration>,
     /// Priority of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schemas::OBJECT_NAME))]
     pub priority_class_name: Option<String>,
     /// Whether the two instances may share a node (or another domain: see `topologyKey`).
     #[serde(default)]

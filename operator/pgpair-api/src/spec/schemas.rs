@@ -1,13 +1,17 @@
 //! Schemas that the derive cannot make: bounded lists and maps, so that the API server can cost the rules.
 
+use pgpair_wire::parameters::{WAL_LEVELS, names, prefixes};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
 use strum::VariantNames;
 
-use crate::settings::{OWNED, OWNED_PREFIXES, WAL_LEVELS};
+use crate::names::OUR_ROLES;
 
 /// A quantity of bytes: no exponents and no thousandths, so that it reads the same everywhere.
 pub const BYTES: &str = r"^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$";
+
+/// The name of an object: a DNS subdomain (RFC 1123), so that it means itself in a path.
+pub const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 /// One of the words of an enumeration.
 pub fn words<T: VariantNames>(_: &mut SchemaGenerator) -> Schema {
@@ -17,6 +21,7 @@ pub fn words<T: VariantNames>(_: &mut SchemaGenerator) -> Schema {
 /// `spec.postgres.parameters`.
 pub fn parameters(_: &mut SchemaGenerator) -> Schema {
     let list = |names: &[&str]| names.iter().map(|n| format!("'{n}'")).collect::<Vec<_>>().join(",");
+    let (refused, prefixes) = (names().collect::<Vec<_>>(), prefixes().collect::<Vec<_>>());
     json_schema!({
         "type": "object",
         "maxProperties": 128,
@@ -30,11 +35,11 @@ pub fn parameters(_: &mut SchemaGenerator) -> Schema {
             {
                 "rule": format!(
                     "self.all(k, !(k in [{}]) && ![{}].exists(p, k.startsWith(p)))",
-                    list(OWNED), list(OWNED_PREFIXES)
+                    list(&refused), list(&prefixes)
                 ),
                 "message": format!(
-                    "one of these settings belongs to the operator and must be removed from spec.postgres.parameters: {}, and all that begin with {}",
-                    OWNED.join(" "), OWNED_PREFIXES.join(" ")
+                    "one of these settings belongs to the operator, endangers the data, is for roles and databases (ALTER ROLE ... SET) or has no use in a container, and must be removed from spec.postgres.parameters: {}, and all that begin with {}",
+                    refused.join(" "), prefixes.join(" ")
                 ),
             },
             {
@@ -49,6 +54,12 @@ pub fn parameters(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A line whose third word names one of our roles, perhaps among others or in quotes.
+fn our_roles() -> String {
+    let roles = OUR_ROLES.join("|");
+    format!(r#"^[a-z]+[ \t]+[^ \t]+[ \t]+([^ \t]*,)?"?({roles})"?(,[^ \t]*)?[ \t]"#)
+}
+
 /// `spec.postgres.hba`: a line that postgres does not understand would keep it from starting. A backslash at the end would
 /// join it with the next one.
 pub fn hba(_: &mut SchemaGenerator) -> Schema {
@@ -61,6 +72,10 @@ pub fn hba(_: &mut SchemaGenerator) -> Schema {
         "type": "array",
         "maxItems": 64,
         "items": { "type": "string", "minLength": 1, "maxLength": 512, "pattern": pattern },
+        "x-kubernetes-validations": [{
+            "rule": format!("self.all(line, !line.matches('{}'))", our_roles()),
+            "message": "spec.postgres.hba has a line for postgres, pgpair_agent or pgpair_replication: remove it. How these come in is the operator's; spec.bootstrap.superuserAccess lets postgres in by its password",
+        }],
     })
 }
 

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::*;
-use crate::certificates::{new_authority, new_leaf};
+use crate::certificates::{Purpose, new_authority, new_leaf};
 
 const DNS: &str = "orders-a-0.orders-pods.shop.svc";
 
@@ -61,8 +61,8 @@ pub(crate) async fn serve(app: Router) -> (AgentAddress, Arc<AtomicU32>) {
     let _ = rustls::crypto::ring::default_provider().install_default(); // fails if another test was first
     let (now, day) = (jiff::Timestamp::now(), SignedDuration::from_hours(24));
     let ca = new_authority("orders", now, day).unwrap();
-    let server = new_leaf(&ca, "orders-a", vec![DNS.to_owned()], now, day).unwrap();
-    let client = new_leaf(&ca, "pgpair-operator", Vec::new(), now, day).unwrap();
+    let server = new_leaf(&ca, "orders-a", vec![DNS.to_owned()], Purpose::Server, now, day).unwrap();
+    let client = new_leaf(&ca, "pgpair-operator", Vec::new(), Purpose::Client, now, day).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.certificate.as_bytes()).unwrap()).unwrap();
     let verifier = WebPkiClientVerifier::builder(roots.into()).build().unwrap();

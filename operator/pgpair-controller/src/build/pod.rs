@@ -55,7 +55,11 @@ pub fn build_instance_pod(pair: &ValidatedPair, i: InstanceId) -> PodTemplateSpe
 /// Template of the pod that seeds instance `i`.
 #[must_use]
 pub fn build_seed_pod(pair: &ValidatedPair, i: InstanceId) -> PodTemplateSpec {
-    template(pair, i, Purpose::Seed, vec![container(pair, i, "basebackup")])
+    let mut container = container(pair, i, "basebackup");
+    // It copies, and neither writes the record nor makes roles.
+    let is_needed = |mount: &VolumeMount| !["app", "token"].contains(&mount.name.as_str());
+    container.volume_mounts = container.volume_mounts.map(|all| all.into_iter().filter(is_needed).collect());
+    template(pair, i, Purpose::Seed, vec![container])
 }
 
 /// A primary that is told to stop makes a checkpoint, for at most 15 s, and waits for two `ttl` at most until its standby has taken over; it
@@ -105,7 +109,7 @@ fn template(
             dns_config: Some(impatient_dns()),
             init_containers: Some(vec![install(pair)]),
             containers,
-            volumes: Some(volumes::volumes(pair, i)),
+            volumes: Some(volumes::volumes(pair, i, purpose)),
             ..PodSpec::default()
         }),
     }

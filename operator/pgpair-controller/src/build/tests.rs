@@ -95,13 +95,22 @@ fn claims_outlive_the_pair_and_everything_else_goes_with_it() {
 }
 
 #[test]
-fn the_job_reads_and_writes_through_the_same_volumes_as_the_instance() {
-    let (instance, seed) =
+fn the_job_has_the_volumes_of_the_instance_but_no_token_no_password_and_no_key_of_the_agent() {
+    let (mut instance, seed) =
         (pod::build_instance_pod(&full(), B).spec.unwrap(), pod::build_seed_pod(&full(), B).spec.unwrap());
-    assert_eq!(instance.volumes, seed.volumes);
     assert_eq!(instance.security_context, seed.security_context);
     assert_eq!(instance.containers[0].env, seed.containers[0].env);
+    let is_only_the_instances = |name: &str| ["app", "token"].contains(&name);
+    let mounts = instance.containers[0].volume_mounts.as_mut().unwrap();
+    mounts.retain(|mount| !is_only_the_instances(&mount.name));
     assert_eq!(instance.containers[0].volume_mounts, seed.containers[0].volume_mounts);
+    let volumes = instance.volumes.as_mut().unwrap();
+    volumes.retain(|volume| !is_only_the_instances(&volume.name));
+    let tls = seed.volumes.as_ref().unwrap().iter().find(|volume| volume.name == "tls").cloned().unwrap();
+    let keys: Vec<String> = tls.secret.clone().unwrap().items.unwrap().into_iter().map(|i| i.key).collect();
+    assert_eq!(keys, ["ca.crt", "replication.crt", "replication.key"]);
+    *volumes.iter_mut().find(|volume| volume.name == "tls").unwrap() = tls;
+    assert_eq!(instance.volumes, seed.volumes);
 }
 
 /// What the agents follow while they run is no part of the template, so that changing it needs no new pod.

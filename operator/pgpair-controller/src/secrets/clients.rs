@@ -14,6 +14,9 @@ use crate::error::Error;
 /// Length of generated passwords: 32 of 62 characters are 190 bits.
 const PASSWORD_LENGTH: usize = 32;
 
+/// With the authority's certificate where the guide mounts it.
+const VERIFIED: &str = "sslmode=verify-full&sslrootcert=/etc/pgpair/ca.crt";
+
 /// The password of a role: of the Secret that the user named, else a new one.
 ///
 /// # Errors
@@ -54,9 +57,14 @@ pub fn build_content(
     };
     let encoded = percent_encoded(password);
     let address = format!("{host}:{POSTGRES_PORT}/{database}");
+    let uri = format!("postgresql://{user}:{encoded}@{address}");
+    let jdbc = format!("jdbc:postgresql://{address}?user={user}&password={encoded}");
     vec![
-        ("uri", format!("postgresql://{user}:{encoded}@{address}?sslmode=require")),
-        ("jdbc-uri", format!("jdbc:postgresql://{address}?user={user}&password={encoded}&sslmode=require")),
+        // Without a file of the authority, channel binding is what tells the server from somebody in between (RFC 5802).
+        ("uri", format!("{uri}?sslmode=require&channel_binding=require")),
+        ("uri-verified", format!("{uri}?{VERIFIED}")),
+        ("jdbc-uri", format!("{jdbc}&sslmode=require")),
+        ("jdbc-uri-verified", format!("{jdbc}&{VERIFIED}")),
         ("username", user.to_owned()),
         ("user", user.to_owned()),
         ("password", password.to_owned()),
@@ -92,13 +100,15 @@ mod tests {
         let pair = valid(json!({"bootstrap": {"database": "shop", "owner": "clerk"}}));
         let of = |role| {
             let content = build_content(&pair, role, "p@ss", String::new());
-            content.into_iter().filter(|(key, _)| key.ends_with("uri")).map(|(_, v)| v).collect::<Vec<_>>()
+            content.into_iter().filter(|(key, _)| key.contains("uri")).map(|(_, v)| v).collect::<Vec<_>>()
         };
         assert_eq!(
             of(ClientRole::Application),
             [
-                "postgresql://clerk:p%40ss@orders-rw.shop.svc:5432/shop?sslmode=require",
+                "postgresql://clerk:p%40ss@orders-rw.shop.svc:5432/shop?sslmode=require&channel_binding=require",
+                "postgresql://clerk:p%40ss@orders-rw.shop.svc:5432/shop?sslmode=verify-full&sslrootcert=/etc/pgpair/ca.crt",
                 "jdbc:postgresql://orders-rw.shop.svc:5432/shop?user=clerk&password=p%40ss&sslmode=require",
+                "jdbc:postgresql://orders-rw.shop.svc:5432/shop?user=clerk&password=p%40ss&sslmode=verify-full&sslrootcert=/etc/pgpair/ca.crt",
             ]
         );
         assert!(of(ClientRole::Superuser)[0].starts_with("postgresql://postgres:p%40ss@"));

@@ -44,6 +44,16 @@ pub enum Party {
 }
 
 impl Party {
+    /// Those that have a Secret, or are to have one: a superuser that may not log in needs none.
+    pub(super) fn of(pair: &ValidatedPair, is_there: impl Fn(&str) -> bool) -> Vec<Party> {
+        let wanted = |party: &Party| {
+            *party != Party::Clients(ClientRole::Superuser)
+                || pair.config().superuser_access
+                || is_there(&party.secret(&pair.name))
+        };
+        Party::ALL.into_iter().filter(wanted).collect()
+    }
+
     pub(super) const ALL: [Party; 5] = [
         Party::Instance(InstanceId::A),
         Party::Instance(InstanceId::B),
@@ -74,7 +84,16 @@ impl Party {
         }
     }
 
-    /// What its Secret is to hold: the digest of the names in its certificate; `None`: it has no certificate.
+    /// Digest of the names in its certificate, and of which certificates are in its Secret.
+    pub(super) fn mark(self, names: &[String]) -> String {
+        let kinds = match self {
+            Party::Instance(_) => "|agent,server,replication,restore",
+            Party::Operator | Party::Clients(_) => "",
+        };
+        digest(format!("{}{kinds}", names.join(",")).as_bytes())
+    }
+
+    /// What its Secret is to hold, as [`Party::mark`]; `None`: it has no certificate.
     pub(super) fn names(
         self,
         pair: &ValidatedPair,
@@ -83,7 +102,7 @@ impl Party {
     ) -> Option<String> {
         match (extent, has.and_then(|has| has.certificate.as_ref())) {
             (Extent::Upkeep, Some(certificate)) => Some(certificate.names.clone()),
-            _ => Some(digest(self.dns_names(pair)?.join(",").as_bytes())),
+            _ => Some(self.mark(&self.dns_names(pair)?)),
         }
     }
 }

@@ -27,7 +27,12 @@ struct Shop {
 }
 
 impl Shop {
-    fn new(spec: Value) -> Shop {
+    /// One whose superuser may log in, unless `spec` says otherwise.
+    fn new(mut spec: Value) -> Shop {
+        let access = &mut spec["bootstrap"]["superuserAccess"];
+        if access.is_null() {
+            *access = true.into();
+        }
         let (client, store) = store_api();
         let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
         Shop { requests, store, pair: valid(spec), extent: Extent::Spec }
@@ -204,6 +209,25 @@ async fn a_password_of_the_user_is_taken_and_a_missing_one_is_asked_for_by_name(
     shop.ensure(now()).await.unwrap();
     assert_eq!(shop.text("orders-app", "password"), "pass");
     assert_ne!(shop.text("orders-superuser", "password"), "pass");
+}
+
+#[tokio::test]
+async fn a_superuser_that_may_not_log_in_has_no_secret_and_keeps_no_authority_from_following_another() {
+    let mut shop = Shop::new(json!({"bootstrap": {"superuserAccess": false}}));
+    shop.ensure(now()).await.unwrap();
+    assert_eq!(shop.secret("orders-superuser"), None);
+    shop.delete("orders-ca");
+    for step in 0..3 {
+        shop.ensure(now() + SPREAD * step).await.unwrap();
+    }
+    assert_eq!(certificates(&shop.text("orders-app", "ca.crt")).len(), 1, "the old one is not retired");
+    shop.pair = valid(json!({"bootstrap": {"superuserAccess": true}}));
+    shop.ensure(now()).await.unwrap();
+    assert_eq!(shop.text("orders-superuser", "username"), "postgres");
+    shop.pair = valid(json!({"bootstrap": {"superuserAccess": false}}));
+    let later = now() + SignedDuration::from_hours(1);
+    shop.ensure(later).await.unwrap();
+    assert!(shop.secret("orders-superuser").is_some(), "what is there is left to whoever asked for it");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod api;
 mod config;
 mod explain;
 mod failover;
+mod floods;
 mod leaving;
 mod logical;
 mod orders;

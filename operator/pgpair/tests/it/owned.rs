@@ -1,8 +1,9 @@
-//! What the definition refuses and what the agents refuse are two lists in two crates that do not know each other.
+//! What an agent writes itself must be refused at admission.
 
 use pgpair_agent::instance::env::InstanceEnv;
 use pgpair_agent::postgres::render::{Floors, main_conf};
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::parameters;
 
 #[test]
 fn every_parameter_that_an_agent_would_refuse_is_refused_at_admission() {
@@ -21,7 +22,7 @@ fn every_parameter_that_an_agent_would_refuse_is_refused_at_admission() {
         let parameters = [(name.clone(), value.to_owned())].into();
         let config = PairConfig { parameters, ..PairConfig::default() };
         let refused = main_conf(&settings, &config, Floors::default(), 1).is_err();
-        assert_eq!(refused, pgpair_api::settings::is_owned(&name), "{name}");
+        assert_eq!(refused, parameters::refusal(&name).is_some(), "{name}");
         checked += 1;
     }
     assert!(checked > 30, "{checked} parameters only: is the form of the file another one?");

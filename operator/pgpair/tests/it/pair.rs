@@ -143,6 +143,14 @@ impl Pair {
         self.ports[index(i)][0]
     }
 
+    pub fn peer_port(&self, i: InstanceId) -> u16 {
+        self.ports[index(i)][1]
+    }
+
+    pub fn probe_port(&self, i: InstanceId) -> u16 {
+        self.ports[index(i)][2]
+    }
+
     pub fn pgdata(&self, i: InstanceId) -> PathBuf {
         self.root(i).join("data/pgdata")
     }
@@ -231,8 +239,14 @@ impl Pair {
             for sub in ["data", "archive", "run", "tls", "app", "config"] {
                 fs::create_dir_all(root.join(sub)).unwrap();
             }
-            ca.issue(&root.join("tls"), "tls", &format!("shop-{i}"));
-            ca.issue(&root.join("tls"), "replication", "pgpair_replication");
+            for (file, name) in [
+                ("tls", format!("shop-{i}")),
+                ("server", format!("shop-{i}-server")),
+                ("restore", format!("shop-{i}-restore")),
+                ("replication", "pgpair_replication".to_owned()),
+            ] {
+                ca.issue(&root.join("tls"), file, &name);
+            }
             for (name, text) in [("username", "app"), ("password", "secret"), ("dbname", "app")] {
                 fs::write(root.join("app").join(name), text).unwrap();
             }

@@ -23,8 +23,19 @@ use crate::postgres::slots;
 use crate::postgres::sql::{Sql, SqlError, within};
 use crate::postgres::tool::{self, PgBin};
 
-/// Certificates and keys that are copied for postgres and libpq.
-const TLS_FILES: [&str; 5] = ["ca.crt", "tls.crt", "tls.key", "replication.crt", "replication.key"];
+/// Certificates and keys that are copied for postgres, libpq and `wal-restore`, each for one purpose. An operator of before made the
+/// agent's own for the second name, if there is one.
+const TLS_FILES: [(&str, Option<&str>); 7] = [
+    ("ca.crt", None),
+    ("replication.crt", None),
+    ("replication.key", None),
+    ("server.crt", Some("tls.crt")),
+    ("server.key", Some("tls.key")),
+    ("restore.crt", Some("tls.crt")),
+    ("restore.key", Some("tls.key")),
+];
+/// What a base backup needs of them.
+const COPY_FILES: usize = 3;
 /// The standby's slot may hold this share of the data volume.
 const SLOT_SHARE: u64 = 4;
 /// `postgres -C` reads its configuration and ends.
@@ -40,8 +51,10 @@ pub(crate) fn configure(
     floors: Floors,
 ) -> Result<(), PostmasterError> {
     let layout = &settings.layout;
-    install_tls(layout)?;
-    fsx::create_dir(&layout.socket_dir(), 0o700)?;
+    install_tls(layout, TlsFor::Postgres)?;
+    for dir in [layout.socket_dir(), layout.told(), layout.restore(), layout.tablespaces()] {
+        fsx::create_dir(&dir, 0o700)?;
+    }
     fsx::remove(&layout.alone())?;
     let put = |name: &str, text: &str| fsx::write(&layout.in_pgdata(name), text.as_bytes(), 0o600);
     let copies = slot_copies(layout, config, floors);
@@ -140,7 +153,7 @@ pub async fn try_parameters(
         return Ok(());
     }
     let text = render::main_conf(settings, config, Floors::default(), 64)?;
-    let candidate = layout.run.join("candidate.conf");
+    let candidate = layout.told().join("candidate.conf");
     fsx::write(&candidate, text.as_bytes(), 0o600)?;
     let mut command = bin.command("postgres");
     command.arg("-D").arg(layout.pgdata()).arg(format!("--config-file={}", candidate.display()));
@@ -159,7 +172,7 @@ pub async fn try_parameters(
 /// file that is there at that moment (PostgreSQL, `pg_hba_file_rules`). The file is then as it was. `None` also if it cannot be asked.
 pub async fn try_hba(settings: &InstanceEnv, sql: &Sql, config: &PairConfig) -> Option<Objection> {
     let path = settings.layout.in_pgdata("pg_hba.conf");
-    let candidate = hba::hba_conf(&config.hba, config.client_tls, ClientAccess::Open).ok()?;
+    let candidate = hba::hba_conf(config, ClientAccess::Open).ok()?;
     let before = fs::read(&path).ok()?;
     fsx::write(&path, candidate.as_bytes(), 0o600).ok()?;
     let said = first_bad_rule(sql).await;
@@ -202,7 +215,7 @@ fn write_hba(
     config: &PairConfig,
     access: ClientAccess,
 ) -> Result<(), PostmasterError> {
-    let text = hba::hba_conf(&config.hba, config.client_tls, access)?;
+    let text = hba::hba_conf(config, access)?;
     Ok(fsx::write(&settings.layout.in_pgdata("pg_hba.conf"), text.as_bytes(), 0o600)?)
 }
 
@@ -247,17 +260,33 @@ fn slot_keep_mib(layout: &Layout) -> Result<u64, FileError> {
     Ok((stat.f_blocks.saturating_mul(stat.f_frsize) / SLOT_SHARE / (1024 * 1024)).max(64))
 }
 
+/// Who needs certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsFor {
+    /// A postgres and what it starts.
+    Postgres,
+    /// `pg_basebackup`, which streams only.
+    BaseBackup,
+}
+
 /// Copies the mounted certificates and keys to where postgres reads them, with the permissions that it demands; all of them in
 /// one step, for a certificate with the key of another is none. True if any of them changed: postgres needs a reload then.
 ///
 /// # Errors
 /// A certificate is missing in the mount.
-pub fn install_tls(layout: &Layout) -> Result<bool, FileError> {
+pub fn install_tls(layout: &Layout, purpose: TlsFor) -> Result<bool, FileError> {
     let mounted = tls::resolved(&layout.tls);
     let link = layout.run_tls();
     let (mut files, mut sum, mut changed) = (BTreeMap::new(), Sha256::new(), false);
-    for name in TLS_FILES {
-        let from = mounted.join(name);
+    let wanted = match purpose {
+        TlsFor::Postgres => TLS_FILES.as_slice(),
+        TlsFor::BaseBackup => &TLS_FILES[..COPY_FILES],
+    };
+    for (name, before) in wanted {
+        let mut from = mounted.join(name);
+        if let Some(before) = before.filter(|_| !from.exists()) {
+            from = mounted.join(before);
+        }
         let bytes = fs::read(&from).at("read the certificate", &from)?;
         changed |= fs::read(link.join(name)).ok().as_deref() != Some(&bytes);
         sum.update(&bytes);

@@ -19,10 +19,9 @@ use super::PostmasterError;
 use super::roles::App;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx;
+use crate::postgres::render::SUPERUSER;
 use crate::postgres::sql::{Sql, within};
 
-/// The superuser, whose password may be mounted too.
-const SUPERUSER: &str = "postgres";
 /// Statements about one role.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -62,7 +61,7 @@ enum Step {
     Remember,
     /// The file is as it was, or nothing is known of an earlier one; the database has another password.
     Leave,
-    /// The file was changed, and the database does not know it.
+    /// The file was changed, or is the first one, and the database does not know it.
     Change,
 }
 
@@ -70,7 +69,7 @@ enum Step {
 fn decide(mounted: &str, in_database: Option<&str>, remembered: Option<&str>) -> Step {
     if in_database.is_some_and(|verifier| is_verifier_of(verifier, mounted)) {
         Step::Remember
-    } else if remembered.is_none_or(|verifier| is_verifier_of(verifier, mounted)) {
+    } else if remembered.map_or(in_database.is_some(), |verifier| is_verifier_of(verifier, mounted)) {
         Step::Leave
     } else {
         Step::Change
@@ -182,5 +181,7 @@ mod tests {
         assert_eq!(decide(&by_hand, Some(&new)), Step::Leave, "changed by ALTER ROLE only");
         assert_eq!(decide(&by_hand, None), Step::Leave, "nothing is known of an earlier file");
         assert_eq!(super::decide("new", None, Some(&old)), Step::Change);
+        assert_eq!(super::decide("new", None, Some(&new)), Step::Leave, "taken away by ALTER ROLE");
+        assert_eq!(super::decide("new", None, None), Step::Change, "the first password of the role");
     }
 }

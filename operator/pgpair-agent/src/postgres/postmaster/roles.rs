@@ -11,7 +11,7 @@ use postgres_protocol::password::scram_sha_256;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::Context;
 use crate::postgres::postmaster::PostmasterError;
-use crate::postgres::render::{AGENT_ROLE, REPLICATION_ROLE};
+use crate::postgres::render::{AGENT_ROLE, REPLICATION_ROLE, SUPERUSER};
 use crate::postgres::sql::{Sql, SqlError, within};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -119,7 +119,7 @@ fn role_statements(app: &App) -> Vec<String> {
     let verifier = scram_sha_256(app.password.as_bytes());
     let user = format!("{} LOGIN PASSWORD {}", escape_identifier(&app.user), escape_literal(&verifier));
     let mut out = vec![create_role(&app.user, &user)];
-    out.extend(app.superuser.as_ref().map(|password| first_password("postgres", password)));
+    out.extend(app.superuser.as_ref().map(|password| first_password(SUPERUSER, password)));
     out
 }
 

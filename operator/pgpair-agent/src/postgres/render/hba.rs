@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use pgpair_wire::config::ClientTls;
+use pgpair_wire::config::{ClientTls, PairConfig};
 
-use super::{AGENT_ROLE, REPLICATION_ROLE, RenderError};
+use super::{AGENT_ROLE, REPLICATION_ROLE, RenderError, SUPERUSER};
 
 const METHODS: &[&str] = &[
     "trust",
@@ -34,11 +34,12 @@ pub enum ClientAccess {
     Open,
 }
 
-/// `pg_hba.conf`: ourselves over the socket, replication by certificate, and clients as `clients` says.
+/// `pg_hba.conf`: ourselves over the socket, replication by certificate, and clients as `clients` says. The superuser comes over the
+/// network only if that is asked for.
 ///
 /// # Errors
 /// A line of the user is none.
-pub fn hba_conf(user_lines: &[String], tls: ClientTls, clients: ClientAccess) -> Result<String, RenderError> {
+pub fn hba_conf(config: &PairConfig, clients: ClientAccess) -> Result<String, RenderError> {
     let open = clients == ClientAccess::Open;
     let mut out = String::from("# Written by pgpair: changes are lost. Use spec.postgres.hba.\n");
     out.push_str("local all all trust\n");
@@ -49,12 +50,17 @@ pub fn hba_conf(user_lines: &[String], tls: ClientTls, clients: ClientAccess) ->
     // physical replication.
     for database in ["all", "replication"] {
         let _ = writeln!(out, "host {database} {REPLICATION_ROLE},{AGENT_ROLE} all reject");
-        if open && tls == ClientTls::Required {
-            // Before the user's lines, so that `host` in them means `hostssl`.
+        // Before the user's lines, so that `host` in them means `hostssl`.
+        if open && config.client_tls == ClientTls::Required {
             let _ = writeln!(out, "hostnossl {database} all all reject");
         }
     }
-    for line in user_lines {
+    if open {
+        // Whatever the user's lines let in: over the network the superuser comes by its password, if at all.
+        let method = if config.superuser_access { "scram-sha-256" } else { "reject" };
+        let _ = writeln!(out, "host all {SUPERUSER} all {method}\nhost replication {SUPERUSER} all reject");
+    }
+    for line in &config.hba {
         check(line).map_err(|reason| RenderError::HbaLine { line: line.clone(), reason })?;
         if open {
             let _ = writeln!(out, "{line}");
@@ -136,23 +142,41 @@ fn words(line: &str) -> Result<Vec<String>, &'static str> {
 mod tests {
     use super::*;
 
+    fn config(line: &str, client_tls: ClientTls) -> PairConfig {
+        PairConfig { hba: vec![line.to_owned()], client_tls, ..PairConfig::default() }
+    }
+
+    const LINE: &str = "host app app 10.0.0.0/8 md5";
+
     #[test]
     fn closed_lets_in_nobody_but_ourselves_and_the_standby() {
-        let lines = vec!["host app app 10.0.0.0/8 md5".to_owned()];
-        let closed = hba_conf(&lines, ClientTls::Optional, ClientAccess::Closed).unwrap();
+        let config = config(LINE, ClientTls::Optional);
+        let closed = hba_conf(&config, ClientAccess::Closed).unwrap();
         assert!(!closed.contains("scram") && !closed.contains("app"));
-        let open = hba_conf(&lines, ClientTls::Optional, ClientAccess::Open).unwrap();
+        let open = hba_conf(&config, ClientAccess::Open).unwrap();
         assert!(open.find("10.0.0.0/8") < open.find("scram-sha-256"));
     }
 
     #[test]
     fn a_client_without_tls_is_turned_away_before_any_line_of_the_user_if_tls_is_required() {
-        let lines = vec!["host app app 10.0.0.0/8 md5".to_owned()];
-        let required = hba_conf(&lines, ClientTls::Required, ClientAccess::Open).unwrap();
+        let required = hba_conf(&config(LINE, ClientTls::Required), ClientAccess::Open).unwrap();
         assert!(required.contains("hostnossl all all all reject"));
         assert!(required.find("hostnossl") < required.find("10.0.0.0/8"));
-        let optional = hba_conf(&lines, ClientTls::Optional, ClientAccess::Open).unwrap();
+        let optional = hba_conf(&config(LINE, ClientTls::Optional), ClientAccess::Open).unwrap();
         assert!(!optional.contains("hostnossl"));
+    }
+
+    #[test]
+    fn the_superuser_comes_by_its_password_if_at_all_before_any_line_of_the_user() {
+        for (superuser_access, line) in
+            [(false, "host all postgres all reject"), (true, "host all postgres all scram-sha-256")]
+        {
+            let config = PairConfig { superuser_access, ..config(LINE, ClientTls::Required) };
+            let text = hba_conf(&config, ClientAccess::Open).unwrap();
+            let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} in {text}"));
+            assert!(at("hostnossl all all") < at(line) && at(line) < at("10.0.0.0/8"), "{text}");
+            assert!(at("host replication postgres all reject") < at("10.0.0.0/8"), "{text}");
+        }
     }
 
     #[test]
@@ -167,9 +191,8 @@ mod tests {
             ("local all \"all trust", "quote"),
             ("local all all trust \\", "backslash"),
         ] {
-            let e = hba_conf(&[line.to_owned()], ClientTls::Required, ClientAccess::Closed)
-                .unwrap_err()
-                .to_string();
+            let config = config(line, ClientTls::Required);
+            let e = hba_conf(&config, ClientAccess::Closed).unwrap_err().to_string();
             assert!(e.contains(word), "{e}");
         }
     }

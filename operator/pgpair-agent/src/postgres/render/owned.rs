@@ -1,45 +1,17 @@
 //! Parameters that only the operator sets, and what `ALTER SYSTEM` has written of them.
 
+use std::collections::BTreeMap;
+
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::parameters::{self, Reason};
 
 use super::operator_parameters;
 use crate::instance::env::InstanceEnv;
 
-/// Parameters that only the operator sets, beside those that [`super::main_conf`] writes itself.
-const OWNED: &[&str] = &[
-    "data_directory",
-    "config_file",
-    "hba_file",
-    "ident_file",
-    "external_pid_file",
-    "include",
-    "include_dir",
-    "include_if_exists",
-    "primary_conninfo",
-    "primary_slot_name",
-    "synchronous_standby_names",
-    "promote_trigger_file",
-    "recovery_target",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_xid",
-    "recovery_target_lsn",
-    "recovery_target_inclusive",
-    "recovery_target_action",
-    "recovery_end_command",
-    "archive_cleanup_command",
-    "archive_library",
-    "sync_replication_slots",
-    "synchronized_standby_slots",
-    "allow_alter_system",
-    "ssl_passphrase_command",
-    "ssl_crl_file",
-    "log_destination",
-];
-
-/// Owned, and no promise rests on them: how long something is waited for, and how much is kept.
+/// Refused, and no promise rests on them: how long something is waited for, how much is kept, and what has no use.
 const ONLY_TUNES: &[&str] = &[
     "archive_timeout",
+    "idle_replication_slot_timeout",
     "max_slot_wal_keep_size",
     "tcp_keepalives_count",
     "tcp_keepalives_idle",
@@ -49,17 +21,18 @@ const ONLY_TUNES: &[&str] = &[
     "wal_retrieve_retry_interval",
 ];
 
-/// Whether only the operator may set this parameter, by `ALTER SYSTEM` included.
-#[must_use]
-pub fn is_owned(name: &str) -> bool {
-    OWNED.contains(&name)
+/// Why nobody but the operator may set this parameter; `owned`: those that it writes.
+pub(super) fn refusal(name: &str, owned: &BTreeMap<String, String>) -> Option<Reason> {
+    parameters::refusal(name).or_else(|| owned.contains_key(name).then_some(Reason::Operator))
 }
 
 /// `postgresql.auto.conf` without the parameters that the operator owns.
 #[must_use]
 pub fn cleaned_auto_conf(settings: &InstanceEnv, current: &str) -> String {
     let owned = operator_parameters(settings, &PairConfig::default(), 0);
-    let (kept, _) = split_auto_conf(current, |name| is_owned(name) || owned.contains_key(name));
+    let (kept, _) = split_auto_conf(current, |name| {
+        refusal(name, &owned).is_some_and(|reason| reason != Reason::Narrower)
+    });
     kept
 }
 
@@ -68,7 +41,9 @@ pub fn cleaned_auto_conf(settings: &InstanceEnv, current: &str) -> String {
 pub fn without_broken_promises(settings: &InstanceEnv, current: &str) -> (String, Vec<String>) {
     let owned = operator_parameters(settings, &PairConfig::default(), 0);
     split_auto_conf(current, |name| {
-        !ONLY_TUNES.contains(&name) && (is_owned(name) || owned.contains_key(name))
+        let reason = refusal(name, &owned);
+        let breaks = reason.is_some_and(|reason| !matches!(reason, Reason::Container | Reason::Narrower));
+        breaks && !ONLY_TUNES.contains(&name)
     })
 }
 
@@ -99,16 +74,17 @@ mod tests {
 
     #[test]
     fn alter_system_cannot_override_the_operator() {
-        let auto = "# comment\nwork_mem = '8MB'\nsynchronous_standby_names = ''\nFSYNC = off\n";
-        assert_eq!(cleaned_auto_conf(&settings(), auto), "# comment\nwork_mem = '8MB'\n");
+        let auto = "# comment\nwork_mem = '8MB'\nsynchronous_standby_names = ''\nFSYNC = off\nssl_ciphers = 'NULL'\nlog_filename = 'x'\n\
+                    transaction_timeout = '1h'\n";
+        let kept = "# comment\nwork_mem = '8MB'\ntransaction_timeout = '1h'\n";
+        assert_eq!(cleaned_auto_conf(&settings(), auto), kept);
     }
 
     #[test]
     fn what_a_promise_rests_on_is_found_in_a_running_one_and_what_only_tunes_is_left() {
-        let auto =
-            "work_mem = '8MB'\n FSYNC = off\narchive_command = 'true'\nmax_slot_wal_keep_size = '1MB'\n";
+        let auto = "work_mem = '8MB'\n FSYNC = off\narchive_command = 'true'\nmax_slot_wal_keep_size = '1MB'\nignore_checksum_failure = on\nlog_filename = 'x'\n";
         let (kept, names) = without_broken_promises(&settings(), auto);
-        assert_eq!(kept, "work_mem = '8MB'\nmax_slot_wal_keep_size = '1MB'\n");
-        assert_eq!(names, ["fsync", "archive_command"]);
+        assert_eq!(kept, "work_mem = '8MB'\nmax_slot_wal_keep_size = '1MB'\nlog_filename = 'x'\n");
+        assert_eq!(names, ["fsync", "archive_command", "ignore_checksum_failure"]);
     }
 }

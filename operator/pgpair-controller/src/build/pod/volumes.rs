@@ -10,8 +10,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 
+use super::Purpose;
+
 /// All volumes of a pod.
-pub(super) fn volumes(pair: &ValidatedPair, i: InstanceId) -> Vec<Volume> {
+pub(super) fn volumes(pair: &ValidatedPair, i: InstanceId, purpose: Purpose) -> Vec<Volume> {
     let volume = |name: &str| Volume { name: name.into(), ..Volume::default() };
     let claim = |name: &str, claim_name: String| Volume {
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name, read_only: None }),
@@ -24,47 +26,57 @@ pub(super) fn volumes(pair: &ValidatedPair, i: InstanceId) -> Vec<Volume> {
     };
     // Without a limit of its own the kubelet takes the memory limit of the pod; what is in it counts as memory of `postgres`.
     let memory = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: None };
-    let secret = |name: &str, secret_name: String| Volume {
+    let copying = ["ca.crt", "replication.crt", "replication.key"].map(|key| item(key, key));
+    let tls = Volume {
         secret: Some(SecretVolumeSource {
-            secret_name: Some(secret_name),
+            secret_name: Some(pair.name.tls_secret(i)),
             default_mode: Some(0o640),
+            items: (purpose == Purpose::Seed).then(|| copying.into()),
             ..SecretVolumeSource::default()
         }),
-        ..volume(name)
+        ..volume("tls")
     };
-    vec![
+    let of_an_instance = |volume: Volume| (purpose == Purpose::Instance).then_some(volume);
+    let app = of_an_instance(Volume { projected: Some(passwords(pair)), ..volume("app") });
+    let token = of_an_instance(Volume { projected: Some(token()), ..volume("token") });
+    let mut all = vec![
         claim("data", pair.name.data_claim(i)),
         claim("archive", pair.name.archive_claim(i)),
         empty("run", "256Mi"),
         empty("bin", "256Mi"),
         empty("tmp", "1Gi"),
         Volume { empty_dir: Some(memory), ..volume("shm") },
-        secret("tls", pair.name.tls_secret(i)),
-        Volume { projected: Some(passwords(pair)), ..volume("app") },
-        Volume {
-            config_map: Some(ConfigMapVolumeSource {
-                name: pair.name.config(),
-                ..ConfigMapVolumeSource::default()
-            }),
-            ..volume("config")
-        },
-        Volume { projected: Some(token()), ..volume("token") },
-    ]
+        tls,
+    ];
+    all.extend(app);
+    all.push(Volume {
+        config_map: Some(ConfigMapVolumeSource {
+            name: pair.name.config(),
+            ..ConfigMapVolumeSource::default()
+        }),
+        ..volume("config")
+    });
+    all.extend(token);
+    all
 }
 
-/// What the first start needs to know of the two roles with a password; not the addresses and strings for clients.
+fn item(key: &str, path: &str) -> KeyToPath {
+    KeyToPath { key: key.into(), path: path.into(), mode: None }
+}
+
+/// What the agents need to know of the roles with a password; not the addresses and strings for clients. The superuser has one only if it
+/// may log in, which may change while a pod runs.
 fn passwords(pair: &ValidatedPair) -> ProjectedVolumeSource {
-    let item = |key: &str, path: &str| KeyToPath { key: key.into(), path: path.into(), mode: None };
-    let secret = |name: String, items: Vec<KeyToPath>| VolumeProjection {
-        secret: Some(SecretProjection { name, items: Some(items), optional: None }),
+    let secret = |name: String, items: Vec<KeyToPath>, optional: Option<bool>| VolumeProjection {
+        secret: Some(SecretProjection { name, items: Some(items), optional }),
         ..VolumeProjection::default()
     };
     let app = ["username", "password", "dbname"].map(|key| item(key, key));
     ProjectedVolumeSource {
         default_mode: Some(0o640),
         sources: Some(vec![
-            secret(pair.name.app_secret(), app.into()),
-            secret(pair.name.superuser_secret(), vec![item("password", "superuser-password")]),
+            secret(pair.name.app_secret(), app.into(), None),
+            secret(pair.name.superuser_secret(), vec![item("password", "superuser-password")], Some(true)),
         ]),
     }
 }
