@@ -126,9 +126,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let hello =
             service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(Response::new("hello".to_owned())));
-        tokio::spawn(keep(listener, LIMITS, move |stream, _| {
-            answer(stream, Duration::from_secs(1), hello.clone())
-        }));
+        tokio::spawn(keep(listener, LIMITS, move |stream, _| answer(stream, Duration::from_secs(1), hello)));
         address
     }
 
