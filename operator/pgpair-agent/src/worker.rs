@@ -25,7 +25,7 @@ use crate::fence::init::Tree;
 use crate::fence::lock::{self, VolumeLock};
 use crate::fence::writable::Writable;
 use crate::instance::env::InstanceEnv;
-use crate::instance::fsx;
+use crate::instance::fsx::{self, FileError};
 use crate::net::endpoint::ReadWriteEndpoint;
 use crate::net::peer::Peer;
 use crate::net::tls::Identity;
@@ -111,6 +111,7 @@ pub struct Worker {
     slots: slots::Slots,
     volume: look::DataVolume,
     archive: look::ArchiveVolume,
+    keeping: background::Look<(Branch, Result<KeptBranch, FileError>)>,
     kept: Option<(Branch, KeptBranch)>,
     end_tried: Option<Instant>,
     driver_ended: bool,
@@ -199,6 +200,7 @@ impl Worker {
             slots: slots::Slots::default(),
             volume: look::DataVolume::default(),
             archive: look::ArchiveVolume::default(),
+            keeping: background::Look::default(),
             kept: None,
             end_tried: None,
             driver_ended: false,

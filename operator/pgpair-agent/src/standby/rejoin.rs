@@ -47,6 +47,12 @@ pub enum RejoinError {
     /// The history of our own timeline is missing.
     #[error("the history of our timeline {0} is nowhere")]
     NoHistory(TimelineId),
+    /// The branch is not on the archive volume yet.
+    #[error("the branch is still being copied to the archive volume; waited {limit:?} for it")]
+    Keeping {
+        /// The time that this try had.
+        limit: Duration,
+    },
     /// A running directory is not rewound.
     #[error("postgres runs")]
     Running,
@@ -85,6 +91,7 @@ impl RejoinError {
         match self {
             RejoinError::File(_)
             | RejoinError::Postmaster(_)
+            | RejoinError::Keeping { .. }
             | RejoinError::Running
             | RejoinError::PgData(PgDataError::File(_) | PgDataError::Tool(_)) => true,
             RejoinError::PgData(_) | RejoinError::NoHistory(_) | RejoinError::Broken { .. } => false,

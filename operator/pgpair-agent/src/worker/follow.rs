@@ -20,7 +20,7 @@ use crate::postgres::postmaster;
 use crate::postgres::render::Upstream;
 use crate::postgres::sql::StreamState;
 use crate::postgres::tablespaces;
-use crate::standby::rejoin::{self, RejoinError, Relation};
+use crate::standby::rejoin::{self, Branch, KeptBranch, RejoinError, Relation};
 use crate::wal::archive;
 
 /// A question to the peer's agent.
@@ -43,6 +43,8 @@ const REJOIN_TRIES: u32 = 5;
 const REJOIN_AGAIN: Duration = Duration::from_secs(1);
 /// The longest such time.
 const REJOIN_AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+/// How long one try waits for the copy of the branch.
+const KEEP: Duration = Duration::from_secs(5);
 
 /// What a worker remembers of following.
 #[derive(Debug, Default)]
@@ -137,8 +139,9 @@ impl Worker {
     fn rejoin_failed(&mut self, e: &RejoinError) {
         let first = RejoinFails { since: Instant::now(), tries: 0, lasting: 0 };
         let fails = self.following.rejoin_fails.get_or_insert(first);
-        self.not_before =
-            Instant::now() + (REJOIN_AGAIN * (1 << fails.tries.min(5))).min(REJOIN_AGAIN_AT_MOST);
+        let later = (REJOIN_AGAIN * (1 << fails.tries.min(5))).min(REJOIN_AGAIN_AT_MOST);
+        let is_waiting = matches!(e, RejoinError::Keeping { .. });
+        self.not_before = Instant::now() + if is_waiting { REJOIN_AGAIN } else { later };
         fails.tries += 1;
         fails.lasting += u32::from(!e.passes());
         let RejoinFails { since, tries, lasting } = *fails;
@@ -233,13 +236,9 @@ impl Worker {
         &mut self,
         term: Term,
         control: &ControlData,
-        branch: rejoin::Branch,
+        branch: Branch,
     ) -> Result<Fit, RejoinError> {
-        let kept = match self.kept.take().filter(|(of, _)| *of == branch) {
-            Some((_, kept)) => kept, // an earlier try has copied it
-            None => rejoin::keep_branch(&self.settings, control, branch)?,
-        };
-        self.kept = Some((branch, kept.clone()));
+        let kept = self.keep(control, branch).await?;
         tracing::warn!(from = %kept.from, to = %kept.to, bytes = kept.bytes, dir = %kept.dir.display(),
             "our log goes beyond the primary's past: the branch is kept, then rewound");
         self.following.rejoin = Some(RejoinReport {
@@ -257,6 +256,23 @@ impl Worker {
             }
             Err(e) => Err(e),
         }
+    }
+
+    /// The branch on the archive volume. A large one takes its time, and a volume that hangs takes for ever: the copy goes on by itself, and
+    /// the next try waits for it again.
+    async fn keep(&mut self, control: &ControlData, branch: Branch) -> Result<KeptBranch, RejoinError> {
+        if let Some((_, kept)) = self.kept.as_ref().filter(|(of, _)| *of == branch) {
+            return Ok(kept.clone());
+        }
+        let (settings, control) = (self.settings.clone(), control.clone());
+        self.keeping.begin(move || (branch, rejoin::keep_branch(&settings, &control, branch)));
+        let kept = match self.keeping.end(KEEP).await {
+            Some((_, (of, kept))) if of == branch => kept?,
+            // Still under way, or a copy of another branch, which was begun before.
+            Some(_) | None => return Err(RejoinError::Keeping { limit: KEEP }),
+        };
+        self.kept = Some((branch, kept.clone()));
+        Ok(kept)
     }
 
     fn own_history(

@@ -7,7 +7,9 @@ use pgpair_core::ids::{InstanceId, Term};
 use pgpair_core::instance::PostgresState;
 use pgpair_core::order::{OrderKind, OrderReply};
 use pgpair_core::record::Mode;
+use pgpair_core::timeline::TimelineId;
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::report::{HistoryPlace, TwoPasts};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal};
 
@@ -338,6 +340,28 @@ async fn gaps_of_an_archive_are_filled_from_the_peers() {
         eventually("it is there again", 2 * LIMIT, async || path.exists().then_some(())).await;
         assert!(std::fs::read(path).unwrap() == std::fs::read(pair.archive(peer).join(name)).unwrap());
     }
+}
+
+/// Another server has used the number before, and a has its history. The old primary follows the new one all the same, and both say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeline_with_two_pasts_is_told_and_the_primarys_is_followed() {
+    let mut pair = Pair::up().await;
+    table(&pair, A).await;
+    pair.sql(A, "SELECT pg_switch_wal()").await.unwrap();
+    eventually("a has an archive", LIMIT, async || pair.report(A).await?.archive.last_segment.map(|_| ()))
+        .await;
+    pair.kill_container(A);
+    taken_over(&pair, B, "1000").await;
+    std::fs::write(pair.archive(A).join("00000002.history"), "1\t0/F0000000\tanother server\n").unwrap();
+    pair.start(A);
+    back_as_standby(&pair, A).await;
+    let told = async |i| {
+        let limit = 2 * LIMIT;
+        eventually("it is told", limit, async || pair.report(i).await?.archive.two_pasts).await
+    };
+    let found = |other| TwoPasts { timeline: TimelineId(2), one: HistoryPlace::InUse, other };
+    assert_eq!(told(A).await, found(HistoryPlace::Archive));
+    assert_eq!(told(B).await, found(HistoryPlace::PeersArchive));
 }
 
 /// Killed between the removal of `standby.signal` and the first record of its timeline, or after it: never a primary on the old timeline.

@@ -7,6 +7,7 @@ mod config;
 mod explain;
 mod failover;
 mod floods;
+mod frozen;
 mod leaving;
 mod logical;
 mod orders;

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgpair_agent::net::tls::Identity;
@@ -21,10 +22,12 @@ use crate::api::Api;
 
 mod ca;
 mod machine;
+mod mount;
 mod processes;
 
 use ca::Ca;
 pub use machine::{give, owner, ports};
+pub use mount::Mount;
 use processes::{children_of, kill_tree};
 
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -34,6 +37,8 @@ const UNKNOWN_HOST: &str = "shop-new-0.invalid";
 
 /// A pair. Everything ends and vanishes when it is dropped.
 pub struct Pair {
+    // Unmounted before the directory goes.
+    mounts: Vec<Arc<Mount>>,
     dir: TempDir,
     pub api: Api,
     kubeconfig: PathBuf,
@@ -46,6 +51,13 @@ pub struct Pair {
     bin: Option<PathBuf>,
     /// How long a pod has to stop; `None`: what an agent takes for it by default.
     grace: Option<Duration>,
+}
+
+/// A volume of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Volume {
+    Data,
+    Archive,
 }
 
 fn index(i: InstanceId) -> usize {
@@ -89,6 +101,18 @@ impl Pair {
         pair.brought_up().await
     }
 
+    /// As [`Pair::up_with`], with one of the volumes on a file system of its own.
+    pub async fn up_on_mount(config: PairConfig, i: InstanceId, volume: Volume) -> (Pair, Arc<Mount>) {
+        let mut pair = Pair::new(config).await;
+        let at = match volume {
+            Volume::Data => "data",
+            Volume::Archive => "archive",
+        };
+        let mount = Arc::new(Mount::new(&pair.root(i).join(at), pair.owner));
+        pair.mounts.push(mount.clone());
+        (pair.brought_up().await, mount)
+    }
+
     async fn brought_up(self) -> Pair {
         let mut pair = self;
         pair.start(InstanceId::A);
@@ -116,6 +140,7 @@ impl Pair {
         fs::copy(env!("CARGO_BIN_EXE_pgpair"), &program).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let pair = Pair {
+            mounts: Vec::new(),
             kubeconfig,
             api,
             ports: [ports(), ports()],
