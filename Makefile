@@ -26,7 +26,7 @@ SCRIPTS := .ci/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2
 
 -include e2e/cluster/cluster.mk
 
-.PHONY: help demo test setup lint unit unit-on model-ci model model-page model-deep e2e e2e-long e2e-full fault-page soak calm faults-runner bench bench-scale scale-page install uninstall ready-cluster generate plugin
+.PHONY: help demo test setup lint unit unit-on model-ci model model-page model-deep e2e e2e-long e2e-full fault-page soak calm dirty-buffers faults-runner bench bench-scale scale-page install uninstall ready-cluster generate plugin
 
 ## this list
 help:
@@ -109,6 +109,10 @@ soak: ready-cluster install faults-runner
 ## no fault, every core busy: nobody may take over; MINUTES=n TTL=seconds, or several such as 5,2
 calm: ready-cluster install faults-runner
 	"$(CARGO_TARGET_DIR)/release/pgpair-faults" calm --minutes=$(or $(MINUTES),20) --ttl=$(or $(TTL),5)
+
+## what a large dirty buffer cache costs on a slow volume (root, minutes, a quiet machine): prints RESULT lines for docs/numbers/dirty-buffers.md
+dirty-buffers:
+	cargo test --locked -p pgpair --test dirty-buffers -- --test-threads=1 --nocapture
 
 faults-runner:
 	cargo build --release --locked -p pgpair-e2e --bin pgpair-faults
