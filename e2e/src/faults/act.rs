@@ -62,6 +62,8 @@ pub enum Thing {
     Room(Side, Volume),
     /// Whoever writes to the volume hangs.
     Disk(Side, Volume),
+    /// Every process of the clients stopped: nobody writes.
+    Writers,
     /// The agent's wall clock runs so many seconds ahead.
     Clock(Side, i32),
 }

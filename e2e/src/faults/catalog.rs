@@ -23,6 +23,8 @@ const LAPSES: Expected = takes_over("`ttl` + 1 to 2 s");
 const HANGS: Expected = takes_over("10 s + 1 s, or 10 s + `ttl` + 1 s");
 /// Nothing is asked of what is broken.
 const UNHARMED: Expected = nobody("none");
+/// The same, and no process of the pair ends either.
+const UNDISTURBED: Expected = Expected { undisturbed: true, ..UNHARMED };
 /// The primary goes on alone.
 const ALONE: Expected = nobody("`ttl/2` + 0.5 s; none in `Async`; in `SyncStrict` until the standby is back");
 /// Only the primary has, or may have, the last commits.
@@ -31,15 +33,15 @@ const WAITS: Expected = nobody("until the primary is back");
 const RACE: Expected = either("`ttl` + 1 to 2 s, or until one is back");
 
 const fn takes_over(gap: &'static str) -> Expected {
-    Expected { successor: Successor::Standby, gap }
+    Expected { successor: Successor::Standby, gap, undisturbed: false }
 }
 
 const fn nobody(gap: &'static str) -> Expected {
-    Expected { successor: Successor::Nobody, gap }
+    Expected { successor: Successor::Nobody, gap, undisturbed: false }
 }
 
 const fn either(gap: &'static str) -> Expected {
-    Expected { successor: Successor::Either, gap }
+    Expected { successor: Successor::Either, gap, undisturbed: false }
 }
 
 const fn entry(

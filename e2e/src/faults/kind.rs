@@ -61,7 +61,10 @@ pub enum Kind {
     StandbyArchiveFull,
     DataHang,
     ArchiveHang,
+    ArchiveHangPaired,
+    ArchiveHangSolo,
     StandbyDataHang,
+    StandbyDataHangIdle,
     DataSlow,
     DataLoss,
     ClockForward,
@@ -110,6 +113,8 @@ pub struct Expected {
     pub successor: Successor,
     /// How long clients wait. Told, not asserted: the machine has its share in it.
     pub gap: &'static str,
+    /// Whether every container, and the postmaster of the primary, must live through it.
+    pub undisturbed: bool,
 }
 
 /// One kind with all that is known of it.
@@ -191,6 +196,15 @@ mod tests {
         for entry in stopped() {
             assert_eq!(entry.expected.successor, Successor::Standby, "{}", entry.name);
             assert!(entry.script.first().is_some_and(|act| !act.waits()), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn where_nothing_may_be_disturbed_nobody_takes_over() {
+        let undisturbed = || Kind::all().filter(|entry| entry.expected.undisturbed);
+        assert_eq!(undisturbed().count(), 2);
+        for entry in undisturbed() {
+            assert_eq!(entry.expected.successor, Successor::Nobody, "{}", entry.name);
         }
     }
 

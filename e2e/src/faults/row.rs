@@ -82,6 +82,9 @@ pub struct Found {
     pub cause: Option<String>,
     /// Whether the one is primary who was to be expected.
     pub expected: bool,
+    /// Containers and postmasters that the fault must leave alone, and that have ended all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<String>,
     /// What was equal on both instances at the end, or what was not.
     pub compared: String,
     /// Whether it was.
@@ -133,6 +136,7 @@ impl Row {
             (found.acknowledged == 0, "nothing was acknowledged"),
             (!found.equal, "the instances are not equal"),
             (!found.expected, "another one is primary than was to be expected"),
+            (!found.ended.is_empty(), "a process has ended that the fault must leave alone"),
             (!self.was_stopped_in_time(found), "the old primary acknowledged beyond its promise"),
         ];
         all.into_iter().filter(|(wrong, _)| *wrong).map(|(_, word)| word).collect()
@@ -168,6 +172,9 @@ impl fmt::Display for Row {
                 found.record,
                 found.compared
             )?;
+            if !found.ended.is_empty() {
+                write!(f, "; ended: {}", found.ended.join(", "))?;
+            }
             if let Some(note) = &found.note {
                 write!(f, "; {note}")?;
             }
@@ -243,6 +250,7 @@ pub(crate) mod tests {
                 record: "Paired 1 a, Solo 2 b, Paired 2 b".into(),
                 cause: Some("Resigned".into()),
                 expected: true,
+                ended: Vec::new(),
                 compared: "2 tables, 130 indexes".into(),
                 equal: true,
             }),
@@ -283,6 +291,15 @@ pub(crate) mod tests {
         assert!(!row.holds());
         let told = "BAD  agent-kill Sync a (another one is primary than was to be expected): gap 212 ms";
         assert!(row.to_string().starts_with(told), "{row}");
+    }
+
+    #[test]
+    fn a_process_that_ended_where_none_may_is_no_success() {
+        let row = with(|f| f.ended = vec!["the postmaster of a".into()]);
+        assert!(!row.holds());
+        let told = row.to_string();
+        assert!(told.contains("(a process has ended that the fault must leave alone)"), "{told}");
+        assert!(told.contains("; ended: the postmaster of a (seed 7)"), "{told}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use pgpair_core::ids::InstanceId;
 use tokio::time::sleep;
 
@@ -14,6 +14,7 @@ use crate::faults::stand::{Stand, local, with_set};
 use crate::harness::cluster::LocalCluster;
 use crate::harness::faults::{Fault, LOST_DIRECTORY, inject};
 use crate::harness::operator::{self, Absent};
+use crate::harness::oracle_pod::Placed;
 use crate::harness::pair::{CONTAINER, Pair};
 
 /// A backend that waits for its commit is found by looking often; when none is, any that writes will do. Says which.
@@ -39,6 +40,8 @@ pub struct Stage {
     nodes: [String; 2],
     /// Its volumes are named so; empty: they have no more name than their kind.
     set: String,
+    /// The pods of the clients.
+    pub writers: Vec<Placed>,
     /// What other pairs suffer from as well.
     common: Arc<Common<Token>>,
     /// With what is needed to mend them.
@@ -72,7 +75,17 @@ impl Stage {
         let local = local(&pair.cluster)?.clone();
         let nodes = [pair.node(primary).await?, pair.node(primary.peer()).await?];
         let (set, common) = (stand.set.clone(), Arc::clone(&stand.common));
-        Ok(Stage { pair: pair.clone(), local, primary, nodes, set, common, broken: Vec::new(), note: None })
+        Ok(Stage {
+            pair: pair.clone(),
+            local,
+            primary,
+            nodes,
+            set,
+            writers: Vec::new(),
+            common,
+            broken: Vec::new(),
+            note: None,
+        })
     }
 
     /// Does one act; waits for events are the caller's.
@@ -155,6 +168,14 @@ impl Stage {
         self.run(&["pod", verb, &node, &namespace, &pod]).await
     }
 
+    async fn writers(&self, verb: &str) -> anyhow::Result<()> {
+        ensure!(!self.writers.is_empty(), "there is nobody who writes");
+        for Placed { node, name } in &self.writers {
+            self.run(&["pod", verb, node, &self.pair.names.namespace, name]).await?;
+        }
+        Ok(())
+    }
+
     async fn disk(&self, verb: &str, side: Side, volume: Volume) -> anyhow::Result<()> {
         let volume = match volume {
             Volume::Data => "data",
@@ -231,6 +252,7 @@ impl Stage {
             Thing::Pod(side) => self.pod("freeze", side).await?,
             Thing::Room(side, volume) => self.disk("fill", side, volume).await?,
             Thing::Disk(side, volume) => self.disk("freeze", side, volume).await?,
+            Thing::Writers => self.writers("freeze").await?,
             Thing::Clock(side, seconds) => {
                 let [node, namespace, pod] = self.place(side);
                 let target = [node.as_str(), &namespace, &pod, CONTAINER, "agent"];
@@ -276,6 +298,7 @@ impl Stage {
             (Thing::Pod(side), _) => self.pod("thaw", side).await,
             (Thing::Room(side, volume), _) => self.disk("empty", side, volume).await,
             (Thing::Disk(side, volume), _) => self.disk("thaw", side, volume).await,
+            (Thing::Writers, _) => self.writers("thaw").await,
             (thing, token) => bail!("{thing:?} cannot be mended by {token:?}"),
         }
     }

@@ -11,6 +11,7 @@ use crate::faults::act::Act;
 use crate::faults::compare::compare;
 use crate::faults::dice::Dice;
 use crate::faults::kind::Kind;
+use crate::faults::lives::Lives;
 use crate::faults::row::{ApiWrites, Case, Found};
 use crate::faults::stage::Stage;
 use crate::faults::stand::Stand;
@@ -37,6 +38,8 @@ const SOME_MOMENT_MS: u64 = 1000;
 pub struct Trial {
     failover: Failover,
     stage: Stage,
+    /// Who must live through the fault, as they were before it; `None`: it may end some.
+    lives: Option<Lives>,
     record: RecordLog,
     audit: Option<(AuditLog, u64)>,
     /// When all of the fault was on; 0 when it comes and goes.
@@ -59,11 +62,16 @@ impl Trial {
     /// When the pair is not as the case wants it, or nobody can write.
     pub async fn begin(stand: &Stand, case: &Case) -> anyhow::Result<Trial> {
         let pair = &stand.pair;
-        let stage = Stage::set(stand, case.primary).await?;
+        let mut stage = Stage::set(stand, case.primary).await?;
         let record = RecordLog::start(pair);
         let failover = Failover::begin(pair, &table(case)).await?;
         ensure!(failover.old == case.primary, "{} is primary", failover.old);
-        Ok(Trial { failover, stage, record, audit: None, made_us: 0, ended_us: 0 })
+        stage.writers = failover.oracle.places().to_vec();
+        let lives = match case.entry.expected.undisturbed {
+            true => Some(Lives::of(pair, case.primary).await?),
+            false => None,
+        };
+        Ok(Trial { failover, stage, lives, record, audit: None, made_us: 0, ended_us: 0 })
     }
 
     /// Makes the fault and ends it, whatever happened.
@@ -173,6 +181,10 @@ impl Trial {
         let judgement = self.failover.judge().await?;
         let status = pair.status().await?;
         let primary = pair.primary_of(&status)?;
+        let ended = match &self.lives {
+            Some(before) => before.ended(&Lives::of(&pair, case.primary).await?),
+            None => Vec::new(),
+        };
         let compared = compare(&pair, primary).await;
         pair.psql(primary, &format!("DROP TABLE {}", self.failover.oracle.table)).await?;
         if case.entry.kind == Kind::DataLoss {
@@ -190,6 +202,7 @@ impl Trial {
             paired_s: seconds(paired_us),
             api_writes,
             record: record::tell(&record),
+            ended,
             expected: case.entry.expected.successor.fits(primary != case.primary),
             cause: status.last_failover.filter(|f| f.term > self.failover.term).map(|f| f.cause.to_string()),
             equal: compared.is_ok(),

@@ -32,7 +32,16 @@ pub struct Oracle {
     pair: Pair,
     /// The table.
     pub table: String,
-    pods: Vec<String>,
+    pods: Vec<Placed>,
+}
+
+/// A pod and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Its node.
+    pub node: String,
+    /// Its name.
+    pub name: String,
 }
 
 impl Oracle {
@@ -62,7 +71,7 @@ impl Oracle {
             .create(&PostParams::default(), &pod)
             .await
             .with_context(|| format!("creating pod {name}"))?;
-        self.pods.push(name);
+        self.pods.push(Placed { node: node.to_owned(), name });
         Ok(())
     }
 
@@ -97,6 +106,12 @@ impl Oracle {
         serde_json::from_value(pod).context("building the oracle's pod")
     }
 
+    /// Its pods.
+    #[must_use]
+    pub fn places(&self) -> &[Placed] {
+        &self.pods
+    }
+
     fn api(&self) -> Api<Pod> {
         self.pair.pods()
     }
@@ -106,7 +121,8 @@ impl Oracle {
     /// # Errors
     /// When its node does not give the log, or the log cannot be read.
     pub async fn log(&self, index: usize) -> anyhow::Result<Log> {
-        let name = self.pods.get(index).with_context(|| format!("no oracle number {index}"))?;
+        let Placed { name, .. } =
+            self.pods.get(index).with_context(|| format!("no oracle number {index}"))?;
         let text = self
             .api()
             .logs(name, &LogParams::default())
@@ -158,11 +174,11 @@ impl Oracle {
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let api = self.api();
         let pods = std::mem::take(&mut self.pods);
-        for name in &pods {
+        for Placed { name, .. } in &pods {
             // One that is gone already is what was wanted.
             let _ = api.delete(name, &DeleteParams::default().grace_period(0)).await;
         }
-        for name in &pods {
+        for Placed { name, .. } in &pods {
             await_condition(&format!("the end of pod {name}"), Duration::from_secs(60), || async {
                 ensure!(api.get_opt(name).await?.is_none(), "it is still there");
                 Ok(())

@@ -1,10 +1,10 @@
 //! Volumes are full, hang, are slow or lost; wall clocks are wrong.
 
-use super::{ALONE, HANDED_OVER, HANGS, UNHARMED, either, entry};
-use crate::faults::act::Act::{Break, Bursts, Mend, Served, Strike, Wait};
+use super::{ALONE, HANDED_OVER, HANGS, UNDISTURBED, UNHARMED, either, entry, nobody};
+use crate::faults::act::Act::{Break, Bursts, Mend, Served, Solo, Strike, Wait};
 use crate::faults::act::Blow;
 use crate::faults::act::Side::{Primary, Standby};
-use crate::faults::act::Thing::{Clock, Disk, Room};
+use crate::faults::act::Thing::{Clock, Disk, Postmaster, Room, Writers};
 use crate::faults::act::Volume::{Archive, Data};
 use crate::faults::kind::{Entry, Expected, Kind};
 
@@ -14,6 +14,9 @@ const CLOCK_BACK: &str = "the clock right again";
 const HOUR: i32 = 3600;
 /// PostgreSQL stops when its log finds no room, and so does a standby that is full too.
 const STOPS: Expected = either("1 s and the crash; until there is room when both are full");
+
+/// The standby is not fit, so the primary is started again.
+const IDLE: Expected = nobody("as long as nobody writes");
 
 /// In the order in which they are run.
 pub const ENTRIES: &[Entry] = &[
@@ -65,6 +68,30 @@ pub const ENTRIES: &[Entry] = &[
         UNHARMED,
         &[Break(Disk(Primary, Archive)), Strike(Blow::Flood), Wait(30), Mend(Disk(Primary, Archive))],
     ),
+    // Longer than it takes to fence a primary, and than its liveness probe may fail.
+    entry(
+        Kind::ArchiveHangPaired,
+        "archive-hang-paired",
+        "whoever writes to the primary's archive volume hangs for 90 s",
+        THAWED,
+        UNDISTURBED,
+        &[Break(Disk(Primary, Archive)), Wait(90), Mend(Disk(Primary, Archive))],
+    ),
+    entry(
+        Kind::ArchiveHangSolo,
+        "archive-hang-solo",
+        "SIGSTOP of the standby's postmaster, and with the primary alone whoever writes to its archive volume hangs for 90 s",
+        "the file system thawed, and SIGCONT",
+        Expected { undisturbed: true, ..ALONE },
+        &[
+            Break(Postmaster(Standby)),
+            Solo(40),
+            Break(Disk(Primary, Archive)),
+            Wait(90),
+            Mend(Disk(Primary, Archive)),
+            Mend(Postmaster(Standby)),
+        ],
+    ),
     entry(
         Kind::StandbyDataHang,
         "standby-data-hang",
@@ -72,6 +99,23 @@ pub const ENTRIES: &[Entry] = &[
         THAWED,
         ALONE,
         &[Break(Disk(Standby, Data)), Wait(30), Mend(Disk(Standby, Data))],
+    ),
+    // Its walreceiver waits for nothing: only a look at the volume shows that it cannot take over.
+    entry(
+        Kind::StandbyDataHangIdle,
+        "standby-data-hang-idle",
+        "nobody writes, whoever would write to the standby's data volume hangs, and 25 s later SIGKILL of the primary's postmaster",
+        "the file system thawed, and the writers go on",
+        IDLE,
+        &[
+            Break(Writers),
+            Break(Disk(Standby, Data)),
+            Wait(25),
+            Strike(Blow::Postmaster(Primary)),
+            Wait(15),
+            Mend(Disk(Standby, Data)),
+            Mend(Writers),
+        ],
     ),
     entry(
         Kind::DataSlow,
