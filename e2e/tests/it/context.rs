@@ -71,10 +71,15 @@ impl Context {
 
     /// A pair of its own.
     pub async fn bring_up(&mut self, name: &str, version: u32) -> anyhow::Result<Pair> {
+        self.bring_up_as(name, &manifest(name, version)).await
+    }
+
+    /// The same of a manifest.
+    pub async fn bring_up_as(&mut self, name: &str, manifest: &str) -> anyhow::Result<Pair> {
         let namespace = self.namespace().await?;
         let cluster = self.cluster()?;
         operator::await_available(&cluster).await?;
-        apply(&cluster, &namespace, &manifest(name, version)).await.context("applying the pair")?;
+        apply(&cluster, &namespace, manifest).await.context("applying the pair")?;
         let pair = Pair::new(&cluster, &namespace, name);
         pair.await_paired(1, BRING_UP).await?;
         Ok(pair)

@@ -9,7 +9,8 @@ use pgpair_api::status::FailoverStatus;
 use pgpair_core::ids::InstanceId;
 use pgpair_e2e::harness::failover::Failover;
 use pgpair_e2e::harness::faults::{Fault, LOST_DIRECTORY};
-use pgpair_e2e::harness::pair::Pair;
+use pgpair_e2e::harness::pair::{Pair, manifest};
+use pgpair_e2e::harness::wait::await_condition;
 
 use crate::Outcome;
 use crate::context::Context;
@@ -113,6 +114,48 @@ pub async fn version_15_comes_up_and_fails_over(c: &mut Context) -> anyhow::Resu
     let pair = c.bring_up("legacy", 15).await?;
     let (fault, comes_back) = (Fault::ContainerKill, Return::FollowedOrRewound);
     fails_over(&pair, &Case::new(fault, "version_15", 10.0, comes_back)).await
+}
+
+/// The newest version that is tested, with a pair of its own, whose logical slot goes from one primary to the next.
+pub async fn version_18_comes_up_fails_over_and_back_and_keeps_a_logical_slot(
+    c: &mut Context,
+) -> anyhow::Result<Outcome> {
+    let (plain, logical) = ("shared_buffers: 32MB", "shared_buffers: 32MB\n      wal_level: logical");
+    let manifest = manifest("modern", 18).replace(plain, logical);
+    let pair = c.bring_up_as("modern", &manifest).await?;
+    let first = pair.primary_of(&pair.status().await?)?;
+    pair.psql(first, "CREATE TABLE seen (n int)").await?;
+    let slot = "SELECT pg_create_logical_replication_slot('consumer', 'test_decoding', false, false, true)";
+    pair.psql(first, slot).await?;
+    slot_is_copied(&pair, first).await?;
+    let killed = Case::new(Fault::PostmasterKill, "version_18", 10.0, Return::Followed);
+    if let skipped @ Outcome::Skipped(_) = fails_over(&pair, &killed).await? {
+        return Ok(skipped);
+    }
+    slot_is_copied(&pair, first.peer()).await?;
+    let ordered = Case::new(Fault::Switchover, "version_18_back", 10.0, Return::Followed);
+    fails_over(&pair, &ordered).await?;
+    pair.psql(first, "INSERT INTO seen VALUES (1812)").await?;
+    let changes =
+        "SELECT count(*) FROM pg_logical_slot_get_changes('consumer', NULL, NULL) WHERE data LIKE '%1812%'";
+    let found = pair.psql(first, changes).await?;
+    ensure!(found == "1", "the slot on {first} has {found} changes of the one that was made");
+    Ok(Outcome::Passed)
+}
+
+/// The standby of `primary` has a copy of the slot that a promotion keeps. It makes one only of a slot that has moved on.
+async fn slot_is_copied(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
+    let moves = "SELECT count(*) FROM pg_logical_slot_get_changes('consumer', NULL, NULL)";
+    let copied =
+        "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'consumer' AND synced AND NOT temporary";
+    await_condition("a copy of the logical slot", WHOLE, || async {
+        pair.psql(primary, "INSERT INTO seen VALUES (1)").await?;
+        pair.psql(primary, moves).await?;
+        let found = pair.psql(primary.peer(), copied).await?;
+        ensure!(found == "1", "{} has {found} copies", primary.peer());
+        Ok(())
+    })
+    .await
 }
 
 impl Case {

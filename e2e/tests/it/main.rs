@@ -59,7 +59,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 64] = tests![
+const TESTS: [(&str, Run); 65] = tests![
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
@@ -104,6 +104,7 @@ const TESTS: [(&str, Run); 64] = tests![
     data::both_archives_are_without_a_gap_and_equal,
     failover::loss_of_the_primarys_data_is_made_good_by_a_base_backup,
     failover::version_15_comes_up_and_fails_over,
+    failover::version_18_comes_up_fails_over_and_back_and_keeps_a_logical_slot,
     options::seeding_services_and_tls_are_as_the_spec_says,
     options::a_paused_pair_is_left_alone,
     options::data_of_another_cluster_is_never_overwritten,
