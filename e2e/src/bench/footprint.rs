@@ -76,6 +76,22 @@ pub fn of_process(pid: i32) -> anyhow::Result<Footprint> {
     parse(&memory, &stat).with_context(|| format!("what process {pid} takes"))
 }
 
+/// Processor time of this process and of all that it has started, in milliseconds, by the names of the programs.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn of_programs() -> anyhow::Result<BTreeMap<String, u64>> {
+    let mut sum = BTreeMap::new();
+    for pid in descendants(std::process::id().try_into()?, &parents()?) {
+        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+        // One that has ended meanwhile is not told.
+        if let (Ok(name), Ok(stat)) = (read("comm"), read("stat")) {
+            *sum.entry(name.trim().to_owned()).or_default() += cpu_ms(&stat).unwrap_or(0);
+        }
+    }
+    Ok(sum)
+}
+
 /// Processor time of all processors since the machine began that was spent on no process that is seen here, in milliseconds: on the
 /// kernel's own work, and on processes beside the namespace of this one. A process that ended took its time over to them.
 ///

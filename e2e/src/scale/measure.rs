@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::bench::footprint;
+use crate::scale::busy::Begun;
 use crate::scale::operator::Operator;
 use crate::scale::pairs::{self, TERM};
 use crate::scale::plane::SYSTEM;
@@ -73,19 +74,29 @@ pub async fn measure(
         began.elapsed().as_secs_f64(),
         extent.idle.as_secs()
     );
-    let mut failed = Vec::new();
+    let (mut failed, mut busy) = (Vec::new(), Vec::new());
     let mut end = |what: &str, result: anyhow::Result<()>| {
         println!("  {what}: {}", if result.is_ok() { "done" } else { "did not come to its end" });
         failed.extend(result.err().map(|error| format!("{what}: {error:#}")));
     };
+    let begun = Begun::now()?;
     end("at rest", rest(stage, extent.idle, row).await);
+    busy.push(begun.end("at rest")?);
+    let begun = Begun::now()?;
     row.change_applied_ms = change(stage, client, extent.times).await;
+    busy.push(begun.end("changes")?);
     end("changes", stage.await_calm(CALM_AGAIN).await);
+    let begun = Begun::now()?;
     row.order_taken_ms = order(stage, client, extent.times, stage.pairs).await;
+    busy.push(begun.end("orders")?);
     end("orders", stage.await_calm(CALM_AGAIN).await);
+    let begun = Begun::now()?;
     end("silent agents", order_beside_silence(stage, client, extent.times, row).await);
+    busy.push(begun.end("orders beside silence")?);
+    let begun = Begun::now()?;
     end("change of leader", change_leader(stage, client, program, row).await);
-    row.failed = failed;
+    busy.push(begun.end("change of leader")?);
+    (row.failed, row.busy) = (failed, busy);
     Ok(())
 }
 

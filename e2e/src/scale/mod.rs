@@ -7,10 +7,12 @@
 //! - [`kubelet`]: pods and the status of StatefulSets;
 //! - [`operator`]: the operator as a process, with what it takes; [`silence`]: agents that do not answer;
 //! - [`stage`]: all of that together, and the waits for its states; [`measure`]: the measures;
+//! - [`busy`]: who had the processors meanwhile;
 //! - [`row`]: what was measured; [`page`], [`chart`]: for people.
 
 pub mod agents;
 pub mod audit;
+pub mod busy;
 pub mod chart;
 pub mod door;
 pub mod kubelet;

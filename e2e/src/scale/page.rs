@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::scale::busy;
 use crate::scale::chart::{Curve, draw};
 use crate::scale::row::{Row, Rows, Times, goals};
 
@@ -50,6 +51,10 @@ fn render(rows: &Rows, pictures: &[Picture]) -> String {
         for what in &row.failed {
             let _ = writeln!(out, "- {what}");
         }
+    }
+    let busy = busy::table(&rows.newest());
+    if !busy.is_empty() {
+        let _ = write!(out, "\n## Who had the processors\n\n{busy}");
     }
     for picture in pictures {
         let _ = write!(out, "\n![{}](numbers/{}.svg)\n", picture.title, picture.file);

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::results::{read_json, write_json};
+use crate::scale::busy::Busy;
 
 /// What was measured with so many pairs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -54,6 +55,9 @@ pub struct Row {
     pub series: Option<usize>,
     /// Milliseconds until all of them had come.
     pub scrape_ms: Option<f64>,
+    /// Who had the processors while each of these was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub busy: Vec<Busy>,
     /// What did not come to its end, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<String>,

@@ -47,7 +47,7 @@ async fn a_pushed_configuration_changes_both_instances_while_they_run_and_a_bad_
     assert_eq!(postmasters, [pair.postmaster_pid(A), pair.postmaster_pid(B)]);
     let mut bad = config(3);
     for (name, value, says) in [
-        ("fsync", "off", "set by the operator"),
+        ("fsync", "off", "belongs to the operator"),
         ("work_mem", "lots", "work_mem"),
         ("a b", "1", "not the name"),
     ] {

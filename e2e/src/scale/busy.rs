@@ -1,0 +1,72 @@
+//! Who had the processors while something was measured: a time that grew with the number of pairs says little without it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bench::footprint;
+use crate::scale::row::{Row, thousandths};
+
+/// What each program took meanwhile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Busy {
+    /// What was measured.
+    pub phase: String,
+    /// How long that took.
+    pub seconds: f64,
+    /// CPU seconds per second by the name of the program, those of the benchmark and what it started; the simulated agents are the benchmark's own.
+    pub cores: BTreeMap<String, f64>,
+}
+
+/// A measure that begins.
+#[derive(Debug)]
+pub struct Begun {
+    at: Instant,
+    cpu_ms: BTreeMap<String, u64>,
+}
+
+impl Begun {
+    /// Now.
+    ///
+    /// # Errors
+    /// The processes cannot be read.
+    pub fn now() -> anyhow::Result<Begun> {
+        Ok(Begun { at: Instant::now(), cpu_ms: footprint::of_programs()? })
+    }
+
+    /// What was taken since. A program that ended meanwhile is left out.
+    ///
+    /// # Errors
+    /// The processes cannot be read.
+    pub fn end(self, phase: &str) -> anyhow::Result<Busy> {
+        let seconds = self.at.elapsed().as_secs_f64();
+        let cores = |name: &String, now: u64| {
+            let taken = now.checked_sub(self.cpu_ms.get(name).copied().unwrap_or(0))?;
+            Some((name.clone(), thousandths(taken as f64 / 1000.0 / seconds)))
+        };
+        let now = footprint::of_programs()?;
+        let cores = now.iter().filter_map(|(name, ms)| cores(name, *ms)).filter(|(_, cores)| *cores >= 0.01);
+        Ok(Busy { phase: phase.to_owned(), seconds: thousandths(seconds), cores: cores.collect() })
+    }
+}
+
+/// As a table; empty without a row that knows.
+#[must_use]
+pub fn table(rows: &[&Row]) -> String {
+    let mut out = String::new();
+    for row in rows.iter().filter(|row| !row.busy.is_empty()) {
+        if out.is_empty() {
+            out += "| pairs | while | seconds | cores of each program |\n|---|---|---|---|\n";
+        }
+        for busy in &row.busy {
+            let mut programs: Vec<(&String, &f64)> = busy.cores.iter().collect();
+            programs.sort_by(|a, b| b.1.total_cmp(a.1));
+            let programs = programs.iter().map(|(name, cores)| format!("{name} {cores:.2}"));
+            let programs = programs.collect::<Vec<_>>().join(", ");
+            let _ = writeln!(out, "| {} | {} | {:.0} | {programs} |", row.pairs, busy.phase, busy.seconds);
+        }
+    }
+    out
+}
