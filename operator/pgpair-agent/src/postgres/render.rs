@@ -448,7 +448,7 @@ mod tests {
         let mut upstream = Upstream { host: "db-a".into(), address: None, port: 5433 };
         let conf = upstream_conf(&s, &upstream, SlotCopies::None).unwrap();
         assert!(conf.contains("host=''db-a''") && !conf.contains("hostaddr"));
-        assert!(conf.contains(r"sslkey=''/it\\''s/tls/replication.key''"), "{conf}");
+        assert!(conf.contains(r"sslkey=''/it\\''s/tls/current/replication.key''"), "{conf}");
         assert!(conf.contains("application_name=''pgpair_b''"));
         assert!(conf.contains("primary_slot_name = 'pgpair_b'"));
         upstream.address = Some(IpAddr::from([10, 0, 0, 7]));

@@ -66,14 +66,9 @@ async fn an_instance_that_does_not_start_with_what_alter_system_has_set_comes_ba
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_of_sessions_keep_no_standby_from_taking_over_and_none_from_coming_back() {
     let mut pair = Pair::up().await;
-    let second = with(
-        2,
-        &[
-            ("default_transaction_read_only", "on"),
-            ("default_transaction_isolation", "serializable"),
-            ("statement_timeout", "1"),
-        ],
-    );
+    // Not for the server: of every role, as a person may set it.
+    pair.sql(A, "ALTER ROLE ALL SET default_transaction_read_only = on").await.unwrap();
+    let second = with(2, &[("default_transaction_isolation", "serializable"), ("statement_timeout", "1")]);
     for i in [A, B] {
         assert_eq!(push(&pair, i, &second).await.0, 200);
     }
