@@ -194,12 +194,13 @@ async fn the_certificate_is_renewed(pair: &Pair, primary: InstanceId) -> anyhow:
     pair.explain(served.await).await
 }
 
+/// The one that postgres shows.
 async fn certificate(pair: &Pair, instance: InstanceId) -> anyhow::Result<String> {
     let secrets: Api<Secret> = Api::namespaced(pair.cluster.client.clone(), &pair.names.namespace);
     let name = pair.names.tls_secret(instance);
     let secret = secrets.get(&name).await.with_context(|| format!("Secret {name}"))?;
-    let ByteString(pem) = secret.data.unwrap_or_default().remove("tls.crt").context("no tls.crt")?;
-    String::from_utf8(pem).context("tls.crt is no text")
+    let ByteString(pem) = secret.data.unwrap_or_default().remove("server.crt").context("no server.crt")?;
+    String::from_utf8(pem).context("server.crt is no text")
 }
 
 /// As a person does who has decided that the data is not needed: the claims go, and their pod with them.
