@@ -113,10 +113,11 @@ fn a_tablespace_is_copied_beside_the_data_and_what_was_in_its_place_is_kept() {
 #[test]
 fn a_tablespace_that_the_volume_cannot_hold_is_refused_and_the_old_copy_stays() {
     run(async |w| {
-        let (_, b) = w.pair().await;
-        w.b.stop(&b).await;
+        // There before postgres starts: beside what is closed to it, it reaches nothing that comes later.
         let elsewhere = w.path().join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
+        let (_, b) = w.pair().await;
+        w.b.stop(&b).await;
         w.a.exec(&format!("CREATE TABLESPACE far LOCATION '{}'", elsewhere.display())).await;
         let (send, _) = tokio::sync::watch::channel(SeedProgress::default());
         let refused = base_backup::seed(&w.b.settings, &w.b.config, VolumeId(3), &send).await;
