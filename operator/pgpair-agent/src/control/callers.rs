@@ -2,7 +2,8 @@
 
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request};
-use axum::http::{Method, StatusCode};
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
@@ -12,6 +13,9 @@ use pgpair_wire::paths;
 
 use crate::net::caller::Caller;
 use crate::net::listener::MutualTls;
+
+/// The configuration of a pair is the largest that travels.
+const LARGEST_BODY: u64 = 2 * 1024 * 1024;
 
 impl Connected<IncomingStream<'_, MutualTls>> for Caller {
     fn connect_info(stream: IncomingStream<'_, MutualTls>) -> Caller {
@@ -55,12 +59,22 @@ fn is_log(path: &str) -> bool {
     path.strip_prefix(paths::WAL).is_some_and(|file| file.is_empty() || file.starts_with('/'))
 }
 
+/// Whether a body is announced that is larger than any of ours; one that is not announced is limited where it is read.
+fn is_too_large(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    length.is_some_and(|length| length > LARGEST_BODY)
+}
+
 /// Lets a request through to its handler, with the [`Caller`] in its extensions, or refuses it.
 pub(super) async fn judge(
     ConnectInfo(caller): ConnectInfo<Caller>,
     mut request: Request,
     next: Next,
 ) -> Response {
+    if is_too_large(request.headers()) {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than any that is read here")
+            .into_response();
+    }
     if caller.may(request.method(), request.uri().path()) {
         request.extensions_mut().insert(caller);
         return next.run(request).await;
@@ -73,6 +87,15 @@ pub(super) async fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_that_is_announced_as_larger_than_any_of_ours_is_refused_before_it_is_read() {
+        for (length, too_large) in [("0", false), ("2097152", false), ("2097153", true), ("x", false)] {
+            let headers = HeaderMap::from_iter([(CONTENT_LENGTH, length.parse().unwrap())]);
+            assert_eq!(is_too_large(&headers), too_large, "{length}");
+        }
+        assert!(!is_too_large(&HeaderMap::new()));
+    }
 
     #[test]
     fn each_path_is_for_whom_it_is_meant() {

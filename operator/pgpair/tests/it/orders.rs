@@ -155,4 +155,8 @@ async fn a_certificate_may_ask_for_what_is_for_its_name_and_for_nothing_else() {
         let status = pair.ask(B, method, path, &body).await.unwrap().0;
         assert_eq!(status != 403, operator, "the operator: {method} {path} {body}");
     }
+    let large = "x".repeat(3_000_000);
+    let answer = pair.ask_as(&pair.tls(A), B, "PUT", paths::CONFIG, &large).await;
+    // The connection may end before all of it is written.
+    assert!(answer.as_ref().map_or(true, |(status, _)| *status == 413), "{answer:?}");
 }
