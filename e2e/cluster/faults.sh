@@ -124,10 +124,10 @@ oldest_child() { # PID [PGREP-ARGUMENT...]
   echo "$pid"
 }
 
-pod() { # freeze|thaw NODE NAMESPACE POD
-  (($# == 4)) || die "usage: pod freeze|thaw NODE NAMESPACE POD"
+pod() { # freeze|thaw NODE NAMESPACE POD [CONTAINER-OF-IT]
+  (($# == 4 || $# == 5)) || die "usage: pod freeze|thaw NODE NAMESPACE POD [CONTAINER]"
   local pid dir
-  pid=$(container_pid "$2" "$3" "$4" postgres)
+  pid=$(container_pid "$2" "$3" "$4" "${5:-postgres}")
   dir=$(pod_cgroup "$pid")
   case $1 in
     freeze) set_frozen "$dir" 1 ;;

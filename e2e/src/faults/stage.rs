@@ -171,7 +171,7 @@ impl Stage {
     async fn writers(&self, verb: &str) -> anyhow::Result<()> {
         ensure!(!self.writers.is_empty(), "there is nobody who writes");
         for Placed { node, name } in &self.writers {
-            self.run(&["pod", verb, node, &self.pair.names.namespace, name]).await?;
+            self.run(&["pod", verb, node, &self.pair.names.namespace, name, "oracle"]).await?;
         }
         Ok(())
     }
