@@ -17,8 +17,6 @@ use crate::cache::Signs;
 
 /// Who asks at once, and for how long: all metrics of many pairs take a while to a slow reader.
 const ASKERS: Limits = Limits { places: 64, time: Duration::from_secs(30) };
-/// For the head of a request.
-const HEADERS: Duration = Duration::from_secs(5);
 
 /// Serves until `stop` says so. `/readyz` answers what [`crate::health::Health::readiness`] says: of a leader that its caches are filled and its
 /// watches live, of another replica that the API server answers it.
@@ -48,10 +46,8 @@ pub async fn serve(
             }),
         );
     let listener = TcpListener::bind(address).await?;
-    let router = TowerToHyperService::new(router);
-    let serve = move |stream, _| door::answer(stream, HEADERS, router.clone());
     tokio::select! {
-        () = door::keep(listener, ASKERS, serve) => {}
+        () = door::serve(listener, ASKERS, TowerToHyperService::new(router)) => {}
         // An error means that the process is ending: stop as well.
         _ = stop.wait_for(|stop| *stop) => {}
     }

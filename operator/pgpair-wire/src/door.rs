@@ -17,6 +17,8 @@ use tokio::time::{sleep, timeout};
 
 /// After an accept that failed, for want of descriptors for instance: the others have time to end.
 const PAUSE: Duration = Duration::from_millis(50);
+/// For the head of a request.
+const HEAD: Duration = Duration::from_secs(5);
 /// A request of ours has a line and a few headers.
 const LARGEST_HEAD: usize = 16 * 1024;
 
@@ -56,8 +58,21 @@ where
     }
 }
 
+/// Answers for ever whoever comes, one request for each connection.
+pub async fn serve<S, B>(listener: TcpListener, limits: Limits, service: S)
+where
+    S: HttpService<Incoming, ResBody = B> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    keep(listener, limits, move |stream, _| answer(stream, HEAD, service.clone())).await;
+}
+
 /// Answers the one request of a connection.
-pub async fn answer<S, B>(stream: TcpStream, headers: Duration, service: S)
+async fn answer<S, B>(stream: TcpStream, headers: Duration, service: S)
 where
     S: HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

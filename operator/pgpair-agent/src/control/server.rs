@@ -56,8 +56,6 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// Probes at once, and how long one may take.
 const PROBES: Limits = Limits { places: 64, time: Duration::from_secs(10) };
-/// For the head of a request that needs no certificate.
-const HEADERS: Duration = Duration::from_secs(5);
 /// How often the protocol's thread shows that it runs.
 const PULSE: Duration = Duration::from_millis(500);
 /// Longer than that it does not pause; init has fenced long before.
@@ -128,10 +126,8 @@ pub async fn serve_probes(shared: Shared, pulse: Pulse, doors: &Handle) -> std::
         false => (StatusCode::SERVICE_UNAVAILABLE, "the protocol's thread does not run"),
     };
     let app = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(shared);
-    let app = TowerToHyperService::new(app);
     let listener = doors.spawn(TcpListener::bind(address)).await.map_err(io::Error::other)??;
-    let serve = move |stream, _| door::answer(stream, HEADERS, app.clone());
-    doors.spawn(door::keep(listener, PROBES, serve)).await.map_err(io::Error::other)
+    doors.spawn(door::serve(listener, PROBES, TowerToHyperService::new(app))).await.map_err(io::Error::other)
 }
 
 /// Whether the protocol's thread runs: others answer for it.

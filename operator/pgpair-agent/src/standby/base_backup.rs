@@ -39,9 +39,8 @@ const PRIMARY: Duration = Duration::from_secs(60);
 const PRIMARY_AGAIN: Duration = Duration::from_millis(250);
 /// No byte for so long: the connection is dead even if the kernel does not know.
 const STALLED: Duration = Duration::from_secs(600);
-/// Who asks for progress at once, and for how long; and the head of a request.
+/// Who asks for progress at once, and for how long.
 const ASKERS: Limits = Limits { places: 16, time: Duration::from_secs(10) };
-const HEADERS: Duration = Duration::from_secs(5);
 /// How often progress is printed.
 const TELL: Duration = Duration::from_secs(1);
 /// How much of `pg_basebackup`'s messages is kept for an error.
@@ -332,11 +331,8 @@ fn parse_progress(line: &str) -> Option<SeedProgress> {
 
 async fn serve(settings: InstanceEnv, progress: watch::Receiver<SeedProgress>) {
     let app = Router::new().route(paths::SEED, get(async move || Json(*progress.borrow())));
-    let app = TowerToHyperService::new(app);
     match TcpListener::bind((settings.listen, settings.probe_port)).await {
-        Ok(listener) => {
-            door::keep(listener, ASKERS, move |stream, _| door::answer(stream, HEADERS, app.clone())).await
-        }
+        Ok(listener) => door::serve(listener, ASKERS, TowerToHyperService::new(app)).await,
         // Seeding is more important than its display.
         Err(e) => eprintln!("basebackup: progress is not served on port {}: {e}", settings.probe_port),
     }
