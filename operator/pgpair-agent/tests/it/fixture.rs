@@ -5,6 +5,7 @@
 
 use std::any::type_name;
 use std::fs;
+use std::io::{Read as _, Seek as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -39,6 +40,8 @@ const CERTIFICATES: [(&str, &str); 4] = [
 ];
 const CHILD: &str = "PGPAIR_TEST_CHILD";
 const ARGS: &str = "PGPAIR_TEST_ARGS";
+/// Name of the copy of the test binary in the directory of a test.
+const PROGRAM: &str = "it";
 /// The PostgreSQL of one run.
 const BIN: &str = "PGPAIR_TEST_PG_BIN";
 
@@ -50,7 +53,14 @@ pub fn run<B: AsyncFnOnce(World)>(body: B) {
         for bin in programs() {
             let mut child = exe_as_unprivileged();
             child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").env(BIN, &bin);
+            // Into a file: what outlives the child would hold a pipe open.
+            let mut said = tempfile::tempfile().expect("a file");
+            child.stdout(said.try_clone().expect("the file")).stderr(said.try_clone().expect("the file"));
             let status = child.status().expect("the test binary starts");
+            said.rewind().expect("the file");
+            let mut text = Vec::new();
+            said.read_to_end(&mut text).expect("the file");
+            print!("{}", String::from_utf8_lossy(&text));
             assert!(status.success(), "{name} failed in its process with {}", bin.display());
         }
         return;
@@ -131,7 +141,7 @@ pub struct Instance {
 impl World {
     fn new() -> World {
         let dir = tempfile::Builder::new().prefix("pgpair-it-").tempdir_in("/tmp").expect("a directory");
-        let exe = dir.path().join("it");
+        let exe = dir.path().join(PROGRAM);
         fs::copy("/proc/self/exe", &exe).expect("a copy of the test binary");
         let ca = Ca::new();
         let [pg_a, agent_a, pg_b, agent_b] = ports();
@@ -146,6 +156,11 @@ impl World {
 
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// This test binary where everybody may run it; the user of a test may not enter the build directory.
+    pub fn program(&self) -> PathBuf {
+        self.path().join(PROGRAM)
     }
 
     /// A primary on a that clients can use, and its slot for b.

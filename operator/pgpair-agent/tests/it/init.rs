@@ -1,6 +1,7 @@
 //! The init process and the end of a tree.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -70,12 +71,12 @@ fn told_to_end_the_init_process_asks_the_agent_and_ends_with_every_descendant() 
 }
 
 /// As [`Command`] of this test, in which [`agent`] runs as PID 1 of its own namespace, as in a container.
-fn in_a_namespace() -> Command {
+fn in_a_namespace(program: &Path) -> Command {
     let mut command = Command::new("unshare");
     if !rustix::process::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]).arg(std::env::current_exe().unwrap());
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]).arg(program);
     command
 }
 
@@ -98,7 +99,8 @@ fn an_init_process_that_cannot_list_processes_ends_with_every_descendant_and_at_
             [("childless", true, false), ("namespace-childless", true, true), ("namespace", false, true)]
         {
             let file = w.path().join(name);
-            let mut command = if own_namespace { in_a_namespace() } else { Command::new("/proc/self/exe") };
+            let mut command =
+                if own_namespace { in_a_namespace(&w.program()) } else { Command::new("/proc/self/exe") };
             command.args(["--exact", "init::agent", "--nocapture"]).env(FILE, &file);
             if childless {
                 command.env(CHILDLESS, "1");
