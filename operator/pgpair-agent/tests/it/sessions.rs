@@ -92,6 +92,29 @@ fn no_statement_of_the_agent_runs_a_function_of_somebody_else() {
 }
 
 #[test]
+fn the_owner_of_a_database_leads_no_superuser_to_his_functions() {
+    run(async |w| {
+        w.primary().await;
+        w.a.exec("CREATE ROLE tenant").await;
+        w.a.exec("CREATE DATABASE let OWNER tenant").await;
+        w.a.exec("ALTER DATABASE let SET search_path = trap, pg_catalog").await;
+        let path = async || {
+            let person = w.a.sql.session_for_person("let").await.unwrap();
+            person.query_one("SHOW search_path", &[]).await.unwrap().get::<_, String>(0)
+        };
+        assert_eq!(path().await, "\"$user\", public");
+        // Pairs of an earlier release have no such setting, and a person may take it away.
+        w.a.exec("ALTER ROLE postgres RESET search_path").await;
+        assert_eq!(path().await, "trap, pg_catalog");
+        assert!(keep_own_roles(&w.a.sql).await.unwrap());
+        assert_eq!(path().await, "\"$user\", public");
+        w.a.exec("ALTER ROLE postgres SET search_path = mine").await;
+        assert!(!keep_own_roles(&w.a.sql).await.unwrap(), "a person's own stays");
+        assert_eq!(path().await, "mine");
+    });
+}
+
+#[test]
 fn what_people_set_for_sessions_does_not_reach_the_agents() {
     const SETTINGS: [&str; 12] = [
         "default_transaction_read_only = on",

@@ -30,7 +30,14 @@ const REWIND_FUNCTIONS: [&str; 8] = [
     "pg_catalog.pg_tablespace_location(oid)",
     "pg_catalog.set_config(text, text, boolean)",
 ];
-/// Whether our roles may do all that they have to.
+/// The owner of a database sets the search path of all who come to it, and could lead a superuser to functions of his (CVE-2018-1058). A
+/// setting of the role wins over that of the database. The value is PostgreSQL's default; one that a person has set stays.
+const OWN_SEARCH_PATH: &str = "DO $$ BEGIN \
+    IF NOT EXISTS (SELECT FROM pg_db_role_setting s, unnest(s.setconfig) c \
+                   WHERE s.setrole = 10 AND s.setdatabase = 0 AND c LIKE 'search_path=%') THEN \
+        EXECUTE (SELECT format('ALTER ROLE %I SET search_path = \"$user\", public', rolname) FROM pg_authid WHERE oid = 10); \
+    END IF; END $$";
+/// Whether our roles may do all that they have to, and lead nowhere else.
 const ARE_SOUND: &str = include_str!("../sql/roles.sql");
 
 /// Makes roles and database that are missing; run it on a new primary while clients are kept out. The password of
@@ -123,7 +130,7 @@ fn role_statements(app: &App) -> Vec<String> {
     out
 }
 
-/// What makes our own two roles what they have to be, whatever they are.
+/// What makes our own two roles what they have to be, whatever they are, and the first superuser's sessions his own.
 fn own_role_statements() -> Vec<String> {
     let (agent, replication) =
         (format!("{AGENT_ROLE} LOGIN SUPERUSER"), format!("{REPLICATION_ROLE} LOGIN REPLICATION"));
@@ -137,6 +144,7 @@ fn own_role_statements() -> Vec<String> {
         format!("GRANT CONNECT ON DATABASE postgres TO {REPLICATION_ROLE}"),
     ];
     out.extend(REWIND_FUNCTIONS.map(|f| format!("GRANT EXECUTE ON FUNCTION {f} TO {REPLICATION_ROLE}")));
+    out.push(OWN_SEARCH_PATH.to_owned());
     out
 }
 
