@@ -4,6 +4,7 @@
 //! `cargo test -p pgpair-e2e --features cluster --test it -- [PART-OF-A-NAME ...] [--list] [--long]`; with `--long` those that
 //! take many minutes, and only those.
 
+mod chart;
 mod context;
 mod copies;
 mod data;
@@ -59,7 +60,8 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 65] = tests![
+const TESTS: [(&str, Run); 66] = tests![
+    chart::an_image_is_named_by_its_digest_if_there_is_one,
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
