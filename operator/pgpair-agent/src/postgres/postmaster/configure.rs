@@ -228,10 +228,10 @@ pub fn put_back_promises(
     postmaster: &Postmaster,
 ) -> Result<Vec<String>, PostmasterError> {
     let path = settings.layout.in_pgdata("postgresql.auto.conf");
-    let current = fs::read_to_string(&path).unwrap_or_default();
+    let current = fs::read(&path).unwrap_or_default();
     let (kept, names) = render::without_broken_promises(settings, &current);
     if !names.is_empty() {
-        fsx::write(&path, kept.as_bytes(), 0o600)?;
+        fsx::write(&path, &kept, 0o600)?;
         postmaster.reload()?;
     }
     Ok(names)
@@ -239,9 +239,9 @@ pub fn put_back_promises(
 
 fn clean_auto_conf(settings: &InstanceEnv) -> Result<(), FileError> {
     let path = settings.layout.in_pgdata("postgresql.auto.conf");
-    let current = fs::read_to_string(&path).unwrap_or_default();
+    let current = fs::read(&path).unwrap_or_default();
     let cleaned = render::cleaned_auto_conf(settings, &current);
-    if cleaned != current { fsx::write(&path, cleaned.as_bytes(), 0o600) } else { Ok(()) }
+    if cleaned != current { fsx::write(&path, &cleaned, 0o600) } else { Ok(()) }
 }
 
 /// A standby that was primary has slots of the other instance: nobody advances them, so they would keep WAL for ever.
