@@ -138,6 +138,10 @@ async fn change(sql: &Sql, role: &str, verifier: &str) -> Result<(), PostmasterE
     Ok(sql.batch_alone("change the password of a role", &text, LIMIT).await?)
 }
 
+/// A verifier with more rounds is taken for one of no password that we know: each costs, and the largest number would take an hour of
+/// the agent's time. PostgreSQL makes 4096 unless told otherwise.
+const MOST_ITERATIONS: u32 = 1_000_000;
+
 /// Whether `verifier` (`SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`, RFC 5803) is of this password. One of another
 /// kind, md5 for instance, is of no password that we know.
 fn is_verifier_of(verifier: &str, password: &str) -> bool {
@@ -147,7 +151,7 @@ fn is_verifier_of(verifier: &str, password: &str) -> bool {
         let (iterations, salt) = parameters.split_once(':')?;
         let expected = BASE64_STANDARD.decode(keys.split_once(':')?.0).ok()?;
         let salt = BASE64_STANDARD.decode(salt).ok()?;
-        let iterations: NonZeroU32 = iterations.parse().ok()?;
+        let iterations: NonZeroU32 = iterations.parse().ok().filter(|n| u32::from(*n) <= MOST_ITERATIONS)?;
         let mut salted = [0; digest::SHA256_OUTPUT_LEN];
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, password.as_bytes(), &mut salted);
         let client_key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &salted), b"Client Key");
@@ -170,6 +174,20 @@ mod tests {
         for malformed in ["", "md5abc", "SCRAM-SHA-256$0:c2FsdA==$a:b", "SCRAM-SHA-256$4096:?$a:b"] {
             assert!(!is_verifier_of(malformed, "s3cret"), "{malformed}");
         }
+    }
+
+    #[test]
+    fn a_verifier_that_costs_too_much_is_of_no_password() {
+        let of_rounds = |rounds: u32| {
+            let mut salted = [0; digest::SHA256_OUTPUT_LEN];
+            let iterations = NonZeroU32::new(rounds).unwrap();
+            pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, b"salt", b"s3cret", &mut salted);
+            let client_key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &salted), b"Client Key");
+            let stored = BASE64_STANDARD.encode(digest::digest(&digest::SHA256, client_key.as_ref()));
+            format!("SCRAM-SHA-256${rounds}:{}${stored}:x", BASE64_STANDARD.encode(b"salt"))
+        };
+        assert!(is_verifier_of(&of_rounds(4096), "s3cret"));
+        assert!(!is_verifier_of(&of_rounds(MOST_ITERATIONS + 1), "s3cret"));
     }
 
     #[test]
