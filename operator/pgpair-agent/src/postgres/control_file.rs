@@ -70,8 +70,13 @@ impl ControlData {
         self.state == ClusterState::ShutDown
     }
 
-    fn parse(text: &str) -> Result<ControlData, PgDataError> {
+    /// Reads what `pg_controldata` prints.
+    ///
+    /// # Errors
+    /// A label is missing, or what stands behind it cannot be.
+    pub fn parse(text: &str) -> Result<ControlData, PgDataError> {
         const SEGMENT_SIZE: &str = "Bytes per WAL segment";
+        const PAGE_SIZE: &str = "WAL block size";
         let field = |field: &'static str| {
             let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
             line.map(str::trim).ok_or(PgDataError::ControlData { field, text: String::new() })
@@ -86,6 +91,9 @@ impl ControlData {
         let min_timeline = timeline("Min recovery ending loc's timeline")?;
         let min = lsn("Minimum recovery ending location")?;
         let size = number(SEGMENT_SIZE)?;
+        let page = number(PAGE_SIZE)?;
+        let unusable =
+            |field: &'static str, size: u64| PgDataError::ControlData { field, text: size.to_string() };
         Ok(ControlData {
             system_identifier: SystemIdentifier(number("Database system identifier")?),
             state: match field("Database cluster state")? {
@@ -99,9 +107,11 @@ impl ControlData {
             redo: lsn("Latest checkpoint's REDO location")?,
             timeline: timeline("Latest checkpoint's TimeLineID")?,
             min_recovery: (min != Lsn(0)).then_some((min_timeline, min)),
-            segment_size: SegmentSize::new(size)
-                .ok_or_else(|| PgDataError::ControlData { field: SEGMENT_SIZE, text: size.to_string() })?,
-            page_size: number("WAL block size")?,
+            segment_size: SegmentSize::new(size).ok_or_else(|| unusable(SEGMENT_SIZE, size))?,
+            // Positions are divided by it. `configure --with-wal-blocksize` knows these.
+            page_size: Some(page)
+                .filter(|page| page.is_power_of_two() && (1 << 10..=1 << 16).contains(page))
+                .ok_or_else(|| unusable(PAGE_SIZE, page))?,
             floors: Floors {
                 connections: setting("max_connections setting")?,
                 worker_processes: setting("max_worker_processes setting")?,
@@ -198,8 +208,12 @@ Bytes per WAL segment:                16777216
     }
 
     #[test]
-    fn a_segment_size_that_nothing_can_be_divided_by_is_refused() {
+    fn a_size_that_nothing_can_be_divided_by_is_refused() {
         let e = ControlData::parse(&TEXT.replace("16777216", "0")).unwrap_err().to_string();
         assert!(e.contains("Bytes per WAL segment") && e.contains('0'), "{e}");
+        for page in ["0", "24", "131072"] {
+            let e = ControlData::parse(&TEXT.replace(" 8192", page)).unwrap_err().to_string();
+            assert!(e.contains("WAL block size") && e.contains(page), "{e}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::postgres::control_file::ControlData;
 use crate::postgres::pgdata::{self, PgDataError};
 use crate::postgres::tool::{PgBin, ToolError};
 
-mod records;
+pub mod records;
 
 /// Reading all WAL since the last checkpoint.
 const DUMP: Duration = Duration::from_secs(120);
@@ -145,7 +145,7 @@ async fn dump(
     tokio::time::timeout(DUMP, read).await.map_err(|_| late())?.map_err(failed)?;
     // It ends with an error at the end of WAL in any case: the records count, not the status.
     let _ = child.wait().await;
-    last.map(|r| r.end(control.page_size, control.segment_size)).ok_or(PgDataError::NoWal {
+    last.and_then(|r| r.end(control.page_size, control.segment_size)).ok_or(PgDataError::NoWal {
         timeline,
         checkpoint: start,
         output: "pg_waldump found no record".into(),

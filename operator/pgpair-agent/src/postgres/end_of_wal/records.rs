@@ -10,49 +10,52 @@ const SEGMENT_HEADER: u64 = 40;
 
 /// One record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WalRecord {
+pub struct WalRecord {
     /// Where it begins.
-    lsn: Lsn,
+    pub lsn: Lsn,
     /// Its bytes, without padding and without the page headers in between.
-    len: u64,
+    pub len: u64,
     /// The rest of the segment is empty.
-    switch: bool,
+    pub switch: bool,
 }
 
 /// Reads a line such as
 /// `rmgr: XLOG len (rec/tot): 114/ 114, tx: 0, lsn: 0/03000028, prev 0/02000110, desc: CHECKPOINT_SHUTDOWN …`.
-pub(super) fn parse(line: &[u8]) -> Option<WalRecord> {
+#[must_use]
+pub fn parse(line: &[u8]) -> Option<WalRecord> {
     let text = String::from_utf8_lossy(line);
     let rest = text.strip_prefix("rmgr: ")?;
     let rmgr = rest.split_whitespace().next()?;
     let (lengths, rest) = rest.split_once("(rec/tot):")?.1.split_once(',')?;
-    let len = lengths.split_once('/')?.1.trim().parse().ok()?;
+    // `xl_tot_len` has 32 bits.
+    let len: u32 = lengths.split_once('/')?.1.trim().parse().ok()?;
     let (lsn, rest) = rest.split_once("lsn: ")?.1.split_once(',')?;
     let desc = rest.split_once("desc: ")?.1.trim_start();
     Some(WalRecord {
         lsn: lsn.trim().parse().ok()?,
-        len,
+        len: len.into(),
         switch: rmgr == "XLOG" && desc.starts_with("SWITCH"),
     })
 }
 
 impl WalRecord {
-    /// Where the next record may begin, as replay would report it.
-    pub(super) fn end(self, page: u64, segment: SegmentSize) -> Lsn {
+    /// Where the next record may begin, as replay would report it. `None`: beyond the last position that there is.
+    #[must_use]
+    pub fn end(self, page: u64, segment: SegmentSize) -> Option<Lsn> {
         let segment = segment.bytes();
         let mut at = self.lsn.0;
         let mut left = self.len;
         loop {
-            let room = page - at % page;
+            let room = page - at.checked_rem(page)?;
             if left <= room {
-                at = (at + left).next_multiple_of(8);
+                at = at.checked_add(left)?.checked_next_multiple_of(8)?;
                 break;
             }
             left -= room;
-            at += room;
-            at += if at.is_multiple_of(segment) { SEGMENT_HEADER } else { PAGE_HEADER };
+            at = at.checked_add(room)?;
+            at = at.checked_add(if at.is_multiple_of(segment) { SEGMENT_HEADER } else { PAGE_HEADER })?;
         }
-        Lsn(if self.switch { at.next_multiple_of(segment) } else { at })
+        Some(Lsn(if self.switch { at.checked_next_multiple_of(segment)? } else { at }))
     }
 }
 
@@ -61,7 +64,16 @@ mod tests {
     use super::*;
 
     fn end(lsn: u64, len: u64, switch: bool) -> u64 {
-        WalRecord { lsn: Lsn(lsn), len, switch }.end(8192, SegmentSize::DEFAULT).0
+        WalRecord { lsn: Lsn(lsn), len, switch }.end(8192, SegmentSize::DEFAULT).unwrap().0
+    }
+
+    #[test]
+    fn what_nothing_can_be_reckoned_with_has_no_end() {
+        let record = |lsn| WalRecord { lsn: Lsn(lsn), len: 114, switch: true };
+        assert_eq!(record(0x100_0028).end(0, SegmentSize::DEFAULT), None);
+        assert_eq!(record(u64::MAX - 200).end(8192, SegmentSize::DEFAULT), None);
+        let endless = b"rmgr: XLOG len (rec/tot): 24/18446744073709551615, tx: 0, lsn: 0/03000110, prev 0/0, desc: NOOP";
+        assert_eq!(parse(endless), None, "no record is longer than 4 GiB");
     }
 
     #[test]
