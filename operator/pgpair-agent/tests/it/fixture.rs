@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{Read as _, Seek as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -29,6 +28,8 @@ use pgpair_wire::seed::SeedProgress;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio_postgres::Client;
+
+use crate::own_memory;
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// Names and files of the certificates in a mounted Secret.
@@ -89,11 +90,12 @@ fn programs() -> Vec<PathBuf> {
 }
 
 pub fn exe_as_unprivileged() -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.current_dir("/");
-    if rustix::process::geteuid().is_root() {
-        let (uid, gid) = unprivileged();
-        command.uid(uid).gid(gid).env_remove("TMPDIR");
+    let is_root = rustix::process::geteuid().is_root();
+    let own = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let owner = if is_root { unprivileged() } else { own };
+    let mut command = own_memory::command(Path::new(&format!("/proc/{}/exe", std::process::id())), owner);
+    if is_root {
+        command.env_remove("TMPDIR");
     }
     command
 }

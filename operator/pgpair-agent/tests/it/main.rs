@@ -9,6 +9,7 @@ mod confined;
 mod decoding;
 mod fixture;
 mod init;
+mod own_memory;
 mod pair;
 mod promotion;
 mod rejoin;

@@ -59,7 +59,8 @@ async fn a_killed_postmaster_is_handed_over_and_comes_back_as_a_standby() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn log_that_a_killed_primary_had_not_sent_is_fetched_as_soon_as_it_is_handed_over() {
-    let pair = Pair::up_with(PairConfig { ttl_ms: 20_000, ..PairConfig::default() }).await;
+    // Long enough for the agent to be stopped meanwhile, however busy the machine is: a promise that lapses is no longer handed over.
+    let pair = Pair::up_with(PairConfig { ttl_ms: 60_000, ..PairConfig::default() }).await;
     table(&pair, A).await;
     // Left to itself recovery asks once, and then so late that the old primary has taken its term back.
     pair.sql(B, "ALTER SYSTEM SET wal_retrieve_retry_interval = '5min'").await.unwrap();
@@ -87,7 +88,7 @@ async fn log_that_a_killed_primary_had_not_sent_is_fetched_as_soon_as_it_is_hand
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_postgres_counts_as_running_until_its_lock_is_free() {
     // Long enough for the agent to be stopped meanwhile.
-    let pair = Pair::up_with(PairConfig { ttl_ms: 20_000, ..PairConfig::default() }).await;
+    let pair = Pair::up_with(PairConfig { ttl_ms: 60_000, ..PairConfig::default() }).await;
     table(&pair, A).await;
     let agent = pair.agent_pid(A);
     rustix::process::kill_process(agent, Signal::STOP).unwrap();

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,7 +18,7 @@ use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::orders::order;
-use crate::pair::{LIMIT, Pair, eventually, give, owner, ports};
+use crate::pair::{LIMIT, Pair, eventually, give, own_memory, owner, ports};
 
 const A: InstanceId = InstanceId::A;
 const B: InstanceId = InstanceId::B;
@@ -84,8 +83,8 @@ impl Subscriber {
         fs::create_dir(&data).unwrap();
         give(&data, owner);
         let program = |name: &str| {
-            let mut command = Command::new(bin.join(name));
-            command.current_dir("/").uid(owner.0).gid(owner.1).arg("-D").arg(&data);
+            let mut command = own_memory::command(&bin.join(name), owner);
+            command.arg("-D").arg(&data);
             command
         };
         let mut initdb = program("initdb");

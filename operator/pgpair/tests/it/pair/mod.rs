@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -23,6 +22,8 @@ use crate::api::Api;
 mod ca;
 mod machine;
 mod mount;
+#[path = "../../../../pgpair-agent/tests/it/own_memory.rs"]
+pub mod own_memory;
 mod processes;
 
 use ca::Ca;
@@ -326,8 +327,8 @@ impl Pair {
     fn command(&self, i: InstanceId, subcommand: &str) -> Command {
         let (own, peer) = (self.ports[index(i)], self.ports[index(i.peer())]);
         let root = self.root(i);
-        let mut c = Command::new(self.dir.path().join("pgpair"));
-        c.arg(subcommand).current_dir("/").uid(self.owner.0).gid(self.owner.1);
+        let mut c = own_memory::command(&self.dir.path().join("pgpair"), self.owner);
+        c.arg(subcommand);
         let vars: [(&str, String); 15] = [
             ("PGPAIR_PAIR", "shop".into()),
             ("PGPAIR_NAMESPACE", "test".into()),
