@@ -79,25 +79,75 @@ pub async fn measure(
         println!("  {what}: {}", if result.is_ok() { "done" } else { "did not come to its end" });
         failed.extend(result.err().map(|error| format!("{what}: {error:#}")));
     };
-    let begun = Begun::now()?;
-    end("at rest", rest(stage, extent.idle, row).await);
-    busy.push(begun.end("at rest")?);
-    let begun = Begun::now()?;
-    row.change_applied_ms = change(stage, client, extent.times).await;
-    busy.push(begun.end("changes")?);
-    end("changes", stage.await_calm(CALM_AGAIN).await);
-    let begun = Begun::now()?;
-    row.order_taken_ms = order(stage, client, extent.times, stage.pairs).await;
-    busy.push(begun.end("orders")?);
-    end("orders", stage.await_calm(CALM_AGAIN).await);
-    let begun = Begun::now()?;
-    end("silent agents", order_beside_silence(stage, client, extent.times, row).await);
-    busy.push(begun.end("orders beside silence")?);
-    let begun = Begun::now()?;
-    end("change of leader", change_leader(stage, client, program, row).await);
-    busy.push(begun.end("change of leader")?);
+    for phase in Phase::ALL {
+        let begun = Begun::now(stage.counts())?;
+        let (own_writes, result) = phase.measure(stage, client, program, extent, row).await;
+        busy.push(begun.end(phase.name(), stage.counts(), own_writes)?);
+        end(phase.name(), result);
+        if phase.leaves_something_to_do() {
+            end("calm again", stage.await_calm(CALM_AGAIN).await);
+        }
+    }
     (row.failed, row.busy) = (failed, busy);
     Ok(())
+}
+
+/// What is measured, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Rest,
+    Changes,
+    Orders,
+    OrdersBesideSilence,
+    ChangeOfLeader,
+}
+
+impl Phase {
+    const ALL: [Phase; 5] =
+        [Phase::Rest, Phase::Changes, Phase::Orders, Phase::OrdersBesideSilence, Phase::ChangeOfLeader];
+
+    fn name(self) -> &'static str {
+        match self {
+            Phase::Rest => "at rest",
+            Phase::Changes => "changes",
+            Phase::Orders => "orders",
+            Phase::OrdersBesideSilence => "orders beside silence",
+            Phase::ChangeOfLeader => "change of leader",
+        }
+    }
+
+    fn leaves_something_to_do(self) -> bool {
+        match self {
+            Phase::Rest | Phase::ChangeOfLeader => false,
+            Phase::Changes | Phase::Orders | Phase::OrdersBesideSilence => true,
+        }
+    }
+
+    /// Into `row`; how long the benchmark's own writes took, and whether it came to its end.
+    async fn measure(
+        self,
+        stage: &mut Stage,
+        client: &Client,
+        program: &Path,
+        extent: Extent,
+        row: &mut Row,
+    ) -> (Option<Times>, anyhow::Result<()>) {
+        match self {
+            Phase::Rest => (None, rest(stage, extent.idle, row).await),
+            Phase::Changes => {
+                let paces = change(stage, client, extent.times).await;
+                row.change_applied_ms = paces.arrived;
+                (paces.own, Ok(()))
+            }
+            Phase::Orders => {
+                let paces = order(stage, client, extent.times, stage.pairs).await;
+                row.order_taken_ms = paces.arrived;
+                (paces.own, Ok(()))
+            }
+            Phase::OrdersBesideSilence => order_beside_silence(stage, client, extent.times, row).await,
+            Phase::ChangeOfLeader => (None, change_leader(stage, client, program, row).await),
+        }
+    }
 }
 
 /// The time in which the operator should have made everything, many times over.
@@ -136,7 +186,7 @@ fn mib(bytes: u64) -> f64 {
 }
 
 /// Changes the settings of one pair after the other.
-async fn change(stage: &Stage, client: &Client, times: usize) -> Option<Times> {
+async fn change(stage: &Stage, client: &Client, times: usize) -> Paces {
     at_a_pace(times, |n| {
         let pair = nth(n, stage.pairs);
         async move {
@@ -147,15 +197,15 @@ async fn change(stage: &Stage, client: &Client, times: usize) -> Option<Times> {
             let patch = Patch::Merge(json!({"spec": {"postgres": {"parameters": parameters}}}));
             let began = Instant::now();
             let changed = api.patch(&name.name, &PatchParams::default(), &patch).await.ok()?;
-            let generation = changed.metadata.generation?;
-            arrival(began, || stage.agents.configured(pair, generation)).await
+            let (own, generation) = (ms_since(began), changed.metadata.generation?);
+            Some((own, arrival(began, || stage.agents.configured(pair, generation)).await))
         }
     })
     .await
 }
 
 /// Orders the standby of one pair after the other, of the first `among`, to restart.
-async fn order(stage: &Stage, client: &Client, times: usize, among: usize) -> Option<Times> {
+async fn order(stage: &Stage, client: &Client, times: usize, among: usize) -> Paces {
     at_a_pace(times, |n| async move {
         let name = pairs::name(nth(n, among));
         let api = Api::<PgReplicaPair>::namespaced(client.clone(), &name.namespace);
@@ -170,7 +220,7 @@ async fn order(stage: &Stage, client: &Client, times: usize, among: usize) -> Op
         let text = serde_json::to_string(&order).ok()?;
         let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION_ORDER: text}}}));
         api.patch(&name.name, &PatchParams::default(), &patch).await.ok()?;
-        arrival(began, || stage.agents.ordered(&order.id)).await
+        Some((ms_since(began), arrival(began, || stage.agents.ordered(&order.id)).await))
     })
     .await
 }
@@ -180,14 +230,16 @@ async fn order_beside_silence(
     client: &Client,
     times: usize,
     row: &mut Row,
-) -> anyhow::Result<()> {
+) -> (Option<Times>, anyhow::Result<()>) {
     let zone = silence::zone(stage.pairs, SILENT.min(stage.pairs / 10));
-    silence::begin(&zone)?;
+    if let Err(error) = silence::begin(&zone) {
+        return (None, Err(error));
+    }
     sleep(SILENT_BEFORE).await;
     row.silent_agents = Some(zone.len());
-    row.order_taken_with_silent_zone_ms = order(stage, client, times, stage.pairs - zone.len()).await;
-    silence::end(&stage.agents, &zone)?;
-    stage.await_calm(CALM_AGAIN).await
+    let paces = order(stage, client, times, stage.pairs - zone.len()).await;
+    row.order_taken_with_silent_zone_ms = paces.arrived;
+    (paces.own, silence::end(&stage.agents, &zone))
 }
 
 async fn change_leader(
@@ -230,10 +282,20 @@ async fn change_leader(
     Ok(())
 }
 
-/// Makes so many attempts, one beginning after the other at [`PACE`], and waits for the end of all.
-async fn at_a_pace<F>(times: usize, attempt: impl Fn(usize) -> F) -> Option<Times>
+/// What came of attempts.
+#[derive(Debug)]
+struct Paces {
+    /// Until each was where it should be.
+    arrived: Option<Times>,
+    /// Until the API server had taken each.
+    own: Option<Times>,
+}
+
+/// Makes so many attempts, one beginning after the other at [`PACE`], and waits for the end of all. Each tells the milliseconds until
+/// the API server had taken it, and until it had arrived; `None`: it was not, or had not.
+async fn at_a_pace<F>(times: usize, attempt: impl Fn(usize) -> F) -> Paces
 where
-    F: Future<Output = Option<f64>>,
+    F: Future<Output = Option<(f64, Option<f64>)>>,
 {
     let mut ticks = interval(PACE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -249,7 +311,13 @@ where
         begun.push(attempt(n));
     }
     ended.extend(futures::StreamExt::collect::<Vec<_>>(begun).await);
-    Times::of(&ended)
+    let arrived: Vec<_> = ended.iter().map(|attempt| attempt.and_then(|(_, arrived)| arrived)).collect();
+    let own: Vec<_> = ended.iter().map(|attempt| attempt.map(|(own, _)| own)).collect();
+    Paces { arrived: Times::of(&arrived), own: Times::of(&own) }
+}
+
+fn ms_since(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64() * 1000.0
 }
 
 /// Milliseconds until what is looked for has arrived; `None`: it is lost.
@@ -284,11 +352,11 @@ mod tests {
         let began = tokio::time::Instant::now();
         let times = at_a_pace(5, |n| async move {
             sleep(Duration::from_secs(10)).await;
-            (n != 3).then(|| began.elapsed().as_secs_f64())
+            (n != 4).then(|| (5.0, (n != 3).then(|| began.elapsed().as_secs_f64())))
         })
-        .await
-        .unwrap();
-        assert_eq!((times.n, times.lost), (4, 1));
+        .await;
+        let counts = |times: Option<Times>| times.map(|times| (times.n, times.lost));
+        assert_eq!((counts(times.arrived), counts(times.own)), (Some((3, 2)), Some((4, 1))));
         assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
     }
 }

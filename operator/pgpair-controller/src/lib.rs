@@ -44,4 +44,5 @@ pub mod status;
 pub mod triggers;
 pub mod trouble;
 pub mod undecodable;
+pub mod unrest;
 pub mod watched;

@@ -17,6 +17,7 @@ use crate::managed::Digest16;
 use crate::observe::Hindrance;
 use crate::observed::{Observed, SettingsRefusal, Taken};
 use crate::retry::Retries;
+use crate::unrest::Unrest;
 
 /// What is kept of one pair: its memory, which one reconcile at a time may use, and the errors in a row.
 #[derive(Debug, Clone, Default)]
@@ -54,8 +55,8 @@ pub struct Memory {
     pub rw_mismatch: Option<(u32, Instant)>,
     /// What was applied last, by kind and name.
     pub applied: BTreeMap<String, Applied>,
-    /// Something was under way with the pair at the last look.
-    pub is_restless: bool,
+    /// What was under way with the pair at the last look.
+    pub unrest: Unrest,
     /// When the status was written last.
     pub status_written: Option<Instant>,
     /// Evidence that was taken: by which agent process, about which, of which kind.

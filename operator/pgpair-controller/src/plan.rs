@@ -65,12 +65,18 @@ impl Plan {
     /// Whether there is nothing to carry out or to look at again: it may rest on a record that is some seconds old.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.settled
-            && self.order == OrderPlan::None
-            && (self.roll.pending.is_empty() || matches!(self.roll.waits, Some(Waits::Held | Waits::Turn(_))))
-            && self.rw == RwPlan::Keep
-            && self.ro == RoPlan::Keep
-            && self.any == AnyPlan::Keep
+        self.settled && !self.moves()
+    }
+
+    /// Whether something is to be done soon, or is about to be: an order, a step of a roll, a Service that leads elsewhere.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        self.order != OrderPlan::None
+            || !(self.roll.pending.is_empty()
+                || matches!(self.roll.waits, Some(Waits::Held | Waits::Turn(_))))
+            || self.rw != RwPlan::Keep
+            || self.ro != RoPlan::Keep
+            || self.any != AnyPlan::Keep
     }
 }
 

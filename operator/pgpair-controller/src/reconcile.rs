@@ -2,7 +2,7 @@
 //! at any step.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -28,12 +28,12 @@ use crate::report::{report, report_error};
 use crate::rollout::Turn;
 use crate::status::condition;
 
-/// Next look at a pair with which something is under way. What is new is looked at when it comes; this is for what time alone changes.
-const QUICK: Duration = Duration::from_secs(1);
 /// Next look at a pair of which something could not be carried out. Each step is tried again in a time of its own.
 const AGAIN: Duration = Duration::from_secs(3);
 /// Next look at a pair that is as it should be.
 const SLOW: Duration = Duration::from_secs(60);
+/// Of these looks, one that reads the record from the API server itself and compares every object, which watches tell of at once.
+const WHOLE: Duration = Duration::from_secs(300);
 /// Next look after an error, doubled with each one in a row.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest such delay.
@@ -74,8 +74,8 @@ async fn take_phases(pass: &Pass<'_>, memory: &mut Memory) -> Result<Action, Err
     let turn = ctx.rollout.turn(name, has_begun_to_roll(pair));
     let touched = ctx.triggers.take_touched(name);
     let freshness = match memory.looked {
-        Some(_) if memory.is_restless => Freshness::Now,
-        Some(_) if !touched && !memory.is_look_due(SLOW) => Freshness::Glance,
+        Some(_) if memory.unrest.is_there() => Freshness::Now,
+        Some(_) if !touched && !memory.is_look_due(WHOLE) => Freshness::Glance,
         _ => Freshness::Look,
     };
     let mut observed = observe(pass, memory, &desired, freshness).await?;
@@ -90,21 +90,17 @@ async fn take_phases(pass: &Pass<'_>, memory: &mut Memory) -> Result<Action, Err
     take_turn(ctx, name, &observed, &mut plan);
     let scope = decide_scope(&observed, exists);
     let outcome = act(requests, &ctx.caches, memory, &desired.pair, &observed, &plan, scope).await;
-    let (is_calm, has_failed) = (plan.is_idle(), !outcome.failed.is_empty());
+    let has_failed = !outcome.failed.is_empty();
     memory.note_look(&observed, has_failed);
-    set_pace(memory, is_calm);
+    let wait = memory.unrest.note(&plan, Instant::now());
+    set_pace(memory, wait.is_none());
     let told = report(pass, memory, &observed, &plan, outcome).await?;
-    let next = match (is_calm, has_failed) {
-        (false, _) => QUICK,
-        (true, true) => AGAIN,
-        (true, false) => told.due_in.unwrap_or(SLOW).min(SLOW),
-    };
-    Ok(Action::requeue(jittered(next)))
+    let next = wait.unwrap_or(SLOW).min(told.due_in.unwrap_or(SLOW));
+    Ok(Action::requeue(jittered(if has_failed { next.min(AGAIN) } else { next })))
 }
 
 /// Agents of a pair that is as it should be are heard of less often, and nothing is kept open to tell them something.
 fn set_pace(memory: &mut Memory, is_calm: bool) {
-    memory.is_restless = !is_calm;
     memory.ears.set_pace(if is_calm { Pace::Calm } else { Pace::Brisk });
     if is_calm {
         memory.lines.close();
