@@ -43,6 +43,8 @@ impl Unrest {
 
 #[cfg(test)]
 mod tests {
+    use pgpair_core::ids::InstanceId;
+
     use super::*;
     use crate::decide::decide;
     use crate::fixtures::steady;
@@ -60,12 +62,14 @@ mod tests {
         assert_eq!((unrest.note(&decide(&steady()), begun), unrest.is_there()), (None, false));
         let mut silent = steady();
         silent.b.report = ReportView::Unreachable;
+        // It was taken out of the Service of all instances.
+        silent.any = silent.rw.clone();
         let plan = decide(&silent);
         let waits =
             [0, 7, 16, 60, 3600].map(|after| unrest.note(&plan, at(begun, after)).unwrap().as_secs_f64());
         assert_eq!(waits, [1.0, 1.0, 2.0, 7.5, 10.0]);
         assert!(unrest.is_there());
-        let news = Plan { settled: false, ..decide(&steady()) };
+        let news = Plan { delete_jobs: vec![(InstanceId::B, 1)], ..plan.clone() };
         assert_eq!(unrest.note(&news, at(begun, 3700)), Some(QUICK), "something has changed");
         assert_eq!(unrest.note(&decide(&steady()), at(begun, 3701)), None);
     }
