@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pgpair_core::ids::InstanceId;
+use pgpair_wire::names::{AGENT_ROLE, REPLICATION_ROLE, SUPERUSER};
 
 /// API group.
 pub const GROUP: &str = "pgpair.dev";
@@ -54,12 +55,8 @@ pub const ANNOTATION_TRUSTS: &str = "pgpair.dev/trusts";
 pub const ANNOTATION_DNS_NAMES: &str = "pgpair.dev/dns-names";
 /// Annotation of a Secret with certificates: when the operator last changed its content (RFC 3339).
 pub const ANNOTATION_CHANGED_AT: &str = "pgpair.dev/changed-at";
-/// Common name of the operator's client certificate.
-pub const OPERATOR_CN: &str = "pgpair-operator";
-/// Common name of the client certificate for replication, and name of the role.
-pub const REPLICATION_ROLE: &str = "pgpair_replication";
 /// Roles that are not for a person to let in.
-pub const OUR_ROLES: [&str; 3] = ["postgres", "pgpair_agent", REPLICATION_ROLE];
+pub const OUR_ROLES: [&str; 3] = [SUPERUSER, AGENT_ROLE, REPLICATION_ROLE];
 
 /// Port of PostgreSQL.
 pub const POSTGRES_PORT: i32 = 5432;

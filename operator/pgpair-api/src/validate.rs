@@ -252,9 +252,7 @@ fn lag(field: &'static str, text: &str) -> Result<u64, InvalidSpec> {
 
 fn bootstrap(bootstrap: &BootstrapSpec, name: &PairName) -> Result<(), InvalidSpec> {
     let owner = bootstrap.owner.as_str();
-    if ["postgres", "pgpair_replication", "pgpair_agent", "public", "none"].contains(&owner)
-        || owner.starts_with("pg_")
-    {
+    if OUR_ROLES.contains(&owner) || ["public", "none"].contains(&owner) || owner.starts_with("pg_") {
         return Err(InvalidSpec::ReservedOwner(owner.to_owned()));
     }
     if ["postgres", "template0", "template1"].contains(&bootstrap.database.as_str()) {

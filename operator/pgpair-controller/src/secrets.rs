@@ -7,8 +7,9 @@ mod party;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt};
-use pgpair_api::names::{ANNOTATION_NOT_AFTER, OPERATOR_CN, PairName, REPLICATION_ROLE};
+use pgpair_api::names::{ANNOTATION_NOT_AFTER, PairName};
 use pgpair_api::validate::ValidatedPair;
+use pgpair_wire::names;
 
 use crate::api::Requests;
 use crate::certificates::rotation::{
@@ -117,33 +118,34 @@ impl Writer<'_> {
         Ok(text(&secret, &name, "tls.crt").ok().and_then(|pem| names_of(&pem)))
     }
 
-    fn build_tls(&self, party: Party, names: Vec<String>) -> Result<Secret, rcgen::Error> {
+    fn build_tls(&self, party: Party, dns: Vec<String>) -> Result<Secret, rcgen::Error> {
         let view = PartyView {
             trusts: self.authority.view.trusted(),
             certificate: Some(CertificateView {
                 signed_by: self.authority.view.signer().cloned().unwrap_or_default(),
                 not_after: self.now.checked_add(self.policy.validity).unwrap_or(self.now),
-                names: party.mark(&names),
+                names: party.mark(&dns),
             }),
             changed_at: self.now,
         };
-        let sign = |name: &str, dns: Vec<String>, purpose: Purpose| {
-            new_leaf(self.authority.signer(), name, dns, purpose, self.now, self.policy.validity)
+        let pair = &self.pair.name.name;
+        let sign = |name: &str, hosts: Vec<String>, purpose: Purpose| {
+            new_leaf(self.authority.signer(), name, hosts, purpose, self.now, self.policy.validity)
         };
         let mut data = vec![("ca.crt", self.authority.bundle())];
         match party {
             Party::Instance(i) => {
-                let agent = self.pair.name.instance(i);
+                let agent = names::agent(pair, i);
                 // What postgres and its children read opens nothing of the agent's: names and purposes differ.
-                let (server, restore) = (format!("{agent}-server"), format!("{agent}-restore"));
-                data.extend(named(["tls.crt", "tls.key"], sign(&agent, names.clone(), Purpose::Both)?));
-                data.extend(named(["server.crt", "server.key"], sign(&server, names, Purpose::Server)?));
+                let (server, restore) = (names::server(pair, i), names::restore(pair, i));
+                data.extend(named(["tls.crt", "tls.key"], sign(&agent, dns.clone(), Purpose::Both)?));
+                data.extend(named(["server.crt", "server.key"], sign(&server, dns, Purpose::Server)?));
                 let client = |name: &str| sign(name, Vec::new(), Purpose::Client);
-                data.extend(named(["replication.crt", "replication.key"], client(REPLICATION_ROLE)?));
+                data.extend(named(["replication.crt", "replication.key"], client(names::REPLICATION_ROLE)?));
                 data.extend(named(["restore.crt", "restore.key"], client(&restore)?));
             }
             Party::Operator | Party::Clients(_) => {
-                data.extend(named(["tls.crt", "tls.key"], sign(OPERATOR_CN, names, Purpose::Client)?));
+                data.extend(named(["tls.crt", "tls.key"], sign(names::OPERATOR, dns, Purpose::Client)?));
             }
         }
         Ok(build_secret(self.pair, &party.secret(&self.pair.name), data, view.annotations()))

@@ -9,6 +9,7 @@ pub mod door;
 #[cfg(feature = "server")]
 pub mod hold;
 pub mod lease;
+pub mod names;
 pub mod order;
 pub mod parameters;
 pub mod paths;

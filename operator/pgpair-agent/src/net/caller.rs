@@ -4,10 +4,8 @@
 use std::sync::Arc;
 
 use pgpair_core::ids::InstanceId;
+use pgpair_wire::names;
 use rustls::pki_types::CertificateDer;
-
-/// Common name of the operator's certificate.
-const OPERATOR: &str = "pgpair-operator";
 
 /// A client whose certificate has a name that may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,13 +22,15 @@ pub enum Caller {
 #[derive(Debug, Clone)]
 pub struct Callers {
     peer: Arc<str>,
+    peer_restore: Arc<str>,
 }
 
 impl Callers {
     /// Those of instance `me` of `pair`.
     #[must_use]
     pub fn of(pair: &str, me: InstanceId) -> Callers {
-        Callers { peer: format!("{pair}-{}", me.peer()).into() }
+        let peer = me.peer();
+        Callers { peer: names::agent(pair, peer).into(), peer_restore: names::restore(pair, peer).into() }
     }
 
     /// The caller with this verified certificate. A signature of the pair's CA is not enough.
@@ -41,11 +41,12 @@ impl Callers {
     }
 
     fn named(&self, name: &str) -> Option<Caller> {
-        match name.strip_prefix(&*self.peer) {
-            Some("") => Some(Caller::Peer),
-            Some("-restore") => Some(Caller::PeerRestore),
-            _ => (name == OPERATOR).then_some(Caller::Operator),
-        }
+        let known = [
+            (&*self.peer, Caller::Peer),
+            (&*self.peer_restore, Caller::PeerRestore),
+            (names::OPERATOR, Caller::Operator),
+        ];
+        known.into_iter().find_map(|(of, caller)| (of == name).then_some(caller))
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::{PairConfig, StandbyProfile};
+use pgpair_wire::names::REPLICATION_ROLE;
 use pgpair_wire::parameters::Reason;
 
 use crate::instance::env::InstanceEnv;
@@ -19,12 +20,6 @@ mod owned;
 use decoding::{SlotCopies, WAL_LEVEL, WalLevel};
 pub use owned::{cleaned_auto_conf, names_in_auto_conf, without_broken_promises};
 
-/// The role that streams, takes base backups and rewinds.
-pub const REPLICATION_ROLE: &str = "pgpair_replication";
-/// The superuser that `initdb` makes.
-pub const SUPERUSER: &str = "postgres";
-/// The agent's own role, a superuser; it logs in over the socket only.
-pub const AGENT_ROLE: &str = "pgpair_agent";
 /// The database in which a standby asks its primary for slots: `pg_hba.conf` lets the role into this one.
 const DATABASE: &str = "postgres";
 /// File in PGDATA with `synchronous_standby_names` and what goes with it; it changes while postgres runs.

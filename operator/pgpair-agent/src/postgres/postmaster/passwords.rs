@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use pgpair_wire::names::SUPERUSER;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use postgres_protocol::password::scram_sha_256;
 use ring::{digest, hmac, pbkdf2};
@@ -19,7 +20,6 @@ use super::PostmasterError;
 use super::roles::App;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx;
-use crate::postgres::render::SUPERUSER;
 use crate::postgres::sql::{Sql, within};
 
 /// Statements about one role.

@@ -5,13 +5,13 @@ use std::fs;
 use std::time::Duration;
 
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::names::{AGENT_ROLE, REPLICATION_ROLE, SUPERUSER};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use postgres_protocol::password::scram_sha_256;
 
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::Context;
 use crate::postgres::postmaster::PostmasterError;
-use crate::postgres::render::{AGENT_ROLE, REPLICATION_ROLE, SUPERUSER};
 use crate::postgres::sql::{Sql, SqlError, within};
 
 const LIMIT: Duration = Duration::from_secs(30);

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use pgpair_wire::config::{ClientTls, PairConfig};
+use pgpair_wire::names::{AGENT_ROLE, REPLICATION_ROLE, SUPERUSER};
 
-use super::{AGENT_ROLE, REPLICATION_ROLE, RenderError, SUPERUSER};
+use super::RenderError;
 
 const METHODS: &[&str] = &[
     "trust",

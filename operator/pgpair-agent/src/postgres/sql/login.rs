@@ -10,22 +10,20 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use pgpair_wire::names::{AGENT_ROLE, SUPERUSER};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
 use crate::instance::env::InstanceEnv;
-use crate::postgres::render::AGENT_ROLE;
 
-/// The role that initdb made.
-const FIRST_ROLE: &str = "postgres";
 /// In which databases the agent works, in this order: every cluster has them from the beginning.
 const DATABASES: [&str; 2] = ["postgres", "template1"];
 /// Who logs in, and where, in the order of preference.
 const WAYS: [(&str, &str); 4] = [
     (AGENT_ROLE, DATABASES[0]),
     (AGENT_ROLE, DATABASES[1]),
-    (FIRST_ROLE, DATABASES[0]),
-    (FIRST_ROLE, DATABASES[1]),
+    (SUPERUSER, DATABASES[0]),
+    (SUPERUSER, DATABASES[1]),
 ];
 
 /// What could keep a statement of ours from its meaning, its rights or its time.
@@ -126,7 +124,7 @@ impl Login {
     /// # Errors
     /// It is not open to the role that initdb made, or postgres does not accept connections.
     pub async fn open_for_person(&self, database: &str) -> Result<Client, Error> {
-        connect(self.config.clone().application_name("pgpair").user(FIRST_ROLE).dbname(database)).await
+        connect(self.config.clone().application_name("pgpair").user(SUPERUSER).dbname(database)).await
     }
 
     /// The first way is tried again by the next session, after what kept it closed may have been put right.
