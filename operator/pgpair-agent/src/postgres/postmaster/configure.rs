@@ -23,19 +23,16 @@ use crate::postgres::slots;
 use crate::postgres::sql::{Sql, SqlError, within};
 use crate::postgres::tool::{self, PgBin};
 
-/// Certificates and keys that are copied for postgres, libpq and `wal-restore`, each for one purpose. An operator of before made the
-/// agent's own for the second name, if there is one.
-const TLS_FILES: [(&str, Option<&str>); 7] = [
-    ("ca.crt", None),
-    ("replication.crt", None),
-    ("replication.key", None),
-    ("server.crt", Some("tls.crt")),
-    ("server.key", Some("tls.key")),
-    ("restore.crt", Some("tls.crt")),
-    ("restore.key", Some("tls.key")),
+/// Certificates and the key that are copied for streaming, which is all that a base backup does.
+const STREAMING_FILES: [&str; 3] = ["ca.crt", "replication.crt", "replication.key"];
+/// What a postgres and the `wal-restore` that it starts need besides, each for one purpose. An operator of before made the agent's own for
+/// the second name only.
+const SERVER_FILES: [(&str, &str); 4] = [
+    ("server.crt", "tls.crt"),
+    ("server.key", "tls.key"),
+    ("restore.crt", "tls.crt"),
+    ("restore.key", "tls.key"),
 ];
-/// What a base backup needs of them.
-const COPY_FILES: usize = 3;
 /// The standby's slot may hold this share of the data volume.
 const SLOT_SHARE: u64 = 4;
 /// `postgres -C` reads its configuration and ends.
@@ -278,11 +275,13 @@ pub fn install_tls(layout: &Layout, purpose: TlsFor) -> Result<bool, FileError> 
     let mounted = tls::resolved(&layout.tls);
     let link = layout.run_tls();
     let (mut files, mut sum, mut changed) = (BTreeMap::new(), Sha256::new(), false);
-    let wanted = match purpose {
-        TlsFor::Postgres => TLS_FILES.as_slice(),
-        TlsFor::BaseBackup => &TLS_FILES[..COPY_FILES],
+    let streaming = STREAMING_FILES.map(|name| (name, None));
+    let serving = SERVER_FILES.map(|(name, before)| (name, Some(before)));
+    let beside: &[_] = match purpose {
+        TlsFor::Postgres => &serving,
+        TlsFor::BaseBackup => &[],
     };
-    for (name, before) in wanted {
+    for &(name, before) in streaming.iter().chain(beside) {
         let mut from = mounted.join(name);
         if let Some(before) = before.filter(|_| !from.exists()) {
             from = mounted.join(before);
