@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
 };
-use kube::core::ObjectMeta;
+use kube::core::{ObjectList, ObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use pgpair_api::PgReplicaPair;
 use pgpair_api::names::FIELD_MANAGER;
@@ -275,6 +275,14 @@ impl Requests {
             Err(e) => Err(e),
         }
     }
+}
+
+/// One page of a list.
+///
+/// # Errors
+/// The request failed or took too long.
+pub async fn list_page<K: Object>(api: &Api<K>, params: &ListParams) -> Result<ObjectList<K>, Error> {
+    bounded::<K, _>("list", "", api.list(params)).await
 }
 
 async fn bounded<K: Resource<DynamicType = ()>, T>(

@@ -30,6 +30,7 @@ use crate::leader::Leadership;
 use crate::memory::PairMemory;
 use crate::metrics::Metrics;
 use crate::neighbours::Domain;
+use crate::orders::orphans;
 use crate::rollout::Rollout;
 use crate::run::RunError;
 use crate::triggers::Triggers;
@@ -127,8 +128,11 @@ async fn control(
         let _ = ended.wait_for(|leads| !leads.leads()).await; // an error ends leadership too
     };
     let run = reconcile_all(ctx.clone(), pairs, operator, triggered, ends);
+    let orders = api_in(&operator.client, scope);
+    let orphans = orphans::take_away_for_ever(operator.client.clone(), orders, ctx.metrics.clone());
     tokio::select! {
         () = run => {}
+        () = orphans => {}
         () = cut_off(&mut leading) => tracing::warn!("reconciles still ran when leadership had ended and are cut off"),
     }
     // What the next leader shows must not stand beside what this one knew.

@@ -17,6 +17,8 @@ use pgpair_api::status::{OrderState, OrderStatus};
 
 use crate::cache::Caches;
 
+pub mod orphans;
+
 /// An order that has come to its end is kept for so long.
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(1);
 /// So many ended orders of a pair are kept at most.
@@ -93,17 +95,23 @@ fn is_new(annotation: &str, last: Option<&OrderStatus>) -> bool {
 #[must_use]
 pub fn follow(orders: &[PgPairOrder], last: Option<&OrderStatus>, now: Timestamp) -> Vec<Follow> {
     let told = orders.iter().filter_map(|order| tell(order, last?, now)).map(Follow::Tell);
-    let ended_at = |order: &PgPairOrder| {
-        let end = order.status.as_ref().and_then(|status| status.end_time.as_ref()).map(|end| end.0);
-        end.or(order.creation_timestamp().map(|t| t.0)).unwrap_or(now)
-    };
     let mut ended: Vec<_> =
-        orders.iter().filter(|order| order.is_ended()).map(|order| (ended_at(order), order)).collect();
+        orders.iter().filter(|order| order.is_ended()).map(|order| (ended_at(order, now), order)).collect();
     ended.sort_by_key(|(end, _)| Reverse(*end));
-    let goes =
-        ended.iter().enumerate().filter(|(n, (end, _))| *n >= KEPT || now.duration_since(*end) >= KEPT_FOR);
+    let goes = ended.iter().enumerate().filter(|(n, (_, order))| *n >= KEPT || is_due_to_go(order, now));
     let deleted = goes.filter_map(|(_, (_, order))| Some(Follow::Delete(order.name_any(), order.uid()?)));
     told.chain(deleted).collect()
+}
+
+/// When it came to its end; of one that has not, when it was created.
+fn ended_at(order: &PgPairOrder, now: Timestamp) -> Timestamp {
+    let end = order.status.as_ref().and_then(|status| status.end_time.as_ref()).map(|end| end.0);
+    end.or(order.creation_timestamp().map(|t| t.0)).unwrap_or(now)
+}
+
+/// Whether it is as old as an order becomes.
+fn is_due_to_go(order: &PgPairOrder, now: Timestamp) -> bool {
+    now.duration_since(ended_at(order, now)) >= KEPT_FOR
 }
 
 /// The object with the status that it should have, if that is another one.

@@ -57,6 +57,17 @@ fn not_found() -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""})
 }
 
+fn operator(ctx: &Context) -> Operator {
+    Operator {
+        client: ctx.client.clone(),
+        defaults: ctx.defaults.clone(),
+        events: ctx.events.clone(),
+        domain: Domain::default(),
+        max_rolling: 1,
+        signs: Signs { health: Arc::default(), metrics: ctx.metrics.clone() },
+    }
+}
+
 async fn asked_for(paths: &mut mpsc::UnboundedReceiver<String>, what: &str) {
     let asked = async { while paths.next().await.expect("the server ended") != what {} };
     tokio::time::timeout(Duration::from_secs(10), asked).await.unwrap_or_else(|_| panic!("never: {what}"));
@@ -71,17 +82,7 @@ async fn a_pair_that_cannot_be_decoded_keeps_no_other_pair_from_being_reconciled
     let (client, mut paths) = holds(vec![bad, good]);
     check_definition(&client, None).await.expect("the check at the start asks for no content");
     let ctx = Arc::new(context(client.clone(), empty_caches()));
-    let signs = Signs { health: Arc::default(), metrics: ctx.metrics.clone() };
-    let (events, defaults) = (ctx.events.clone(), ctx.defaults.clone());
-    let operator = Operator {
-        client: client.clone(),
-        defaults,
-        events,
-        domain: Domain::default(),
-        max_rolling: 1,
-        signs,
-    };
-    let context = ctx.clone();
+    let (operator, context) = (operator(&ctx), ctx.clone());
     let run = tokio::spawn(async move {
         let (pairs, nothing) = (api_in(&client, None), futures::stream::pending());
         reconcile_all(context, pairs, &operator, nothing, std::future::pending()).await;
@@ -99,10 +100,8 @@ async fn a_reconcile_that_runs_is_cut_off_in_time_and_the_metrics_of_its_pairs_g
     bad["status"] = json!({"term": "three"});
     bad["metadata"]["name"] = json!("silent"); // the server leaves it unanswered
     let (client, mut paths) = holds(vec![bad]);
-    let ctx = Arc::new(context(client.clone(), empty_caches()));
-    let signs = Signs { health: Arc::default(), metrics: ctx.metrics.clone() };
-    let (events, defaults) = (ctx.events.clone(), ctx.defaults.clone());
-    let operator = Operator { client, defaults, events, domain: Domain::default(), max_rolling: 1, signs };
+    let ctx = Arc::new(context(client, empty_caches()));
+    let operator = operator(&ctx);
     let (leads, leading) = watch::channel(Leadership::Leads);
     let (_triggers, triggered) = mpsc::unbounded();
     let control = control(&operator, None, ctx.clone(), triggered, leading);
@@ -114,6 +113,19 @@ async fn a_reconcile_that_runs_is_cut_off_in_time_and_the_metrics_of_its_pairs_g
     let both = async { tokio::join!(control, ends) };
     tokio::time::timeout(Duration::from_secs(5), both).await.expect("it waits for the reconcile");
     assert!(!ctx.metrics.render().contains("silent"));
+}
+
+#[tokio::test]
+async fn the_replica_that_leads_looks_for_orders_whose_pair_does_not_exist() {
+    let (client, mut paths) = holds(Vec::new());
+    let ctx = Arc::new(context(client, empty_caches()));
+    let operator = operator(&ctx);
+    let (_leads, leading) = watch::channel(Leadership::Leads);
+    let (_triggers, triggered) = mpsc::unbounded();
+    tokio::select! {
+        () = control(&operator, None, ctx.clone(), triggered, leading) => panic!("it still leads"),
+        () = asked_for(&mut paths, "GET /apis/pgpair.dev/v1alpha1/pgpairorders") => {}
+    }
 }
 
 #[tokio::test]
