@@ -128,7 +128,7 @@ impl Term {
     /// The term of the next primary.
     #[must_use]
     pub fn next(self) -> Term {
-        Term(self.0 + 1)
+        Term(self.0.saturating_add(1))
     }
 }
 

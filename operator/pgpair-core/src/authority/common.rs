@@ -142,7 +142,7 @@ impl Common {
             return false;
         }
         self.cas_tried = Some(now);
-        self.next_cas += 1;
+        self.next_cas = self.next_cas.wrapping_add(1);
         let id = CasId(self.next_cas);
         self.view.on_cas_sent(OpenCas {
             id,
@@ -265,7 +265,7 @@ impl Common {
             self.promises.given.new_term();
             self.peer = None;
             self.given_up = None;
-            self.sync_epoch += 1; // its proofs must not be taken for new ones
+            self.sync_epoch = self.sync_epoch.wrapping_add(1); // its proofs must not be taken for new ones
             if v.record.primary == self.me {
                 self.note(Note::Won(v.record.term));
             }

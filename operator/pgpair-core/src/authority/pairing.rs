@@ -211,7 +211,7 @@ impl Primary {
 
     fn back_off(&mut self, now: Ms) {
         let lasted = self.pairing.paired_at.is_none_or(|t| now - t >= LASTING_MS);
-        self.pairing.flaps = if lasted { 0 } else { self.pairing.flaps + 1 };
+        self.pairing.flaps = if lasted { 0 } else { self.pairing.flaps.saturating_add(1) };
         let wait = FIRST_BACKOFF_MS << self.pairing.flaps.min(6);
         self.pairing.not_before = now + wait.min(MAX_BACKOFF_MS);
         self.pairing.sync_since = None;
@@ -235,7 +235,7 @@ impl Primary {
                 if c.view.settled_since(Ms(now.0.saturating_sub(c.timing.ttl()))).is_none() {
                     return c.read(now);
                 }
-                c.sync_epoch += 1;
+                c.sync_epoch = c.sync_epoch.wrapping_add(1);
             }
             let since = *self.pairing.sync_since.get_or_insert(now);
             let proven = Clause::SyncProven.demands(c.sync_is_confirmed(info.position()));

@@ -70,7 +70,7 @@ const REMEMBERED: usize = 32;
 impl Held {
     /// Numbers the next heartbeat, sent at `now`: (number, answer number to repeat).
     pub fn next(&mut self, now: Ms, timing: Timing) -> (u64, Option<u64>) {
-        self.next_seq += 1;
+        self.next_seq = self.next_seq.wrapping_add(1);
         self.sent.push_back((self.next_seq, HeldPromise { sent: now, timing }));
         if self.sent.len() > REMEMBERED {
             self.sent.pop_front();
@@ -149,7 +149,7 @@ impl Given {
 
     /// Numbers the answer that is given to `to` at `now`.
     pub fn number(&mut self, to: Incarnation, now: Ms) -> u64 {
-        self.next_answer += 1;
+        self.next_answer = self.next_answer.wrapping_add(1);
         self.answers.push_back((to, self.next_answer, now));
         if self.answers.len() > REMEMBERED {
             self.answers.pop_front();

@@ -175,7 +175,7 @@ impl Replay {
     pub fn event(&mut self, at: Ms, unix_ms: i64, event: Event) -> Tale {
         let before = self.authority.clone();
         let commands = self.authority.handle(at, event.clone());
-        (self.now, self.unix_ms, self.number) = (at, unix_ms, self.number + 1);
+        (self.now, self.unix_ms, self.number) = (at, unix_ms, self.number.wrapping_add(1));
         let came = words::came_in(&before, &self.authority, &event, &commands, &self.told);
         self.told.hears(&event);
         let mut parts = Vec::new();
