@@ -64,7 +64,10 @@ impl RecordStore {
         limit: Duration,
     ) -> CasOutcome {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut lease = lease(seen, &self.name, uid, expected, record);
+        let Some(mut lease) = lease(seen, &self.name, uid, expected, record) else {
+            tracing::error!(term = %record.term, "a Lease cannot hold this term, so the record is not written");
+            return CasOutcome::NotSent;
+        };
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(WRITE.into(), format!("{}/{}/{}", self.me.instance, self.me.incarnation, id.0));
         let parameters = PostParams::default();
@@ -131,7 +134,8 @@ fn uid_text(uid: RecordUid) -> String {
     format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
 }
 
-fn lease(seen: Lease, name: &str, uid: RecordUid, expected: Version, record: &Record) -> Lease {
+/// `None`: the term is beyond what a Lease can hold; without it, nobody could read the record any more.
+fn lease(seen: Lease, name: &str, uid: RecordUid, expected: Version, record: &Record) -> Option<Lease> {
     let mut lease = seen;
     lease.metadata.managed_fields = None;
     lease.metadata.name = Some(name.to_owned());
@@ -142,12 +146,14 @@ fn lease(seen: Lease, name: &str, uid: RecordUid, expected: Version, record: &Re
     annotations.extend(lease::annotations(record));
     let spec = lease.spec.get_or_insert_default();
     spec.holder_identity = Some(lease::holder_identity(record));
-    spec.lease_transitions = i32::try_from(record.term.0).ok();
-    lease
+    spec.lease_transitions = Some(i32::try_from(record.term.0).ok()?);
+    Some(lease)
 }
 
 #[cfg(test)]
 mod tests {
+    use pgpair_core::ids::Term;
+
     use super::*;
 
     #[test]
@@ -157,9 +163,18 @@ mod tests {
         let foreign = ("team".to_owned(), "blue".to_owned());
         let stale = (lease::STANDBY_VOLUME.to_owned(), "0000000000000001".to_owned());
         seen.metadata.annotations = Some([foreign.clone(), stale].into());
-        let made = lease(seen, "shop", uid, Version(7), &Record::initial());
+        let made = lease(seen, "shop", uid, Version(7), &Record::initial()).unwrap();
         assert_eq!(made.metadata.annotations.as_ref().and_then(|a| a.get("team")), Some(&foreign.1));
         assert_eq!(versioned(&made), Some(Versioned { uid, version: Version(7), record: Record::initial() }));
+    }
+
+    #[test]
+    fn a_term_that_a_lease_cannot_hold_is_not_written_as_none() {
+        let with_term = |term| Record { term: Term(term), ..Record::initial() };
+        let made = |term| lease(Lease::default(), "shop", RecordUid(1), Version(7), &with_term(term));
+        let last = made(i32::MAX.unsigned_abs()).unwrap().spec.unwrap();
+        assert_eq!(last.lease_transitions, Some(i32::MAX));
+        assert_eq!(made(1 << 31), None);
     }
 
     #[test]
