@@ -221,7 +221,8 @@ async fn reports_slots(pair: &Pair, who: InstanceId, slots: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_gets_every_row_once_across_a_failover_and_a_switchover() {
     let bin = programs();
-    let pair = Arc::new(Pair::up_on(&bin, config(1, 2_000, "logical")).await);
+    // Long enough for b to take the term before a takes it back, however busy the machine is.
+    let pair = Arc::new(Pair::up_on(&bin, config(1, 20_000, "logical")).await);
     let subscriber = Subscriber::of(&pair, &bin).await;
     slot_is_copied(&pair, B).await;
     let writer = Writer::start(&pair);
