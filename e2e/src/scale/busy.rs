@@ -20,12 +20,12 @@ pub struct Busy {
     pub seconds: f64,
     /// CPU seconds per second by the name of the program, those of the benchmark and what it started; the simulated agents are the benchmark's own.
     pub cores: BTreeMap<String, f64>,
-    /// Requests of the operator that read, per second.
-    #[serde(default)]
-    pub reads_per_s: f64,
+    /// Requests of the operator that read, per second; absent in older rows, as the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads_per_s: Option<f64>,
     /// Requests of the operator that write, by verb and resource.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub writes: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes: Option<BTreeMap<String, u64>>,
     /// How long the API server took for the benchmark's own writes, one for each change or order: nothing can be faster than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_writes_ms: Option<Times>,
@@ -65,8 +65,8 @@ impl Begun {
             phase: phase.to_owned(),
             seconds: thousandths(seconds),
             cores: cores.collect(),
-            reads_per_s: tenths(counts.reads as f64 / seconds),
-            writes: counts.by_kind,
+            reads_per_s: Some(tenths(counts.reads as f64 / seconds)),
+            writes: Some(counts.by_kind),
             own_writes_ms,
         })
     }
@@ -85,15 +85,14 @@ pub fn table(rows: &[&Row]) -> String {
             programs.sort_by(|a, b| b.1.total_cmp(a.1));
             let programs = programs.iter().map(|(name, cores)| format!("{name} {cores:.2}"));
             let programs = programs.collect::<Vec<_>>().join(", ");
-            let own = busy.own_writes_ms.map_or("-".into(), |t| format!("{}, {} ms", t.p50, t.p99));
+            let unknown = || "-".to_owned();
+            let reads = busy.reads_per_s.map_or_else(unknown, |reads| reads.to_string());
+            let writes = busy.writes.as_ref().map_or_else(unknown, |w| w.values().sum::<u64>().to_string());
+            let own = busy.own_writes_ms.map_or_else(unknown, |t| format!("{}, {} ms", t.p50, t.p99));
+            let (pairs, phase, seconds) = (row.pairs, &busy.phase, busy.seconds);
             let _ = writeln!(
                 out,
-                "| {} | {} | {:.0} | {programs} | {} | {} | {own} |",
-                row.pairs,
-                busy.phase,
-                busy.seconds,
-                busy.reads_per_s,
-                busy.writes.values().sum::<u64>(),
+                "| {pairs} | {phase} | {seconds:.0} | {programs} | {reads} | {writes} | {own} |"
             );
         }
     }
