@@ -134,6 +134,14 @@ impl SqlSnapshot {
     pub fn position(&self) -> Option<Lsn> {
         position(self.flush_lsn.or(self.receive_lsn), self.replay_lsn)
     }
+
+    /// The walsender of a standby that streams while the place of the next record lies beyond all that is on disk: nothing was written since
+    /// a switch to another segment, whose header is no record.
+    #[must_use]
+    pub fn streams_before_the_next_record(&self) -> Option<i32> {
+        let streams = self.peer.as_ref().filter(|peer| peer.stream == StreamState::Streaming)?;
+        (self.insert_lsn > self.flush_lsn).then_some(streams.pid)
+    }
 }
 
 /// A physical replication slot.
@@ -177,6 +185,8 @@ pub struct Receiver {
 /// The peer's row of `pg_stat_replication`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerRow {
+    /// Process of the walsender: another one for each connection.
+    pub pid: i32,
     /// What it does.
     pub stream: StreamState,
     /// `sync`, `async`, …: the walsender's own view, no proof that commits wait.
@@ -428,6 +438,7 @@ fn facts(
     let peer = match row.try_get::<_, Option<&str>>("peer_state")? {
         None => None,
         Some(state) => Some(PeerRow {
+            pid: row.try_get("peer_pid")?,
             stream: StreamState::of(state),
             sync_state: row.try_get::<_, Option<String>>("peer_sync_state")?.unwrap_or_default(),
             write: lsn("peer_write")?,

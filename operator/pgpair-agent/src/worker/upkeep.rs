@@ -71,6 +71,8 @@ pub(super) struct Upkeep {
     filling: Option<JoinHandle<(Rest, Compared)>>,
     /// What is known of the histories in both archives.
     compared: Compared,
+    /// The standby's connection for which a record was written last.
+    moved_on_for: Option<i32>,
     next: Next,
 }
 
@@ -112,6 +114,7 @@ impl Upkeep {
             cleaning: None,
             filling: None,
             compared: Compared::default(),
+            moved_on_for: None,
             next: Next {
                 pending: now,
                 promises: now,
@@ -189,6 +192,7 @@ impl Worker {
                 self.put_promises_back();
                 self.end_impostors().await;
                 self.keep_slot().await;
+                self.move_on().await;
                 self.watch_slots().await;
                 self.clean().await;
                 self.fill().await;
@@ -370,6 +374,18 @@ impl Worker {
         match self.sql.ensure_slot(name).await {
             Ok(()) => tracing::warn!(slot = name, "the standby's slot was lost: it is made anew"),
             Err(e) => tracing::error!(error = %e, slot = name, "the standby's lost slot cannot be made anew"),
+        }
+    }
+
+    /// A directory that `pg_rewind` has changed is consistent when it has replayed all up to the place of the primary's next record. Right after
+    /// a switch to another segment only that record itself reaches so far, and on an idle primary none comes: the standby would not
+    /// accept connections, and nobody would pair with it. So one is written, once for each connection.
+    async fn move_on(&mut self) {
+        let waits = self.seen.as_ref().and_then(|seen| seen.streams_before_the_next_record());
+        let Some(walsender) = waits.filter(|pid| self.upkeep.moved_on_for != Some(*pid)) else { return };
+        match self.sql.flush_probe(ASK).await {
+            Ok(()) => self.upkeep.moved_on_for = Some(walsender),
+            Err(e) => tracing::warn!(error = %e, "a record for the standby to reach cannot be written yet"),
         }
     }
 

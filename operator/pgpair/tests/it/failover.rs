@@ -9,7 +9,7 @@ use pgpair_core::order::{OrderKind, OrderReply};
 use pgpair_core::record::Mode;
 use pgpair_core::timeline::TimelineId;
 use pgpair_wire::config::PairConfig;
-use pgpair_wire::report::{HistoryPlace, TwoPasts};
+use pgpair_wire::report::{HistoryPlace, RejoinKind, TwoPasts};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal};
 
@@ -82,6 +82,32 @@ async fn log_that_a_killed_primary_had_not_sent_is_fetched_as_soon_as_it_is_hand
     .await;
     rustix::process::kill_process(agent, Signal::CONT).unwrap();
     taken_over(&pair, B, "1100").await;
+}
+
+/// Rewound to the place of the next record, which lies behind the header of an empty segment: an idle primary writes none by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_primary_that_is_rewound_to_an_idle_one_comes_back_although_nothing_is_written() {
+    let mut pair = Pair::up().await;
+    table(&pair, A).await;
+    let walsender = pair.sql(A, "SELECT pid FROM pg_stat_replication").await.unwrap().parse().unwrap();
+    rustix::process::kill_process(Pid::from_raw(walsender).unwrap(), Signal::STOP).unwrap();
+    pair.sql(A, "SET synchronous_commit = local; INSERT INTO t VALUES (-1)").await.unwrap();
+    pair.kill_container(A);
+    taken_over(&pair, B, "1000").await;
+    pair.sql(B, "CHECKPOINT").await.unwrap();
+    // It logs what runs a quarter of a minute after the last record of others.
+    let writer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'";
+    let writer = pair.sql(B, writer).await.unwrap().parse().unwrap();
+    rustix::process::kill_process(Pid::from_raw(writer).unwrap(), Signal::STOP).unwrap();
+    eventually("the next record is to come behind a header", LIMIT, async || {
+        pair.sql(B, "SELECT pg_switch_wal()").await.ok()?;
+        let ahead = "SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()";
+        (pair.sql(B, ahead).await.as_deref() == Ok("t")).then_some(())
+    })
+    .await;
+    pair.start(A);
+    pair.paired().await;
+    assert_eq!(pair.report(A).await.unwrap().rejoin.unwrap().how, RejoinKind::Rewound);
 }
 
 /// Something of it may still run and write: its end is not known, and nothing may be started beside it.
