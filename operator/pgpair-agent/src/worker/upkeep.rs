@@ -40,6 +40,8 @@ const FILL: Duration = Duration::from_secs(60);
 const FILL_ON: Duration = Duration::from_secs(10);
 /// How often a lost slot is made anew.
 const SLOT: Duration = Duration::from_secs(5);
+/// How often a record is written anew for a standby that needs one, when that failed; and how long it may take.
+const MOVE_ON: Duration = Duration::from_secs(2);
 /// A question to the peer's agent.
 const ASK: Duration = Duration::from_secs(2);
 
@@ -85,6 +87,7 @@ struct Next {
     clean: Instant,
     fill: Instant,
     slot: Instant,
+    move_on: Instant,
 }
 
 impl Upkeep {
@@ -123,6 +126,7 @@ impl Upkeep {
                 clean: now + CLEAN,
                 fill: now + FILL_ON,
                 slot: now,
+                move_on: now,
             },
         }
     }
@@ -383,7 +387,10 @@ impl Worker {
     async fn move_on(&mut self) {
         let waits = self.seen.as_ref().and_then(|seen| seen.streams_before_the_next_record());
         let Some(walsender) = waits.filter(|pid| self.upkeep.moved_on_for != Some(*pid)) else { return };
-        match self.sql.flush_probe(ASK).await {
+        if !due(&mut self.upkeep.next.move_on, MOVE_ON) {
+            return;
+        }
+        match self.sql.flush_probe(MOVE_ON).await {
             Ok(()) => self.upkeep.moved_on_for = Some(walsender),
             Err(e) => tracing::warn!(error = %e, "a record for the standby to reach cannot be written yet"),
         }
