@@ -85,7 +85,7 @@ pub async fn measure(
         busy.push(begun.end(phase.name(), stage.counts(), own_writes)?);
         end(phase.name(), result);
         if phase.leaves_something_to_do() {
-            end("calm again", stage.await_calm(CALM_AGAIN).await);
+            end(&format!("calm after {}", phase.name()), stage.await_calm(CALM_AGAIN).await);
         }
     }
     (row.failed, row.busy) = (failed, busy);
