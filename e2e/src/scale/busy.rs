@@ -48,18 +48,18 @@ impl Begun {
         Ok(Begun { at: Instant::now(), counts, cpu_ms: footprint::of_programs()? })
     }
 
-    /// What was taken since, until so much was answered. A program that ended meanwhile is left out.
+    /// What was taken since, until so much was answered. Of a program whose process ended meanwhile: what the next one took.
     ///
     /// # Errors
     /// The processes cannot be read.
     pub fn end(self, phase: &str, counts: Counts, own_writes_ms: Option<Times>) -> anyhow::Result<Busy> {
         let seconds = self.at.elapsed().as_secs_f64();
         let cores = |name: &String, now: u64| {
-            let taken = now.checked_sub(self.cpu_ms.get(name).copied().unwrap_or(0))?;
-            Some((name.clone(), thousandths(taken as f64 / 1000.0 / seconds)))
+            let taken = now.checked_sub(self.cpu_ms.get(name).copied().unwrap_or(0)).unwrap_or(now);
+            (name.clone(), thousandths(taken as f64 / 1000.0 / seconds))
         };
         let now = footprint::of_programs()?;
-        let cores = now.iter().filter_map(|(name, ms)| cores(name, *ms)).filter(|(_, cores)| *cores >= 0.01);
+        let cores = now.iter().map(|(name, ms)| cores(name, *ms)).filter(|(_, cores)| *cores >= 0.01);
         let counts = counts - &self.counts;
         Ok(Busy {
             phase: phase.to_owned(),

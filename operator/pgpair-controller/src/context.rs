@@ -56,6 +56,12 @@ impl Context {
         f(pairs.entry(name.clone()).or_default())
     }
 
+    /// Pairs of which something is kept: all that were looked at.
+    #[must_use]
+    pub fn count_pairs(&self) -> usize {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Gives the turn of a pair in the roll-out on to one that waits, which is looked at then.
     pub fn end_roll(&self, name: &PairName) {
         if let Some(next) = self.rollout.end(name) {

@@ -108,6 +108,7 @@ async fn lead_in(
     if !filled {
         return Err(RunError::Caches);
     }
+    tracing::info!(namespace = scope, "the caches are filled, and pairs are looked at");
     if filling.fetch_sub(1, Ordering::Relaxed) == 1 {
         operator.signs.health.enter(Phase::Working);
     }

@@ -154,6 +154,13 @@ impl Ear {
         }
     }
 
+    /// Waits a moment for the first word of an agent; not for an agent that was heard before or is silent.
+    async fn hear_first(&mut self) {
+        let Some(task) = &mut self.0 else { return };
+        // Without one by then, it is unknown.
+        let _ = timeout(ASKED, task.heard.wait_for(|heard| heard.is_silent || heard.report.is_some())).await;
+    }
+
     /// Asks anew if the last answer is as old as `age`, and waits a moment for the new one; not for an agent that is silent.
     async fn refresh(&mut self, age: Duration) {
         let Some(task) = &mut self.0 else { return };
@@ -200,6 +207,11 @@ impl Ears {
     pub fn set_pace(&self, pace: Pace) {
         self.a.set_pace(pace);
         self.b.set_pace(pace);
+    }
+
+    /// See [`Ear::hear_first`]: both at once.
+    pub async fn hear_first(&mut self) {
+        tokio::join!(self.a.hear_first(), self.b.hear_first());
     }
 
     /// See [`Ear::refresh`]: both at once.

@@ -28,6 +28,31 @@ pub struct PairMemory {
     pub errors: u32,
 }
 
+/// When everything of a pair was looked at last, the record read from the API server itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Looked {
+    /// This process has not seen the pair before.
+    #[default]
+    Never,
+    /// Never by this process, but what the watches brought was as an earlier one has told; everything is looked at then.
+    Later(Instant),
+    /// Something failed since then.
+    Failed,
+    /// At that time; the term that the record had.
+    At(Instant, Option<Term>),
+}
+
+impl Looked {
+    /// Whether a record of that term is not older than what was read before.
+    #[must_use]
+    pub fn allows(self, term: Term) -> bool {
+        match self {
+            Looked::At(_, seen) => Some(term) >= seen,
+            Looked::Never | Looked::Later(_) | Looked::Failed => true,
+        }
+    }
+}
+
 /// What this process remembers of a pair between two observations.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -49,8 +74,8 @@ pub struct Memory {
     pub tls: Option<(String, Arc<ClientConfig>)>,
     /// The settings that the agents were given, and the version of the ConfigMap that they come from; read only while the pair is held.
     pub given: Option<(String, Option<PairConfig>)>,
-    /// When the record was read from the API server itself and everything was looked at, and the term that it had.
-    pub looked: Option<(Instant, Option<Term>)>,
+    /// What is known of the last look at everything.
+    pub looked: Looked,
     /// Observations in a row that found `NAME-rw` leading elsewhere, and the time of the first.
     pub rw_mismatch: Option<(u32, Instant)>,
     /// What was applied last, by kind and name.
@@ -70,19 +95,16 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Notes what was looked at. After a failure everything is looked at again the next time.
-    pub fn note_look(&mut self, observed: &Observed, has_failed: bool) {
+    /// Notes what was looked at. After a failure everything is looked at again the next time; after the first glance of this process at
+    /// `later`.
+    pub fn note_look(&mut self, observed: &Observed, has_failed: bool, later: Instant) {
         if has_failed {
-            self.looked = None;
+            self.looked = Looked::Failed;
         } else if !observed.is_glance {
-            self.looked = Some((Instant::now(), observed.record().map(|record| record.term)));
+            self.looked = Looked::At(Instant::now(), observed.record().map(|record| record.term));
+        } else if self.looked == Looked::Never {
+            self.looked = Looked::Later(later);
         }
-    }
-
-    /// Whether the last look at everything is as old as that.
-    #[must_use]
-    pub fn is_look_due(&self, after: Duration) -> bool {
-        self.looked.is_none_or(|(at, _)| at.elapsed() >= after)
     }
 
     /// Notes whether an instance is expected to run; for how long this process has found that.

@@ -140,10 +140,9 @@ pub async fn observe(
 
 /// The record as the watch has brought it; `None` if it has none, or one that is older than what was read before.
 fn find_watched_record(caches: &Caches, memory: &Memory, name: &PairName) -> Option<Record> {
-    let (_, seen) = memory.looked?;
     let lease = caches.leases.get(&ObjectRef::new(name.lease()).within(&name.namespace))?;
     let LeaseView::Present(record) = views::lease_view(Some(&lease)) else { return None };
-    (Some(record.term) >= seen).then_some(record)
+    memory.looked.allows(record.term).then_some(record)
 }
 
 async fn observe_instances(
@@ -165,8 +164,9 @@ async fn observe_instances(
         memory.lines.set_address(i, address.clone());
         memory.ears.listen(&ctx.hearing, name, i, address);
     }
-    if freshness == Freshness::Now {
-        memory.ears.refresh(ASK_ANEW).await;
+    match freshness {
+        Freshness::Now => memory.ears.refresh(ASK_ANEW).await,
+        Freshness::Look | Freshness::Glance => memory.ears.hear_first().await,
     }
     note_report(memory, InstanceId::A, name, status, freshness, &mut a);
     note_report(memory, InstanceId::B, name, status, freshness, &mut b);

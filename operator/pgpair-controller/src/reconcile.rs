@@ -20,7 +20,7 @@ use crate::decide::{decide, decide_scope};
 use crate::desired::DesiredPair;
 use crate::error::Error;
 use crate::hear::Pace;
-use crate::memory::Memory;
+use crate::memory::{Looked, Memory};
 use crate::observe::{Freshness, observe};
 use crate::observed::Observed;
 use crate::plan::{Plan, Waits};
@@ -34,6 +34,8 @@ const AGAIN: Duration = Duration::from_secs(3);
 const SLOW: Duration = Duration::from_secs(60);
 /// Of these looks, one that reads the record from the API server itself and compares every object, which watches tell of at once.
 const WHOLE: Duration = Duration::from_secs(300);
+/// The turn that each pair has before a new leader looks at everything of the first one.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
 /// Next look after an error, doubled with each one in a row.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest such delay.
@@ -57,7 +59,7 @@ pub async fn reconcile(pair: Arc<PgReplicaPair>, ctx: Arc<Context>) -> Result<Ac
     match &result {
         Ok(_) => ctx.with_memory(&pass.name, |known| known.errors = 0),
         Err(error) => {
-            memory.looked = None;
+            memory.looked = Looked::Failed;
             report_error(&pass, &mut memory, error).await;
         }
     }
@@ -73,11 +75,7 @@ async fn take_phases(pass: &Pass<'_>, memory: &mut Memory) -> Result<Action, Err
     }
     let turn = ctx.rollout.turn(name, has_begun_to_roll(pair));
     let touched = ctx.triggers.take_touched(name);
-    let freshness = match memory.looked {
-        Some(_) if memory.unrest.is_there() => Freshness::Now,
-        Some(_) if !touched && !memory.is_look_due(WHOLE) => Freshness::Glance,
-        _ => Freshness::Look,
-    };
+    let freshness = decide_freshness(memory, touched, is_told(pair), Instant::now());
     let mut observed = observe(pass, memory, &desired, freshness).await?;
     observed.turn = turn.clone();
     let mut plan = decide(&observed);
@@ -91,12 +89,45 @@ async fn take_phases(pass: &Pass<'_>, memory: &mut Memory) -> Result<Action, Err
     let scope = decide_scope(&observed, exists);
     let outcome = act(requests, &ctx.caches, memory, &desired.pair, &observed, &plan, scope).await;
     let has_failed = !outcome.failed.is_empty();
-    memory.note_look(&observed, has_failed);
+    memory.note_look(&observed, has_failed, Instant::now() + first_look_in(ctx.count_pairs()));
     let wait = memory.unrest.note(&plan, Instant::now());
     set_pace(memory, wait.is_none());
     let told = report(pass, memory, &observed, &plan, outcome).await?;
-    let next = wait.unwrap_or(SLOW).min(told.due_in.unwrap_or(SLOW));
+    let first_look = match memory.looked {
+        Looked::Later(at) => at.saturating_duration_since(Instant::now()),
+        Looked::Never | Looked::Failed | Looked::At(..) => SLOW,
+    };
+    let next = wait.unwrap_or(SLOW).min(told.due_in.unwrap_or(SLOW)).min(first_look);
     Ok(Action::requeue(jittered(if has_failed { next.min(AGAIN) } else { next })))
+}
+
+/// How fresh what is observed has to be. A new leader has all pairs to look at at once: what the watches brought and the agents say is
+/// enough for one of which an earlier leader has told what its spec is now, and everything else is looked at later.
+fn decide_freshness(memory: &Memory, touched: bool, is_told: bool, now: Instant) -> Freshness {
+    let is_enough = match memory.looked {
+        Looked::Never => is_told, // what changed before was in the first lists
+        Looked::Later(at) => !touched && now < at,
+        Looked::Failed => false,
+        Looked::At(at, _) => !touched && now.saturating_duration_since(at) < WHOLE,
+    };
+    match memory.looked {
+        Looked::Later(_) | Looked::At(..) if memory.unrest.is_there() => Freshness::Now,
+        _ if is_enough => Freshness::Glance,
+        _ => Freshness::Look,
+    }
+}
+
+/// Whether the status is that of the spec as it is.
+fn is_told(pair: &PgReplicaPair) -> bool {
+    let told = pair.status.as_ref().and_then(|status| status.observed_generation);
+    told.is_some() && told == pair.metadata.generation
+}
+
+/// When everything of a pair is looked at of which a new leader has seen only that it is as it was told; of so many pairs, which are all
+/// to be heard first.
+fn first_look_in(pairs: usize) -> Duration {
+    let turns = FIRST_LOOK.saturating_mul(u32::try_from(pairs).unwrap_or(u32::MAX));
+    turns.mul_f64(1.0 + rand::rng().random_range(0.0..1.0))
 }
 
 /// Agents of a pair that is as it should be are heard of less often, and nothing is kept open to tell them something.

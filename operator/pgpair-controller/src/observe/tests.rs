@@ -10,11 +10,12 @@ use super::*;
 use crate::build::config::build_config;
 use crate::build::record::build_lease;
 use crate::fixtures::{defaults, pair, report, valid};
+use crate::memory::Looked;
 use crate::mock_api::{Answers, context, mock_api, seen, store_api};
 use crate::plan::EndpointTarget;
 
-/// Paths that two observations ask the API server for, after a look that found this term; the watch has the record of term 0.
-async fn asked(term: Option<u32>, freshness: [Freshness; 2]) -> Vec<String> {
+/// Paths that two observations ask the API server for, after such a look; the watch has the record of term 0.
+async fn asked(looked: Looked, freshness: [Freshness; 2]) -> Vec<String> {
     let (client, store) = store_api();
     let requests = Requests::new(client, "shop", Arc::default());
     requests.create(&build_lease(&valid(json!({})))).await.unwrap();
@@ -22,11 +23,10 @@ async fn asked(term: Option<u32>, freshness: [Freshness; 2]) -> Vec<String> {
     let ctx = context(client, store.caches());
     let (pair, desired) = (pair(json!({})), DesiredPair { pair: valid(json!({})), invalid: None });
     let pass = Pass::new(&ctx, &pair);
-    let mut memory =
-        Memory { looked: term.map(|term| (Instant::now(), Some(Term(term)))), ..Memory::default() };
+    let mut memory = Memory { looked, ..Memory::default() };
     for freshness in freshness {
         let observed = observe(&pass, &mut memory, &desired, freshness).await.unwrap();
-        assert_eq!(observed.is_glance, term == Some(0) && freshness == Glance);
+        assert_eq!(observed.is_glance, looked.allows(Term(0)) && freshness == Glance);
     }
     drop(pass);
     drop(ctx);
@@ -36,10 +36,11 @@ async fn asked(term: Option<u32>, freshness: [Freshness; 2]) -> Vec<String> {
 #[tokio::test]
 async fn the_record_is_read_for_a_look_and_a_glance_takes_that_of_the_watch_unless_a_newer_one_was_seen() {
     let lease = "/apis/coordination.k8s.io/v1/namespaces/shop/leases/orders";
-    assert_eq!(asked(Some(0), [Glance; 2]).await, Vec::<String>::new(), "radio silence");
-    assert_eq!(asked(Some(0), [Look, Now]).await, [lease, lease], "it is to be acted upon");
-    assert_eq!(asked(Some(1), [Glance; 2]).await, [lease, lease], "the watch is behind");
-    assert_eq!(asked(None, [Glance; 2]).await, [lease, lease], "nobody has looked yet");
+    let found = |term| Looked::At(Instant::now(), Some(Term(term)));
+    assert_eq!(asked(found(0), [Glance; 2]).await, Vec::<String>::new(), "radio silence");
+    assert_eq!(asked(found(0), [Look, Now]).await, [lease, lease], "it is to be acted upon");
+    assert_eq!(asked(found(1), [Glance; 2]).await, [lease, lease], "the watch is behind");
+    assert_eq!(asked(Looked::Never, [Glance; 2]).await, Vec::<String>::new(), "of a new leader");
 }
 
 /// The settings that an observation goes by: the agents were given those of `given`, and the spec says `spec` now.

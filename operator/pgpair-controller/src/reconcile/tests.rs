@@ -38,6 +38,38 @@ async fn a_paused_pair_gets_its_status_and_nothing_else() {
     assert!(sent.iter().filter(|s| s.is_write()).all(|s| s.path.ends_with("/status")), "{sent:?}");
 }
 
+#[test]
+fn a_new_leader_hears_all_pairs_before_it_looks_at_everything_of_one() {
+    let now = Instant::now();
+    let later = now + Duration::from_secs(9);
+    let mut memory = Memory::default();
+    assert_eq!(decide_freshness(&memory, true, true, now), Freshness::Glance);
+    assert_eq!(decide_freshness(&memory, false, false, now), Freshness::Look, "the spec is a new one");
+    let as_told = Observed { is_glance: true, ..steady() };
+    memory.note_look(&as_told, false, later);
+    memory.note_look(&as_told, false, later + Duration::from_secs(9));
+    assert_eq!(decide_freshness(&memory, false, true, now), Freshness::Glance);
+    assert_eq!(decide_freshness(&memory, true, true, now), Freshness::Look, "an object has changed");
+    assert_eq!(decide_freshness(&memory, false, true, later), Freshness::Look, "it is time");
+    memory.note_look(&steady(), false, later);
+    assert_eq!(decide_freshness(&memory, false, true, later), Freshness::Glance);
+    assert_eq!(decide_freshness(&memory, false, true, later + WHOLE), Freshness::Look);
+    memory.note_look(&as_told, true, later);
+    assert_eq!(decide_freshness(&memory, false, true, now), Freshness::Look, "something failed");
+}
+
+#[rstest]
+#[case(1, 5, 10)]
+#[case(10_000, 50_000, 100_000)]
+fn everything_is_looked_at_when_all_pairs_have_had_a_turn(
+    #[case] pairs: usize,
+    #[case] least_ms: u64,
+    #[case] most_ms: u64,
+) {
+    let wait = first_look_in(pairs);
+    assert!(Duration::from_millis(least_ms) <= wait && wait < Duration::from_millis(most_ms), "{wait:?}");
+}
+
 const TLS: &str = "/api/v1/namespaces/shop/secrets/orders-a-tls";
 const STATUS: &str = "/apis/pgpair.dev/v1alpha1/namespaces/shop/pgreplicapairs/orders/status";
 
