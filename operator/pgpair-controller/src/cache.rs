@@ -160,6 +160,8 @@ pub fn watch_all(
 /// Objects of one page of a list. All kinds are listed at the same time when an API server has forgotten what was seen last, and the pages that are
 /// being read are the most that this process ever holds: with the usual 500, 200 MiB.
 pub const PAGE: u32 = 100;
+/// The same where only the metadata come, which are small. For each page etcd walks over all that are left.
+const PAGE_OF_METADATA: u32 = 500;
 
 /// Where it is noted whether watches live.
 #[derive(Debug, Clone)]
@@ -189,7 +191,7 @@ struct Watcher<'a> {
 impl MakeCache for Watcher<'_> {
     fn make<K: Cached>(&mut self) -> Cache<K> {
         let (cache, mut writer) = cache::<K>();
-        let config = watcher::Config::default().page_size(PAGE);
+        let config = watcher::Config::default().page_size(K::PAGE);
         let config = if K::OPTIONAL { config } else { config.labels(LABEL_PAIR) };
         let (triggers, signs) = (self.triggers.clone(), self.signs.clone());
         let stream = watcher(api_in::<K>(self.client, self.namespace), config)

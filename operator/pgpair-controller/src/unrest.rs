@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::plan::Plan;
 
-/// Next look while there is something to carry out, and while it is new that there is not.
+/// Next look while there is something to carry out.
 const QUICK: Duration = Duration::from_secs(1);
+/// Shortest wait while there is not, but something is not as it should be.
+const SHORTEST: Duration = Duration::from_secs(2);
 /// Longest wait. An instance that is away for days must not cost a look a second, and a whole zone of them not the turns of all others.
 const LONGEST: Duration = Duration::from_secs(10);
 /// A look comes when the pair has stood as it does for this much longer: what time alone changes is noticed late by an eighth of it.
@@ -37,7 +39,7 @@ impl Unrest {
             }
         };
         let stands_for = now.saturating_duration_since(since);
-        Some(if plan.moves() { QUICK } else { (stands_for / PART).clamp(QUICK, LONGEST) })
+        Some(if plan.moves() { QUICK } else { (stands_for / PART).clamp(SHORTEST, LONGEST) })
     }
 }
 
@@ -66,11 +68,11 @@ mod tests {
         silent.any = silent.rw.clone();
         let plan = decide(&silent);
         let waits =
-            [0, 7, 16, 60, 3600].map(|after| unrest.note(&plan, at(begun, after)).unwrap().as_secs_f64());
-        assert_eq!(waits, [1.0, 1.0, 2.0, 7.5, 10.0]);
+            [0, 15, 16, 60, 3600].map(|after| unrest.note(&plan, at(begun, after)).unwrap().as_secs_f64());
+        assert_eq!(waits, [2.0, 2.0, 2.0, 7.5, 10.0]);
         assert!(unrest.is_there());
         let news = Plan { delete_jobs: vec![(InstanceId::B, 1)], ..plan.clone() };
-        assert_eq!(unrest.note(&news, at(begun, 3700)), Some(QUICK), "something has changed");
+        assert_eq!(unrest.note(&news, at(begun, 3700)), Some(SHORTEST), "something has changed");
         assert_eq!(unrest.note(&decide(&steady()), at(begun, 3701)), None);
     }
 

@@ -52,6 +52,8 @@ pub trait Cached:
 {
     /// Whether the kind is the operator's own and may not be installed yet: pairs are looked after without it.
     const OPTIONAL: bool = false;
+    /// Objects of one page of a list.
+    const PAGE: u32 = super::PAGE;
 
     /// Takes everything away that is not read in the cache. Who reads more of a kind extends this.
     fn trim(&mut self);
@@ -120,6 +122,8 @@ impl<K> Cached for PartialObjectMeta<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Send + Sync + 'static,
 {
+    const PAGE: u32 = super::PAGE_OF_METADATA;
+
     fn trim(&mut self) {
         self.types = None;
         trim_meta(&mut self.metadata);
