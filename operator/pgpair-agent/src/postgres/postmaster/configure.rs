@@ -196,7 +196,7 @@ fn objections(said: &str) -> Option<String> {
     const LEVELS: [&str; 4] = ["LOG:", "FATAL:", "DETAIL:", "HINT:"];
     const NO_OBJECTION: [&str; 2] = ["skipping missing configuration file", "contains errors"];
     let text = |line: &str| LEVELS.iter().find_map(|level| Some(line.split_once(level)?.1.trim().to_owned()));
-    let objects = |text: &String| !NO_OBJECTION.iter().any(|other| text.contains(other));
+    let objects = |text: &String| !text.is_empty() && !NO_OBJECTION.iter().any(|other| text.contains(other));
     let mut all: Vec<String> = said.lines().filter_map(text).filter(objects).collect();
     all.dedup();
     (!all.is_empty()).then(|| all.join(" | "))
@@ -341,5 +341,6 @@ mod tests {
                         Valid units for this parameter are \"B\", \"kB\", \"MB\", \"GB\", and \"TB\".";
         assert_eq!(objections(said).as_deref(), Some(expected));
         assert_eq!(objections("postgres: could not access the server configuration file"), None);
+        assert_eq!(objections("LOG:\nHINT: \n"), None, "a level without a word");
     }
 }
