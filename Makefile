@@ -22,11 +22,11 @@ ACCESS := $(if $(PGPAIR_CONTEXT),--context=$(PGPAIR_CONTEXT),--kubeconfig=$(RUN)
 HELM_ACCESS := $(if $(PGPAIR_CONTEXT),--kube-context=$(PGPAIR_CONTEXT),--kubeconfig=$(RUN)/kubeconfig)
 HELM := $(firstword $(wildcard $(CACHE)/bin/helm) helm)
 KUBECTL := $(firstword $(wildcard $(CACHE)/bin/kubectl) kubectl)
-SCRIPTS := .ci/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2e/cluster/*.sh e2e/images/*.sh)
+SCRIPTS := .ci/run fuzz/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2e/cluster/*.sh e2e/images/*.sh)
 
 -include e2e/cluster/cluster.mk
 
-.PHONY: help demo test setup lint unit unit-on model-ci model model-page model-deep e2e e2e-long e2e-full fault-page soak calm dirty-buffers faults-runner bench bench-scale scale-page install uninstall ready-cluster generate plugin
+.PHONY: help demo test setup lint unit unit-on model-ci model model-page model-deep e2e e2e-long e2e-full fault-page soak calm dirty-buffers faults-runner bench bench-scale scale-page fuzz install uninstall ready-cluster generate plugin
 
 ## this list
 help:
@@ -75,6 +75,10 @@ model-ci:
 model: model-ci
 	cargo run --release --locked -p pgpair-model --features mutations -- mutations
 	cargo run --release --locked -p pgpair-model --features mutations -- walk seed=$(or $(SEED),1) steps=2000000
+
+## the parsers under libFuzzer, each for SECONDS=600, T="name ..." for some of them; into docs/numbers/fuzz.md. `make unit` tries each for a moment
+fuzz:
+	fuzz/run $(or $(SECONDS),600) $(T)
 
 ## the tables of docs/model.md and docs/authority.md from the code
 model-page:

@@ -3,7 +3,7 @@
 pub mod archive;
 pub(crate) mod backfill;
 pub mod cleanup;
-pub(crate) mod content;
+pub mod content;
 mod histories;
 pub mod restore;
 mod twice;

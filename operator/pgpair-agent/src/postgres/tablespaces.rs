@@ -105,7 +105,8 @@ async fn ask(bin: &PgBin, conninfo: &str) -> Result<Vec<Tablespace>, ToolError> 
 }
 
 /// Number and location in turn, each followed by a zero byte, for a location may hold any other.
-fn read_rows(text: &str) -> Vec<Tablespace> {
+#[must_use]
+pub fn read_rows(text: &str) -> Vec<Tablespace> {
     let fields: Vec<&str> = text.split('\0').collect();
     let rows = fields.chunks_exact(2).map(|row| (row[0], row[1]));
     from_rows(rows.map(|(oid, location)| (oid.to_owned(), location.to_owned())))
@@ -155,7 +156,9 @@ pub(crate) fn make_missing(layout: &Layout, said: &str) -> Result<Option<PathBuf
     Ok(Some(path))
 }
 
-fn find_missing(said: &str) -> Option<PathBuf> {
+/// The directory whose absence kept postgres from starting, by what it said.
+#[must_use]
+pub fn find_missing(said: &str) -> Option<PathBuf> {
     said.lines().filter(|line| line.contains("FATAL:")).find_map(|line| {
         let (path, _) = line.split_once(MISSING.0)?.1.split_once(MISSING.1)?;
         Some(PathBuf::from(path))

@@ -8,7 +8,7 @@ use pgpair_core::timeline::{HistoryError, TimelineHistory};
 use pgpair_core::wal::{SegmentSize, WalFile};
 
 /// So much of a segment is looked at.
-pub(crate) const HEAD: usize = 40;
+pub const HEAD: usize = 40;
 
 /// What is wrong with a file of the WAL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,12 +55,7 @@ pub enum ContentError {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn check(
-    file: WalFile,
-    system: SystemIdentifier,
-    head: &[u8],
-    len: u64,
-) -> Result<(), ContentError> {
+pub fn check(file: WalFile, system: SystemIdentifier, head: &[u8], len: u64) -> Result<(), ContentError> {
     match file {
         WalFile::History(timeline) => {
             TimelineHistory::parse(timeline, std::str::from_utf8(head)?)?;
@@ -84,7 +79,7 @@ pub(crate) fn check(
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn check_place(
+pub fn check_place(
     file: WalFile,
     system: SystemIdentifier,
     head: &[u8],

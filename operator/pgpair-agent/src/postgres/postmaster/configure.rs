@@ -192,7 +192,8 @@ async fn first_bad_rule(sql: &Sql) -> Result<Option<(usize, String)>, SqlError> 
 
 /// What postgres objects to in a configuration, without times, process numbers, the files that may be missing, and the sum that it
 /// draws at the end: the status has room for a sentence. `None` if nothing of that kind was said.
-fn objections(said: &str) -> Option<String> {
+#[must_use]
+pub fn objections(said: &str) -> Option<String> {
     const LEVELS: [&str; 4] = ["LOG:", "FATAL:", "DETAIL:", "HINT:"];
     const NO_OBJECTION: [&str; 2] = ["skipping missing configuration file", "contains errors"];
     let text = |line: &str| LEVELS.iter().find_map(|level| Some(line.split_once(level)?.1.trim().to_owned()));
