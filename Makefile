@@ -26,7 +26,7 @@ SCRIPTS := .ci/run fuzz/run e2e/setup e2e/cluster/cluster e2e/images/images $(wi
 
 -include e2e/cluster/cluster.mk
 
-.PHONY: help demo test setup lint unit unit-on model-ci model model-page model-deep e2e e2e-long e2e-full fault-page soak calm dirty-buffers faults-runner bench bench-scale scale-page fuzz install uninstall ready-cluster generate plugin
+.PHONY: help demo test setup lint unit unit-on model-ci model model-page model-deep e2e e2e-long e2e-full fault-page soak calm dirty-buffers faults-runner bench bench-scale scale-page fuzz fuzz-specs install uninstall ready-cluster generate plugin
 
 ## this list
 help:
@@ -137,6 +137,13 @@ bench-scale: setup
 ## docs/scale.md and its pictures anew from the rows in docs/numbers/scale.json
 scale-page:
 	$(scale) --only-page
+
+## 10,000 specs drawn at random against a real API server and the operator (up to MINUTES=120), into docs/numbers/fuzz-specs.json; N=specs SEED=n
+fuzz-specs: setup
+	cargo build --release --locked -p pgpair
+	cargo build --release --locked -p pgpair-e2e --bin pgpair-specs
+	"$(CARGO_TARGET_DIR)/release/pgpair-specs" --operator="$(CARGO_TARGET_DIR)/release/pgpair" --bin="$(CACHE)/bin" \
+	  --specs=$(or $(N),10000) --seed=$(or $(SEED),1) --minutes=$(or $(MINUTES),120) $(B)
 
 # The cluster first: images are loaded into a cluster that is up.
 ready-cluster:

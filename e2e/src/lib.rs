@@ -7,3 +7,4 @@ pub mod oracle;
 pub mod repository;
 pub mod results;
 pub mod scale;
+pub mod specs;

@@ -10,6 +10,7 @@ use pgpair_e2e::repository;
 use pgpair_e2e::results::{fetch, keep};
 use pgpair_e2e::scale::measure::{Extent, measure};
 use pgpair_e2e::scale::page;
+use pgpair_e2e::scale::plane::Addresses;
 use pgpair_e2e::scale::row::{Row, Rows};
 use pgpair_e2e::scale::sandbox;
 use pgpair_e2e::scale::stage::Stage;
@@ -120,12 +121,13 @@ async fn run_one(args: &Args, folder: &Path, wanted: usize) -> anyhow::Result<Ro
             "  and not {wanted}: a process may not open more files here than connections to their agents"
         );
     }
-    let (mut stage, client) = Stage::set_up(folder, &args.bin, &args.operator, pairs).await?;
+    let (mut stage, client) =
+        Stage::set_up(folder, &args.bin, &args.operator, pairs, Addresses::None).await?;
     let mut row = Row {
         pairs,
         note: args.note.clone(),
         commit: args.commit.clone().or_else(commit),
-        machine: machine(),
+        machine: sandbox::machine("the operator, etcd, the API server and all simulated agents"),
         ..Row::default()
     };
     let extent = Extent { idle: std::time::Duration::from_secs(args.idle), times: args.times };
@@ -139,20 +141,6 @@ fn save_logs(folder: &Path, out: &Path, pairs: usize) {
         let log = folder.join(format!("operator-{number}.log"));
         let _ = std::fs::copy(log, out.join(format!("scale-{pairs}-operator-{number}.log"))); // there may be none
     }
-}
-
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
-    });
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!(
-        "{cores} cores and {} GiB, Linux {}, shared by the operator, etcd, the API server and all simulated agents",
-        total.map_or_else(|| "?".to_owned(), |kib| (kib >> 20).to_string()),
-        kernel.trim()
-    )
 }
 
 fn write_page() -> anyhow::Result<()> {

@@ -29,6 +29,15 @@ const READY: Duration = Duration::from_secs(90);
 /// Namespace of the operator.
 pub const SYSTEM: &str = "pgpair-system";
 
+/// Whether Services get an address of the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addresses {
+    /// As they ask.
+    Given,
+    /// None does: thousands would cost the API server more than everything that is measured.
+    None,
+}
+
 /// The control plane. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Plane {
@@ -46,7 +55,7 @@ impl Plane {
     ///
     /// # Errors
     /// When a program is missing or does not answer in time.
-    pub async fn start(folder: &Path, bin: &Path) -> anyhow::Result<(Plane, Client)> {
+    pub async fn start(folder: &Path, bin: &Path, addresses: Addresses) -> anyhow::Result<(Plane, Client)> {
         let pki = Pki::make(folder)?;
         fs::write(folder.join("audit.yaml"), audit::POLICY)?;
         let operator_kubeconfig = pki.kubeconfig("operator", audit::OPERATOR, audit::OPERATOR_GROUP)?;
@@ -63,7 +72,7 @@ impl Plane {
         let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
         plane.await_ready(&client).await?;
-        install(&client).await?;
+        install(&client, addresses).await?;
         Ok((plane, client))
     }
 
@@ -98,7 +107,7 @@ impl Plane {
     }
 }
 
-async fn install(client: &Client) -> anyhow::Result<()> {
+async fn install(client: &Client, addresses: Addresses) -> anyhow::Result<()> {
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
     for file in ["crds/pgreplicapair.yaml", "crds/pgpairorder.yaml"] {
         let path = repository::root().join(file);
@@ -108,7 +117,9 @@ async fn install(client: &Client) -> anyhow::Result<()> {
         created.with_context(|| format!("installing {file}"))?;
     }
     create_namespace(client, SYSTEM).await?;
-    make_services_headless(client).await?;
+    if addresses == Addresses::None {
+        make_services_headless(client).await?;
+    }
     let end = Instant::now() + READY;
     let pairs = Api::<pgpair_api::PgReplicaPair>::all(client.clone());
     while let Err(error) = pairs.list_metadata(&kube::api::ListParams::default().limit(1)).await {
@@ -205,8 +216,9 @@ fn server_flags(folder: &Path) -> Vec<String> {
         "--service-account-issuer=https://kubernetes.default.svc",
         // The rights of the operator are tested elsewhere.
         "--authorization-mode=AlwaysAllow",
-        // The accounts of pods are not looked for: they are made by the operator beside the pods.
-        "--disable-admission-plugins=ServiceAccount",
+        // The accounts of pods are not looked for: they are made by the operator beside the pods. Nothing here would take the protection
+        // of a claim away when it is deleted.
+        "--disable-admission-plugins=ServiceAccount,StorageObjectInUseProtection",
         "--audit-log-path=-",
         "--event-ttl=10m",
         // It would hold each object, and what it was before its last changes: about 2 MiB for a pair that was just made.

@@ -61,6 +61,22 @@ pub fn prepare(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The machine in words, and what shares it.
+#[must_use]
+pub fn machine(shared_by: &str) -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    });
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!(
+        "{cores} cores and {} GiB, Linux {}, shared by {shared_by}",
+        total.map_or_else(|| "?".to_owned(), |kib| (kib >> 20).to_string()),
+        kernel.trim()
+    )
+}
+
 /// Runs a command to its end.
 ///
 /// # Errors

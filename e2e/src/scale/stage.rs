@@ -18,7 +18,7 @@ use crate::scale::door::Door;
 use crate::scale::kubelet;
 use crate::scale::operator::Operator;
 use crate::scale::pairs;
-use crate::scale::plane::Plane;
+use crate::scale::plane::{Addresses, Plane};
 
 /// Nothing was written for so long: calm.
 const QUIET: Duration = Duration::from_secs(15);
@@ -53,8 +53,9 @@ impl Stage {
         bin: &Path,
         program: &Path,
         pairs: usize,
+        addresses: Addresses,
     ) -> anyhow::Result<(Stage, Client)> {
-        let (plane, client) = Plane::start(folder, bin).await?;
+        let (plane, client) = Plane::start(folder, bin, addresses).await?;
         let agents = Arc::new(Agents::of(pairs));
         let began = Instant::now();
         pairs::create(&client, pairs).await?;
