@@ -22,7 +22,7 @@ ACCESS := $(if $(PGPAIR_CONTEXT),--context=$(PGPAIR_CONTEXT),--kubeconfig=$(RUN)
 HELM_ACCESS := $(if $(PGPAIR_CONTEXT),--kube-context=$(PGPAIR_CONTEXT),--kubeconfig=$(RUN)/kubeconfig)
 HELM := $(firstword $(wildcard $(CACHE)/bin/helm) helm)
 KUBECTL := $(firstword $(wildcard $(CACHE)/bin/kubectl) kubectl)
-SCRIPTS := .ci/run fuzz/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2e/cluster/*.sh e2e/images/*.sh)
+SCRIPTS := .ci/run .ci/advisories fuzz/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2e/cluster/*.sh e2e/images/*.sh)
 
 -include e2e/cluster/cluster.mk
 
@@ -49,6 +49,7 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features pgpair-e2e/cluster --locked -- -D warnings
 	cargo deny --workspace --locked check bans licenses sources
+	.ci/advisories
 	shellcheck -x $(SCRIPTS)
 
 # Each version that is there; the first is that of the machine, the last the newest.
