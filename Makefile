@@ -26,7 +26,7 @@ SCRIPTS := .ci/run .ci/advisories fuzz/run e2e/setup e2e/cluster/cluster e2e/ima
 
 -include e2e/cluster/cluster.mk
 
-.PHONY: help demo test setup lint unit unit-on model-ci model model-page model-deep e2e e2e-long e2e-full fault-page soak calm dirty-buffers faults-runner bench bench-scale scale-page fuzz fuzz-specs install uninstall ready-cluster generate plugin
+.PHONY: help demo test setup lint unit unit-on model-ci model model-page model-deep e2e e2e-long e2e-full fault-page soak calm dirty-buffers faults-runner bench bench-scale scale-page fuzz fuzz-specs sbom install uninstall ready-cluster generate plugin
 
 ## this list
 help:
@@ -172,6 +172,11 @@ generate:
 	cargo run --quiet --locked -p pgpair -- crd --orders > crds/pgpairorder.yaml.new
 	mv crds/pgpairorder.yaml.new crds/pgpairorder.yaml
 	cp crds/pgreplicapair.yaml crds/pgpairorder.yaml $(CHART)/crds/
+
+## the program of the image, and what it is made of (CycloneDX): image/pgpair and image/pgpair.cdx.json of the target folder
+sbom:
+	cargo build --profile=image --locked -p pgpair
+	cargo run --quiet --locked -p pgpair-sbom -- "$(CARGO_TARGET_DIR)/image/pgpair" >"$(CARGO_TARGET_DIR)/image/pgpair.cdx.json"
 
 ## kubectl-pgpair into /usr/local/bin
 plugin:
