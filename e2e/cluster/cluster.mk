@@ -18,8 +18,7 @@ cluster-status:
 	$(CLUSTER) status
 
 ## the operator's image localhost/pgpair:dev from a binary built here; loaded into the cluster if it is up
-image:
-	cargo build --profile=image --locked -p pgpair
+image: sbom
 	$(IMAGES) pgpair "$(CARGO_TARGET_DIR)/image/pgpair"
 
 ## the Dockerfile as any engine builds it, binary built inside: localhost/pgpair:full

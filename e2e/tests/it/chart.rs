@@ -1,7 +1,8 @@
-//! The chart, as Helm renders it.
+//! The chart, as Helm renders it, and the image that it names.
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use pgpair_e2e::harness::cluster::Cluster;
+use pgpair_e2e::harness::operator::{self, Installation};
 use pgpair_e2e::repository;
 
 use crate::Outcome;
@@ -30,4 +31,25 @@ async fn images(cluster: &Cluster, digest: &str) -> anyhow::Result<Vec<String>> 
     let text = cluster.helm(&["template", "r", chart, "-n", "n", "--skip-crds", "--set", &set]).await?;
     let quoted = text.lines().filter_map(|line| line.trim().split_once("\"r.example/"));
     Ok(quoted.map(|(_, rest)| format!("r.example/{}", rest.trim_end_matches('"'))).collect())
+}
+
+/// What gets into the operator's container finds nothing there that it could start but the operator.
+pub async fn the_image_has_no_shell(c: &mut Context) -> anyhow::Result<Outcome> {
+    let cluster = c.cluster()?;
+    let Installation { namespace, release, .. } = operator::installation(&cluster).await?;
+    let pod = format!("deployment/{release}");
+    let tried =
+        async |program| cluster.kubectl(&["exec", "-n", &namespace, &pod, "--", program, "--version"]).await;
+    let version = tried("pgpair").await?;
+    ensure!(version.starts_with("pgpair "), "the program says {version:?}");
+    for program in ["sh", "bash", "/bin/sh", "ls", "apt-get"] {
+        match tried(program).await {
+            Ok(said) => bail!("{program} is in the image, and says {said:?}"),
+            Err(error) => {
+                let said = format!("{error:#}");
+                ensure!(said.contains("not found") || said.contains("no such file"), "{program}: {said}");
+            }
+        }
+    }
+    Ok(Outcome::Passed)
 }

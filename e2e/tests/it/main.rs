@@ -60,8 +60,9 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 66] = tests![
+const TESTS: [(&str, Run); 67] = tests![
     chart::an_image_is_named_by_its_digest_if_there_is_one,
+    chart::the_image_has_no_shell,
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
     data::bring_up_seeds_the_standby_by_a_job_and_streams,
     data::lag_and_archive_are_told_in_the_status,
