@@ -15,8 +15,10 @@ use pgpair_core::timeline::TimelineId;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::order::{Order, OrderReport};
 use pgpair_wire::report::{
-    ArchiveReport, AuthorityReport, InstanceReport, PostgresReport, ReportVersion, SpaceReport, StandbyLag,
+    ArchiveReport, AuthorityReport, InstanceReport, PasswordReport, PasswordState, PostgresReport,
+    ReportVersion, SpaceReport, StandbyLag,
 };
+use pgpair_wire::scram::{GivenPassword, GivenPasswords};
 use tokio::sync::{Notify, watch};
 
 use crate::scale::pairs::{AgentId, TERM};
@@ -154,6 +156,17 @@ impl Agents {
     pub fn configure(&self, agent: &Agent, config: &PairConfig) {
         lock(&agent.seen).settings.push((config.generation, Instant::now()));
         agent.publish(|report| report.config_generation = report.config_generation.max(config.generation));
+    }
+
+    /// An agent is given passwords by the marks of their verifiers: they are in effect at once.
+    pub fn take_passwords(&self, agent: &Agent, given: &GivenPasswords) {
+        let told = |password: &GivenPassword| PasswordReport {
+            mark: password.verifier.mark(),
+            state: PasswordState::InEffect,
+            why: None,
+        };
+        let told = given.iter().map(|(role, password)| (role.clone(), told(password))).collect();
+        agent.publish(|report| report.passwords = told);
     }
 
     /// An agent is given an order: it takes it, and reports soon that it is carried out.

@@ -118,6 +118,10 @@ impl Door {
                 self.agents.configure(agent, &read(request).await?);
                 json(&())
             }
+            (&Method::PUT, paths::PASSWORDS) => {
+                self.agents.take_passwords(agent, &read(request).await?);
+                json(&())
+            }
             (&Method::POST, paths::ORDER) => {
                 self.agents.order(id, read::<Order>(request).await?);
                 json(&OrderReply::Accepted)

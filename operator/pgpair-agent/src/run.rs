@@ -10,6 +10,7 @@ use pgpair_core::ids::Incarnation;
 use pgpair_core::record::Holder;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::InstanceReport;
+use pgpair_wire::scram::GivenPasswords;
 use pgpair_wire::wal::PrimaryTimeline;
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
@@ -105,6 +106,7 @@ async fn agent(threads: Threads<'_>) -> Result<(), Failure> {
         tracing::debug!(error = %e, "no termination log; not in a container");
     }
     postmaster::install_tls(&settings.layout, postmaster::TlsFor::Postgres)?;
+    fsx::remove(&settings.layout.passwords_json())?;
     let durable = state::load(&settings.layout)?;
     tracing::info!(instance = %me.instance, incarnation = %me.incarnation, term = durable.term.0, "agent starts");
     let bin = PgBin::find(&settings)?;
@@ -129,6 +131,15 @@ struct Ground {
     sql: Sql,
     writable: Writable,
     answered: Answered,
+}
+
+/// Between the server and the other tasks.
+struct Ways {
+    report: watch::Receiver<InstanceReport>,
+    timeline: watch::Receiver<Option<PrimaryTimeline>>,
+    serve_pg_wal: watch::Receiver<Option<LogEnd>>,
+    try_hba: mpsc::Sender<HbaTrial>,
+    passwords: watch::Sender<Arc<GivenPasswords>>,
 }
 
 impl Ground {
@@ -170,10 +181,13 @@ impl Ground {
         let (hand_over, serve_pg_wal) = watch::channel(None);
         let (timeline, timelines) = watch::channel(None);
         let (try_hba, hba_trials) = mpsc::channel(1);
-        let shared = self.shared(volumes, reports, timelines, serve_pg_wal, try_hba);
+        let (give_passwords, passwords) = watch::channel(Arc::default());
+        let ways =
+            Ways { report: reports, timeline: timelines, serve_pg_wal, try_hba, passwords: give_passwords };
+        let shared = self.shared(volumes, ways);
         volumes.spawn(shared.intake.clone().watch_mounted());
         let servers = tokio::spawn(serve(shared, self.identity.clone(), doors.clone()));
-        let worker = volumes.spawn(self.worker(wishes, timeline, lock, hba_trials).run());
+        let worker = volumes.spawn(self.worker(wishes, timeline, lock, hba_trials, passwords).run());
         tokio::spawn(self.health().run());
         on_sigterm(self.inbox.clone(), self.sql.beside(), last_checkpoint(self.settings.grace))?;
         let (last_word, settings) = (wish.clone(), self.settings.clone());
@@ -192,14 +206,8 @@ impl Ground {
         Ok(())
     }
 
-    fn shared(
-        &self,
-        volumes: &Handle,
-        report: watch::Receiver<InstanceReport>,
-        timeline: watch::Receiver<Option<PrimaryTimeline>>,
-        serve_pg_wal: watch::Receiver<Option<LogEnd>>,
-        try_hba: mpsc::Sender<HbaTrial>,
-    ) -> Shared {
+    fn shared(&self, volumes: &Handle, ways: Ways) -> Shared {
+        let Ways { report, timeline, serve_pg_wal, try_hba, passwords } = ways;
         let (settings, bin, sql) = (self.settings.clone(), self.bin.clone(), self.sql.beside());
         Shared {
             inbox: self.inbox.clone(),
@@ -209,6 +217,7 @@ impl Ground {
             serve_pg_wal,
             settings: self.settings.clone(),
             sql: self.sql.beside(),
+            passwords,
             peer: self.peer.clone(),
             volumes: volumes.clone(),
         }
@@ -220,6 +229,7 @@ impl Ground {
         timeline: watch::Sender<Option<PrimaryTimeline>>,
         lock: VolumeLock,
         hba_trials: mpsc::Receiver<HbaTrial>,
+        passwords: watch::Receiver<Arc<GivenPasswords>>,
     ) -> Worker {
         Worker::new(WorkerParts {
             answered: self.answered.clone(),
@@ -237,6 +247,7 @@ impl Ground {
             identity: self.identity.clone(),
             config: self.config.clone(),
             hba_trials,
+            passwords,
         })
     }
 

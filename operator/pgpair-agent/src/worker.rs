@@ -14,6 +14,7 @@ use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::TimelineId;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::Need;
+use pgpair_wire::scram::GivenPasswords;
 use pgpair_wire::wal::PrimaryTimeline;
 use tokio::sync::{mpsc, watch};
 
@@ -156,12 +157,15 @@ pub struct WorkerParts {
     pub config: watch::Receiver<Arc<PairConfig>>,
     /// Access rules to try, from the intake.
     pub hba_trials: mpsc::Receiver<HbaTrial>,
+    /// Passwords of roles, from the operator.
+    pub passwords: watch::Receiver<Arc<GivenPasswords>>,
 }
 
 impl Worker {
     /// A worker that has not looked at anything yet.
     #[must_use]
     pub fn new(parts: WorkerParts) -> Worker {
+        let roles = roles::RolesKept::new(&parts.settings, parts.passwords);
         Worker {
             settings: parts.settings,
             bin: parts.bin,
@@ -195,7 +199,7 @@ impl Worker {
             following: follow::Following::default(),
             wakes: wake::Wakes::default(),
             upkeep: upkeep::Upkeep::new(parts.identity, parts.config, parts.hba_trials),
-            roles: roles::RolesKept::default(),
+            roles,
             system_settings: SystemSettings::default(),
             slots: slots::Slots::default(),
             volume: look::DataVolume::default(),
@@ -378,6 +382,7 @@ impl Worker {
                 .next()
                 .cloned()
                 .or_else(|| self.notice()),
+            passwords: self.roles.passwords(),
             login_refused: self.server.role().and_then(|_| self.sql.login().refusal()),
             space: self.upkeep.space,
         };

@@ -47,6 +47,10 @@ pub enum EventReason {
     StorageLow,
     /// Segments do not reach the archive.
     ArchiveFailing,
+    /// A role has the new password of its Secret.
+    PasswordChanged,
+    /// A role does not have the password of its Secret.
+    PasswordNotInEffect,
     /// An agent refuses the settings of the spec.
     SettingsRefused,
     /// This version of the operator cannot read the pair.

@@ -55,6 +55,8 @@ pub const ANNOTATION_TRUSTS: &str = "pgpair.dev/trusts";
 pub const ANNOTATION_DNS_NAMES: &str = "pgpair.dev/dns-names";
 /// Annotation of a Secret with certificates: when the operator last changed its content (RFC 3339).
 pub const ANNOTATION_CHANGED_AT: &str = "pgpair.dev/changed-at";
+/// Annotation of Secret `NAME-verifiers`: which Secrets with passwords were read, and what was found there.
+pub const ANNOTATION_PASSWORDS: &str = "pgpair.dev/passwords";
 /// Roles that are not for a person to let in.
 pub const OUR_ROLES: [&str; 3] = [SUPERUSER, AGENT_ROLE, REPLICATION_ROLE];
 
@@ -146,6 +148,11 @@ impl PairName {
     #[must_use]
     pub fn superuser_secret(&self) -> String {
         format!("{}-superuser", self.name)
+    }
+    /// Secret with the verifiers of the passwords: what of them the pods of the instances get.
+    #[must_use]
+    pub fn verifiers_secret(&self) -> String {
+        format!("{}-verifiers", self.name)
     }
     /// ConfigMap with the settings that the agents follow.
     #[must_use]

@@ -2,6 +2,7 @@
 
 mod instance;
 mod reasons;
+mod roles;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use pgpair_core::authority::messages::EvidenceKind;
@@ -18,6 +19,7 @@ use crate::word::Word;
 
 pub use instance::{InstanceState, Unreported};
 pub use reasons::{ConditionType, Reason};
+pub use roles::{PasswordStage, PasswordStatus};
 
 /// State of a pair as last written by the operator.
 ///
@@ -29,7 +31,7 @@ pub struct PgReplicaPairStatus {
     /// `metadata.generation` of the spec that this status follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, FailoverReady, ArchiveHealthy, StorageHealthy, Seeding, UpdatePending, Degraded.
+    /// Ready, FailoverReady, ArchiveHealthy, StorageHealthy, RolesHealthy, Seeding, UpdatePending, Degraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -76,6 +78,10 @@ pub struct PgReplicaPairStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["secret"]))]
     pub certificates: Vec<CertificateStatus>,
+    /// The roles whose passwords are in Secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["role"]))]
+    pub passwords: Vec<PasswordStatus>,
     /// The last change of primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<FailoverStatus>,

@@ -22,7 +22,7 @@ use crate::error::{Error, chain};
 use crate::memory::Memory;
 use crate::observed::Observed;
 use crate::outcome::{Child, Fault, Outcome, Step};
-use crate::ownership::{Taken, create, look_at_others};
+use crate::ownership::{Taken, create, is_own, look_at_others};
 use crate::plan::{Notice, Plan, Scope};
 use crate::secrets::{self, Extent};
 
@@ -94,6 +94,7 @@ impl Act<'_> {
             Step::Names => self.check_names().await?,
             Step::Base(child) => self.apply_base(child).await?,
             Step::Secrets => self.apply_secrets().await?,
+            Step::Passwords => self.apply_passwords().await?,
             Step::Record => {
                 if plan.create_lease
                     && create::<Lease>(requests, pair, &record::build_lease(pair)).await?
@@ -114,6 +115,7 @@ impl Act<'_> {
                 }
             }
             Step::Settings => agents::send_settings(self.memory, plan, pair.config()).await,
+            Step::GivePasswords => agents::send_passwords(requests, self.memory, plan, pair).await?,
             Step::Set(i) => self.apply_set(i).await?,
             Step::SeedJob => {
                 if let Some((i, number)) = plan.create_job
@@ -157,6 +159,14 @@ impl Act<'_> {
             Some(secret.annotations().clone())
         };
         secrets::apply_secrets(self.requests, self.pair, extent, known, jiff::Timestamp::now()).await
+    }
+
+    async fn apply_passwords(&self) -> Result<(), Error> {
+        let known = |name: &str| {
+            let secret = self.caches.secrets.get(&ObjectRef::new(name).within(&self.pair.name.namespace))?;
+            Some(secret.metadata.clone()).filter(|meta| is_own(self.pair, meta))
+        };
+        secrets::passwords::apply_passwords(self.requests, self.pair, known, jiff::Timestamp::now()).await
     }
 
     async fn apply_set(&mut self, i: InstanceId) -> Result<(), Error> {

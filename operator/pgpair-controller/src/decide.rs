@@ -25,19 +25,23 @@ use std::time::Duration;
 
 use pgpair_core::authority::Refusal;
 use pgpair_core::ids::{InstanceId, Term};
+use pgpair_core::instance::PostgresState;
 use pgpair_core::record::{Mode, Record};
 use pgpair_wire::report::Need;
 
 use crate::evidence::{decide_evidence, decide_receivers};
-use crate::observed::{InstanceObserved, LeaseView, Observed, SeedJob, SeedState, SetView, SettingsRefusal};
+use crate::observed::{
+    InstanceObserved, LeaseView, Observed, PasswordView, SeedJob, SeedState, SetView, SettingsRefusal,
+};
 use crate::plan::{Blocked, InstancePlan, Notice, Plan, Problem, RollPlan, RwPlan, Scope};
+use crate::secrets::passwords::Found;
 pub use orders::replied;
 
 /// Delay before a failed seeding Job is followed by the next: doubled with each failure in a row.
 const SEED_RETRY_FIRST: Duration = Duration::from_secs(30);
 /// Longest such delay. A base backup that fails for hours should still be tried when the cause is gone.
 const SEED_RETRY_LONGEST: Duration = Duration::from_secs(600);
-/// Time until settings that an agent refused are given to it again.
+/// Time until settings or passwords that an agent refused are given to it again.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
 
 /// Decides.
@@ -57,6 +61,7 @@ pub fn decide(observed: &Observed) -> Plan {
         evidence: Vec::new(),
         configure: decide_settings(observed),
         refused_settings: find_refused_settings(observed),
+        passwords: decide_passwords(observed),
         order: orders::decide_order(observed),
         roll: RollPlan::default(),
         notices: Vec::new(),
@@ -132,6 +137,24 @@ fn decide_settings(observed: &Observed) -> Vec<InstanceId> {
 fn find_refused_settings(observed: &Observed) -> Vec<(InstanceId, String)> {
     let refused = |i: InstanceId| Some((i, find_refusal(observed, i)?.0.message.clone()));
     find_behind(observed).filter_map(refused).collect()
+}
+
+/// Agents whose postgres runs and that do not know the password of each Secret. One that refused them is asked again later.
+fn decide_passwords(observed: &Observed) -> Vec<InstanceId> {
+    let lacks = |i: &InstanceId| {
+        let Some(report) = observed.instance(*i).report.fresh() else { return false };
+        let runs = matches!(report.postgres.state, PostgresState::Primary | PostgresState::Standby);
+        let has = |view: &PasswordView| {
+            view.entry.found != Found::Password
+                || report.passwords.get(&view.role).map(|told| &told.mark) == view.entry.mark.as_ref()
+        };
+        let waits = observed.refused_passwords.get(i).is_some_and(|ago| *ago < REFUSED_RETRY);
+        runs && !waits && !observed.passwords.iter().all(has)
+    };
+    if observed.invalid.is_some() {
+        return Vec::new();
+    }
+    InstanceId::ALL.into_iter().filter(lacks).collect()
 }
 
 /// Agents whose settings are older than the spec.

@@ -1,7 +1,7 @@
 //! What a pair is to be. While its spec cannot be carried out, something stands in for it, so that what runs is still looked after.
 
 use pgpair_api::PgReplicaPair;
-use pgpair_api::spec::{PgReplicaPairSpec, TlsSpec};
+use pgpair_api::spec::{BootstrapSpec, PgReplicaPairSpec, TlsSpec};
 use pgpair_api::validate::{Defaults, InvalidSpec, ValidatedPair, validate};
 
 /// What a reconcile goes by.
@@ -36,15 +36,18 @@ impl DesiredPair {
     }
 }
 
-/// The same object with a spec of defaults, but for what upkeep needs; its times of certificates only if they are valid.
+/// The same object with a spec of defaults, but for what upkeep needs; its times of certificates, and the names of roles, only if they are valid.
 fn stand_in(pair: &PgReplicaPair, defaults: &Defaults) -> Option<ValidatedPair> {
     let of_defaults: PgReplicaPairSpec = serde_json::from_str("{}").ok()?;
-    let with = |tls| {
-        let spec = PgReplicaPairSpec { paused: pair.spec.paused, tls, ..of_defaults.clone() };
+    let with = |tls: &TlsSpec, bootstrap: &BootstrapSpec| {
+        let (tls, bootstrap) = (tls.clone(), bootstrap.clone());
+        let spec = PgReplicaPairSpec { paused: pair.spec.paused, tls, bootstrap, ..of_defaults.clone() };
         validate(&PgReplicaPair { spec, metadata: pair.metadata.clone(), status: None }, defaults).ok()
     };
-    let names_only = || TlsSpec { dns_names: pair.spec.tls.dns_names.clone(), ..of_defaults.tls.clone() };
-    with(pair.spec.tls.clone()).or_else(|| with(names_only()))
+    let names_only = TlsSpec { dns_names: pair.spec.tls.dns_names.clone(), ..of_defaults.tls.clone() };
+    [&pair.spec.bootstrap, &of_defaults.bootstrap]
+        .into_iter()
+        .find_map(|bootstrap| with(&pair.spec.tls, bootstrap).or_else(|| with(&names_only, bootstrap)))
 }
 
 #[cfg(test)]
@@ -71,6 +74,17 @@ mod tests {
         assert!(wrong.invalid.is_some() && wrong.pair.paused);
         assert_eq!((times(&wrong), wrong.pair.tls.dns_names), ((90, 30), vec!["db.example.com".to_owned()]));
         assert_eq!(of(json!({})).invalid, None);
+    }
+
+    #[test]
+    fn what_stands_in_for_an_invalid_spec_keeps_the_names_of_roles() {
+        let owned = json!({"fsync": "off"});
+        let other = of(
+            json!({"postgres": {"parameters": owned}, "bootstrap": {"owner": "clerk", "superuserAccess": true}}),
+        );
+        assert_eq!(other.pair.database_owner, "clerk");
+        assert!(other.pair.config().superuser_access);
+        assert!(of(json!({"bootstrap": {"owner": "postgres"}})).invalid.is_some(), "it is no name of one");
     }
 
     #[test]

@@ -6,7 +6,9 @@ use kube::runtime::events::{Event, EventType};
 use pgpair_api::events::EventReason;
 use pgpair_api::names::PairName;
 use pgpair_api::order::UserOrderKind;
-use pgpair_api::status::{ConditionType, InstanceState, OrderState, PgReplicaPairStatus, Reason};
+use pgpair_api::status::{
+    ConditionType, InstanceState, OrderState, PasswordStage, PasswordStatus, PgReplicaPairStatus, Reason,
+};
 use pgpair_api::word::Word;
 use pgpair_core::authority::FailoverCause;
 use pgpair_core::instance::PostgresState;
@@ -152,6 +154,8 @@ pub fn of_change(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Vec<Ev
     told.extend(of_seeding(old, new));
     told.extend(of_health(old, new, ConditionType::StorageHealthy, EventReason::StorageLow));
     told.extend(of_health(old, new, ConditionType::ArchiveHealthy, EventReason::ArchiveFailing));
+    told.extend(of_health(old, new, ConditionType::RolesHealthy, EventReason::PasswordNotInEffect));
+    told.extend(of_passwords(old, new));
     if let Some(now) = condition(new, ConditionType::Degraded).filter(|c| c.status == "True")
         && condition(old, ConditionType::Degraded)
             .is_none_or(|c| c.status != "True" || c.reason != now.reason)
@@ -267,6 +271,23 @@ fn of_seeding(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Option<Ev
 }
 
 /// A condition that is good when it is true has become false.
+/// Passwords that came into effect in place of others.
+fn of_passwords(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Vec<EventDraft> {
+    let now = new.passwords.iter().filter(|one| one.state.is(PasswordStage::InEffect));
+    let is_news = |one: &&PasswordStatus| {
+        let before = old.passwords.iter().find(|before| before.role == one.role);
+        before.is_some_and(|before| before.state != one.state)
+    };
+    let tell = |one: &PasswordStatus| {
+        let note = format!(
+            "role {} has the password of Secret {}: a login with it worked on the primary",
+            one.role, one.secret
+        );
+        EventDraft::new(EventReason::PasswordChanged, false, note)
+    };
+    now.filter(is_news).map(tell).collect()
+}
+
 fn of_health(
     old: &PgReplicaPairStatus,
     new: &PgReplicaPairStatus,

@@ -17,13 +17,14 @@ use pgpair_core::record::{Holder, Mode, Record};
 use pgpair_core::timeline::TimelineId;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::{
-    ArchiveReport, AuthorityReport, InstanceReport, Need, PostgresReport, SpaceReport, StandbyLag,
+    ArchiveReport, AuthorityReport, InstanceReport, Need, PasswordReport, PasswordState, PostgresReport,
+    SpaceReport, StandbyLag,
 };
 use serde_json::json;
 
 use crate::observed::{
-    AgentProcess, InstanceObserved, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState,
-    SetView, SliceView,
+    AgentProcess, InstanceObserved, LeaseView, Mismatch, Observed, PasswordView, PodView, ReportView,
+    SeedJob, SeedState, SetView, SliceView,
 };
 use crate::rollout::Turn;
 
@@ -103,6 +104,7 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
             two_pasts: None,
         },
         config_generation: 3,
+        passwords: BTreeMap::from([("app".to_owned(), password_told(PasswordState::InEffect))]),
         space: SpaceReport {
             data_bytes: Some(10 << 30),
             data_free: Some(6 << 30),
@@ -112,6 +114,21 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
         },
         ..InstanceReport::empty(i, Incarnation(if primary { 7 } else { 8 }))
     }
+}
+
+/// A password that was read in its Secret.
+pub fn password(role: &str) -> PasswordView {
+    let entry = json!({"from": "v1", "found": "Password", "mark": "m1", "since": now()});
+    PasswordView {
+        role: role.into(),
+        secret: format!("orders-{role}"),
+        entry: serde_json::from_value(entry).unwrap(),
+    }
+}
+
+/// What an agent tells of it.
+pub fn password_told(state: PasswordState) -> PasswordReport {
+    PasswordReport { mark: "m1".into(), state, why: None }
 }
 
 pub fn lag(bytes: u64) -> StandbyLag {
@@ -174,6 +191,8 @@ pub fn steady() -> Observed {
         out_of_service: None,
         turn: Turn::default(),
         refused_settings: BTreeMap::new(),
+        passwords: vec![password("app")],
+        refused_passwords: BTreeMap::new(),
         rolled_ago: None,
         any: SliceView::Present(vec![ip(InstanceId::A), ip(InstanceId::B)]),
         system_identifier: Some("99".into()),
@@ -197,6 +216,7 @@ pub fn empty() -> Observed {
         ro: SliceView::Missing,
         any: SliceView::Missing,
         certificates: Vec::new(),
+        passwords: Vec::new(),
         ..steady()
     }
 }

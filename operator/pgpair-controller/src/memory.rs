@@ -88,6 +88,8 @@ pub struct Memory {
     pub evidence: BTreeSet<Taken>,
     /// The settings that the agent of an instance refused last, and when.
     pub refused_settings: BTreeMap<InstanceId, (SettingsRefusal, Instant)>,
+    /// When the agent of an instance refused passwords last.
+    pub refused_passwords: BTreeMap<InstanceId, Instant>,
     /// When a step of a rolling change was taken.
     pub rolled: Option<Instant>,
     /// Steps that failed and are tried again later.

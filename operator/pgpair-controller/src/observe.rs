@@ -37,13 +37,14 @@ use crate::error::Error;
 use crate::hear::Pace;
 use crate::memory::Memory;
 use crate::observed::{
-    AgentProcess, InstanceObserved, LeaseView, Mismatch, Observed, PodView, ReportView, SeedJob, SeedState,
-    SetView, SliceView,
+    AgentProcess, InstanceObserved, LeaseView, Mismatch, Observed, PasswordView, PodView, ReportView,
+    SeedJob, SeedState, SetView, SliceView,
 };
 use crate::orders;
 use crate::ownership::is_own;
 use crate::rollout::Turn;
 use crate::secrets;
+use crate::secrets::passwords::{Source, read_ledger};
 
 pub use hindrance::Hindrance;
 
@@ -132,6 +133,8 @@ pub async fn observe(
             .iter()
             .map(|(i, (refusal, at))| (*i, (refusal.clone(), at.elapsed())))
             .collect(),
+        passwords: observe_passwords(caches, &desired.pair),
+        refused_passwords: memory.refused_passwords.iter().map(|(i, at)| (*i, at.elapsed())).collect(),
         rolled_ago: memory.rolled.map(|at| at.elapsed()),
     };
     observed.out_of_service = observe_out_of_service(requests, &observed).await;
@@ -324,6 +327,18 @@ fn observe_slice(caches: &Caches, pair: &ValidatedPair, slice: &str) -> SliceVie
     } else {
         SliceView::Altered(addresses)
     }
+}
+
+/// What is known of the passwords, by the annotation of the Secret with their verifiers.
+fn observe_passwords(caches: &Caches, pair: &ValidatedPair) -> Vec<PasswordView> {
+    let key = ObjectRef::new(&pair.name.verifiers_secret()).within(&pair.name.namespace);
+    let kept = caches.secrets.get(&key).filter(|secret| is_own(pair, &secret.metadata));
+    let mut ledger = kept.map(|secret| read_ledger(&secret.metadata)).unwrap_or_default();
+    let view = |source: Source| {
+        let entry = ledger.remove(&source.role)?;
+        Some(PasswordView { role: source.role, secret: source.secret, entry })
+    };
+    Source::of(pair).into_iter().filter_map(view).collect()
 }
 
 /// The pair's certificates and their ends, by the annotations of their Secrets.

@@ -15,6 +15,7 @@ use pgpair_wire::report::InstanceReport;
 use pgpair_wire::seed::SeedProgress;
 
 use crate::rollout::Turn;
+use crate::secrets::passwords::Entry;
 use crate::trouble::PodTrouble;
 
 /// Everything that is known about a pair.
@@ -65,8 +66,23 @@ pub struct Observed {
     pub turn: Turn,
     /// Settings that the agent of an instance refused last, and how long ago.
     pub refused_settings: BTreeMap<InstanceId, (SettingsRefusal, Duration)>,
+    /// The passwords of roles, as their Secrets were when they were read.
+    pub passwords: Vec<PasswordView>,
+    /// How long ago the agent of an instance refused passwords.
+    pub refused_passwords: BTreeMap<InstanceId, Duration>,
     /// How long ago this process took a step of a rolling change; `None`: never.
     pub rolled_ago: Option<Duration>,
+}
+
+/// The password of a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PasswordView {
+    /// The role.
+    pub role: String,
+    /// The Secret that holds it.
+    pub secret: String,
+    /// What is known of it.
+    pub entry: Entry,
 }
 
 /// Settings that an agent refused: PostgreSQL does not accept them, or they are out of range.

@@ -48,6 +48,8 @@ pub enum Step {
     Base(Child),
     /// Make and renew the Secrets.
     Secrets,
+    /// Keep the verifiers of the passwords.
+    Passwords,
     /// Create the record.
     Record,
     /// Lead the Services where they belong.
@@ -58,6 +60,8 @@ pub enum Step {
     Release,
     /// Give newer settings to the agents.
     Settings,
+    /// Give passwords to the agents.
+    GivePasswords,
     /// Apply the StatefulSet of an instance.
     Set(InstanceId),
     /// Create a seeding Job.
@@ -67,7 +71,7 @@ pub enum Step {
 }
 
 /// Everything, in the order in which it runs: an object comes after those that it needs.
-const EVERYTHING: [Step; 25] = [
+const EVERYTHING: [Step; 27] = [
     Step::Names,
     Step::Base(Child::Account),
     Step::Base(Child::Role),
@@ -84,11 +88,13 @@ const EVERYTHING: [Step; 25] = [
     Step::Base(Child::DataClaim(B)),
     Step::Base(Child::ArchiveClaim(B)),
     Step::Secrets,
+    Step::Passwords,
     Step::Record,
     Step::Slices,
     Step::Jobs,
     Step::Release,
     Step::Settings,
+    Step::GivePasswords,
     Step::Set(A),
     Step::Set(B),
     Step::SeedJob,
@@ -96,8 +102,8 @@ const EVERYTHING: [Step; 25] = [
 ];
 
 /// What keeps a pair that is held going as it is. Nothing that a person could notice changes, and nothing comes into being
-/// that the spec speaks of.
-const UPKEEP: [Step; 2] = [Step::Slices, Step::Secrets];
+/// that the spec speaks of. A password that was changed in its Secret is none of the spec.
+const UPKEEP: [Step; 4] = [Step::Slices, Step::Secrets, Step::Passwords, Step::GivePasswords];
 
 impl Step {
     /// The steps of `scope`, in the order in which they run.
@@ -114,7 +120,12 @@ impl Step {
     /// when it is applied.
     #[must_use]
     pub fn is_due(self, observed: &Observed) -> bool {
-        self != Step::Names || !is_born(observed)
+        match self {
+            Step::Names => !is_born(observed),
+            // Of an invalid spec it is not known whose passwords these are.
+            Step::Passwords | Step::GivePasswords => observed.invalid.is_none(),
+            _ => true,
+        }
     }
 
     /// Whether this step has to wait when `failed` failed. What exists is kept going; what is new comes after all that it needs.
@@ -129,6 +140,7 @@ impl Step {
             (
                 Step::Set(i),
                 Step::Secrets
+                | Step::Passwords
                 | Step::Base(
                     Child::Account | Child::Role | Child::Binding | Child::Config | Child::PodsService,
                 ),
@@ -178,11 +190,13 @@ impl fmt::Display for Step {
             Step::Names => f.write_str("check the names of the pair's objects"),
             Step::Base(child) => write!(f, "apply the {child}"),
             Step::Secrets => f.write_str("make and renew the secrets"),
+            Step::Passwords => f.write_str("keep the verifiers of the passwords"),
             Step::Record => f.write_str("create the record"),
             Step::Slices => f.write_str("write the endpoints of the services"),
             Step::Jobs => f.write_str("delete old seeding jobs"),
             Step::Release => f.write_str("let go of the pod of a lost node"),
             Step::Settings => f.write_str("give settings to the agents"),
+            Step::GivePasswords => f.write_str("give passwords to the agents"),
             Step::Set(i) => write!(f, "apply the stateful set of {i}"),
             Step::SeedJob => f.write_str("create a seeding job"),
             Step::Roll => f.write_str("take a step of a rolling change"),

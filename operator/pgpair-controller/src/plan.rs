@@ -39,6 +39,8 @@ pub struct Plan {
     pub configure: Vec<InstanceId>,
     /// Agents that follow older settings because they refuse the spec's, with their words.
     pub refused_settings: Vec<(InstanceId, String)>,
+    /// Agents that have not got the passwords of the Secrets, and are given them now.
+    pub passwords: Vec<InstanceId>,
     /// The order of a person.
     pub order: OrderPlan,
     /// Changes that need a restart.
@@ -65,7 +67,7 @@ impl Plan {
     /// Whether there is nothing to carry out or to look at again: it may rest on a record that is some seconds old.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.settled && !self.moves()
+        self.settled && self.passwords.is_empty() && !self.moves()
     }
 
     /// Whether something is to be done soon, or is about to be: an order, a step of a roll, a Service that leads elsewhere.

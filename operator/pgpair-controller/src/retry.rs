@@ -40,7 +40,13 @@ impl Retries {
         let times = before.map_or(1, |retry| retry.failure.times.saturating_add(1));
         let failure = StepFailure { step, fault, times };
         let longest = match step {
-            Step::Slices | Step::Jobs | Step::Release | Step::Roll | Step::Settings => LONGEST_URGENT,
+            Step::Slices
+            | Step::Jobs
+            | Step::Release
+            | Step::Roll
+            | Step::Settings
+            | Step::Passwords
+            | Step::GivePasswords => LONGEST_URGENT,
             Step::Names | Step::Base(_) | Step::Secrets | Step::Record | Step::Set(_) | Step::SeedJob => {
                 LONGEST
             }

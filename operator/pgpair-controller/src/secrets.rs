@@ -3,6 +3,7 @@
 mod authority;
 mod clients;
 mod party;
+pub mod passwords;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -190,7 +191,11 @@ fn named([certificate, key]: [&'static str; 2], pem: Pem) -> [(&'static str, Str
 /// The names of all of them.
 #[must_use]
 pub fn names(name: &PairName) -> Vec<String> {
-    Party::ALL.into_iter().map(|party| party.secret(name)).chain([name.ca_secret()]).collect()
+    Party::ALL
+        .into_iter()
+        .map(|party| party.secret(name))
+        .chain([name.ca_secret(), name.verifiers_secret()])
+        .collect()
 }
 
 #[cfg(test)]

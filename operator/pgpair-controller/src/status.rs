@@ -3,6 +3,7 @@
 mod conditions;
 mod estimate;
 mod failover;
+mod roles;
 mod worth;
 
 use jiff::Timestamp;
@@ -66,6 +67,7 @@ pub fn compute(
     status.rpo = estimate::rpo(observed, &status);
     status.rto = estimate::rto(observed, &status);
     status.certificates = certificates(observed);
+    status.passwords = roles::passwords(observed, &old.passwords);
     if let Some(told) = order {
         status.order = Some(order_status(name, told, observed.now, old.order.as_ref()));
     }

@@ -14,6 +14,8 @@ pub mod order;
 pub mod parameters;
 pub mod paths;
 pub mod report;
+#[cfg(feature = "scram")]
+pub mod scram;
 pub mod seed;
 pub mod wal;
 pub mod words;

@@ -30,6 +30,8 @@ pub const WAL: &str = "/v1/wal";
 pub const ORDER: &str = "/v1/order";
 /// `PUT` [`crate::config::PairConfig`].
 pub const CONFIG: &str = "/v1/config";
+/// `PUT` [`crate::scram::GivenPasswords`].
+pub const PASSWORDS: &str = "/v1/passwords";
 /// `GET`: state that a rejoining instance compares itself with.
 pub const TIMELINE: &str = "/v1/timeline";
 /// `GET`: what of the log an instance needs to start again; older log may be removed from the peer's archive.

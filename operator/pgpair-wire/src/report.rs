@@ -1,6 +1,8 @@
 //! What an agent reports about its instance: `GET` [`crate::paths::REPORT`].
 //! What is not known is `None`; it is never zero.
 
+use std::collections::BTreeMap;
+
 use pgpair_core::authority::messages::EvidenceKind;
 use pgpair_core::authority::{FailoverCause, FailoverSignal};
 use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier, Term, VolumeId};
@@ -81,6 +83,9 @@ pub struct InstanceReport {
     /// Why the agent cannot log in to its postgres, in the words of postgres: a promotion could not be confirmed. Older agents do not tell.
     #[serde(default)]
     pub login_refused: Option<String>,
+    /// What became of the passwords that the operator gave this agent process, by role. Older agents do not tell.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub passwords: BTreeMap<String, PasswordReport>,
     /// Which of this agent process's reports it is. Older agents do not number them.
     #[serde(default)]
     pub version: Option<ReportVersion>,
@@ -126,6 +131,7 @@ impl InstanceReport {
             space: SpaceReport::default(),
             trouble: None,
             login_refused: None,
+            passwords: BTreeMap::new(),
             version: None,
         }
     }
@@ -270,6 +276,34 @@ pub enum HistoryPlace {
     Archive,
     /// The archive of the peer.
     PeersArchive,
+}
+
+/// What became of the password of a role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PasswordReport {
+    /// Which verifier the operator gave: its mark.
+    pub mark: String,
+    /// What became of it.
+    pub state: PasswordState,
+    /// Why it is not in effect, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What became of a password that an agent was given.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
+pub enum PasswordState {
+    /// The role has it, and it lets the role in.
+    InEffect,
+    /// This standby has not got it from its primary yet.
+    Awaited,
+    /// PostgreSQL refused it, or did not let the role in with it: the role has the password that it had.
+    Refused,
+    /// It was in effect, and the database has another one since: somebody changed it there.
+    Differs,
 }
 
 /// What an instance needs from the operator.

@@ -1,12 +1,16 @@
 //! Words of another process, as they may be shown. An agent shares its container with postgres, so whoever runs code there chooses its
 //! words: they are cut where a report is read, and never reach a terminal or etcd as they came.
 
-use crate::report::{InstanceReport, Need};
+use std::collections::BTreeMap;
+
+use crate::report::{InstanceReport, Need, PasswordReport};
 
 /// Longest text of a report, in characters.
 pub const WORDS: usize = 256;
 /// Longest list of a report.
 pub const MEMBERS: usize = 32;
+/// Bytes of the longest name in PostgreSQL.
+pub const NAME: usize = 63;
 /// Longest list of replication slots. All of them count in the judgement of what a failover loses, and servers may have more than people
 /// would read.
 pub const SLOTS: usize = 256;
@@ -46,6 +50,18 @@ fn bound_all(list: &mut Vec<String>, members: usize) {
     }
 }
 
+/// A role that nobody has given a password for is not looked for, so what is cut off here is missed by nobody.
+fn bound_passwords(passwords: &mut BTreeMap<String, PasswordReport>) {
+    passwords.retain(|role, _| role.len() <= NAME && *role == plain(role));
+    while passwords.len() > MEMBERS {
+        passwords.pop_last();
+    }
+    for password in passwords.values_mut() {
+        password.mark = shown(&password.mark, NAME);
+        bound(&mut password.why);
+    }
+}
+
 impl InstanceReport {
     /// The report with every text and list bounded.
     #[must_use]
@@ -74,6 +90,7 @@ impl InstanceReport {
             space: _,
             trouble,
             login_refused,
+            passwords,
             version: _,
         } = &mut self;
         let texts = [
@@ -101,6 +118,7 @@ impl InstanceReport {
             bound_all(list, MEMBERS);
         }
         bound_all(logical_slots, SLOTS);
+        bound_passwords(passwords);
         self
     }
 }
@@ -110,6 +128,7 @@ mod tests {
     use pgpair_core::ids::{Incarnation, InstanceId};
 
     use super::*;
+    use crate::report::PasswordState;
 
     #[test]
     fn words_that_a_terminal_would_act_upon_are_blanks() {
@@ -136,8 +155,12 @@ mod tests {
         ] {
             *list = vec!["\u{7}".repeat(1000); 10_000];
         }
+        let password =
+            |n: usize| PasswordReport { mark: "\u{7}".repeat(n), state: PasswordState::Refused, why: wide() };
+        report.passwords = (0..1000).map(|n| (format!("r{n}"), password(n))).collect();
+        report.passwords.insert("\u{1b}".into(), password(1));
         let text = serde_json::to_string(&report.bounded()).unwrap();
-        assert!(text.len() < 120_000, "{}", text.len());
+        assert!(text.len() < 140_000, "{}", text.len());
         assert!(!text.contains("\\u00"), "a control character is left");
     }
 

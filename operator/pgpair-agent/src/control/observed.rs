@@ -6,6 +6,7 @@ use pgpair_core::ids::Term;
 use pgpair_core::instance::{PostgresState, Role};
 use pgpair_wire::report::{ArchiveReport, Need, RejoinReport, SpaceReport};
 
+use crate::postgres::postmaster::passwords::Reports;
 use crate::postgres::promote::Promotion;
 use crate::postgres::sql;
 
@@ -40,6 +41,8 @@ pub struct Observed {
     pub space: SpaceReport,
     /// What fails again and again.
     pub trouble: Option<String>,
+    /// What became of the passwords that the operator gave.
+    pub passwords: Reports,
     /// Why the agent cannot log in to its postgres.
     pub login_refused: Option<String>,
 }

@@ -29,7 +29,9 @@ use pgpair_wire::hold::hold;
 use pgpair_wire::order::{ANSWERED, JUDGED, Order};
 use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
+use pgpair_wire::scram::GivenPasswords;
 use pgpair_wire::wal::{ArchivedFile, PrimaryTimeline, WalNeeds};
+use pgpair_wire::words::MEMBERS;
 use serde::Deserialize;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, Take};
@@ -83,6 +85,8 @@ pub struct Shared {
     pub sql: Sql,
     /// For a new configuration.
     pub intake: Intake,
+    /// For the passwords of roles.
+    pub passwords: watch::Sender<Arc<GivenPasswords>>,
     /// The other agent.
     pub peer: Peer,
     /// Where volumes are touched, which may hang: nothing here waits for them in the threads that answer.
@@ -105,6 +109,7 @@ pub async fn serve_peer(shared: Shared, identity: Identity, doors: &Handle) -> s
         .route(paths::EVIDENCE, post(evidence))
         .route(paths::ORDER, post(order))
         .route(paths::CONFIG, put(configure))
+        .route(paths::PASSWORDS, put(take_passwords))
         .route(paths::TIMELINE, get(timeline))
         .route(paths::NEEDS, get(needs))
         .route(paths::WAL, get(archived))
@@ -270,6 +275,22 @@ async fn configure(
     let accepted = s.volumes.spawn(accept).await.unwrap_or(Ok(Err(ConfigError::Ending)));
     let late = || (StatusCode::GATEWAY_TIMEOUT, format!("it could not be stored within {STORED:?}"));
     accepted.map_err(|_| late())?.map(Json).map_err(|e| (status_of(&e), e.to_string()))
+}
+
+/// What becomes of them is in the report. What is wrong with others is not told: the words of a parser may hold some of them.
+async fn take_passwords(
+    State(s): State<Shared>,
+    body: Result<Json<GivenPasswords>, JsonRejection>,
+) -> Result<Json<()>, (StatusCode, &'static str)> {
+    match body {
+        Ok(Json(given)) if given.len() <= MEMBERS => {
+            s.passwords.send_replace(Arc::new(given));
+            Ok(Json(()))
+        }
+        Ok(_) | Err(_) => {
+            Err((StatusCode::UNPROCESSABLE_ENTITY, "these are no passwords of roles, or too many"))
+        }
+    }
 }
 
 fn status_of(e: &ConfigError) -> StatusCode {

@@ -218,7 +218,7 @@ impl Layout {
         self.data.join("proven.json")
     }
 
-    /// The passwords of the mounted Secrets as they were last in effect; it outlives the pod.
+    /// What an earlier version kept of the passwords: an agent removes it when it starts.
     #[must_use]
     pub fn passwords_json(&self) -> PathBuf {
         self.data.join("passwords.json")

@@ -142,7 +142,9 @@ mod tests {
         }
         assert!(reaches("/usr/lib".into()) && reaches("/proc/self".into()));
         let token = Path::new(TOKEN).join("kubernetes.io/serviceaccount/token");
-        for path in [layout.tls.join("tls.key"), layout.app.join("password"), layout.state_json(), token] {
+        for path in
+            [layout.tls.join("tls.key"), layout.app.join("verifiers.json"), layout.state_json(), token]
+        {
             assert!(!reaches(path.clone()), "{path:?}");
         }
         for path in [layout.passwords_json(), layout.journal(), layout.stored_config(), layout.trigger()] {

@@ -20,6 +20,8 @@ mod owned;
 use decoding::{SlotCopies, WAL_LEVEL, WalLevel};
 pub use owned::{cleaned_auto_conf, names_in_auto_conf, without_broken_promises};
 
+/// A database that does not exist: who logs in there only proves a password.
+pub const PROOF_DATABASE: &str = "pgpair_proof";
 /// The database in which a standby asks its primary for slots: `pg_hba.conf` lets the role into this one.
 const DATABASE: &str = "postgres";
 /// File in PGDATA with `synchronous_standby_names` and what goes with it; it changes while postgres runs.

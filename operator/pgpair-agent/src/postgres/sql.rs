@@ -25,6 +25,7 @@ const OBSERVE_QUERY: &str = include_str!("sql/observe.sql");
 const PROBE: &str = include_str!("sql/probe.sql");
 
 mod login;
+pub mod proof;
 mod sessions;
 
 pub use login::Login;

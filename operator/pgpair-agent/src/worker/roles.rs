@@ -1,24 +1,33 @@
-//! What is kept as it has to be in the catalogs of postgres: the roles of the agent, the passwords of the mounted Secrets, and no
+//! What is kept as it has to be in the catalogs of postgres: the roles of the agent, the passwords that the operator gives, and no
 //! tablespace in a place that the standby cannot have.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use pgpair_wire::report::PasswordState;
+use pgpair_wire::scram::GivenPasswords;
+use tokio::sync::watch;
 
 use super::upkeep::due;
 use super::{StartedAs, Worker};
-use crate::postgres::postmaster::passwords::{self, Mounted, Roles};
-use crate::postgres::postmaster::{PostmasterError, keep_own_roles};
+use crate::instance::env::InstanceEnv;
+use crate::postgres::postmaster::keep_own_roles;
+use crate::postgres::postmaster::passwords::{self, Reports, Roles};
+use crate::postgres::sql::proof::Gate;
 use crate::postgres::tablespaces;
 
-/// How often the mounted passwords are looked at. The kubelet brings a changed Secret within about a minute.
-const PASSWORDS: Duration = Duration::from_secs(2);
-/// How often the agent's own roles, and the tablespaces, are looked at.
+/// How often a standby looks whether a password has come from its primary.
+const AWAITED: Duration = Duration::from_secs(1);
+/// How often the roles, their passwords, and the tablespaces, are looked at.
 const ROLES: Duration = Duration::from_secs(60);
 
 /// State of it.
 pub(super) struct RolesKept {
-    /// The mounted passwords of which nothing is left to do, and in which role that was found.
-    passwords: Option<(Mounted, StartedAs)>,
-    /// What is wrong with the mounted passwords, for people.
+    gate: Gate,
+    given: watch::Receiver<Arc<GivenPasswords>>,
+    /// What became of the passwords, and in which role.
+    passwords: (Reports, Option<StartedAs>),
+    /// Why the passwords cannot be looked at.
     passwords_trouble: Option<String>,
     /// What cannot be put right in the agent's own roles.
     roles_trouble: Option<String>,
@@ -28,20 +37,13 @@ pub(super) struct RolesKept {
     roles_due: Instant,
 }
 
-/// A mounted password that is not that of its role.
-#[derive(Debug, thiserror::Error)]
-enum PasswordError {
-    #[error("the Secret of role {role} has an empty password: the role keeps its password; set key password")]
-    Empty { role: String },
-    #[error(transparent)]
-    Postmaster(#[from] PostmasterError),
-}
-
-impl Default for RolesKept {
-    fn default() -> RolesKept {
+impl RolesKept {
+    pub(super) fn new(settings: &InstanceEnv, given: watch::Receiver<Arc<GivenPasswords>>) -> RolesKept {
         let now = Instant::now();
         RolesKept {
-            passwords: None,
+            gate: Gate::of(settings),
+            given,
+            passwords: (Reports::new(), None),
             passwords_trouble: None,
             roles_trouble: None,
             tablespaces_trouble: None,
@@ -49,9 +51,12 @@ impl Default for RolesKept {
             roles_due: now,
         }
     }
-}
 
-impl RolesKept {
+    /// What became of the passwords.
+    pub(super) fn passwords(&self) -> Reports {
+        self.passwords.0.clone()
+    }
+
     /// What a person has to put right, the worst first.
     pub(super) fn trouble(&self) -> Option<&String> {
         [&self.roles_trouble, &self.passwords_trouble, &self.tablespaces_trouble].into_iter().flatten().next()
@@ -59,45 +64,36 @@ impl RolesKept {
 }
 
 impl Worker {
-    /// A changed password of a mounted Secret becomes that of its role; not before the roles are made.
+    /// The passwords that the operator gives become those of their roles; not before the roles are made.
     pub(super) async fn follow_passwords(&mut self) {
         let Some(role) = self.server.role() else { return };
-        if (role == StartedAs::Primary && self.prepared.is_none())
-            || !due(&mut self.roles.passwords_due, PASSWORDS)
-        {
+        if role == StartedAs::Primary && self.prepared.is_none() {
             return;
         }
-        let done = match Mounted::read(&self.settings) {
-            Ok(mounted) => self.settle_passwords(mounted, role).await,
-            Err(e) => Err(e.into()),
-        };
-        let trouble = done.err().map(|e| e.to_string());
-        if self.roles.passwords_trouble != trouble {
-            if let Some(trouble) = &trouble {
-                tracing::warn!(trouble, "passwords");
-            }
-            self.roles.passwords_trouble = trouble;
+        let kept = &mut self.roles;
+        let is_new = kept.given.has_changed().unwrap_or(false) || kept.passwords.1 != Some(role);
+        if is_new {
+            kept.passwords_due = Instant::now();
         }
-    }
-
-    async fn settle_passwords(&mut self, mounted: Mounted, role: StartedAs) -> Result<(), PasswordError> {
-        let empty = match mounted.empty()[..] {
-            [] => Ok(()),
-            [role, ..] => Err(PasswordError::Empty { role: role.to_owned() }),
+        let awaits = kept.passwords.0.values().any(|p| p.state == PasswordState::Awaited);
+        if !due(&mut kept.passwords_due, if awaits { AWAITED } else { ROLES }) {
+            return;
+        }
+        kept.passwords.1 = Some(role);
+        let given = kept.given.borrow_and_update().clone();
+        let roles = match role {
+            StartedAs::Primary => Roles::Writable,
+            StartedAs::Standby => Roles::Replicated,
         };
-        let found = Some((mounted, role));
-        if self.roles.passwords != found
-            && let Some((mounted, _)) = &found
-        {
-            let roles = match role {
-                StartedAs::Primary => Roles::Writable,
-                StartedAs::Standby => Roles::Replicated,
-            };
-            if passwords::follow(&self.settings, &self.sql, mounted, roles).await? {
-                self.roles.passwords = found;
+        let before = kept.passwords.0.clone();
+        match passwords::follow(&self.sql, &self.roles.gate, &given, roles, &before).await {
+            Ok(after) => (self.roles.passwords.0, self.roles.passwords_trouble) = (after, None),
+            Err(e) => {
+                tracing::warn!(error = %e, "the passwords of roles cannot be looked at; trying again");
+                self.roles.passwords_trouble = Some(e.to_string());
+                self.roles.passwords_due = Instant::now() + AWAITED;
             }
         }
-        empty
     }
 
     /// What a person has changed in our roles is put right before it is needed; on the standby that comes from the primary.

@@ -17,7 +17,7 @@ async fn without_tls(i: &Instance, user: &str, password: &str) -> Result<(), Str
     client.batch_execute("SELECT 1").await.map_err(|e| e.to_string())
 }
 
-fn with_tls(i: &Instance, user: &str, password: &str) -> Result<(), String> {
+pub fn with_tls(i: &Instance, user: &str, password: &str) -> Result<(), String> {
     let port = i.settings.pg_port;
     // Files that are not there, instead of those of whoever runs the tests.
     let text = format!(
@@ -96,7 +96,7 @@ fn who_streams_under_the_standbys_name_without_its_slot_is_ended_and_never_taken
 #[test]
 fn the_superuser_comes_over_the_network_only_if_asked_for_whatever_the_users_lines_say() {
     run(async |mut w| {
-        fs::write(w.a.settings.layout.app.join("superuser-password"), "r00t").unwrap();
+        w.a.mount_passwords(&[("shop", "s3cret"), ("postgres", "r00t")]);
         for database in ["all", "replication"] {
             w.a.config.hba.push(format!("host {database} all 127.0.0.1/32 trust"));
         }
@@ -130,11 +130,10 @@ fn the_superuser_comes_over_the_network_only_if_asked_for_whatever_the_users_lin
 fn the_superuser_gets_in_with_the_first_password_and_a_later_file_does_not_change_it() {
     run(async |mut w| {
         w.a.config.superuser_access = true;
-        let file = w.a.settings.layout.app.join("superuser-password");
-        fs::write(&file, "r00t\n").unwrap();
+        w.a.mount_passwords(&[("shop", "s3cret"), ("postgres", "r00t")]);
         w.primary().await;
         with_tls(&w.a, "postgres", "r00t").unwrap();
-        fs::write(&file, "other").unwrap();
+        w.a.mount_passwords(&[("shop", "s3cret"), ("postgres", "other")]);
         bootstrap(&w.a.settings, &w.a.config, &w.a.sql).await.unwrap();
         with_tls(&w.a, "postgres", "r00t").unwrap();
         let e = with_tls(&w.a, "postgres", "other").unwrap_err();

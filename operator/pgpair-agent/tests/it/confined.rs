@@ -25,7 +25,7 @@ fn a_superuser_reads_and_changes_nothing_of_the_agents_and_signals_it_not() {
         fs::write(layout.state_json(), "of the agent").unwrap();
         w.primary().await;
         let me = std::process::id();
-        let secrets = [layout.tls.join("tls.key"), layout.app.join("password"), layout.state_json()];
+        let secrets = [layout.tls.join("tls.key"), layout.app.join("verifiers.json"), layout.state_json()];
         for path in secrets.iter().map(|path| path.display()) {
             let read = w.a.person("shop").await.unwrap();
             let by_sql = read.query_one(&format!("SELECT pg_read_file('{path}')"), &[]).await.unwrap_err();

@@ -24,6 +24,7 @@ use pgpair_agent::postgres::tool::PgBin;
 use pgpair_agent::standby::base_backup;
 use pgpair_core::ids::{InstanceId, VolumeId};
 use pgpair_wire::config::PairConfig;
+use pgpair_wire::scram::{VERIFIERS_KEY, Verifier, Verifiers};
 use pgpair_wire::seed::SeedProgress;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -203,8 +204,8 @@ impl Instance {
             fs::create_dir_all(root.join(name)).expect("a directory");
         }
         ca.issue(&root.join("tls"));
-        for (name, value) in [("username", "shop"), ("dbname", "shop"), ("password", "s3cret")] {
-            fs::write(root.join("app").join(name), value).expect("a secret");
+        for name in ["username", "dbname"] {
+            fs::write(root.join("app").join(name), "shop").expect("a secret");
         }
         let script = root.join("pgpair");
         let env = [
@@ -233,7 +234,18 @@ impl Instance {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("an executable script");
         let bin = PgBin::find(&settings).expect("PostgreSQL is installed");
         let sql = Sql::new(&settings);
-        Instance { settings, config: PairConfig::default(), bin, sql }
+        let instance = Instance { settings, config: PairConfig::default(), bin, sql };
+        instance.mount_passwords(&[("shop", "s3cret")]);
+        instance
+    }
+
+    /// The first passwords of roles, as the operator's Secret has them.
+    pub fn mount_passwords(&self, passwords: &[(&str, &str)]) {
+        let verifier = |password: &str| Verifier::make(password).expect("a verifier");
+        let verifiers: Verifiers =
+            passwords.iter().map(|(role, password)| ((*role).to_owned(), verifier(password))).collect();
+        let text = serde_json::to_string(&verifiers).expect("JSON");
+        fs::write(self.settings.layout.app.join(VERIFIERS_KEY), text).expect("a secret");
     }
 
     pub fn lock(&self) -> VolumeLock {

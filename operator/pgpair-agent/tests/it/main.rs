@@ -11,6 +11,7 @@ mod fixture;
 mod init;
 mod own_memory;
 mod pair;
+mod passwords;
 mod promotion;
 mod rejoin;
 mod server;

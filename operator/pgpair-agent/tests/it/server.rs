@@ -70,7 +70,7 @@ fn postgres_understands_every_line_that_is_written() {
         assert_eq!(seen, tricky);
         let rules: i64 =
             client.query_one("SELECT count(*) FROM pg_hba_file_rules", &[]).await.unwrap().get(0);
-        assert_eq!(rules, 9);
+        assert_eq!(rules, 10);
     });
 }
 

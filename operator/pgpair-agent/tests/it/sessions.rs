@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use pgpair_agent::postgres::postmaster::passwords::{Reports, Roles, follow};
 use pgpair_agent::postgres::postmaster::{keep_own_roles, put_back_promises};
 use pgpair_agent::postgres::promote::promote;
+use pgpair_agent::postgres::sql::proof::Gate;
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::StandbyProfile;
+use pgpair_wire::scram::GivenPasswords;
 
 use crate::fixture::{Instance, World, eventually, run};
+use crate::passwords::password;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -25,6 +29,9 @@ async fn everything(i: &Instance) {
     i.sql.checkpoint(LIMIT).await.expect("a checkpoint");
     i.sql.ensure_slot("pgpair_b").await.expect("a slot");
     keep_own_roles(&i.sql).await.expect("roles");
+    let given = GivenPasswords::from([("shop".to_owned(), password("later"))]);
+    let gate = Gate::of(&i.settings);
+    follow(&i.sql, &gate, &given, Roles::Writable, &Reports::new()).await.expect("passwords");
 }
 
 /// A schema that comes before `pg_catalog` for everybody, in which functions and operators of the same names and of the types of the agent's
@@ -44,6 +51,10 @@ const TRAPS: &str = r"
             ('pg_size_bytes(n text)', 'bigint', 'pg_catalog.pg_size_bytes(n)'),
             ('pg_walfile_name(n pg_lsn)', 'text', 'pg_catalog.pg_walfile_name(n)'),
             ('substr(s text, a int, b int)', 'text', 'pg_catalog.substr(s, a, b)'),
+            ('now()', 'timestamptz', 'pg_catalog.now()'),
+            ('split_part(s text, d text, n int)', 'text', 'pg_catalog.split_part(s, d, n)'),
+            ('starts_with(s text, p text)', 'boolean', 'pg_catalog.starts_with(s, p)'),
+            ('unnest(a text[])', 'text', '(SELECT u FROM pg_catalog.unnest(a) u LIMIT 1)'),
             ('lower(s text)', 'text', 'pg_catalog.lower(s)'),
             ('pg_create_physical_replication_slot(n name, i boolean)', 'record',
              'pg_catalog.pg_create_physical_replication_slot(n, i)'),
@@ -58,6 +69,7 @@ const TRAPS: &str = r"
             ('=', 'text', 'text', 'boolean'), ('=', 'name', 'text', 'boolean'), ('=', 'name', 'name', 'boolean'),
             ('=', 'oid', 'oid', 'boolean'), ('||', 'text', 'text', 'text'), ('*', 'numeric', 'int', 'numeric'),
             ('*', 'double precision', 'int', 'double precision'), ('>', 'timestamptz', 'timestamptz', 'boolean'),
+            ('<=', 'timestamptz', 'timestamptz', 'boolean'),
             ('-', 'timestamptz', 'timestamptz', 'interval'), ('<', 'int', 'int', 'boolean')
         ) AS o (name, l, r, result)
         LOOP

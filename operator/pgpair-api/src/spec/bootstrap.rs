@@ -21,7 +21,7 @@ pub struct BootstrapSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z_][a-z0-9_]*$"))]
     pub owner: String,
     /// Existing Secret of the namespace whose key `password` is the owner's password. Default: one is generated. It is
-    /// read when Secret `NAME-app` is made; later, change the password with `ALTER ROLE`.
+    /// read when Secret `NAME-app` is made; later, change key `password` of `NAME-app`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = schemas::OBJECT_NAME))]
     pub owner_secret: Option<String>,

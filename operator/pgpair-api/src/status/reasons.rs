@@ -13,6 +13,8 @@ pub enum ConditionType {
     ArchiveHealthy,
     /// The volumes have space, and will have it for a while.
     StorageHealthy,
+    /// Each role has the password of its Secret.
+    RolesHealthy,
     /// A base backup is under way.
     Seeding,
     /// Something is newer in the spec than in a pod, a postgres or an agent.
@@ -66,6 +68,16 @@ pub enum Reason {
     SpaceLow,
     /// A volume will be full soon at its pace.
     FillingUp,
+    /// Every role has the password of its Secret.
+    RolesAsExpected,
+    /// A password has not reached the database yet.
+    PasswordPending,
+    /// A Secret has no password, or is not there: the role keeps the one that it has.
+    PasswordMissing,
+    /// PostgreSQL does not take a password, or does not let the role in with it.
+    PasswordRefused,
+    /// A password was changed in the database and not in its Secret.
+    PasswordDiffers,
     /// Everything is as the spec says.
     UpToDate,
     /// An agent does not follow the newest settings yet.

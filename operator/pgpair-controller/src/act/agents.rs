@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use http::{Method, StatusCode};
+use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::order::OrderReply;
 use pgpair_wire::client::RequestError;
@@ -16,6 +17,7 @@ use crate::error::Error;
 use crate::memory::Memory;
 use crate::observed::{Observed, SettingsRefusal, Taken};
 use crate::plan::{Notice, OrderPlan, OrderProgress, Plan, RollStep};
+use crate::secrets::passwords::fetch_passwords;
 
 /// Characters of a refusal of settings that are kept for the status.
 const REFUSAL: usize = 256;
@@ -63,6 +65,39 @@ pub async fn send_settings(memory: &mut Memory, plan: &Plan, config: &PairConfig
             }
         }
     }
+}
+
+/// Gives the passwords of roles to the agents that have not got them. What becomes of them is in their reports.
+///
+/// # Errors
+/// The Secrets could not be read.
+pub async fn send_passwords(
+    requests: &Requests,
+    memory: &mut Memory,
+    plan: &Plan,
+    pair: &ValidatedPair,
+) -> Result<(), Error> {
+    if plan.passwords.is_empty() {
+        return Ok(());
+    }
+    let given = fetch_passwords(requests, pair).await?;
+    for to in &plan.passwords {
+        let Some((line, target)) = memory.lines.to(*to) else { continue };
+        match line.send(target, Method::PUT, paths::PASSWORDS, &given).await {
+            Ok(()) => {
+                memory.refused_passwords.remove(to);
+                tracing::info!(instance = %to, roles = given.len(), "passwords given");
+            }
+            Err(error) => {
+                // An agent of an earlier version knows no passwords: it is rolled soon.
+                if matches!(&error, RequestError::Refused { status, .. } if status.is_client_error()) {
+                    memory.refused_passwords.insert(*to, Instant::now());
+                }
+                tracing::warn!(instance = %to, error = &error as &dyn std::error::Error, "passwords were not taken");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Sends the order of a person, if that is its turn; gives what is to be told of it.

@@ -271,7 +271,7 @@ async fn a_new_pair_gets_all_its_objects_and_the_stateful_sets_last() {
         ("RoleBinding", 1),
         ("Service", 4),
         ("PersistentVolumeClaim", 4),
-        ("Secret", 5),
+        ("Secret", 6),
         ("Lease", 1),
         ("EndpointSlice", 3),
         ("ConfigMap", 1),

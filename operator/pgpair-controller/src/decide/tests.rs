@@ -362,6 +362,29 @@ fn an_agent_with_older_settings_than_the_spec_is_given_the_new_ones() {
     assert_eq!(decide(&observed.a_silent()).configure, [B], "one that does not answer cannot be told");
 }
 
+#[test]
+fn an_agent_that_does_not_know_the_password_of_a_secret_is_given_it() {
+    assert_eq!(decide(&steady()).passwords, []);
+    let mut observed = steady();
+    observed.passwords[0].entry.mark = Some("m2".into());
+    let plan = decide(&observed);
+    assert_eq!(plan.passwords, [A, B]);
+    assert!(!plan.is_idle());
+    observed.refused_passwords.insert(A, Duration::from_secs(59));
+    assert_eq!(decide(&observed).passwords, [B], "one that refused them is asked once a minute");
+    observed.refused_passwords.insert(A, Duration::from_secs(60));
+    let starting = ReportView::Fresh(Box::new(report(B, PostgresState::Starting)));
+    let starts =
+        Observed { b: InstanceObserved { report: starting, ..observed.b.clone() }, ..observed.clone() };
+    assert_eq!(decide(&starts).passwords, [A], "one whose postgres does not run tells nothing of them");
+    let invalid = Observed { invalid: Some("why".into()), ..observed.clone() };
+    assert_eq!(decide(&invalid).passwords, [], "whose they are is not known");
+    let step = crate::outcome::Step::Passwords;
+    assert!(!step.is_due(&invalid) && step.is_due(&observed));
+    observed.passwords[0].entry.found = crate::secrets::passwords::Found::NoPassword;
+    assert_eq!(decide(&observed).passwords, [], "there is nothing to give");
+}
+
 /// The agent of a follows generation 3 and refused generation 4 so many seconds ago; b has it.
 fn refused(seconds: u64) -> Observed {
     let mut observed = steady();

@@ -18,7 +18,7 @@ use crate::observed::Observed;
 use crate::status::condition;
 
 /// Name and help of each gauge, in the order of [`Of`].
-const GAUGES: [(&str, &str); 38] = [
+const GAUGES: [(&str, &str); 39] = [
     ("pair_term", "Term of the record"),
     ("pair_paired", "1 in mode Paired, 0 in mode Solo"),
     ("pair_timeline", "Timeline of the primary"),
@@ -32,6 +32,7 @@ const GAUGES: [(&str, &str); 38] = [
     ("pair_failover_ready", "1 while the standby may take over"),
     ("pair_archive_healthy", "1 while segments reach the archive"),
     ("pair_storage_healthy", "1 while the volumes have space"),
+    ("pair_roles_healthy", "1 while each role has the password of its Secret"),
     ("pair_degraded", "1 while something needs a person"),
     ("pair_update_pending", "1 while something of the spec is not in effect"),
     ("pair_rpo_bytes", "Estimate of what a loss of the primary would lose"),
@@ -84,6 +85,7 @@ enum Of {
     FailoverReady,
     ArchiveHealthy,
     StorageHealthy,
+    RolesHealthy,
     Degraded,
     UpdatePending,
     RpoBytes,
@@ -226,6 +228,7 @@ fn of_pair(observed: &Observed, status: &PgReplicaPairStatus) -> Values {
         (Of::FailoverReady, ConditionType::FailoverReady),
         (Of::ArchiveHealthy, ConditionType::ArchiveHealthy),
         (Of::StorageHealthy, ConditionType::StorageHealthy),
+        (Of::RolesHealthy, ConditionType::RolesHealthy),
         (Of::Degraded, ConditionType::Degraded),
         (Of::UpdatePending, ConditionType::UpdatePending),
     ];

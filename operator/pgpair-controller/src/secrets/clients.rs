@@ -7,7 +7,8 @@ use pgpair_api::names::POSTGRES_PORT;
 use pgpair_api::validate::ValidatedPair;
 use rand::distr::{Alphanumeric, SampleString};
 
-use super::party::{ClientRole, text};
+use super::party::ClientRole;
+use super::passwords::password_of;
 use crate::api::Requests;
 use crate::error::Error;
 
@@ -34,12 +35,8 @@ pub async fn fetch_password(
         return Ok(Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH));
     };
     let found = requests.get::<Secret>(secret).await?;
-    let password = found.and_then(|s| text(&s, secret, "password").ok());
-    // Files often end with a line break; a password never does.
-    let password = password.map(|p| p.trim_end_matches(['\n', '\r']).to_owned());
-    password
-        .filter(|p| !p.is_empty() && !p.contains(['\n', '\r', '\0']))
-        .ok_or_else(|| Error::Password { secret: secret.clone(), field })
+    let password = found.and_then(|found| password_of(&found, secret));
+    password.ok_or_else(|| Error::Password { secret: secret.clone(), field })
 }
 
 /// User, password and address, as single words and as connection strings.
@@ -50,6 +47,14 @@ pub fn build_content(
     password: &str,
     ca: String,
 ) -> Vec<(&'static str, String)> {
+    let mut content = build_strings(pair, role, password);
+    content.extend([("password", password.to_owned()), ("ca.crt", ca)]);
+    content
+}
+
+/// All of it but the password alone and the authority.
+#[must_use]
+pub fn build_strings(pair: &ValidatedPair, role: ClientRole, password: &str) -> Vec<(&'static str, String)> {
     let host = format!("{}.{}.svc", pair.name.rw(), pair.name.namespace);
     let (user, database) = match role {
         ClientRole::Application => (pair.database_owner.as_str(), pair.database.as_str()),
@@ -67,11 +72,9 @@ pub fn build_content(
         ("jdbc-uri-verified", format!("{jdbc}&{VERIFIED}")),
         ("username", user.to_owned()),
         ("user", user.to_owned()),
-        ("password", password.to_owned()),
         ("dbname", database.to_owned()),
         ("host", host),
         ("port", POSTGRES_PORT.to_string()),
-        ("ca.crt", ca),
     ]
 }
 

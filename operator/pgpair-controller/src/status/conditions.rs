@@ -2,6 +2,7 @@
 
 mod pending;
 mod protection;
+mod roles;
 mod storage;
 mod trouble;
 
@@ -53,6 +54,7 @@ pub(super) fn compute(
         protection::failover_ready(name, observed, status),
         archive_healthy(name, observed),
         storage::storage_healthy(name, observed, old),
+        roles::roles_healthy(status),
         seeding(name, observed, plan),
         pending::update_pending(name, plan, observed),
         problem(name, observed, plan),

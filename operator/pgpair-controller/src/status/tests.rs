@@ -8,7 +8,7 @@ use pgpair_core::ids::InstanceId::{A, B};
 use pgpair_core::ids::Term;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::record::Record;
-use pgpair_wire::report::{FailoverReport, FailoverStep, Need, RejoinKind};
+use pgpair_wire::report::{FailoverReport, FailoverStep, Need, PasswordReport, RejoinKind};
 use pgpair_wire::seed::SeedProgress;
 use serde_json::json;
 
@@ -20,6 +20,7 @@ use crate::observed::{LeaseView, SeedJob, SliceView};
 use crate::trouble::PodTrouble;
 
 mod pace;
+mod roles;
 mod trouble;
 
 fn status_of(observed: &Observed) -> PgReplicaPairStatus {

@@ -79,6 +79,7 @@ impl InstanceReport {
             space,
             trouble,
             login_refused,
+            passwords,
             version: _,
         } = self;
         let (postgres_words, positions) = differs_postgres(postgres, &other.postgres);
@@ -104,7 +105,8 @@ impl InstanceReport {
             || *logical_slots != other.logical_slots
             || *rejoin != other.rejoin
             || *trouble != other.trouble
-            || *login_refused != other.login_refused;
+            || *login_refused != other.login_refused
+            || *passwords != other.passwords;
         (words, positions || lag || archived || fullness(space) != fullness(&other.space))
     }
 }

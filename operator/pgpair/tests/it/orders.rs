@@ -129,6 +129,7 @@ async fn a_certificate_may_ask_for_what_is_for_its_name_and_for_nothing_else() {
     let cells = [
         ("GET", paths::REPORT, String::new(), true, true),
         ("PUT", paths::CONFIG, config, false, true),
+        ("PUT", paths::PASSWORDS, "{}".to_owned(), false, true),
         ("POST", paths::ORDER, of(OrderKind::Fence), false, true),
         ("POST", paths::EVIDENCE, evidence("VolumeLock"), true, false),
         ("POST", paths::EVIDENCE, evidence("KubeletTerminated"), false, true),

@@ -1,80 +1,28 @@
-//! Passwords of the mounted Secrets, after the first start.
+//! Passwords of roles: the operator gives what it has read in the Secrets, and the primary gives it to the roles.
 //!
-//! A Secret that its owner changed, or that was deleted and made again, has a password that the database does not know: the
-//! primary gives it to the role. A password that was changed in the database only stays, because the file is as it was. What was in
-//! effect last is remembered on the volume of each instance, as the verifier that postgres stores; also by a standby, for the time
-//! when it is primary.
+//! Guarantees: a role keeps its password until the new one was taken and has let it in; otherwise it gets the old one back. A password that
+//! somebody changed in the database stays, and is told: what the operator gave last is noted in the database, as a setting
+//! of the role, in the transaction that changed the password, so every instance knows it.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use pgpair_wire::names::SUPERUSER;
+use pgpair_wire::report::{PasswordReport, PasswordState};
+use pgpair_wire::scram::{GivenPassword, GivenPasswords};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
-use postgres_protocol::password::scram_sha_256;
-use ring::{digest, hmac, pbkdf2};
+use tokio_postgres::Row;
 
-use super::PostmasterError;
-use super::roles::App;
-use crate::instance::env::InstanceEnv;
-use crate::instance::fsx;
-use crate::postgres::sql::{Sql, within};
+use crate::postgres::sql::proof::{Gate, Proof};
+use crate::postgres::sql::{Sql, SqlError, within};
 
 /// Statements about one role.
 const LIMIT: Duration = Duration::from_secs(2);
+const LOOK: &str = include_str!("../sql/passwords.sql");
+/// The setting of a role that says which verifier it was given last.
+const MARK: &str = "pgpair.password";
 
-/// The passwords that are mounted, by role. Never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Mounted(BTreeMap<String, String>);
-
-impl std::fmt::Debug for Mounted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-impl Mounted {
-    /// Reads the mounted Secrets.
-    ///
-    /// # Errors
-    /// A file is missing or cannot be read.
-    pub fn read(settings: &InstanceEnv) -> Result<Mounted, PostmasterError> {
-        let app = App::read(settings)?;
-        let mut all = BTreeMap::from([(app.user, app.password)]);
-        all.extend(app.superuser.map(|password| (SUPERUSER.to_owned(), password)));
-        Ok(Mounted(all))
-    }
-
-    /// Roles whose file is empty: their password is left as it is.
-    #[must_use]
-    pub fn empty(&self) -> Vec<&str> {
-        self.0.iter().filter(|(_, password)| password.is_empty()).map(|(role, _)| role.as_str()).collect()
-    }
-}
-
-/// What is done about the password of one role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// The mounted one is in effect.
-    Remember,
-    /// The file is as it was, or nothing is known of an earlier one; the database has another password.
-    Leave,
-    /// The file was changed, or is the first one, and the database does not know it.
-    Change,
-}
-
-/// Decides about one role, by the verifier that the database has and the one that was in effect last.
-fn decide(mounted: &str, in_database: Option<&str>, remembered: Option<&str>) -> Step {
-    if in_database.is_some_and(|verifier| is_verifier_of(verifier, mounted)) {
-        Step::Remember
-    } else if remembered.map_or(in_database.is_some(), |verifier| is_verifier_of(verifier, mounted)) {
-        Step::Leave
-    } else {
-        Step::Change
-    }
-}
+/// What became of the passwords, by role.
+pub type Reports = BTreeMap<String, PasswordReport>;
 
 /// Whether roles can be changed here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,121 +33,195 @@ pub enum Roles {
     Replicated,
 }
 
-/// Gives the roles the passwords of a changed Secret, where that is possible. `true`: nothing is left to do while the files stay
-/// as they are.
+/// What the database knows of a role.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Known {
+    verifier: Option<String>,
+    /// Why it cannot log in, whatever its password.
+    locked: Option<String>,
+    /// The verifier that it was given last, by its mark.
+    mark: Option<String>,
+}
+
+/// What is done about the password of one role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The role has it.
+    Confirm,
+    /// It had it, and has another one since.
+    Leave,
+    /// It has not had it.
+    Change,
+}
+
+fn decide(given: &GivenPassword, known: &Known) -> Step {
+    if known.verifier.as_deref() == Some(given.verifier.as_str()) {
+        Step::Confirm
+    } else if known.mark.as_ref() == Some(&given.verifier.mark()) {
+        Step::Leave
+    } else {
+        Step::Change
+    }
+}
+
+/// Gives the roles the passwords that they have not had, where that is possible; what became of each. `before`: what became of them at the last
+/// time.
 ///
 /// # Errors
-/// Postgres refused, or the volume did.
+/// Postgres does not say what it knows of the roles.
 pub async fn follow(
-    settings: &InstanceEnv,
     sql: &Sql,
-    mounted: &Mounted,
+    gate: &Gate,
+    given: &GivenPasswords,
     roles: Roles,
-) -> Result<bool, PostmasterError> {
-    let path = settings.layout.passwords_json();
-    let before: BTreeMap<String, String> = fsx::read_json(&path)?.unwrap_or_default();
-    let in_database = read_verifiers(sql, mounted).await?;
-    let (mut after, mut settled) = (before.clone(), true);
-    for (role, password) in mounted.0.iter().filter(|(_, password)| !password.is_empty()) {
-        let known = in_database.get(role).map(String::as_str);
-        match decide(password, known, before.get(role).map(String::as_str)) {
-            Step::Remember => after.extend(known.map(|verifier| (role.clone(), verifier.to_owned()))),
-            Step::Leave => {
-                after.entry(role.clone()).or_insert_with(|| scram_sha_256(password.as_bytes()));
+    before: &Reports,
+) -> Result<Reports, SqlError> {
+    let known = look(sql, given).await?;
+    let mut after = Reports::new();
+    for (role, password) in given {
+        let before = before.get(role).filter(|before| before.mark == password.verifier.mark());
+        let one = One { sql, gate, role, password };
+        let (state, why) = match known.get(role) {
+            None if roles == Roles::Replicated => (PasswordState::Awaited, None),
+            None => (PasswordState::Refused, Some("there is no role of this name".to_owned())),
+            Some(known) => one.settle(known, roles, before).await,
+        };
+        after.insert(role.clone(), PasswordReport { mark: password.verifier.mark(), state, why });
+    }
+    Ok(after)
+}
+
+async fn look(sql: &Sql, given: &GivenPasswords) -> Result<BTreeMap<String, Known>, SqlError> {
+    const ACTION: &str = "look at the passwords of roles";
+    let roles: Vec<&str> = given.keys().map(String::as_str).collect();
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&roles];
+    let client = sql.session(None).await?;
+    let rows = within(ACTION, LIMIT, client.query(LOOK, &parameters)).await?;
+    let read = |row: &Row| -> Result<(String, Known), tokio_postgres::Error> {
+        let known = Known {
+            verifier: row.try_get("verifier")?,
+            locked: row.try_get("locked")?,
+            mark: row.try_get("mark")?,
+        };
+        Ok((row.try_get("role")?, known))
+    };
+    let read: Result<_, _> = rows.iter().map(read).collect();
+    read.map_err(|source| SqlError::Postgres { action: ACTION, source })
+}
+
+/// A role and the password that it was given.
+struct One<'a> {
+    sql: &'a Sql,
+    gate: &'a Gate,
+    role: &'a str,
+    password: &'a GivenPassword,
+}
+
+type Told = (PasswordState, Option<String>);
+
+impl One<'_> {
+    async fn settle(&self, known: &Known, roles: Roles, before: Option<&PasswordReport>) -> Told {
+        match (decide(self.password, known), roles) {
+            (Step::Confirm, _) if before.is_some_and(|b| b.state == PasswordState::InEffect) => {
+                match &known.locked {
+                    None => (PasswordState::InEffect, None),
+                    Some(why) => (PasswordState::Refused, Some(why.clone())),
+                }
             }
-            Step::Change if roles == Roles::Writable => {
-                let verifier = scram_sha_256(password.as_bytes());
-                change(sql, role, &verifier).await?;
-                tracing::info!(role, "the password of a role was changed to that of its Secret");
-                after.insert(role.clone(), verifier);
-            }
-            Step::Change => settled = false,
+            (Step::Confirm, _) => self.confirm(known, roles).await,
+            (Step::Leave, _) => (PasswordState::Differs, None),
+            (Step::Change, Roles::Replicated) => (PasswordState::Awaited, None),
+            (Step::Change, Roles::Writable) => match self.change(known).await {
+                Ok(()) => {
+                    tracing::info!(role = self.role, "the role has a new password, which lets it in");
+                    (PasswordState::InEffect, None)
+                }
+                Err(why) => {
+                    tracing::warn!(role = self.role, why, "the role keeps its password");
+                    (PasswordState::Refused, Some(why))
+                }
+            },
         }
     }
-    if after != before {
-        fsx::write_json(&path, &after)?;
+
+    /// It is in the database; whether it lets the role in is another question.
+    async fn confirm(&self, known: &Known, roles: Roles) -> Told {
+        let (mark, verifier) = (self.password.verifier.mark(), known.verifier.as_deref());
+        if roles == Roles::Writable
+            && known.mark.as_ref() != Some(&mark)
+            && let Err(e) = self.store(verifier, Some(&mark)).await
+        {
+            return (PasswordState::Refused, Some(e.to_string()));
+        }
+        match self.prove().await {
+            Ok(()) => (PasswordState::InEffect, None),
+            Err(why) => (PasswordState::Refused, Some(why)),
+        }
     }
-    Ok(settled)
-}
 
-async fn read_verifiers(sql: &Sql, mounted: &Mounted) -> Result<BTreeMap<String, String>, PostmasterError> {
-    const ASK: &str = "SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid \
-                       WHERE rolpassword IS NOT NULL AND rolname::text = ANY ($1)";
-    let client = sql.session(None).await?;
-    let roles: Vec<&str> = mounted.0.keys().map(String::as_str).collect();
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&roles];
-    let rows = within("read the verifiers of the passwords", LIMIT, client.query(ASK, &parameters)).await?;
-    Ok(rows.iter().filter_map(|row| Some((row.try_get(0).ok()?, row.try_get(1).ok()?))).collect())
-}
+    /// Changes it and logs in with it; if that fails the role has its old password again.
+    async fn change(&self, known: &Known) -> Result<(), String> {
+        if !self.password.verifier.accepts(&self.password.client_key) {
+            return Err("what the operator gave for the login is not of that password".into());
+        }
+        if let Some(why) = &known.locked {
+            return Err(why.clone());
+        }
+        let verifier = &self.password.verifier;
+        self.store(Some(verifier.as_str()), Some(&verifier.mark())).await.map_err(|e| e.to_string())?;
+        let Err(why) = self.prove().await else { return Ok(()) };
+        let back = self.store(known.verifier.as_deref(), known.mark.as_deref()).await;
+        Err(match back {
+            Ok(()) => why,
+            Err(e) => format!("{why}; the old password could not be put back: {e}"),
+        })
+    }
 
-/// The server and its log get the verifier, never the password.
-async fn change(sql: &Sql, role: &str, verifier: &str) -> Result<(), PostmasterError> {
-    let text = format!("ALTER ROLE {} PASSWORD {}", escape_identifier(role), escape_literal(verifier));
-    Ok(sql.batch_alone("change the password of a role", &text, LIMIT).await?)
-}
+    async fn prove(&self) -> Result<(), String> {
+        match self.gate.prove(self.role, self.password).await {
+            Ok(Proof::LetIn) => Ok(()),
+            Ok(Proof::TurnedAway(words)) => Err(format!("a login with it is refused: {words}")),
+            Err(e) => Err(format!("it is not known whether it lets the role in: {e}")),
+        }
+    }
 
-/// A verifier with more rounds is taken for one of no password that we know: each costs, and the largest number would take an hour of
-/// the agent's time. PostgreSQL makes 4096 unless told otherwise.
-const MOST_ITERATIONS: u32 = 1_000_000;
-
-/// Whether `verifier` (`SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`, RFC 5803) is of this password. One of another
-/// kind, md5 for instance, is of no password that we know.
-fn is_verifier_of(verifier: &str, password: &str) -> bool {
-    let stored_key = || {
-        let rest = verifier.strip_prefix("SCRAM-SHA-256$")?;
-        let (parameters, keys) = rest.split_once('$')?;
-        let (iterations, salt) = parameters.split_once(':')?;
-        let expected = BASE64_STANDARD.decode(keys.split_once(':')?.0).ok()?;
-        let salt = BASE64_STANDARD.decode(salt).ok()?;
-        let iterations: NonZeroU32 = iterations.parse().ok().filter(|n| u32::from(*n) <= MOST_ITERATIONS)?;
-        let mut salted = [0; digest::SHA256_OUTPUT_LEN];
-        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, password.as_bytes(), &mut salted);
-        let client_key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &salted), b"Client Key");
-        Some(digest::digest(&digest::SHA256, client_key.as_ref()).as_ref() == expected)
-    };
-    stored_key().unwrap_or(false)
+    /// The server and its log get the verifier, never the password.
+    async fn store(&self, verifier: Option<&str>, mark: Option<&str>) -> Result<(), SqlError> {
+        let role = escape_identifier(self.role);
+        let verifier = verifier.map_or_else(|| "NULL".to_owned(), escape_literal);
+        let mark = match mark {
+            Some(mark) => format!("SET {MARK} = {}", escape_literal(mark)),
+            None => format!("RESET {MARK}"),
+        };
+        let text = format!("BEGIN; ALTER ROLE {role} PASSWORD {verifier}; ALTER ROLE {role} {mark}; COMMIT");
+        self.sql.batch_alone("change the password of a role", &text, LIMIT).await
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use pgpair_wire::scram::Verifier;
+
     use super::*;
 
     #[test]
-    fn a_verifier_is_of_its_password_and_of_no_other() {
-        let verifier = scram_sha_256(b"s3cret");
-        assert!(is_verifier_of(&verifier, "s3cret"));
-        for other in ["", "s3cre", "S3cret", &verifier] {
-            assert!(!is_verifier_of(&verifier, other), "{other}");
-        }
-        for malformed in ["", "md5abc", "SCRAM-SHA-256$0:c2FsdA==$a:b", "SCRAM-SHA-256$4096:?$a:b"] {
-            assert!(!is_verifier_of(malformed, "s3cret"), "{malformed}");
-        }
-    }
-
-    #[test]
-    fn a_verifier_that_costs_too_much_is_of_no_password() {
-        let of_rounds = |rounds: u32| {
-            let mut salted = [0; digest::SHA256_OUTPUT_LEN];
-            let iterations = NonZeroU32::new(rounds).unwrap();
-            pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, b"salt", b"s3cret", &mut salted);
-            let client_key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &salted), b"Client Key");
-            let stored = BASE64_STANDARD.encode(digest::digest(&digest::SHA256, client_key.as_ref()));
-            format!("SCRAM-SHA-256${rounds}:{}${stored}:x", BASE64_STANDARD.encode(b"salt"))
+    fn only_a_password_that_the_role_has_not_had_is_given_to_it() {
+        let given = |password: &str| GivenPassword::new(Verifier::make(password).unwrap(), password);
+        let (old, new, by_hand) = (given("old"), given("new"), given("by hand"));
+        let decide = |db: Option<&GivenPassword>, mark: Option<&GivenPassword>| {
+            let known = Known {
+                verifier: db.map(|db| db.verifier.as_str().to_owned()),
+                locked: None,
+                mark: mark.map(|mark| mark.verifier.mark()),
+            };
+            decide(&new, &known)
         };
-        assert!(is_verifier_of(&of_rounds(4096), "s3cret"));
-        assert!(!is_verifier_of(&of_rounds(MOST_ITERATIONS + 1), "s3cret"));
-    }
-
-    #[test]
-    fn only_a_file_that_was_changed_changes_a_password() {
-        let (old, new, by_hand) = (scram_sha_256(b"old"), scram_sha_256(b"new"), scram_sha_256(b"by hand"));
-        let decide = |db: &str, remembered: Option<&str>| decide("new", Some(db), remembered);
-        assert_eq!(decide(&new, Some(&old)), Step::Remember);
-        assert_eq!(decide(&old, Some(&old)), Step::Change, "the Secret was changed");
-        assert_eq!(decide(&by_hand, Some(&new)), Step::Leave, "changed by ALTER ROLE only");
-        assert_eq!(decide(&by_hand, None), Step::Leave, "nothing is known of an earlier file");
-        assert_eq!(super::decide("new", None, Some(&old)), Step::Change);
-        assert_eq!(super::decide("new", None, Some(&new)), Step::Leave, "taken away by ALTER ROLE");
-        assert_eq!(super::decide("new", None, None), Step::Change, "the first password of the role");
+        assert_eq!(decide(Some(&new), Some(&old)), Step::Confirm);
+        assert_eq!(decide(Some(&new), None), Step::Confirm);
+        assert_eq!(decide(Some(&old), Some(&old)), Step::Change, "the Secret was changed");
+        assert_eq!(decide(Some(&by_hand), Some(&old)), Step::Change, "the Secret was changed later");
+        assert_eq!(decide(Some(&by_hand), Some(&new)), Step::Leave, "changed by ALTER ROLE only");
+        assert_eq!(decide(None, Some(&new)), Step::Leave, "taken away by ALTER ROLE");
+        assert_eq!(decide(None, None), Step::Change, "the first password of the role");
     }
 }

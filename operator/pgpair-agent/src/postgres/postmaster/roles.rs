@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::names::{AGENT_ROLE, REPLICATION_ROLE, SUPERUSER};
+use pgpair_wire::scram::{VERIFIERS_KEY, Verifier, Verifiers};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
-use postgres_protocol::password::scram_sha_256;
 
 use crate::instance::env::InstanceEnv;
-use crate::instance::fsx::Context;
+use crate::instance::fsx::{self, Context};
 use crate::postgres::postmaster::PostmasterError;
 use crate::postgres::sql::{Sql, SqlError, within};
 
@@ -94,39 +94,39 @@ async fn post_init(sql: &Sql, database: &str, statements: &[String]) -> Result<(
     Ok(())
 }
 
-/// What the mounted Secrets say.
-pub(super) struct App {
-    pub(super) user: String,
+/// What the mounted Secret says.
+struct App {
+    user: String,
     database: String,
-    pub(super) password: String,
-    /// Of `postgres`; `None`: it cannot log in over the network.
-    pub(super) superuser: Option<String>,
+    /// The first passwords.
+    verifiers: Verifiers,
 }
 
 impl App {
-    pub(super) fn read(settings: &InstanceEnv) -> Result<App, PostmasterError> {
+    fn read(settings: &InstanceEnv) -> Result<App, PostmasterError> {
         let field = |name: &str| {
             let path = settings.layout.app.join(name);
             fs::read_to_string(&path)
                 .map(|t| t.trim_end_matches('\n').to_owned())
                 .at("read the Secret", &path)
         };
-        let superuser = settings.layout.app.join("superuser-password").exists();
         Ok(App {
             user: field("username")?,
             database: field("dbname")?,
-            password: field("password")?,
-            superuser: if superuser { Some(field("superuser-password")?) } else { None },
+            verifiers: fsx::read_json(&settings.layout.app.join(VERIFIERS_KEY))?.unwrap_or_default(),
         })
     }
 }
 
+/// The application's role, and the first password of the superuser. One that has no verifier yet gets its password from the operator later.
 fn role_statements(app: &App) -> Vec<String> {
-    // Made here: the server and its log never see the password.
-    let verifier = scram_sha_256(app.password.as_bytes());
-    let user = format!("{} LOGIN PASSWORD {}", escape_identifier(&app.user), escape_literal(&verifier));
+    let password = |role: &str| {
+        let verifier = app.verifiers.get(role).map(Verifier::as_str);
+        verifier.map(|text| format!(" PASSWORD {}", escape_literal(text).trim_start())).unwrap_or_default()
+    };
+    let user = format!("{} LOGIN{}", escape_identifier(&app.user), password(&app.user));
     let mut out = vec![create_role(&app.user, &user)];
-    out.extend(app.superuser.as_ref().map(|password| first_password(SUPERUSER, password)));
+    out.extend(app.verifiers.get(SUPERUSER).map(|verifier| first_password(SUPERUSER, verifier)));
     out
 }
 
@@ -178,13 +178,12 @@ fn create_role(name: &str, definition: &str) -> String {
 }
 
 /// A password for a role that has none.
-fn first_password(name: &str, password: &str) -> String {
-    let verifier = scram_sha_256(password.as_bytes());
+fn first_password(name: &str, verifier: &Verifier) -> String {
     let body = format!(
         "BEGIN IF EXISTS (SELECT FROM pg_authid WHERE rolname = {} AND rolpassword IS NULL) THEN ALTER ROLE {} PASSWORD {}; END IF; END",
         escape_literal(name),
         escape_identifier(name),
-        escape_literal(&verifier)
+        escape_literal(verifier.as_str())
     );
     format!("DO {}", escape_literal(&body).trim_start())
 }
@@ -201,15 +200,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_password_is_never_part_of_a_statement() {
-        let app = App {
+    fn a_role_is_made_with_its_verifier_or_without_a_password() {
+        let verifier = Verifier::make("s3cret-word").unwrap();
+        let mut app = App {
             user: "o'x".into(),
             database: "d".into(),
-            password: "s3cret-word".into(),
-            superuser: Some("0ther-word".into()),
+            verifiers: Verifiers::from([("o'x".into(), verifier)]),
         };
-        let all = role_statements(&app).join("\n");
-        assert!(!all.contains("s3cret-word") && !all.contains("0ther-word"));
-        assert_eq!(all.matches("SCRAM-SHA-256$4096:").count(), 2);
+        let all = role_statements(&app);
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert_eq!(all[0].matches("LOGIN PASSWORD ''SCRAM-SHA-256$4096:").count(), 1, "{all:?}");
+        app.verifiers.clear();
+        assert!(!role_statements(&app)[0].contains("PASSWORD"));
     }
 }

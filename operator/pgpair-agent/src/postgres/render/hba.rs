@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use pgpair_wire::config::{ClientTls, PairConfig};
 use pgpair_wire::names::{AGENT_ROLE, REPLICATION_ROLE, SUPERUSER};
 
-use super::RenderError;
+use super::{PROOF_DATABASE, RenderError};
 
 const METHODS: &[&str] = &[
     "trust",
@@ -43,7 +43,8 @@ pub enum ClientAccess {
 pub fn hba_conf(config: &PairConfig, clients: ClientAccess) -> Result<String, RenderError> {
     let open = clients == ClientAccess::Open;
     let mut out = String::from("# Written by pgpair: changes are lost. Use spec.postgres.hba.\n");
-    out.push_str("local all all trust\n");
+    // Who logs in there only proves a password: see `sql::proof`.
+    let _ = writeln!(out, "local {PROOF_DATABASE} all scram-sha-256\nlocal all all trust");
     for database in ["replication", "postgres"] {
         let _ = writeln!(out, "hostssl {database} {REPLICATION_ROLE} all cert");
     }
@@ -153,9 +154,9 @@ mod tests {
     fn closed_lets_in_nobody_but_ourselves_and_the_standby() {
         let config = config(LINE, ClientTls::Optional);
         let closed = hba_conf(&config, ClientAccess::Closed).unwrap();
-        assert!(!closed.contains("scram") && !closed.contains("app"));
+        assert!(!closed.contains("host all all") && !closed.contains("app"));
         let open = hba_conf(&config, ClientAccess::Open).unwrap();
-        assert!(open.find("10.0.0.0/8") < open.find("scram-sha-256"));
+        assert!(open.find("10.0.0.0/8") < open.find("host all all all scram-sha-256"));
     }
 
     #[test]

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::agent_client::tests::serve;
 use crate::decide::decide;
-use crate::fixtures::{now, steady};
+use crate::fixtures::{now, steady, valid};
 use crate::memory::AgentLines;
+use crate::mock_api::{Answers, mock_api, seen};
 use crate::observed::Ended;
 
 type Requests = Arc<Mutex<Vec<(String, Value)>>>;
@@ -74,6 +75,26 @@ async fn newer_settings_are_put_and_nothing_else() {
     let requests = requests.lock().unwrap();
     assert_eq!(requests.len(), 1, "a has no line here");
     assert_eq!((requests[0].0.as_str(), &requests[0].1["generation"]), ("PUT /v1/config", &json!(4)));
+}
+
+#[tokio::test]
+async fn passwords_are_put_and_an_agent_that_knows_none_is_remembered() {
+    let plan = Plan { passwords: vec![InstanceId::B], ..decide(&steady()) };
+    let pair = valid(json!({}));
+    for (code, refused) in
+        [(StatusCode::OK, false), (StatusCode::NOT_FOUND, true), (StatusCode::BAD_GATEWAY, false)]
+    {
+        let (client, server) = mock_api(Answers::Empty);
+        let api = crate::api::Requests::new(client, "shop", Arc::default());
+        let (mut memory, requests) = agent_of_b(code, "null").await;
+        send_passwords(&api, &mut memory, &decide(&steady()), &pair).await.unwrap();
+        assert!(requests.lock().unwrap().is_empty(), "it has them");
+        send_passwords(&api, &mut memory, &plan, &pair).await.unwrap();
+        assert_eq!(*requests.lock().unwrap(), [("PUT /v1/passwords".to_owned(), json!({}))]);
+        assert_eq!(memory.refused_passwords.contains_key(&InstanceId::B), refused, "{code}");
+        drop(api);
+        assert_eq!(seen(server).await.len(), 1, "one look at the verifiers");
+    }
 }
 
 /// An announced order to fence b.

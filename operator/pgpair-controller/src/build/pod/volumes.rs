@@ -3,8 +3,7 @@
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, ConfigMapVolumeSource, DownwardAPIProjection, DownwardAPIVolumeFile,
     EmptyDirVolumeSource, KeyToPath, ObjectFieldSelector, PersistentVolumeClaimVolumeSource,
-    ProjectedVolumeSource, SecretProjection, SecretVolumeSource, ServiceAccountTokenProjection, Volume,
-    VolumeProjection,
+    ProjectedVolumeSource, SecretVolumeSource, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use pgpair_api::validate::ValidatedPair;
@@ -37,7 +36,7 @@ pub(super) fn volumes(pair: &ValidatedPair, i: InstanceId, purpose: Purpose) -> 
         ..volume("tls")
     };
     let of_an_instance = |volume: Volume| (purpose == Purpose::Instance).then_some(volume);
-    let app = of_an_instance(Volume { projected: Some(passwords(pair)), ..volume("app") });
+    let app = of_an_instance(Volume { secret: Some(verifiers(pair)), ..volume("app") });
     let token = of_an_instance(Volume { projected: Some(token()), ..volume("token") });
     let mut all = vec![
         claim("data", pair.name.data_claim(i)),
@@ -64,20 +63,12 @@ fn item(key: &str, path: &str) -> KeyToPath {
     KeyToPath { key: key.into(), path: path.into(), mode: None }
 }
 
-/// What the agents need to know of the roles with a password; not the addresses and strings for clients. The superuser has one only if it
-/// may log in, which may change while a pod runs.
-fn passwords(pair: &ValidatedPair) -> ProjectedVolumeSource {
-    let secret = |name: String, items: Vec<KeyToPath>, optional: Option<bool>| VolumeProjection {
-        secret: Some(SecretProjection { name, items: Some(items), optional }),
-        ..VolumeProjection::default()
-    };
-    let app = ["username", "password", "dbname"].map(|key| item(key, key));
-    ProjectedVolumeSource {
+/// What the agents need to know of the roles with a password when they make them. The passwords themselves stay outside of the pod.
+fn verifiers(pair: &ValidatedPair) -> SecretVolumeSource {
+    SecretVolumeSource {
+        secret_name: Some(pair.name.verifiers_secret()),
         default_mode: Some(0o640),
-        sources: Some(vec![
-            secret(pair.name.app_secret(), app.into(), None),
-            secret(pair.name.superuser_secret(), vec![item("password", "superuser-password")], Some(true)),
-        ]),
+        ..SecretVolumeSource::default()
     }
 }
 

@@ -13,6 +13,7 @@ use pgpair_core::record::Mode;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
+use pgpair_wire::scram::{GivenPassword, GivenPasswords, VERIFIERS_KEY, Verifier, Verifiers};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::{Client, NoTls};
@@ -273,9 +274,12 @@ impl Pair {
             ] {
                 ca.issue(&root.join("tls"), file, &name);
             }
-            for (name, text) in [("username", "app"), ("password", "secret"), ("dbname", "app")] {
-                fs::write(root.join("app").join(name), text).unwrap();
+            for name in ["username", "dbname"] {
+                fs::write(root.join("app").join(name), "app").unwrap();
             }
+            let verifiers = Verifiers::from([("app".to_owned(), Verifier::make("secret").unwrap())]);
+            fs::write(root.join("app").join(VERIFIERS_KEY), serde_json::to_string(&verifiers).unwrap())
+                .unwrap();
             let config = serde_json::to_string(&self.config).unwrap();
             fs::write(root.join("config/pair.json"), config).unwrap();
             give(&root, self.owner);
@@ -294,14 +298,11 @@ impl Pair {
         give(&path, self.owner);
     }
 
-    /// Whether an instance has this file.
-    pub fn has_file(&self, i: InstanceId, path: &str) -> bool {
-        self.root(i).join(path).exists()
-    }
-
-    /// The password of the application's Secret, as the kubelet mounts it.
-    pub fn mount_password(&self, i: InstanceId, password: &str) {
-        fs::write(self.root(i).join("app/password"), password).unwrap();
+    /// A password of the application's role, as the operator gives it to an agent.
+    pub async fn give_password(&self, to: InstanceId, password: &GivenPassword) {
+        let given = GivenPasswords::from([("app".to_owned(), password.clone())]);
+        let body = serde_json::to_string(&given).unwrap();
+        assert_eq!(self.ask(to, "PUT", paths::PASSWORDS, &body).await.unwrap().0, 200);
     }
 
     /// Whether the application gets in with this password.
