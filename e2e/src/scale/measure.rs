@@ -216,6 +216,7 @@ async fn order(stage: &Stage, client: &Client, times: usize, among: usize) -> Pa
             instance: Some(InstanceId::B),
             term: TERM,
             dead: None,
+            role: None,
         };
         let text = serde_json::to_string(&order).ok()?;
         let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION_ORDER: text}}}));

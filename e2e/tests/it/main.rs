@@ -18,6 +18,7 @@ mod names;
 mod options;
 mod orders;
 mod outages;
+mod passwords;
 mod plugin;
 mod policies;
 mod quotas;
@@ -60,7 +61,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 67] = tests![
+const TESTS: [(&str, Run); 68] = tests![
     chart::an_image_is_named_by_its_digest_if_there_is_one,
     chart::the_image_has_no_shell,
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
@@ -109,6 +110,7 @@ const TESTS: [(&str, Run); 67] = tests![
     failover::version_15_comes_up_and_fails_over,
     failover::version_18_comes_up_fails_over_and_back_and_keeps_a_logical_slot,
     options::seeding_services_and_tls_are_as_the_spec_says,
+    passwords::a_secret_is_the_truth_for_its_password,
     options::a_paused_pair_is_left_alone,
     options::data_of_another_cluster_is_never_overwritten,
     names::objects_of_other_owners_are_named_and_left_alone,

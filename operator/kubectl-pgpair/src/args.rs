@@ -80,6 +80,16 @@ pub enum Command {
         #[command(flatten)]
         confirm: Confirm,
     },
+    /// Make another password for a role, and follow until it is in effect
+    RotatePassword {
+        /// Name of the pair
+        name: String,
+        /// The role; default: the owner of the application's database
+        #[arg(long)]
+        role: Option<String>,
+        #[command(flatten)]
+        follow: Follow,
+    },
     /// psql in the primary's container, as the owner of the application's database
     Psql {
         /// Name of the pair

@@ -171,6 +171,7 @@ fn as_object(pair: &PgReplicaPair, order: &UserOrder) -> PgPairOrder {
         instance: order.instance.map(|instance| instance.to_string()),
         term: order.term.0.into(),
         dead: order.dead.map(|dead| dead.to_string()),
+        role: order.role.clone(),
     };
     PgPairOrder { metadata, spec, status: None }
 }

@@ -49,6 +49,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Fence(one) => orders::simple(&cluster, UserOrderKind::Fence, &one).await,
         Command::Unfence(one) => orders::simple(&cluster, UserOrderKind::Unfence, &one).await,
         Command::Rebuild { one, confirm } => orders::rebuild(&cluster, &one, confirm).await,
+        Command::RotatePassword { name, role, follow } => {
+            orders::rotate_password(&cluster, &name, role, follow).await
+        }
         Command::Psql { name, superuser, instance, args } => {
             let pair = cluster.pair(&name).await?;
             let instance = match instance {

@@ -26,6 +26,21 @@ pub async fn switchover(cluster: &Cluster, name: &str, how: Follow) -> anyhow::R
     carry_out(cluster, name, &request, how).await
 }
 
+/// Another password for a role.
+///
+/// # Errors
+/// It did not come to `Done`.
+pub async fn rotate_password(
+    cluster: &Cluster,
+    name: &str,
+    role: Option<String>,
+    how: Follow,
+) -> anyhow::Result<()> {
+    let record = cluster.record(name).await?;
+    let request = UserOrder { role, ..order::new(UserOrderKind::RotatePassword, None, &record, id())? };
+    carry_out(cluster, name, &request, how).await
+}
+
 /// Restart, fence, unfence.
 ///
 /// # Errors
@@ -275,6 +290,18 @@ mod tests {
         drop(cluster);
         let orders = orders(server).await;
         assert_eq!((&orders[0]["kind"], &orders[0]["instance"]), (&json!("Fence"), &json!("b")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_password_is_ordered_for_the_role_that_is_named() {
+        for role in [None, Some("report")] {
+            let (cluster, server) = server("Done", None);
+            rotate_password(&cluster, "orders", role.map(Into::into), HOW).await.unwrap();
+            drop(cluster);
+            let orders = orders(server).await;
+            assert_eq!((&orders[0]["kind"], orders[0]["role"].as_str()), (&json!("RotatePassword"), role));
+            assert_eq!(orders[0]["instance"], Value::Null);
+        }
     }
 
     /// What is asked for where orders are objects.

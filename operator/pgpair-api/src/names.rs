@@ -57,6 +57,8 @@ pub const ANNOTATION_DNS_NAMES: &str = "pgpair.dev/dns-names";
 pub const ANNOTATION_CHANGED_AT: &str = "pgpair.dev/changed-at";
 /// Annotation of Secret `NAME-verifiers`: which Secrets with passwords were read, and what was found there.
 pub const ANNOTATION_PASSWORDS: &str = "pgpair.dev/passwords";
+/// Annotation of a Secret with a password: the id of the order, or the word of the operator, for which its password was made last.
+pub const ANNOTATION_ROTATED_BY: &str = "pgpair.dev/rotated-by";
 /// Roles that are not for a person to let in.
 pub const OUR_ROLES: [&str; 3] = [SUPERUSER, AGENT_ROLE, REPLICATION_ROLE];
 

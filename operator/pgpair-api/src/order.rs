@@ -27,7 +27,7 @@ pub struct UserOrder {
     pub id: String,
     /// What is to be done.
     pub kind: UserOrderKind,
-    /// To whom; not for `Switchover`, whose instance follows from the record. `Promote` is for the standby unless it names the
+    /// To whom; not for `Switchover`, whose instance follows from the record, nor for `RotatePassword`. `Promote` is for the standby unless it names the
     /// record's own instance, which has come up again on another node and does not know whether its predecessor is dead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceId>,
@@ -36,6 +36,40 @@ pub struct UserOrder {
     /// For `Promote`: the incarnation that the person knows to be dead, as the record's Lease names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead: Option<Incarnation>,
+    /// For `RotatePassword`: the role; without it the owner of the application's database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+}
+
+/// An order that is complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedOrder {
+    /// As of the [`UserOrder`].
+    pub id: String,
+    /// As of the [`UserOrder`].
+    pub term: Term,
+    /// What is to be done.
+    pub task: Task,
+}
+
+/// What is to be done, by who does it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// The agent of an instance.
+    Agent(OrderKind),
+    /// The operator makes another password for this role; without one, for the owner of the application's database.
+    RotatePassword(Option<String>),
+}
+
+impl CheckedOrder {
+    /// The order for the agent, if it is for one.
+    #[must_use]
+    pub fn for_agent(&self) -> Option<Order> {
+        match self.task {
+            Task::Agent(kind) => Some(Order { id: self.id.clone(), term: self.term, kind }),
+            Task::RotatePassword(_) => None,
+        }
+    }
 }
 
 /// What a person can order.
@@ -55,6 +89,8 @@ pub enum UserOrderKind {
     Unfence,
     /// Copy the standby anew.
     Rebuild,
+    /// Make another password for a role.
+    RotatePassword,
 }
 
 /// Why an annotation is no order. Waiting does not help: the person has to write another one.
@@ -92,6 +128,9 @@ pub enum InvalidOrder {
     /// See the text.
     #[error("{0} takes no dead incarnation")]
     DeadGiven(&'static str),
+    /// See the text.
+    #[error("{0} takes no role")]
+    RoleGiven(&'static str),
 }
 
 impl InvalidOrder {
@@ -156,11 +195,11 @@ impl UserOrder {
         Ok(order)
     }
 
-    /// The order for an agent.
+    /// What is to be done.
     ///
     /// # Errors
     /// It is too old at `unix_seconds`, or a field is missing or too many.
-    pub fn check(&self, unix_seconds: i64) -> Result<Order, InvalidOrder> {
+    pub fn check(&self, unix_seconds: i64) -> Result<CheckedOrder, InvalidOrder> {
         let age = unix_seconds - time_of(&self.id).ok_or_else(|| InvalidOrder::Id(self.id.clone()))?;
         if age > MAX_AGE_SECONDS {
             return Err(InvalidOrder::TooOld(age));
@@ -169,10 +208,16 @@ impl UserOrder {
             return Err(InvalidOrder::FromTheFuture(-age));
         }
         let word = self.kind.as_str();
-        match (self.kind, self.instance) {
-            (UserOrderKind::Switchover, Some(_)) => return Err(InvalidOrder::InstanceGiven(word)),
-            (UserOrderKind::Switchover | UserOrderKind::Promote, None) | (_, Some(_)) => {}
-            (_, None) => return Err(InvalidOrder::InstanceMissing(word)),
+        let takes_none = matches!(self.kind, UserOrderKind::Switchover | UserOrderKind::RotatePassword);
+        match self.instance {
+            Some(_) if takes_none => return Err(InvalidOrder::InstanceGiven(word)),
+            None if !takes_none && self.kind != UserOrderKind::Promote => {
+                return Err(InvalidOrder::InstanceMissing(word));
+            }
+            _ => {}
+        }
+        if self.role.is_some() && self.kind != UserOrderKind::RotatePassword {
+            return Err(InvalidOrder::RoleGiven(word));
         }
         let kind = match (self.kind, self.dead) {
             (UserOrderKind::Promote, Some(dead)) => OrderKind::Promote { dead },
@@ -183,8 +228,15 @@ impl UserOrder {
             (UserOrderKind::Fence, None) => OrderKind::Fence,
             (UserOrderKind::Unfence, None) => OrderKind::Unfence,
             (UserOrderKind::Rebuild, None) => OrderKind::Rebuild,
+            (UserOrderKind::RotatePassword, None) => {
+                return Ok(self.checked(Task::RotatePassword(self.role.clone())));
+            }
         };
-        Ok(Order { id: self.id.clone(), term: self.term, kind })
+        Ok(self.checked(Task::Agent(kind)))
+    }
+
+    fn checked(&self, task: Task) -> CheckedOrder {
+        CheckedOrder { id: self.id.clone(), term: self.term, task }
     }
 
     /// As written into the annotation.
@@ -200,16 +252,28 @@ mod tests {
 
     const NOW: i64 = 1_763_728_000;
 
-    fn check(json: &str) -> Result<Order, InvalidOrder> {
+    fn check(json: &str) -> Result<CheckedOrder, InvalidOrder> {
         UserOrder::parse(json)?.check(NOW)
     }
 
     #[test]
     fn a_complete_order_becomes_one_for_an_agent() {
         let order = check(r#"{"id":"x-1763727990","kind":"Fence","instance":"b","term":3}"#).unwrap();
-        assert_eq!(order, Order { id: "x-1763727990".into(), term: Term(3), kind: OrderKind::Fence });
+        let fence = Order { id: "x-1763727990".into(), term: Term(3), kind: OrderKind::Fence };
+        assert_eq!(order.for_agent(), Some(fence));
         let promote = r#"{"id":"x-1763727990","kind":"Promote","term":3,"dead":"00000000000000ab"}"#;
-        assert_eq!(check(promote).unwrap().kind, OrderKind::Promote { dead: Incarnation(0xab) });
+        assert_eq!(check(promote).unwrap().task, Task::Agent(OrderKind::Promote { dead: Incarnation(0xab) }));
+    }
+
+    #[test]
+    fn another_password_is_ordered_for_a_role_or_for_the_owner_and_no_agent_gets_it() {
+        for (role, field) in
+            [(None, String::new()), (Some("report".to_owned()), r#","role":"report""#.to_owned())]
+        {
+            let order = check(&format!(r#"{{"id":"x-1763727990","kind":"RotatePassword","term":3{field}}}"#))
+                .unwrap();
+            assert_eq!((order.for_agent(), order.task), (None, Task::RotatePassword(role)));
+        }
     }
 
     #[test]
@@ -232,6 +296,8 @@ mod tests {
                 r#"{"id":"x-1763727990","kind":"Fence","instance":"a","term":3,"dead":"00000000000000ab"}"#,
                 "DeadGiven",
             ),
+            (r#"{"id":"x-1763727990","kind":"Switchover","term":3,"role":"app"}"#, "RoleGiven"),
+            (r#"{"id":"x-1763727990","kind":"RotatePassword","instance":"a","term":3}"#, "InstanceGiven"),
         ];
         for (json, reason) in cases {
             let found: &str = check(json).unwrap_err().reason().into();
@@ -247,6 +313,7 @@ mod tests {
             instance: Some(InstanceId::B),
             term: Term(4),
             dead: None,
+            role: None,
         };
         assert_eq!(UserOrder::parse(&order.to_json()), Ok(order));
     }

@@ -37,16 +37,17 @@ use crate::word::Word;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("an order never changes: delete it and create another one"))]
-#[x_kube(validation = Rule::new("self.kind == 'Promote' || (self.kind == 'Switchover') != has(self.instance)").message("spec.instance must be a or b; Switchover takes none, because the instance follows from the record"))]
+#[x_kube(validation = Rule::new("self.kind == 'Promote' || (self.kind in ['Switchover', 'RotatePassword']) != has(self.instance)").message("spec.instance must be a or b; Switchover and RotatePassword take none, because the instance follows from the record"))]
+#[x_kube(validation = Rule::new("self.kind == 'RotatePassword' || !has(self.role)").message("spec.role is for RotatePassword: leave it out"))]
 #[x_kube(validation = Rule::new("(self.kind == 'Promote') == has(self.dead)").message("spec.dead is for Promote, which needs it: the incarnation that you know to be dead, as the record's Lease names it"))]
 pub struct PgPairOrderSpec {
     /// Name of the pair, in the same namespace.
     #[schemars(length(min = 1, max = 40))]
     pub pair: String,
-    /// What is to be done: `Switchover`, `Promote`, `Restart`, `Fence`, `Unfence` or `Rebuild`.
+    /// What is to be done: `Switchover`, `Promote`, `Restart`, `Fence`, `Unfence`, `Rebuild` or `RotatePassword`.
     #[schemars(schema_with = "schemas::words::<UserOrderKind>")]
     pub kind: String,
-    /// To whom: `a` or `b`. Not for `Switchover`. `Promote` is for the standby unless it names an instance.
+    /// To whom: `a` or `b`. Not for `Switchover` and `RotatePassword`. `Promote` is for the standby unless it names an instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[ab]$"))]
     pub instance: Option<String>,
@@ -57,6 +58,10 @@ pub struct PgPairOrderSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9a-f]{16}$"))]
     pub dead: Option<String>,
+    /// For `RotatePassword`: the role whose password is made anew. Without it the owner of the application's database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub role: Option<String>,
 }
 
 /// What became of it. Empty while it waits for its turn: one order at a time.
@@ -96,7 +101,8 @@ impl PgPairOrder {
     #[must_use]
     pub fn to_annotation(&self) -> Option<String> {
         let mut order = json!({"id": self.id()?, "kind": self.spec.kind, "term": self.spec.term});
-        for (field, value) in [("instance", &self.spec.instance), ("dead", &self.spec.dead)] {
+        let Self { spec: PgPairOrderSpec { instance, dead, role, .. }, .. } = self;
+        for (field, value) in [("instance", instance), ("dead", dead), ("role", role)] {
             if let Some(value) = value {
                 order[field] = json!(value);
             }
@@ -137,6 +143,10 @@ mod tests {
             (UserOrderKind::Promote, Some(InstanceId::B), Term(3))
         );
         assert_eq!((read.dead, time_of(&read.id)), (Some(Incarnation(0xab)), Some(1_777_636_800)));
+        let rotation =
+            order(json!({"pair": "orders", "kind": "RotatePassword", "role": "report", "term": 3}));
+        let read = UserOrder::parse(&rotation.to_annotation().unwrap()).unwrap();
+        assert_eq!((read.kind, read.role.as_deref()), (UserOrderKind::RotatePassword, Some("report")));
         let switchover = order(json!({"pair": "orders", "kind": "Switchover", "term": 3}));
         let read = UserOrder::parse(&switchover.to_annotation().unwrap()).unwrap();
         assert_eq!((read.kind, read.instance, read.dead), (UserOrderKind::Switchover, None, None));

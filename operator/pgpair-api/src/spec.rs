@@ -4,6 +4,7 @@
 mod bootstrap;
 mod failover;
 mod network;
+mod passwords;
 mod scheduling;
 pub(crate) mod schemas;
 mod service;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use bootstrap::BootstrapSpec;
 pub use failover::FailoverSpec;
 pub use network::NetworkPolicySpec;
+pub use passwords::PasswordsSpec;
 pub use scheduling::{AntiAffinity, SchedulingSpec};
 pub use service::{ServiceSpec, ServiceType};
 pub use tls::TlsSpec;
@@ -72,6 +74,9 @@ pub struct PgReplicaPairSpec {
     #[serde(default)]
     #[x_kube(validation = Rule::new(bootstrap::used_once()).message("spec.bootstrap is used once, when the data directory is made, but superuserAccess may be changed: create databases and roles with SQL"))]
     pub bootstrap: BootstrapSpec,
+    /// Passwords that the operator makes.
+    #[serde(default)]
+    pub passwords: PasswordsSpec,
     /// A WAL segment is archived at the latest after this many seconds, if anything was written. 10 to 3600.
     #[serde(default = "PgReplicaPairSpec::default_archive_timeout_seconds")]
     #[schemars(range(min = 10, max = 3600))]

@@ -70,6 +70,8 @@ pub struct ValidatedPair {
     pub owner_secret: Option<String>,
     /// Secret of the user with the superuser's password; `None`: it is generated.
     pub superuser_secret: Option<String>,
+    /// Days after which a password that the operator has made is made anew; `None`: never.
+    pub password_max_age_days: Option<i32>,
     /// Bytes that a standby may lack and still be offered by `NAME-ro`.
     pub read_lag_bytes: u64,
     /// Bring nothing of the spec into effect.
@@ -176,6 +178,9 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
     bootstrap(&spec.bootstrap, &name)?;
     hba(&spec.postgres.hba)?;
     tls(&spec.tls, &spec.postgres.hba)?;
+    if let Some(days) = spec.passwords.max_age_days {
+        range("spec.passwords.maxAgeDays", days.into(), 1, 3650)?;
+    }
     let config = config(spec, pair.metadata.generation.unwrap_or(0))?;
     let default_image =
         || defaults.postgres_image_template.replace("{version}", &spec.postgres.version.to_string());
@@ -198,6 +203,7 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
         database_owner: spec.bootstrap.owner.clone(),
         owner_secret: spec.bootstrap.owner_secret.clone(),
         superuser_secret: spec.bootstrap.superuser_secret.clone(),
+        password_max_age_days: spec.passwords.max_age_days,
         read_lag_bytes: config.read_lag_bytes,
         paused: spec.paused,
         config,

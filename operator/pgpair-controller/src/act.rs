@@ -94,6 +94,11 @@ impl Act<'_> {
             Step::Names => self.check_names().await?,
             Step::Base(child) => self.apply_base(child).await?,
             Step::Secrets => self.apply_secrets().await?,
+            Step::RotatePassword => {
+                if let Some(rotation) = plan.rotation() {
+                    secrets::passwords::rotate(requests, pair, rotation).await?;
+                }
+            }
             Step::Passwords => self.apply_passwords().await?,
             Step::Record => {
                 if plan.create_lease

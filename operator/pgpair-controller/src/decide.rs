@@ -19,6 +19,7 @@ mod loss;
 mod orders;
 mod release;
 mod roll;
+mod rotation;
 mod slices;
 
 use std::time::Duration;
@@ -62,6 +63,7 @@ pub fn decide(observed: &Observed) -> Plan {
         configure: decide_settings(observed),
         refused_settings: find_refused_settings(observed),
         passwords: decide_passwords(observed),
+        aged: rotation::by_age(observed),
         order: orders::decide_order(observed),
         roll: RollPlan::default(),
         notices: Vec::new(),

@@ -123,6 +123,8 @@ pub fn password(role: &str) -> PasswordView {
         role: role.into(),
         secret: format!("orders-{role}"),
         entry: serde_json::from_value(entry).unwrap(),
+        is_read: true,
+        rotated_by: None,
     }
 }
 
@@ -192,6 +194,7 @@ pub fn steady() -> Observed {
         turn: Turn::default(),
         refused_settings: BTreeMap::new(),
         passwords: vec![password("app")],
+        password_max_age_days: None,
         refused_passwords: BTreeMap::new(),
         rolled_ago: None,
         any: SliceView::Present(vec![ip(InstanceId::A), ip(InstanceId::B)]),

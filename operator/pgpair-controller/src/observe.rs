@@ -15,7 +15,7 @@ use k8s_openapi::api::discovery::v1::Endpoint;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::loss::KnownWal;
-use pgpair_api::names::{ANNOTATION_ORDER, PairName};
+use pgpair_api::names::{ANNOTATION_ORDER, ANNOTATION_ROTATED_BY, PairName};
 use pgpair_api::status::{InstanceStatus, PgReplicaPairStatus};
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
@@ -134,6 +134,7 @@ pub async fn observe(
             .map(|(i, (refusal, at))| (*i, (refusal.clone(), at.elapsed())))
             .collect(),
         passwords: observe_passwords(caches, &desired.pair),
+        password_max_age_days: desired.pair.password_max_age_days,
         refused_passwords: memory.refused_passwords.iter().map(|(i, at)| (*i, at.elapsed())).collect(),
         rolled_ago: memory.rolled.map(|at| at.elapsed()),
     };
@@ -336,7 +337,16 @@ fn observe_passwords(caches: &Caches, pair: &ValidatedPair) -> Vec<PasswordView>
     let mut ledger = kept.map(|secret| read_ledger(&secret.metadata)).unwrap_or_default();
     let view = |source: Source| {
         let entry = ledger.remove(&source.role)?;
-        Some(PasswordView { role: source.role, secret: source.secret, entry })
+        let key = ObjectRef::new(&source.secret).within(&pair.name.namespace);
+        let secret = caches.secrets.get(&key).filter(|secret| is_own(pair, &secret.metadata));
+        let rotated_by = secret.as_ref().and_then(|s| s.annotations().get(ANNOTATION_ROTATED_BY).cloned());
+        Some(PasswordView {
+            is_read: entry.is_of(&source.secret, secret.as_ref().map(|secret| &secret.metadata)),
+            role: source.role,
+            secret: source.secret,
+            entry,
+            rotated_by,
+        })
     };
     Source::of(pair).into_iter().filter_map(view).collect()
 }

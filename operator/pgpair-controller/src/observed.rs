@@ -68,6 +68,8 @@ pub struct Observed {
     pub refused_settings: BTreeMap<InstanceId, (SettingsRefusal, Duration)>,
     /// The passwords of roles, as their Secrets were when they were read.
     pub passwords: Vec<PasswordView>,
+    /// Days after which a password of the operator's is made anew.
+    pub password_max_age_days: Option<i32>,
     /// How long ago the agent of an instance refused passwords.
     pub refused_passwords: BTreeMap<InstanceId, Duration>,
     /// How long ago this process took a step of a rolling change; `None`: never.
@@ -83,6 +85,10 @@ pub struct PasswordView {
     pub secret: String,
     /// What is known of it.
     pub entry: Entry,
+    /// That is of the Secret as it is now.
+    pub is_read: bool,
+    /// What its last password was made for, if the operator made it.
+    pub rotated_by: Option<String>,
 }
 
 /// Settings that an agent refused: PostgreSQL does not accept them, or they are out of range.

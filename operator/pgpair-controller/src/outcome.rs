@@ -48,6 +48,8 @@ pub enum Step {
     Base(Child),
     /// Make and renew the Secrets.
     Secrets,
+    /// Make a password anew.
+    RotatePassword,
     /// Keep the verifiers of the passwords.
     Passwords,
     /// Create the record.
@@ -71,7 +73,7 @@ pub enum Step {
 }
 
 /// Everything, in the order in which it runs: an object comes after those that it needs.
-const EVERYTHING: [Step; 27] = [
+const EVERYTHING: [Step; 28] = [
     Step::Names,
     Step::Base(Child::Account),
     Step::Base(Child::Role),
@@ -88,6 +90,7 @@ const EVERYTHING: [Step; 27] = [
     Step::Base(Child::DataClaim(B)),
     Step::Base(Child::ArchiveClaim(B)),
     Step::Secrets,
+    Step::RotatePassword,
     Step::Passwords,
     Step::Record,
     Step::Slices,
@@ -190,6 +193,7 @@ impl fmt::Display for Step {
             Step::Names => f.write_str("check the names of the pair's objects"),
             Step::Base(child) => write!(f, "apply the {child}"),
             Step::Secrets => f.write_str("make and renew the secrets"),
+            Step::RotatePassword => f.write_str("make a password anew"),
             Step::Passwords => f.write_str("keep the verifiers of the passwords"),
             Step::Record => f.write_str("create the record"),
             Step::Slices => f.write_str("write the endpoints of the services"),

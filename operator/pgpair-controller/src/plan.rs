@@ -8,7 +8,7 @@ use pgpair_core::authority::messages::Evidence;
 use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier};
 
 use crate::outcome::{FaultKind, StepFailure};
-pub use order::{OrderPlan, OrderProgress};
+pub use order::{OrderPlan, OrderProgress, Rotation};
 pub use roll::{Pending, RollPlan, RollStep, Waits};
 pub use slices::{AnyPlan, EndpointTarget, RoPlan, RwPlan};
 
@@ -41,6 +41,8 @@ pub struct Plan {
     pub refused_settings: Vec<(InstanceId, String)>,
     /// Agents that have not got the passwords of the Secrets, and are given them now.
     pub passwords: Vec<InstanceId>,
+    /// A password that is made anew because it is old.
+    pub aged: Option<Rotation>,
     /// The order of a person.
     pub order: OrderPlan,
     /// Changes that need a restart.
@@ -64,10 +66,19 @@ impl Plan {
         self
     }
 
+    /// The password that is made anew; a person goes first.
+    #[must_use]
+    pub fn rotation(&self) -> Option<&Rotation> {
+        match &self.order {
+            OrderPlan::Rotate(rotation) => Some(rotation),
+            OrderPlan::None | OrderPlan::Tell(_) | OrderPlan::Send { .. } => self.aged.as_ref(),
+        }
+    }
+
     /// Whether there is nothing to carry out or to look at again: it may rest on a record that is some seconds old.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.settled && self.passwords.is_empty() && !self.moves()
+        self.settled && self.passwords.is_empty() && self.aged.is_none() && !self.moves()
     }
 
     /// Whether something is to be done soon, or is about to be: an order, a step of a roll, a Service that leads elsewhere.

@@ -45,6 +45,7 @@ impl Retries {
             | Step::Release
             | Step::Roll
             | Step::Settings
+            | Step::RotatePassword
             | Step::Passwords
             | Step::GivePasswords => LONGEST_URGENT,
             Step::Names | Step::Base(_) | Step::Secrets | Step::Record | Step::Set(_) | Step::SeedJob => {

@@ -31,6 +31,12 @@ pub enum OrderStage {
     Copying,
     /// The base backup failed for too long; the instance goes on with the data that it had.
     CopyFailed,
+    /// The Secret has another password, which is being brought into effect.
+    Rotating,
+    /// The new password is not in effect.
+    PasswordRefused,
+    /// The operator keeps no password of that role.
+    NoSuchPassword,
     /// The agent has carried it out.
     CarriedOut,
     /// It was sent before, or is older than one that was.

@@ -103,7 +103,7 @@ pub async fn send_passwords(
 /// Sends the order of a person, if that is its turn; gives what is to be told of it.
 pub async fn send_order(memory: &mut Memory, plan: &Plan, observed: &Observed) -> Option<OrderProgress> {
     match &plan.order {
-        OrderPlan::None => None,
+        OrderPlan::None | OrderPlan::Rotate(_) => None,
         OrderPlan::Tell(told) => Some(told.clone()),
         OrderPlan::Send { to, order } => {
             let reply = send(memory, *to, order).await?;

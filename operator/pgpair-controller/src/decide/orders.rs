@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use pgpair_api::convert::lag_of;
-use pgpair_api::order::{InvalidOrder, OrderReason, OrderStage, UserOrder, UserOrderKind, time_of};
+use pgpair_api::order::{
+    CheckedOrder, InvalidOrder, OrderReason, OrderStage, Task, UserOrder, UserOrderKind, time_of,
+};
 use pgpair_api::status::{OrderState, OrderStatus};
 use pgpair_api::word::Word;
 use pgpair_core::ids::InstanceId;
@@ -18,6 +20,7 @@ use pgpair_wire::order::{Order, OrderReport, REPORT_LAG, SEND_FOR};
 use pgpair_wire::report::InstanceReport;
 
 use super::loss;
+use super::rotation;
 use crate::observed::Observed;
 use crate::plan::{OrderPlan, OrderProgress};
 
@@ -47,7 +50,7 @@ pub fn is_under_way(observed: &Observed, plan: &OrderPlan) -> bool {
     let running = match plan {
         OrderPlan::None => observed.last_order.as_ref().is_some_and(|o| o.state.is(OrderState::Running)),
         OrderPlan::Tell(told) => told.state == OrderState::Running,
-        OrderPlan::Send { .. } => true,
+        OrderPlan::Send { .. } | OrderPlan::Rotate(_) => true,
     };
     let has_order = |i: &InstanceId| {
         let report = observed.instance(*i).report.recent();
@@ -80,7 +83,7 @@ fn decide_new(observed: &Observed, last: Option<&OrderStatus>, annotation: &str)
     }
     match decide_receiver(observed, &user, &order) {
         Ok(to) => {
-            let (message, estimated_loss) = build_announcement(observed, to, order.kind);
+            let (message, estimated_loss) = build_announcement(observed, to, &order.task);
             OrderPlan::Tell(OrderProgress {
                 id,
                 kind,
@@ -97,7 +100,7 @@ fn decide_new(observed: &Observed, last: Option<&OrderStatus>, annotation: &str)
 
 type Unchecked = (String, Word<UserOrderKind>, InvalidOrder);
 
-fn parse_order(observed: &Observed, annotation: &str) -> Result<(Order, UserOrder), Unchecked> {
+fn parse_order(observed: &Observed, annotation: &str) -> Result<(CheckedOrder, UserOrder), Unchecked> {
     let user = UserOrder::parse(annotation).map_err(|why| match &why {
         InvalidOrder::Id(id) => (id.clone(), Word::default(), why),
         _ => (format!("unread-{:016x}", fingerprint(annotation)), Word::default(), why),
@@ -112,10 +115,10 @@ fn parse_order(observed: &Observed, annotation: &str) -> Result<(Order, UserOrde
 fn decide_receiver(
     observed: &Observed,
     user: &UserOrder,
-    order: &Order,
+    order: &CheckedOrder,
 ) -> Result<InstanceId, (OrderReason, &'static str)> {
     let refused = |why: OrderRefusal| (OrderReason::Refused(why), why.message());
-    if let Some(why) = find_hold(observed, order.kind) {
+    if let Some(why) = find_hold(observed, &order.task) {
         return Err(why);
     }
     let record = observed.record().ok_or(refused(OrderRefusal::RecordUnknown))?;
@@ -133,10 +136,18 @@ fn decide_receiver(
         (UserOrderKind::Promote, None) => record.primary.instance.peer(),
         (_, None) => record.primary.instance,
     };
-    if let OrderKind::Promote { dead } = order.kind
+    if let Task::Agent(OrderKind::Promote { dead }) = order.task
         && dead != record.primary.incarnation
     {
         return Err(refused(OrderRefusal::OtherIncarnation));
+    }
+    if let Task::RotatePassword(role) = &order.task
+        && rotation::find(observed, role.as_deref()).is_none()
+    {
+        return Err((
+            OrderStage::NoSuchPassword.into(),
+            "the operator has made no password of that role: see status.passwords, and change yours in its Secret",
+        ));
     }
     if observed.instance(to).report.fresh().is_none() {
         return Err((
@@ -148,22 +159,24 @@ fn decide_receiver(
 }
 
 /// Why nothing is ordered now. Of an invalid spec only what is built of the spec: the rest is between the agents.
-fn find_hold(observed: &Observed, kind: OrderKind) -> Option<(OrderReason, &'static str)> {
+fn find_hold(observed: &Observed, task: &Task) -> Option<(OrderReason, &'static str)> {
     if observed.paused {
         return Some((
             OrderStage::Paused.into(),
             "the pair is paused: set spec.paused to false and order again",
         ));
     }
-    let builds = observed.invalid.is_some() && kind == OrderKind::Rebuild;
+    let builds = observed.invalid.is_some()
+        && matches!(task, Task::Agent(OrderKind::Rebuild) | Task::RotatePassword(_));
     let message = "the spec cannot be carried out: correct it as condition Degraded says, and order again";
     builds.then_some((OrderStage::InvalidSpec.into(), message))
 }
 
 /// What is told before an order is sent; of a promotion, what it may lose.
-fn build_announcement(observed: &Observed, to: InstanceId, kind: OrderKind) -> (String, Option<Lag>) {
-    match (kind, observed.record()) {
-        (OrderKind::Promote { .. }, Some(record)) => {
+fn build_announcement(observed: &Observed, to: InstanceId, task: &Task) -> (String, Option<Lag>) {
+    match (task, observed.record()) {
+        (Task::RotatePassword(_), _) => ("the Secret gets another password next".into(), None),
+        (Task::Agent(OrderKind::Promote { .. }), Some(record)) => {
             let loss = loss::estimate(observed, record, to);
             (format!("estimated loss: {}", loss.sentence(observed.now)), loss.amount())
         }
@@ -183,6 +196,9 @@ fn decide_running(observed: &Observed, last: &OrderStatus) -> OrderPlan {
             "who was to carry it out is not known",
         );
     };
+    if last.kind.is(UserOrderKind::RotatePassword) {
+        return rotation::decide_running(observed, last, i, since);
+    }
     let reported = observed.instance(i).report.fresh();
     let reply = reported.and_then(|report| find_reply(report, &last.id));
     let is = |stage: OrderStage| last.reason.as_ref().is_some_and(|r| r.is(stage.into()));
@@ -262,20 +278,32 @@ fn taken_up(last: &OrderStatus, i: InstanceId, reply: OrderReply) -> OrderPlan {
 }
 
 fn decide_send(observed: &Observed, last: &OrderStatus, to: InstanceId, since: Duration) -> OrderPlan {
+    let order = match find_announced(observed, last, to) {
+        Ok(order) => order,
+        Err(withdrawn) => return withdrawn,
+    };
+    if since > SEND_FOR {
+        let message =
+            "the agent did not answer for a minute; whether it took the order is not known: look at the pair";
+        return end(last, Some(to), OrderState::Failed, OrderStage::AgentUnreachable.into(), message);
+    }
+    order.for_agent().map_or(OrderPlan::None, |order| OrderPlan::Send { to, order })
+}
+
+/// The order that was announced, or its end: it was withdrawn, or nothing is ordered any more.
+pub(super) fn find_announced(
+    observed: &Observed,
+    last: &OrderStatus,
+    to: InstanceId,
+) -> Result<CheckedOrder, OrderPlan> {
     let order = observed.order.as_deref().and_then(|annotation| parse_order(observed, annotation).ok());
-    match order.filter(|(order, _)| order.id == last.id) {
-        None => {
-            let message = "the order was changed or deleted before it was sent";
-            end(last, Some(to), OrderState::Refused, OrderStage::Withdrawn.into(), message)
-        }
-        Some((order, _)) => match find_hold(observed, order.kind) {
-            Some((why, message)) => end(last, Some(to), OrderState::Refused, why, message),
-            None if since > SEND_FOR => {
-                let message = "the agent did not answer for a minute; whether it took the order is not known: look at the pair";
-                end(last, Some(to), OrderState::Failed, OrderStage::AgentUnreachable.into(), message)
-            }
-            None => OrderPlan::Send { to, order },
-        },
+    let Some((order, _)) = order.filter(|(order, _)| order.id == last.id) else {
+        let message = "the order was changed or deleted before it was sent";
+        return Err(end(last, Some(to), OrderState::Refused, OrderStage::Withdrawn.into(), message));
+    };
+    match find_hold(observed, &order.task) {
+        Some((why, message)) => Err(end(last, Some(to), OrderState::Refused, why, message)),
+        None => Ok(order),
     }
 }
 
@@ -375,7 +403,7 @@ fn refuse(
     })
 }
 
-fn end(
+pub(super) fn end(
     last: &OrderStatus,
     instance: Option<InstanceId>,
     state: OrderState,
@@ -386,7 +414,7 @@ fn end(
 }
 
 /// The same order in another state.
-fn told(last: &OrderStatus, instance: Option<InstanceId>) -> OrderProgress {
+pub(super) fn told(last: &OrderStatus, instance: Option<InstanceId>) -> OrderProgress {
     OrderProgress {
         id: last.id.clone(),
         kind: last.kind.clone(),

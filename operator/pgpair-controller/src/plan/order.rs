@@ -21,6 +21,17 @@ pub enum OrderPlan {
         /// The order.
         order: Order,
     },
+    /// Make a password anew; what becomes of it is seen later.
+    Rotate(Rotation),
+}
+
+/// A password that is made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotation {
+    /// Of which role.
+    pub role: String,
+    /// What it is made for: the id of an order, or an age. It is noted in the Secret: for one word, one password.
+    pub word: String,
 }
 
 /// What is to be told of an order.

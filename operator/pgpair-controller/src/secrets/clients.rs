@@ -18,6 +18,12 @@ const PASSWORD_LENGTH: usize = 32;
 /// With the authority's certificate where the guide mounts it.
 const VERIFIED: &str = "sslmode=verify-full&sslrootcert=/etc/pgpair/ca.crt";
 
+/// One that nobody can guess.
+#[must_use]
+pub fn generate_password() -> String {
+    Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH)
+}
+
 /// The password of a role: of the Secret that the user named, else a new one.
 ///
 /// # Errors
@@ -32,7 +38,7 @@ pub async fn fetch_password(
         ClientRole::Superuser => (&pair.superuser_secret, "superuserSecret"),
     };
     let Some(secret) = secret else {
-        return Ok(Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH));
+        return Ok(generate_password());
     };
     let found = requests.get::<Secret>(secret).await?;
     let password = found.and_then(|found| password_of(&found, secret));

@@ -5,20 +5,22 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
-use pgpair_api::names::ANNOTATION_PASSWORDS;
+use pgpair_api::names::{ANNOTATION_PASSWORDS, ANNOTATION_ROTATED_BY, GROUP};
 use pgpair_api::validate::ValidatedPair;
 use pgpair_wire::scram::{GivenPassword, GivenPasswords, VERIFIERS_KEY, Verifier, Verifiers};
 use serde::{Deserialize, Serialize};
 
-use super::clients::build_strings;
-use super::party::{ClientRole, build_secret, text};
+use super::clients::{build_strings, generate_password};
+use super::party::{Annotations, ClientRole, build_secret, text};
 use crate::api::Requests;
 use crate::certificates::digest;
 use crate::error::Error;
 use crate::ownership::{self, is_own};
+use crate::plan::Rotation;
 
 /// The key of a Secret with the password.
 const PASSWORD: &str = "password";
@@ -82,6 +84,14 @@ pub struct Entry {
     pub since: Option<Timestamp>,
 }
 
+impl Entry {
+    /// Whether the Secret is as it was when it was read; `None`: there is none.
+    #[must_use]
+    pub fn is_of(&self, secret: &str, meta: Option<&ObjectMeta>) -> bool {
+        self.from == version(secret, meta)
+    }
+}
+
 /// What is known of all passwords, by role.
 pub type Ledger = BTreeMap<String, Entry>;
 
@@ -106,8 +116,8 @@ pub async fn apply_passwords(
     let sources = Source::of(pair);
     let ledger = known(&pair.name.verifiers_secret()).map(|meta| read_ledger(&meta)).unwrap_or_default();
     let is_read = |source: &Source| {
-        let from = version(&source.secret, known(&source.secret).as_ref());
-        ledger.get(&source.role).is_some_and(|entry| entry.from == from)
+        let meta = known(&source.secret);
+        ledger.get(&source.role).is_some_and(|entry| entry.is_of(&source.secret, meta.as_ref()))
     };
     if sources.len() == ledger.len() && sources.iter().all(is_read) {
         return Ok(());
@@ -171,18 +181,63 @@ async fn follow_password(
     secret: Secret,
 ) -> Result<Secret, Error> {
     let Some(password) = password_of(&secret, &source.secret) else { return Ok(secret) };
-    let mut data = secret.data.clone().unwrap_or_default();
-    for (key, text) in build_strings(pair, source.client, &password) {
-        data.insert(key.to_owned(), k8s_openapi::ByteString(text.into_bytes()));
-    }
+    let data = with_strings(pair, source, &secret, &password);
     if Some(&data) == secret.data.as_ref() {
         return Ok(secret);
     }
-    // All of it is applied: what is left out of an apply would be taken away.
-    let ours = |key: &str| key.split_once('/').is_some_and(|(group, _)| group == pgpair_api::names::GROUP);
-    let annotations = secret.annotations().iter().filter(|(key, _)| ours(key));
-    let annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
-    let mut changed = build_secret(pair, &source.secret, [], annotations);
+    apply_clients(requests, pair, &secret, data, own_annotations(&secret)).await
+}
+
+/// Makes another password, unless that was done for this word already.
+///
+/// # Errors
+/// A request failed, or the Secret has changed meanwhile.
+pub async fn rotate(requests: &Requests, pair: &ValidatedPair, rotation: &Rotation) -> Result<(), Error> {
+    let source = Source::of(pair).into_iter().find(|source| source.role == rotation.role);
+    let Some(source) = source else { return Ok(()) };
+    // One that is missing is made, with another password, by another step.
+    let Some(secret) = source.read(requests, pair).await? else { return Ok(()) };
+    let mut annotations = own_annotations(&secret);
+    let before = annotations.insert(ANNOTATION_ROTATED_BY.to_owned(), rotation.word.clone());
+    if before.as_ref() == Some(&rotation.word) {
+        return Ok(());
+    }
+    let password = generate_password();
+    let mut data = with_strings(pair, &source, &secret, &password);
+    data.insert(PASSWORD.to_owned(), ByteString(password.into_bytes()));
+    apply_clients(requests, pair, &secret, data, annotations).await?;
+    tracing::info!(
+        role = source.role,
+        secret = source.secret,
+        word = rotation.word,
+        "a password was made anew"
+    );
+    Ok(())
+}
+
+type Data = BTreeMap<String, ByteString>;
+
+fn with_strings(pair: &ValidatedPair, source: &Source, secret: &Secret, password: &str) -> Data {
+    let strings = build_strings(pair, source.client, password).into_iter();
+    let strings = strings.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes())));
+    secret.data.clone().unwrap_or_default().into_iter().chain(strings).collect()
+}
+
+fn own_annotations(secret: &Secret) -> Annotations {
+    let ours = |key: &str| key.split_once('/').is_some_and(|(group, _)| group == GROUP);
+    let all = secret.annotations().iter().filter(|(key, _)| ours(key));
+    all.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// All of it is applied, over the version that was read: what is left out of an apply would be taken away.
+async fn apply_clients(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    secret: &Secret,
+    data: Data,
+    annotations: Annotations,
+) -> Result<Secret, Error> {
+    let mut changed = build_secret(pair, &secret.name_any(), [], annotations);
     changed.data = Some(data);
     changed.metadata.resource_version = secret.resource_version();
     ownership::apply(requests, pair, &changed, Some(secret.meta())).await
