@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use pgpair_api::order::UserOrderKind;
 use pgpair_api::status::{ConditionType, OrderState, PasswordStage, Reason};
 use pgpair_core::ids::InstanceId;
@@ -21,6 +21,8 @@ use crate::context::Context;
 const BRING_UP: Duration = Duration::from_secs(240);
 /// Within seconds: the kubelet, which takes a minute or more, has no part in it.
 const SECONDS: Duration = Duration::from_secs(20);
+/// The operator looks once a minute at the Secrets of people.
+const MINUTE: Duration = Duration::from_secs(90);
 
 /// A changed Secret is in effect within seconds, a missing or empty password changes nothing, a deleted Secret comes back with a password that
 /// works, another password can be ordered, and no password is in a pod.
@@ -32,6 +34,8 @@ pub async fn a_secret_is_the_truth_for_its_password(c: &mut Context) -> anyhow::
     let primary = pair.primary_of(&status)?;
     let walked = walk(&pair, primary).await;
     pair.explain(walked).await?;
+    let defined = define(&pair, primary).await;
+    pair.explain(defined).await?;
     Ok(Outcome::Passed)
 }
 
@@ -82,6 +86,30 @@ async fn walk(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Roles and databases of the spec come into being, with a password in a Secret of a person; what is refused is told, and nothing is dropped.
+async fn define(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
+    let metadata = json!({"name": "keys-report", "namespace": pair.names.namespace});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"password": "r3port"}});
+    let secret: Secret = serde_json::from_value(secret)?;
+    secrets(pair).create(&PostParams::default(), &secret).await.context("creating a Secret")?;
+    let report = json!({"name": "report", "memberOf": ["pg_read_all_data"], "passwordSecret": "keys-report"});
+    let wrong = json!({"name": "wrong", "login": false, "memberOf": ["nobody"]});
+    let database = json!({"name": "reporting", "owner": "report", "extensions": ["pg_trgm"]});
+    pair.set(&json!({"roles": [report, wrong], "databases": [database]})).await?;
+    let words = ["role wrong", "role \"nobody\" does not exist"];
+    await_told(pair, ConditionType::RolesHealthy, Reason::DefinitionRefused, &words, SECONDS).await?;
+    await_condition("the role gets in with the password of its Secret", MINUTE, || async {
+        ensure!(log_in(pair, primary, "report", "reporting", "r3port").await, "it does not");
+        Ok(())
+    })
+    .await?;
+    pair.set(&json!({"roles": null, "databases": null})).await?;
+    await_told(pair, ConditionType::RolesHealthy, Reason::RolesAsExpected, &[], SECONDS).await?;
+    let there = "SELECT count(*) FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba WHERE datname = 'reporting' AND rolname = 'report'";
+    ensure!(pair.psql(primary, there).await? == "1", "something was dropped");
+    Ok(())
+}
+
 fn secrets(pair: &Pair) -> Api<Secret> {
     Api::namespaced(pair.cluster.client.clone(), &pair.names.namespace)
 }
@@ -92,11 +120,15 @@ async fn set_password(pair: &Pair, password: &str) -> anyhow::Result<()> {
     patched.map(|_| ()).context("changing the Secret")
 }
 
-/// Over the network, with TLS.
 async fn logs_in(pair: &Pair, from: InstanceId, password: &str) -> bool {
+    log_in(pair, from, "app", "app", password).await
+}
+
+/// Over the network, with TLS.
+async fn log_in(pair: &Pair, from: InstanceId, role: &str, database: &str, password: &str) -> bool {
     let attempt = async {
         let host = pair.rw_address().await?;
-        let to = format!("host={host} user=app dbname=app sslmode=require connect_timeout=5");
+        let to = format!("host={host} user={role} dbname={database} sslmode=require connect_timeout=5");
         pair.shell(from, &format!("PGPASSWORD='{password}' psql -X -w -Atc 'SELECT 1' '{to}'")).await
     };
     attempt.await.is_ok_and(|said: String| said == "1")

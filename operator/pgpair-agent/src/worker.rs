@@ -383,6 +383,7 @@ impl Worker {
                 .cloned()
                 .or_else(|| self.notice()),
             passwords: self.roles.passwords(),
+            definitions: self.roles.definitions(),
             login_refused: self.server.role().and_then(|_| self.sql.login().refusal()),
             space: self.upkeep.space,
         };

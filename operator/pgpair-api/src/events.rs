@@ -49,8 +49,10 @@ pub enum EventReason {
     ArchiveFailing,
     /// A role has the new password of its Secret.
     PasswordChanged,
-    /// A role does not have the password of its Secret.
-    PasswordNotInEffect,
+    /// A role does not have the password of its Secret, or a role or a database is not as the spec says.
+    RolesUnhealthy,
+    /// A role or a database is no longer in the spec, and stays.
+    DefinitionReleased,
     /// An agent refuses the settings of the spec.
     SettingsRefused,
     /// This version of the operator cannot read the pair.

@@ -5,6 +5,7 @@ mod bootstrap;
 mod failover;
 mod network;
 mod passwords;
+mod roles;
 mod scheduling;
 pub(crate) mod schemas;
 mod service;
@@ -22,6 +23,7 @@ pub use bootstrap::BootstrapSpec;
 pub use failover::FailoverSpec;
 pub use network::NetworkPolicySpec;
 pub use passwords::PasswordsSpec;
+pub use roles::{DatabaseSpec, MOST, RoleSpec};
 pub use scheduling::{AntiAffinity, SchedulingSpec};
 pub use service::{ServiceSpec, ServiceType};
 pub use tls::TlsSpec;
@@ -52,10 +54,13 @@ pub use tls::TlsSpec;
     validation = Rule::new("self.spec.postgres.version != 14 || has(self.status)")
         .message("spec.postgres.version 14 is for pairs that exist: PostgreSQL 14 has been out of support since November 2026. Use 15, 16, 17 or 18"),
     validation = Rule::new("[self.metadata.name + '-app', self.metadata.name + '-superuser'].all(made, (!has(self.spec.bootstrap.ownerSecret) || self.spec.bootstrap.ownerSecret != made) && (!has(self.spec.bootstrap.superuserSecret) || self.spec.bootstrap.superuserSecret != made))")
-        .message("spec.bootstrap.ownerSecret and superuserSecret must name Secrets of yours: NAME-app and NAME-superuser are made by the operator; use another name, or leave the field out")
+        .message("spec.bootstrap.ownerSecret and superuserSecret must name Secrets of yours: NAME-app and NAME-superuser are made by the operator; use another name, or leave the field out"),
+    validation = Rule::new("!has(self.spec.roles) || [self.metadata.name + '-app', self.metadata.name + '-superuser'].all(made, self.spec.roles.all(role, !has(role.passwordSecret) || role.passwordSecret != made))")
+        .message("spec.roles[].passwordSecret must name a Secret of yours: NAME-app and NAME-superuser are made by the operator for other roles; use another name")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.tls.clients != 'Required' || !has(self.postgres.hba) || self.postgres.hba.all(line, !line.startsWith('hostnossl'))").message("spec.postgres.hba has a line hostnossl, but spec.tls.clients is Required: remove the line or set spec.tls.clients to Optional"))]
+#[x_kube(validation = Rule::new("!has(self.roles) || self.roles.all(role, role.name != self.bootstrap.owner)").message("spec.roles names the owner of spec.bootstrap, which the operator makes and whose password is in Secret NAME-app: remove it"))]
 pub struct PgReplicaPairSpec {
     /// The server: version, image, settings.
     #[serde(default)]
@@ -74,6 +79,14 @@ pub struct PgReplicaPairSpec {
     #[serde(default)]
     #[x_kube(validation = Rule::new(bootstrap::used_once()).message("spec.bootstrap is used once, when the data directory is made, but superuserAccess may be changed: create databases and roles with SQL"))]
     pub bootstrap: BootstrapSpec,
+    /// Roles beside the owner of the database of the first start. One that is removed here stays in the database. At most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub roles: Vec<RoleSpec>,
+    /// Databases beside that of the first start, or what it has in addition. One that is removed here stays. At most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub databases: Vec<DatabaseSpec>,
     /// Passwords that the operator makes.
     #[serde(default)]
     pub passwords: PasswordsSpec,

@@ -19,7 +19,7 @@ use crate::word::Word;
 
 pub use instance::{InstanceState, Unreported};
 pub use reasons::{ConditionType, Reason};
-pub use roles::{PasswordStage, PasswordStatus};
+pub use roles::{DefinitionStage, DefinitionStatus, PasswordStage, PasswordStatus};
 
 /// State of a pair as last written by the operator.
 ///
@@ -82,6 +82,14 @@ pub struct PgReplicaPairStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["role"]))]
     pub passwords: Vec<PasswordStatus>,
+    /// The roles of the spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub roles: Vec<DefinitionStatus>,
+    /// The databases of the spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub databases: Vec<DefinitionStatus>,
     /// The last change of primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<FailoverStatus>,

@@ -10,8 +10,8 @@ use pgpair_wire::parameters::{Reason, WAL_LEVELS, refusal};
 
 use crate::names::{OUR_ROLES, PairName};
 use crate::spec::{
-    BootstrapSpec, FailoverSpec, NetworkPolicySpec, PgReplicaPair, PgReplicaPairSpec, ResourcesSpec,
-    SchedulingSpec, ServiceSpec, TlsSpec, VolumeSpec,
+    BootstrapSpec, DatabaseSpec, FailoverSpec, MOST, NetworkPolicySpec, PgReplicaPair, PgReplicaPairSpec,
+    ResourcesSpec, RoleSpec, SchedulingSpec, ServiceSpec, TlsSpec, VolumeSpec,
 };
 use crate::{quantity, settings};
 
@@ -70,6 +70,8 @@ pub struct ValidatedPair {
     pub owner_secret: Option<String>,
     /// Secret of the user with the superuser's password; `None`: it is generated.
     pub superuser_secret: Option<String>,
+    /// Roles beside the owner.
+    pub roles: Vec<RoleSpec>,
     /// Days after which a password that the operator has made is made anew; `None`: never.
     pub password_max_age_days: Option<i32>,
     /// Bytes that a standby may lack and still be offered by `NAME-ro`.
@@ -133,6 +135,19 @@ pub enum InvalidSpec {
     ReservedDatabase(String),
     /// See the text.
     #[error(
+        "spec.roles has {0:?}, which is reserved, is the owner of spec.bootstrap, or is to be a member of itself, postgres or a role of the operator: use another name or remove the membership"
+    )]
+    ReservedRole(String),
+    /// See the text.
+    #[error("spec.databases has {0:?}, which is reserved or has a reserved owner: use another name")]
+    ReservedDatabaseOf(String),
+    /// See the text.
+    #[error(
+        "spec.roles has {0:?} with a passwordSecret that the operator makes for another role: name a Secret of yours"
+    )]
+    OwnPasswordSecret(String),
+    /// See the text.
+    #[error(
         "spec.bootstrap.{0} names a Secret that the operator makes itself: name a Secret of yours, or leave the field out"
     )]
     OwnSecret(&'static str),
@@ -176,6 +191,7 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
     }
     parameters(&spec.postgres.parameters)?;
     bootstrap(&spec.bootstrap, &name)?;
+    roles(spec, &name)?;
     hba(&spec.postgres.hba)?;
     tls(&spec.tls, &spec.postgres.hba)?;
     if let Some(days) = spec.passwords.max_age_days {
@@ -203,6 +219,7 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
         database_owner: spec.bootstrap.owner.clone(),
         owner_secret: spec.bootstrap.owner_secret.clone(),
         superuser_secret: spec.bootstrap.superuser_secret.clone(),
+        roles: spec.roles.clone(),
         password_max_age_days: spec.passwords.max_age_days,
         read_lag_bytes: config.read_lag_bytes,
         paused: spec.paused,
@@ -244,6 +261,8 @@ fn config(spec: &PgReplicaPairSpec, generation: i64) -> Result<PairConfig, Inval
         seed_rate_kib,
         client_tls: spec.tls.clients,
         superuser_access: bootstrap.superuser_access(),
+        roles: spec.roles.iter().map(RoleSpec::config).collect(),
+        databases: spec.databases.iter().map(|database| database.config(&bootstrap.owner)).collect(),
         bootstrap: Bootstrap {
             checksums: bootstrap.checksums,
             locale: bootstrap.locale.clone(),
@@ -273,6 +292,36 @@ fn bootstrap(bootstrap: &BootstrapSpec, name: &PairName) -> Result<(), InvalidSp
     {
         if secret.as_ref().is_some_and(|s| made.contains(s)) {
             return Err(InvalidSpec::OwnSecret(field));
+        }
+    }
+    Ok(())
+}
+
+/// Roles and databases. What PostgreSQL alone can judge, it judges one by one.
+fn roles(spec: &PgReplicaPairSpec, name: &PairName) -> Result<(), InvalidSpec> {
+    for (field, number) in [("spec.roles", spec.roles.len()), ("spec.databases", spec.databases.len())] {
+        range(field, i64::try_from(number).unwrap_or(i64::MAX), 0, MOST)?;
+    }
+    let is_reserved = |role: &str| {
+        ["postgres", "public", "none"].contains(&role)
+            || role.starts_with("pg_")
+            || role.starts_with("pgpair_")
+    };
+    let made = [name.app_secret(), name.superuser_secret()];
+    for RoleSpec { name: role, member_of, connection_limit, password_secret, .. } in &spec.roles {
+        range("spec.roles[].connectionLimit", (*connection_limit).into(), -1, 10_000)?;
+        let is_ours = |of: &String| of == "postgres" || of.starts_with("pgpair_") || of == role;
+        if is_reserved(role) || *role == spec.bootstrap.owner || member_of.iter().any(is_ours) {
+            return Err(InvalidSpec::ReservedRole(role.clone()));
+        }
+        if password_secret.as_ref().is_some_and(|secret| made.contains(secret)) {
+            return Err(InvalidSpec::OwnPasswordSecret(role.clone()));
+        }
+    }
+    for DatabaseSpec { name: database, owner, .. } in &spec.databases {
+        let is_made = ["postgres", "template0", "template1"].contains(&database.as_str());
+        if is_made || database.starts_with("pgpair_") || owner.as_deref().is_some_and(is_reserved) {
+            return Err(InvalidSpec::ReservedDatabaseOf(database.clone()));
         }
     }
     Ok(())

@@ -3,10 +3,12 @@
 mod agents;
 mod slices;
 
-use std::time::Instant;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::validate::ValidatedPair;
@@ -24,10 +26,14 @@ use crate::observed::Observed;
 use crate::outcome::{Child, Fault, Outcome, Step};
 use crate::ownership::{Taken, create, is_own, look_at_others};
 use crate::plan::{Notice, Plan, Scope};
+use crate::secrets::passwords::{Keeper, Source, apply_passwords, rotate};
 use crate::secrets::{self, Extent};
 
 /// Requests without any answer in one reconcile after which the API server counts as away: each takes its full limit.
 const UNANSWERED: u32 = 2;
+
+/// How long it is known of a Secret of a person whether it has changed: a pair that is as it should be is looked at once a minute.
+const LOOK_AGAIN: Duration = Duration::from_secs(50);
 
 /// What the steps work with.
 struct Act<'a> {
@@ -96,7 +102,7 @@ impl Act<'_> {
             Step::Secrets => self.apply_secrets().await?,
             Step::RotatePassword => {
                 if let Some(rotation) = plan.rotation() {
-                    secrets::passwords::rotate(requests, pair, rotation).await?;
+                    rotate(requests, pair, rotation).await?;
                 }
             }
             Step::Passwords => self.apply_passwords().await?,
@@ -166,12 +172,26 @@ impl Act<'_> {
         secrets::apply_secrets(self.requests, self.pair, extent, known, jiff::Timestamp::now()).await
     }
 
-    async fn apply_passwords(&self) -> Result<(), Error> {
-        let known = |name: &str| {
-            let secret = self.caches.secrets.get(&ObjectRef::new(name).within(&self.pair.name.namespace))?;
-            Some(secret.metadata.clone()).filter(|meta| is_own(self.pair, meta))
+    async fn apply_passwords(&mut self) -> Result<(), Error> {
+        let Act { requests, caches, pair, .. } = *self;
+        let persons = Source::of(pair).into_iter().filter(|source| source.keeper == Keeper::Person);
+        let persons: BTreeSet<String> = persons.map(|source| source.secret).collect();
+        let looked = &mut self.memory.persons_secrets;
+        looked.retain(|secret, (_, at)| persons.contains(secret) && at.elapsed() < LOOK_AGAIN);
+        for secret in &persons {
+            if !looked.contains_key(secret) {
+                let found = requests.get_metadata::<Secret>(secret).await?;
+                looked.insert(secret.clone(), (found, Instant::now()));
+            }
+        }
+        let known = |name: &str| match looked.get(name) {
+            Some((found, _)) => found.clone(),
+            None => {
+                let secret = caches.secrets.get(&ObjectRef::new(name).within(&pair.name.namespace))?;
+                Some(secret.metadata.clone()).filter(|meta| is_own(pair, meta))
+            }
         };
-        secrets::passwords::apply_passwords(self.requests, self.pair, known, jiff::Timestamp::now()).await
+        apply_passwords(requests, pair, known, jiff::Timestamp::now()).await
     }
 
     async fn apply_set(&mut self, i: InstanceId) -> Result<(), Error> {

@@ -7,7 +7,8 @@ use pgpair_api::events::EventReason;
 use pgpair_api::names::PairName;
 use pgpair_api::order::UserOrderKind;
 use pgpair_api::status::{
-    ConditionType, InstanceState, OrderState, PasswordStage, PasswordStatus, PgReplicaPairStatus, Reason,
+    ConditionType, DefinitionStage, DefinitionStatus, InstanceState, OrderState, PasswordStage,
+    PasswordStatus, PgReplicaPairStatus, Reason,
 };
 use pgpair_api::word::Word;
 use pgpair_core::authority::FailoverCause;
@@ -154,8 +155,10 @@ pub fn of_change(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Vec<Ev
     told.extend(of_seeding(old, new));
     told.extend(of_health(old, new, ConditionType::StorageHealthy, EventReason::StorageLow));
     told.extend(of_health(old, new, ConditionType::ArchiveHealthy, EventReason::ArchiveFailing));
-    told.extend(of_health(old, new, ConditionType::RolesHealthy, EventReason::PasswordNotInEffect));
+    told.extend(of_health(old, new, ConditionType::RolesHealthy, EventReason::RolesUnhealthy));
     told.extend(of_passwords(old, new));
+    told.extend(of_released("role", &old.roles, &new.roles));
+    told.extend(of_released("database", &old.databases, &new.databases));
     if let Some(now) = condition(new, ConditionType::Degraded).filter(|c| c.status == "True")
         && condition(old, ConditionType::Degraded)
             .is_none_or(|c| c.status != "True" || c.reason != now.reason)
@@ -286,6 +289,17 @@ fn of_passwords(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Vec<Eve
         EventDraft::new(EventReason::PasswordChanged, false, note)
     };
     now.filter(is_news).map(tell).collect()
+}
+
+/// What is no longer in the spec, once.
+fn of_released(kind: &str, old: &[DefinitionStatus], new: &[DefinitionStatus]) -> Vec<EventDraft> {
+    let is_released = |one: &&DefinitionStatus| one.state.is(DefinitionStage::Released);
+    let was = |one: &&DefinitionStatus| old.iter().filter(is_released).any(|old| old.name == one.name);
+    let tell = |one: &DefinitionStatus| {
+        let note = format!("{kind} {} is no longer in the spec: it stays in the database as it is", one.name);
+        EventDraft::new(EventReason::DefinitionReleased, false, note)
+    };
+    new.iter().filter(is_released).filter(|one| !was(one)).map(tell).collect()
 }
 
 fn of_health(

@@ -17,8 +17,8 @@ use pgpair_core::record::{Holder, Mode, Record};
 use pgpair_core::timeline::TimelineId;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::{
-    ArchiveReport, AuthorityReport, InstanceReport, Need, PasswordReport, PasswordState, PostgresReport,
-    SpaceReport, StandbyLag,
+    ArchiveReport, AuthorityReport, DefinitionsReport, InstanceReport, Need, PasswordReport, PasswordState,
+    PostgresReport, SpaceReport, StandbyLag,
 };
 use serde_json::json;
 
@@ -27,6 +27,8 @@ use crate::observed::{
     SeedJob, SeedState, SetView, SliceView,
 };
 use crate::rollout::Turn;
+use crate::secrets::ClientRole;
+use crate::secrets::passwords::Keeper;
 
 pub fn now() -> Timestamp {
     "2026-05-01T12:00:00Z".parse().unwrap()
@@ -105,6 +107,7 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
         },
         config_generation: 3,
         passwords: BTreeMap::from([("app".to_owned(), password_told(PasswordState::InEffect))]),
+        definitions: primary.then(|| DefinitionsReport { generation: 3, wrong: Vec::new() }),
         space: SpaceReport {
             data_bytes: Some(10 << 30),
             data_free: Some(6 << 30),
@@ -124,6 +127,7 @@ pub fn password(role: &str) -> PasswordView {
         secret: format!("orders-{role}"),
         entry: serde_json::from_value(entry).unwrap(),
         is_read: true,
+        keeper: Keeper::Operator(ClientRole::Application),
         rotated_by: None,
     }
 }

@@ -88,6 +88,8 @@ pub struct Memory {
     pub evidence: BTreeSet<Taken>,
     /// The settings that the agent of an instance refused last, and when.
     pub refused_settings: BTreeMap<InstanceId, (SettingsRefusal, Instant)>,
+    /// What was read last of the Secrets of people that hold passwords, and when; `None`: it was not there.
+    pub persons_secrets: BTreeMap<String, (Option<ObjectMeta>, Instant)>,
     /// When the agent of an instance refused passwords last.
     pub refused_passwords: BTreeMap<InstanceId, Instant>,
     /// When a step of a rolling change was taken.

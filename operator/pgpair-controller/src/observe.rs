@@ -44,7 +44,7 @@ use crate::orders;
 use crate::ownership::is_own;
 use crate::rollout::Turn;
 use crate::secrets;
-use crate::secrets::passwords::{Source, read_ledger};
+use crate::secrets::passwords::{Keeper, Source, read_ledger};
 
 pub use hindrance::Hindrance;
 
@@ -341,7 +341,9 @@ fn observe_passwords(caches: &Caches, pair: &ValidatedPair) -> Vec<PasswordView>
         let secret = caches.secrets.get(&key).filter(|secret| is_own(pair, &secret.metadata));
         let rotated_by = secret.as_ref().and_then(|s| s.annotations().get(ANNOTATION_ROTATED_BY).cloned());
         Some(PasswordView {
-            is_read: entry.is_of(&source.secret, secret.as_ref().map(|secret| &secret.metadata)),
+            is_read: source.keeper == Keeper::Person
+                || entry.is_of(&source.secret, secret.as_ref().map(|secret| &secret.metadata)),
+            keeper: source.keeper,
             role: source.role,
             secret: source.secret,
             entry,

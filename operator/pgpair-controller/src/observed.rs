@@ -15,7 +15,7 @@ use pgpair_wire::report::InstanceReport;
 use pgpair_wire::seed::SeedProgress;
 
 use crate::rollout::Turn;
-use crate::secrets::passwords::Entry;
+use crate::secrets::passwords::{Entry, Keeper};
 use crate::trouble::PodTrouble;
 
 /// Everything that is known about a pair.
@@ -85,8 +85,10 @@ pub struct PasswordView {
     pub secret: String,
     /// What is known of it.
     pub entry: Entry,
-    /// That is of the Secret as it is now.
+    /// That is of the Secret as it is now, as far as a watch tells.
     pub is_read: bool,
+    /// Whose the Secret is.
+    pub keeper: Keeper,
     /// What its last password was made for, if the operator made it.
     pub rotated_by: Option<String>,
 }

@@ -20,8 +20,8 @@ use crate::certificates::{Pem, Purpose, names_of, new_leaf};
 use crate::error::Error;
 use crate::ownership::{self, Taken};
 use authority::CertificateAuthority;
-use party::{Annotations, ClientRole, Party, build_secret, failed};
-pub use party::{Extent, text};
+use party::{Annotations, Party, build_secret, failed};
+pub use party::{ClientRole, Extent, text};
 
 /// Makes what is missing, renews what nears its end, and takes the next step of a change of the authority. `known` gives
 /// the annotations of a Secret by its name, `None` if there is no such Secret. The contents are read only when there is

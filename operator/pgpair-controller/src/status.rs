@@ -18,7 +18,7 @@ use pgpair_api::status::{
 use pgpair_core::ids::InstanceId;
 use pgpair_core::instance::{PostgresState, Role};
 use pgpair_core::lag::Lag;
-use pgpair_wire::report::InstanceReport;
+use pgpair_wire::report::{DefinitionKind, InstanceReport};
 
 use crate::observed::{Observed, ReportView, SeedState};
 use crate::plan::{OrderProgress, Plan};
@@ -68,6 +68,9 @@ pub fn compute(
     status.rto = estimate::rto(observed, &status);
     status.certificates = certificates(observed);
     status.passwords = roles::passwords(observed, &old.passwords);
+    let is_new_spec = generation != old.observed_generation;
+    status.roles = roles::definitions(DefinitionKind::Role, observed, &old.roles, is_new_spec);
+    status.databases = roles::definitions(DefinitionKind::Database, observed, &old.databases, is_new_spec);
     if let Some(told) = order {
         status.order = Some(order_status(name, told, observed.now, old.order.as_ref()));
     }

@@ -46,6 +46,12 @@ pub struct PairConfig {
     pub client_tls: ClientTls,
     /// Whether `postgres` may log in over the network.
     pub superuser_access: bool,
+    /// Roles that there are to be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<RoleConfig>,
+    /// Databases that there are to be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<DatabaseConfig>,
     /// Used once, when the data directory is made.
     pub bootstrap: Bootstrap,
 }
@@ -68,9 +74,39 @@ impl Default for PairConfig {
             seed_rate_kib: None,
             client_tls: ClientTls::Optional,
             superuser_access: false,
+            roles: Vec::new(),
+            databases: Vec::new(),
             bootstrap: Bootstrap::default(),
         }
     }
+}
+
+/// A role that there is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleConfig {
+    /// Its name.
+    pub name: String,
+    /// Whether it may log in.
+    pub login: bool,
+    /// Roles whose member it is.
+    #[serde(default)]
+    pub member_of: Vec<String>,
+    /// Connections at the same time; -1: any number.
+    pub connection_limit: i32,
+}
+
+/// A database that there is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseConfig {
+    /// Its name.
+    pub name: String,
+    /// The role that owns it.
+    pub owner: String,
+    /// Its extensions.
+    #[serde(default)]
+    pub extensions: Vec<String>,
 }
 
 /// What the standby is for besides taking over.

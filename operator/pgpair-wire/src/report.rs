@@ -86,6 +86,9 @@ pub struct InstanceReport {
     /// What became of the passwords that the operator gave this agent process, by role. Older agents do not tell.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub passwords: BTreeMap<String, PasswordReport>,
+    /// Roles and databases of the configuration, as this primary has them. Older agents and standbys do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definitions: Option<DefinitionsReport>,
     /// Which of this agent process's reports it is. Older agents do not number them.
     #[serde(default)]
     pub version: Option<ReportVersion>,
@@ -132,6 +135,7 @@ impl InstanceReport {
             trouble: None,
             login_refused: None,
             passwords: BTreeMap::new(),
+            definitions: None,
             version: None,
         }
     }
@@ -303,6 +307,53 @@ pub enum PasswordState {
     /// PostgreSQL refused it, or did not let the role in with it: the role has the password that it had.
     Refused,
     /// It was in effect, and the database has another one since: somebody changed it there.
+    Differs,
+}
+
+/// What became of the roles and databases of a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DefinitionsReport {
+    /// `generation` of the configuration that they were looked at for.
+    pub generation: i64,
+    /// Those that are not as it says; all others are.
+    #[serde(default)]
+    pub wrong: Vec<WrongDefinition>,
+}
+
+/// A role or a database that is not as the configuration says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WrongDefinition {
+    /// What it is.
+    pub kind: DefinitionKind,
+    /// Its name.
+    pub name: String,
+    /// What is the matter.
+    pub how: DefinitionFault,
+    /// In words, PostgreSQL's if it refused something.
+    pub why: String,
+}
+
+/// A role or a database.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
+pub enum DefinitionKind {
+    /// A role.
+    Role,
+    /// A database.
+    Database,
+}
+
+/// What is the matter with a role or a database.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
+pub enum DefinitionFault {
+    /// PostgreSQL refuses some of it; it is tried again.
+    Refused,
+    /// It was as the configuration says, and was changed in the database since: it stays as it is.
     Differs,
 }
 

@@ -91,6 +91,7 @@ impl InstanceReport {
             trouble,
             login_refused,
             passwords,
+            definitions,
             version: _,
         } = &mut self;
         let texts = [
@@ -119,6 +120,13 @@ impl InstanceReport {
         }
         bound_all(logical_slots, SLOTS);
         bound_passwords(passwords);
+        if let Some(definitions) = definitions {
+            definitions.wrong.truncate(MEMBERS);
+            for wrong in &mut definitions.wrong {
+                wrong.name = shown(&wrong.name, NAME);
+                wrong.why = shown(&wrong.why, WORDS);
+            }
+        }
         self
     }
 }
@@ -128,7 +136,7 @@ mod tests {
     use pgpair_core::ids::{Incarnation, InstanceId};
 
     use super::*;
-    use crate::report::PasswordState;
+    use crate::report::{DefinitionFault, DefinitionKind, DefinitionsReport, PasswordState, WrongDefinition};
 
     #[test]
     fn words_that_a_terminal_would_act_upon_are_blanks() {
@@ -159,8 +167,15 @@ mod tests {
             |n: usize| PasswordReport { mark: "\u{7}".repeat(n), state: PasswordState::Refused, why: wide() };
         report.passwords = (0..1000).map(|n| (format!("r{n}"), password(n))).collect();
         report.passwords.insert("\u{1b}".into(), password(1));
+        let wrong = WrongDefinition {
+            kind: DefinitionKind::Role,
+            name: "\u{7}".repeat(1000),
+            how: DefinitionFault::Refused,
+            why: "\u{7}".repeat(1000),
+        };
+        report.definitions = Some(DefinitionsReport { generation: 1, wrong: vec![wrong; 1000] });
         let text = serde_json::to_string(&report.bounded()).unwrap();
-        assert!(text.len() < 140_000, "{}", text.len());
+        assert!(text.len() < 160_000, "{}", text.len());
         assert!(!text.contains("\\u00"), "a control character is left");
     }
 

@@ -4,7 +4,7 @@ use pgpair_core::authority::timing::Ms;
 use pgpair_core::authority::{Directory, PgFacts};
 use pgpair_core::ids::Term;
 use pgpair_core::instance::{PostgresState, Role};
-use pgpair_wire::report::{ArchiveReport, Need, RejoinReport, SpaceReport};
+use pgpair_wire::report::{ArchiveReport, DefinitionsReport, Need, RejoinReport, SpaceReport};
 
 use crate::postgres::postmaster::passwords::Reports;
 use crate::postgres::promote::Promotion;
@@ -43,6 +43,8 @@ pub struct Observed {
     pub trouble: Option<String>,
     /// What became of the passwords that the operator gave.
     pub passwords: Reports,
+    /// What became of the roles and databases of the configuration.
+    pub definitions: Option<DefinitionsReport>,
     /// Why the agent cannot log in to its postgres.
     pub login_refused: Option<String>,
 }

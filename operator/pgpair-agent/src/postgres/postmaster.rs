@@ -19,6 +19,7 @@ use crate::postgres::sql::{Sql, SqlError};
 use crate::postgres::tool::{PgBin, ToolError};
 
 mod configure;
+pub mod definitions;
 mod init_db;
 pub mod passwords;
 mod roles;

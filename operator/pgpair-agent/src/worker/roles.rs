@@ -4,15 +4,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgpair_wire::report::PasswordState;
+use pgpair_wire::report::{DefinitionsReport, PasswordState};
 use pgpair_wire::scram::GivenPasswords;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::upkeep::due;
 use super::{StartedAs, Worker};
 use crate::instance::env::InstanceEnv;
+use crate::postgres::postmaster::definitions;
 use crate::postgres::postmaster::keep_own_roles;
 use crate::postgres::postmaster::passwords::{self, Reports, Roles};
+use crate::postgres::sql::SqlError;
 use crate::postgres::sql::proof::Gate;
 use crate::postgres::tablespaces;
 
@@ -33,8 +36,16 @@ pub(super) struct RolesKept {
     roles_trouble: Option<String>,
     /// A tablespace that the standby cannot have.
     tablespaces_trouble: Option<String>,
+    /// What became of the roles and databases of the configuration; `None`: not on a primary, or not yet.
+    definitions: Option<DefinitionsReport>,
+    /// Why they cannot be looked at.
+    definitions_trouble: Option<String>,
+    defining: Option<JoinHandle<Result<DefinitionsReport, SqlError>>>,
+    /// Generation of the configuration that they were last looked at for.
+    defined: Option<i64>,
     passwords_due: Instant,
     roles_due: Instant,
+    definitions_due: Instant,
 }
 
 impl RolesKept {
@@ -47,8 +58,13 @@ impl RolesKept {
             passwords_trouble: None,
             roles_trouble: None,
             tablespaces_trouble: None,
+            definitions: None,
+            definitions_trouble: None,
+            defining: None,
+            defined: None,
             passwords_due: now,
             roles_due: now,
+            definitions_due: now,
         }
     }
 
@@ -57,9 +73,28 @@ impl RolesKept {
         self.passwords.0.clone()
     }
 
+    /// What became of the roles and databases of the configuration.
+    pub(super) fn definitions(&self) -> Option<DefinitionsReport> {
+        self.definitions.clone()
+    }
+
+    fn take_definitions(&mut self, report: DefinitionsReport) {
+        if self.definitions.as_ref() != Some(&report) {
+            // A role that is there now may have been given a password before.
+            self.passwords_due = Instant::now();
+        }
+        (self.definitions, self.definitions_trouble) = (Some(report), None);
+    }
+
     /// What a person has to put right, the worst first.
     pub(super) fn trouble(&self) -> Option<&String> {
-        [&self.roles_trouble, &self.passwords_trouble, &self.tablespaces_trouble].into_iter().flatten().next()
+        let all = [
+            &self.roles_trouble,
+            &self.passwords_trouble,
+            &self.definitions_trouble,
+            &self.tablespaces_trouble,
+        ];
+        all.into_iter().flatten().next()
     }
 }
 
@@ -93,6 +128,34 @@ impl Worker {
                 self.roles.passwords_trouble = Some(e.to_string());
                 self.roles.passwords_due = Instant::now() + AWAITED;
             }
+        }
+    }
+
+    /// Roles and databases of the configuration come into being on the primary, beside the worker: a database takes seconds to make.
+    pub(super) async fn follow_definitions(&mut self) {
+        if self.server.role() != Some(StartedAs::Primary) || self.prepared.is_none() {
+            let kept = &mut self.roles;
+            (kept.definitions, kept.defining, kept.defined) = (None, None, None);
+            return;
+        }
+        let config = self.config();
+        let kept = &mut self.roles;
+        if let Some(done) = kept.defining.take_if(|defining| defining.is_finished()) {
+            match done.await {
+                Ok(Ok(report)) => kept.take_definitions(report),
+                Ok(Err(e)) => {
+                    kept.definitions_trouble = Some(e.to_string());
+                    kept.definitions_due = Instant::now() + AWAITED;
+                }
+                Err(_) => {} // it was cancelled
+            }
+        }
+        if kept.defined != Some(config.generation) {
+            (kept.defined, kept.definitions_due) = (Some(config.generation), Instant::now());
+        }
+        if kept.defining.is_none() && due(&mut kept.definitions_due, ROLES) {
+            let sql = self.sql.beside();
+            kept.defining = Some(tokio::spawn(async move { definitions::apply(&sql, &config).await }));
         }
     }
 

@@ -193,6 +193,7 @@ impl Worker {
                 self.watch_pending().await;
                 self.follow_passwords().await;
                 self.keep_roles().await;
+                self.follow_definitions().await;
                 self.put_promises_back();
                 self.end_impostors().await;
                 self.keep_slot().await;

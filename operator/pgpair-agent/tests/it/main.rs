@@ -7,6 +7,7 @@ mod clients;
 mod config;
 mod confined;
 mod decoding;
+mod definitions;
 mod fixture;
 mod init;
 mod own_memory;

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use pgpair_agent::postgres::postmaster::passwords::{Reports, Roles, follow};
-use pgpair_agent::postgres::postmaster::{keep_own_roles, put_back_promises};
+use pgpair_agent::postgres::postmaster::{definitions, keep_own_roles, put_back_promises};
 use pgpair_agent::postgres::promote::promote;
 use pgpair_agent::postgres::sql::proof::Gate;
 use pgpair_core::ids::InstanceId;
 use pgpair_wire::config::StandbyProfile;
 use pgpair_wire::scram::GivenPasswords;
 
+use crate::definitions::some_definitions;
 use crate::fixture::{Instance, World, eventually, run};
 use crate::passwords::password;
 
@@ -32,11 +33,12 @@ async fn everything(i: &Instance) {
     let given = GivenPasswords::from([("shop".to_owned(), password("later"))]);
     let gate = Gate::of(&i.settings);
     follow(&i.sql, &gate, &given, Roles::Writable, &Reports::new()).await.expect("passwords");
+    definitions::apply(&i.sql, &some_definitions()).await.expect("definitions");
 }
 
 /// A schema that comes before `pg_catalog` for everybody, in which functions and operators of the same names and of the types of the agent's
 /// expressions note that they were called.
-const TRAPS: &str = r"
+pub const TRAPS: &str = r"
     CREATE SCHEMA evil;
     CREATE TABLE evil.caught (what text);
     DO $do$

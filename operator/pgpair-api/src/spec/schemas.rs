@@ -88,6 +88,26 @@ pub fn statements(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// `spec.roles[].memberOf`.
+pub fn role_names(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 8,
+        "x-kubernetes-list-type": "set",
+        "items": { "type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-z_][a-z0-9_]*$" },
+    })
+}
+
+/// `spec.databases[].extensions`.
+pub fn extensions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "set",
+        "items": { "type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?$" },
+    })
+}
+
 /// `spec.tls.dnsNames`.
 pub fn dns_names(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -13,7 +13,7 @@ pub enum ConditionType {
     ArchiveHealthy,
     /// The volumes have space, and will have it for a while.
     StorageHealthy,
-    /// Each role has the password of its Secret.
+    /// Roles have the passwords of their Secrets, and roles and databases are as the spec says.
     RolesHealthy,
     /// A base backup is under way.
     Seeding,
@@ -68,8 +68,14 @@ pub enum Reason {
     SpaceLow,
     /// A volume will be full soon at its pace.
     FillingUp,
-    /// Every role has the password of its Secret.
+    /// Roles have the passwords of their Secrets, and roles and databases are as the spec says.
     RolesAsExpected,
+    /// A role or a database of the spec has not been looked at since the spec was changed.
+    DefinitionPending,
+    /// PostgreSQL refuses some of a role or a database of the spec.
+    DefinitionRefused,
+    /// A role or a database of the spec was changed in the database.
+    DefinitionDiffers,
     /// A password has not reached the database yet.
     PasswordPending,
     /// A Secret has no password, or is not there: the role keeps the one that it has.

@@ -46,3 +46,33 @@ pub enum PasswordStage {
     /// It was changed in the database.
     Differs,
 }
+
+/// A role or a database of the spec.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct DefinitionStatus {
+    /// Its name.
+    pub name: String,
+    /// `AsDefined`; `Pending`: it has not been looked at since the spec was changed; `Refused`: PostgreSQL refuses some of it; `Differs`: it was
+    /// changed in the database, and stays so; `Released`: it is no longer in the spec, and stays in the database (until the next change of
+    /// the spec).
+    pub state: Word<DefinitionStage>,
+    /// What is refused or differs, in PostgreSQL's words if it refused something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// How a role or a database of the spec stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, EnumString, VariantNames)]
+pub enum DefinitionStage {
+    /// It is as the spec says.
+    AsDefined,
+    /// It has not been looked at since the spec was changed.
+    Pending,
+    /// PostgreSQL refuses some of it.
+    Refused,
+    /// It was changed in the database, and stays so.
+    Differs,
+    /// It is no longer in the spec, and stays in the database.
+    Released,
+}

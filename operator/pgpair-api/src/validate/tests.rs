@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use pgpair_core::authority::{Durability, OnPostgresCrash};
-use pgpair_wire::config::StandbyProfile;
+use pgpair_wire::config::{DatabaseConfig, RoleConfig, StandbyProfile};
 
 fn defaults() -> Defaults {
     Defaults {
@@ -66,6 +66,8 @@ fn every_setting_reaches_the_agents() {
             "archiveTimeoutSeconds": 20, "standbyProfile": "Reporting", "readLag": "2Gi", "seeding": {"maxRateMiB": 5},
             "tls": {"clients": "Optional"},
             "bootstrap": {"superuserAccess": true, "checksums": false, "locale": "C", "encoding": "LATIN1", "postInitSQL": ["SELECT 1"]},
+            "roles": [{"name": "report", "login": true, "memberOf": ["pg_monitor"], "connectionLimit": 3, "passwordSecret": "mine"}],
+            "databases": [{"name": "reporting", "extensions": ["hstore"]}, {"name": "other", "owner": "report"}],
         }),
     );
     let expected = PairConfig {
@@ -84,6 +86,20 @@ fn every_setting_reaches_the_agents() {
         seed_rate_kib: Some(5120),
         client_tls: ClientTls::Optional,
         superuser_access: true,
+        roles: vec![RoleConfig {
+            name: "report".into(),
+            login: true,
+            member_of: vec!["pg_monitor".into()],
+            connection_limit: 3,
+        }],
+        databases: vec![
+            DatabaseConfig {
+                name: "reporting".into(),
+                owner: "app".into(),
+                extensions: vec!["hstore".into()],
+            },
+            DatabaseConfig { name: "other".into(), owner: "report".into(), extensions: Vec::new() },
+        ],
         bootstrap: Bootstrap {
             checksums: false,
             locale: "C".into(),
@@ -93,6 +109,29 @@ fn every_setting_reaches_the_agents() {
         },
     };
     assert_eq!(*pair.unwrap().config(), expected);
+}
+
+#[test]
+fn roles_and_databases_with_names_that_are_not_a_persons_are_refused() {
+    for spec in [
+        json!({"roles": [{"name": "app"}]}),
+        json!({"roles": [{"name": "pg_report"}]}),
+        json!({"roles": [{"name": "pgpair_agent"}]}),
+        json!({"roles": [{"name": "report", "memberOf": ["pgpair_agent"]}]}),
+        json!({"roles": [{"name": "report", "memberOf": ["postgres"]}]}),
+        json!({"roles": [{"name": "report", "memberOf": ["report"]}]}),
+        json!({"roles": [{"name": "report", "connectionLimit": -2}]}),
+        json!({"roles": [{"name": "report", "passwordSecret": "orders-app"}]}),
+        json!({"roles": (0..17).map(|n| json!({"name": format!("r{n}")})).collect::<Vec<_>>()}),
+        json!({"databases": [{"name": "template1"}]}),
+        json!({"databases": [{"name": "pgpair_proof"}]}),
+        json!({"databases": [{"name": "report", "owner": "postgres"}]}),
+    ] {
+        let why = check("orders", spec.clone()).unwrap_err().to_string();
+        assert!(why.contains("spec.roles") || why.contains("spec.databases"), "{spec}: {why}");
+    }
+    let app = json!({"databases": [{"name": "app", "extensions": ["hstore"]}]});
+    check("orders", app).unwrap();
 }
 
 #[test]

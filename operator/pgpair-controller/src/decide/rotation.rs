@@ -14,7 +14,7 @@ use pgpair_wire::report::{PasswordReport, PasswordState};
 use super::orders::{end, find_announced, told};
 use crate::observed::{Observed, PasswordView};
 use crate::plan::{OrderPlan, OrderProgress, Rotation};
-use crate::secrets::passwords::Found;
+use crate::secrets::passwords::{Found, Keeper};
 
 /// A password that was not in effect by then is given up on: the primary has proven it in seconds, or has refused it.
 const FOLLOW_FOR: Duration = Duration::from_secs(300);
@@ -22,7 +22,12 @@ const FOLLOW_FOR: Duration = Duration::from_secs(300);
 /// The password of that role, or of the owner of the application's database, if the operator has made it.
 pub(super) fn find<'a>(observed: &'a Observed, role: Option<&str>) -> Option<&'a PasswordView> {
     // The owner's is the first.
-    observed.passwords.iter().find(|view| role.is_none_or(|role| view.role == role))
+    observed.passwords.iter().filter(is_made).find(|view| role.is_none_or(|role| view.role == role))
+}
+
+/// Whether the operator makes it.
+fn is_made(view: &&PasswordView) -> bool {
+    matches!(view.keeper, Keeper::Operator(_))
 }
 
 /// An order that was announced, to its end.
@@ -91,7 +96,7 @@ pub(super) fn by_age(observed: &Observed) -> Option<Rotation> {
         let since = view.entry.since.filter(|_| works && view.entry.found == Found::Password);
         since.is_some_and(|since| observed.now.duration_since(since) >= max_age)
     };
-    let view = observed.passwords.iter().find(is_old).filter(|_| !observed.is_held())?;
+    let view = observed.passwords.iter().filter(is_made).find(is_old).filter(|_| !observed.is_held())?;
     let since = view.entry.since?.as_second();
     Some(Rotation { role: view.role.clone(), word: format!("age-{since}") })
 }
@@ -182,6 +187,9 @@ mod tests {
             told_of(&Observed { order: Some(order), ..new.clone() }),
             (OrderState::Refused, "NoSuchPassword")
         );
+        let mut theirs = new.clone();
+        theirs.passwords[0].keeper = Keeper::Person;
+        assert_eq!(told_of(&theirs), (OrderState::Refused, "NoSuchPassword"));
         assert_eq!(told_of(&Observed { paused: true, ..new.clone() }), (OrderState::Refused, "Paused"));
         let invalid = Observed { invalid: Some("why".into()), ..new };
         assert_eq!(told_of(&invalid), (OrderState::Refused, "InvalidSpec"));
@@ -206,6 +214,9 @@ mod tests {
         assert!(!decide(&due).is_idle());
         assert_eq!(decide(&Observed { paused: true, ..due.clone() }).rotation(), None);
         assert_eq!(decide(&due.clone().a_silent()).rotation(), None, "whether it works is not known");
+        let mut theirs = due.clone();
+        theirs.passwords[0].keeper = Keeper::Person;
+        assert_eq!(decide(&theirs).rotation(), None, "it is a person's");
         let mut changed = due;
         changed.passwords[0].is_read = false;
         assert_eq!(decide(&changed).rotation(), None, "it is another one by now");

@@ -379,8 +379,10 @@ fn an_agent_that_does_not_know_the_password_of_a_secret_is_given_it() {
     assert_eq!(decide(&starts).passwords, [A], "one whose postgres does not run tells nothing of them");
     let invalid = Observed { invalid: Some("why".into()), ..observed.clone() };
     assert_eq!(decide(&invalid).passwords, [], "whose they are is not known");
-    let step = crate::outcome::Step::Passwords;
-    assert!(!step.is_due(&invalid) && step.is_due(&observed));
+    assert!(
+        !crate::outcome::Step::Passwords.is_due(&invalid)
+            && crate::outcome::Step::Passwords.is_due(&observed)
+    );
     observed.passwords[0].entry.found = crate::secrets::passwords::Found::NoPassword;
     assert_eq!(decide(&observed).passwords, [], "there is nothing to give");
 }

@@ -32,7 +32,10 @@ const GAUGES: [(&str, &str); 39] = [
     ("pair_failover_ready", "1 while the standby may take over"),
     ("pair_archive_healthy", "1 while segments reach the archive"),
     ("pair_storage_healthy", "1 while the volumes have space"),
-    ("pair_roles_healthy", "1 while each role has the password of its Secret"),
+    (
+        "pair_roles_healthy",
+        "1 while roles have the passwords of their Secrets, and roles and databases are as the spec says",
+    ),
     ("pair_degraded", "1 while something needs a person"),
     ("pair_update_pending", "1 while something of the spec is not in effect"),
     ("pair_rpo_bytes", "Estimate of what a loss of the primary would lose"),

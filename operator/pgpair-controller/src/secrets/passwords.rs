@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use pgpair_api::names::{ANNOTATION_PASSWORDS, ANNOTATION_ROTATED_BY, GROUP};
+use pgpair_api::spec::RoleSpec;
 use pgpair_api::validate::ValidatedPair;
 use pgpair_wire::scram::{GivenPassword, GivenPasswords, VERIFIERS_KEY, Verifier, Verifiers};
 use serde::{Deserialize, Serialize};
@@ -32,29 +33,43 @@ pub struct Source {
     pub role: String,
     /// The Secret.
     pub secret: String,
-    client: ClientRole,
+    /// Whose it is.
+    pub keeper: Keeper,
+}
+
+/// Whose a Secret with a password is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    /// The operator's, for clients with this role.
+    Operator(ClientRole),
+    /// A person's: it is read, and never written. No watch brings it.
+    Person,
 }
 
 impl Source {
-    /// Of each role of the pair with a password.
+    /// Of each role of the pair with a password; that of the owner of the application's database first.
     #[must_use]
     pub fn of(pair: &ValidatedPair) -> Vec<Source> {
         let app = Source {
             role: pair.database_owner.clone(),
             secret: pair.name.app_secret(),
-            client: ClientRole::Application,
+            keeper: Keeper::Operator(ClientRole::Application),
         };
         let superuser = pair.config().superuser_access.then(|| Source {
             role: "postgres".into(),
             secret: pair.name.superuser_secret(),
-            client: ClientRole::Superuser,
+            keeper: Keeper::Operator(ClientRole::Superuser),
         });
-        [Some(app), superuser].into_iter().flatten().collect()
+        let of_person = |role: &RoleSpec| {
+            let secret = role.password_secret.clone()?;
+            Some(Source { role: role.name.clone(), secret, keeper: Keeper::Person })
+        };
+        [Some(app), superuser].into_iter().flatten().chain(pair.roles.iter().filter_map(of_person)).collect()
     }
 
     async fn read(&self, requests: &Requests, pair: &ValidatedPair) -> Result<Option<Secret>, Error> {
         let found = requests.get::<Secret>(&self.secret).await?;
-        Ok(found.filter(|secret| is_own(pair, &secret.metadata)))
+        Ok(found.filter(|secret| self.keeper == Keeper::Person || is_own(pair, &secret.metadata)))
     }
 }
 
@@ -180,8 +195,9 @@ async fn follow_password(
     source: &Source,
     secret: Secret,
 ) -> Result<Secret, Error> {
+    let Keeper::Operator(client) = source.keeper else { return Ok(secret) };
     let Some(password) = password_of(&secret, &source.secret) else { return Ok(secret) };
-    let data = with_strings(pair, source, &secret, &password);
+    let data = with_strings(pair, client, &secret, &password);
     if Some(&data) == secret.data.as_ref() {
         return Ok(secret);
     }
@@ -195,6 +211,7 @@ async fn follow_password(
 pub async fn rotate(requests: &Requests, pair: &ValidatedPair, rotation: &Rotation) -> Result<(), Error> {
     let source = Source::of(pair).into_iter().find(|source| source.role == rotation.role);
     let Some(source) = source else { return Ok(()) };
+    let Keeper::Operator(client) = source.keeper else { return Ok(()) };
     // One that is missing is made, with another password, by another step.
     let Some(secret) = source.read(requests, pair).await? else { return Ok(()) };
     let mut annotations = own_annotations(&secret);
@@ -203,7 +220,7 @@ pub async fn rotate(requests: &Requests, pair: &ValidatedPair, rotation: &Rotati
         return Ok(());
     }
     let password = generate_password();
-    let mut data = with_strings(pair, &source, &secret, &password);
+    let mut data = with_strings(pair, client, &secret, &password);
     data.insert(PASSWORD.to_owned(), ByteString(password.into_bytes()));
     apply_clients(requests, pair, &secret, data, annotations).await?;
     tracing::info!(
@@ -217,8 +234,8 @@ pub async fn rotate(requests: &Requests, pair: &ValidatedPair, rotation: &Rotati
 
 type Data = BTreeMap<String, ByteString>;
 
-fn with_strings(pair: &ValidatedPair, source: &Source, secret: &Secret, password: &str) -> Data {
-    let strings = build_strings(pair, source.client, password).into_iter();
+fn with_strings(pair: &ValidatedPair, client: ClientRole, secret: &Secret, password: &str) -> Data {
+    let strings = build_strings(pair, client, password).into_iter();
     let strings = strings.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes())));
     secret.data.clone().unwrap_or_default().into_iter().chain(strings).collect()
 }

@@ -80,6 +80,7 @@ impl InstanceReport {
             trouble,
             login_refused,
             passwords,
+            definitions,
             version: _,
         } = self;
         let (postgres_words, positions) = differs_postgres(postgres, &other.postgres);
@@ -106,7 +107,8 @@ impl InstanceReport {
             || *rejoin != other.rejoin
             || *trouble != other.trouble
             || *login_refused != other.login_refused
-            || *passwords != other.passwords;
+            || *passwords != other.passwords
+            || *definitions != other.definitions;
         (words, positions || lag || archived || fullness(space) != fullness(&other.space))
     }
 }

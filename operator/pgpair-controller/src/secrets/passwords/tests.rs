@@ -169,6 +169,26 @@ async fn for_one_order_a_secret_gets_one_password_with_its_strings() {
 }
 
 #[tokio::test]
+async fn a_password_in_a_secret_of_a_person_is_read_and_the_secret_stays_as_it_is() {
+    let shop = Shop::new(json!({"roles": [{"name": "report", "passwordSecret": "mine"}]}));
+    shop.apply_at(now()).await;
+    assert_eq!(shop.entry("report").found, Found::NoSecret);
+    assert_eq!(shop.given().await, ["app"]);
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "resourceVersion": "7"}, "data": {"password": "cGFzcw=="}});
+    shop.store.objects().insert(Shop::path("mine"), secret.clone());
+    shop.follow_at(now()).await;
+    assert!(shop.verifier("report").is_of("pass"));
+    assert_eq!(shop.given().await, ["app", "report"]);
+    let rotation = Rotation { role: "report".into(), word: "x-1".into() };
+    rotate(&shop.requests, &shop.pair, &rotation).await.unwrap();
+    assert_eq!(shop.store.objects()[&Shop::path("mine")], secret);
+    shop.edit("mine", |secret| secret["data"] = json!({}));
+    shop.follow_at(now()).await;
+    assert_eq!(shop.entry("report").found, Found::NoPassword);
+    assert!(shop.verifier("report").is_of("pass"), "the role keeps it");
+}
+
+#[tokio::test]
 async fn verifiers_that_somebody_deleted_are_made_anew_and_those_of_another_owner_are_left_alone() {
     let shop = Shop::made(json!({})).await;
     shop.delete("orders-verifiers");

@@ -1,32 +1,68 @@
-//! Whether roles are as they have to be.
+//! Whether roles and databases are as they have to be.
 
-use pgpair_api::status::{ConditionType, PasswordStage, PasswordStatus, PgReplicaPairStatus, Reason};
+use pgpair_api::status::{
+    ConditionType, DefinitionStage, DefinitionStatus, PasswordStage, PasswordStatus, PgReplicaPairStatus,
+    Reason,
+};
 
 use super::{Draft, draft};
 
+/// Sentences that are told; the status has the rest.
+const TOLD: usize = 4;
+
 pub(super) fn roles_healthy(status: &PgReplicaPairStatus) -> Draft {
     let type_ = ConditionType::RolesHealthy;
-    let wrong = || status.passwords.iter().filter_map(|one| Some((one, wrong(one)?)));
-    if let Some((_, (reason, _))) = wrong().next() {
-        let all: Vec<String> = wrong().map(|(_, (_, sentence))| sentence).collect();
-        return draft(type_, false, reason, all.join("; "));
+    let passwords = status.passwords.iter().filter_map(of_password);
+    let roles = status.roles.iter().filter_map(|one| of_definition("role", one));
+    let databases = status.databases.iter().filter_map(|one| of_definition("database", one));
+    let wrong: Vec<(Reason, String)> = passwords.chain(roles).chain(databases).collect();
+    if let Some((reason, _)) = wrong.first() {
+        let more = wrong.len().saturating_sub(TOLD);
+        let mut told: Vec<String> = wrong.iter().take(TOLD).map(|(_, sentence)| sentence.clone()).collect();
+        told.extend(
+            (more > 0).then(|| format!("and {more} more: see status.passwords, roles and databases")),
+        );
+        return draft(type_, false, *reason, told.join("; "));
     }
-    let pending = status.passwords.iter().find(|one| !one.state.is(PasswordStage::InEffect));
-    match pending {
-        Some(PasswordStatus { role, secret, .. }) => {
-            let message =
-                format!("the password of role {role} in Secret {secret} has not reached the database yet");
-            draft(type_, None, Reason::PasswordPending, message)
+    if let Some(one) = status.passwords.iter().find(|one| !one.state.is(PasswordStage::InEffect)) {
+        let message = format!(
+            "the password of role {} in Secret {} has not reached the database yet",
+            one.role, one.secret
+        );
+        return draft(type_, None, Reason::PasswordPending, message);
+    }
+    let mut defined = status.roles.iter().chain(&status.databases);
+    if let Some(one) = defined.find(|one| one.state.is(DefinitionStage::Pending)) {
+        let message = format!("{} has not been looked at since the spec was changed", one.name);
+        return draft(type_, None, Reason::DefinitionPending, message);
+    }
+    if status.passwords.is_empty() {
+        return draft(type_, None, Reason::Unknown, "no Secret with a password was read yet");
+    }
+    let message = "every role has the password of its Secret, and roles and databases are as the spec says";
+    draft(type_, true, Reason::RolesAsExpected, message)
+}
+
+/// What is wrong with a role or a database, and what to do.
+fn of_definition(kind: &str, one: &DefinitionStatus) -> Option<(Reason, String)> {
+    let DefinitionStatus { name, message, .. } = one;
+    let why = message.clone().unwrap_or_default();
+    match one.state.known()? {
+        DefinitionStage::AsDefined | DefinitionStage::Pending | DefinitionStage::Released => None,
+        DefinitionStage::Refused => {
+            Some((Reason::DefinitionRefused, format!("{kind} {name} is not as the spec says: {why}")))
         }
-        None if status.passwords.is_empty() => {
-            draft(type_, None, Reason::Unknown, "no Secret with a password was read yet")
-        }
-        None => draft(type_, true, Reason::RolesAsExpected, "every role has the password of its Secret"),
+        DefinitionStage::Differs => Some((
+            Reason::DefinitionDiffers,
+            format!(
+                "{kind} {name} was changed in the database, and stays so: {why}; change it back there, or change the spec"
+            ),
+        )),
     }
 }
 
 /// What is wrong with the password of a role, and what to do.
-fn wrong(one: &PasswordStatus) -> Option<(Reason, String)> {
+fn of_password(one: &PasswordStatus) -> Option<(Reason, String)> {
     let PasswordStatus { role, secret, message, .. } = one;
     let why = message.clone().unwrap_or_default();
     Some(match one.state.known()? {
