@@ -71,7 +71,7 @@ fn split_auto_conf(current: &[u8], is_taken_out: impl Fn(&str) -> bool) -> (Vec<
 /// follow it. Empty for a comment, and for what is no name.
 fn name_in_line(line: &[u8]) -> String {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');
-    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$' | 0x80..);
+    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | 0x80..);
     let name: Vec<u8> =
         line.iter().skip_while(|b| is_blank(b)).take_while(|b| is_of_name(b)).copied().collect();
     String::from_utf8_lossy(&name).to_ascii_lowercase()
@@ -98,6 +98,7 @@ mod tests {
             "\r\t fsync=off\n",
             "FSYNC\toff",
             "fsync#off\n",
+            "fsync$= off\n",
             "fsync='off' # \u{e9}\n",
         ] {
             assert_eq!(cleaned_auto_conf(&settings(), line.as_bytes()), b"", "{line:?}");
