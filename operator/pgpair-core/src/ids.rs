@@ -65,22 +65,24 @@ impl FromStr for InstanceId {
     }
 }
 
+/// A random id: prints as 16 hexadecimal digits, and is read from exactly as many.
+#[macro_export]
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub u64);
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 write!(f, "{:016x}", self.0)
             }
         }
 
-        impl FromStr for $name {
-            type Err = ParseIdError;
-            fn from_str(s: &str) -> Result<Self, ParseIdError> {
-                let err = || ParseIdError { kind: $kind, text: s.into() };
+        impl ::std::str::FromStr for $name {
+            type Err = $crate::ids::ParseIdError;
+            fn from_str(s: &str) -> Result<Self, $crate::ids::ParseIdError> {
+                let err = || $crate::ids::ParseIdError { kind: $kind, text: s.into() };
                 if s.len() != 16 || !s.bytes().all(|b| b.is_ascii_hexdigit()) {
                     return Err(err());
                 }
@@ -88,25 +90,27 @@ macro_rules! hex_id {
             }
         }
 
-        string_serde!($name);
+        $crate::string_serde!($name);
     };
 }
 
+/// In JSON a string: as it prints, and as it is read.
+#[macro_export]
 macro_rules! string_serde {
     ($name:ident) => {
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        impl ::serde::Serialize for $name {
+            fn serialize<S: ::serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
                 s.collect_str(self)
             }
         }
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+        impl<'de> ::serde::Deserialize<'de> for $name {
+            fn deserialize<D: ::serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = <String as ::serde::Deserialize>::deserialize(d)?;
+                text.parse().map_err(::serde::de::Error::custom)
             }
         }
     };
 }
-pub(crate) use string_serde;
 
 hex_id!(
     /// Random id of one agent process. A new process is a new incarnation, on whatever node it runs.
@@ -117,6 +121,13 @@ hex_id!(
     /// Random id written beside a data directory whenever it is initialised or seeded.
     VolumeId,
     "volume id (16 hexadecimal digits)"
+);
+hex_id!(
+    /// Random id of the past that one pair writes, from its `initdb`, recovery or import on. A pair that was recovered from a backup
+    /// has the system identifier of the other and will choose the same timeline numbers, so the system identifier does not tell them
+    /// apart.
+    Lineage,
+    "lineage (16 hexadecimal digits)"
 );
 
 /// Number of the reign of one primary. Grows by one with each change of primary.

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
-use crate::ids::{ParseIdError, string_serde};
+use crate::ids::ParseIdError;
+use crate::string_serde;
 
 /// A byte position in the write-ahead log. Comparable only together with its timeline.
 /// An unknown position is `Option::None`, never `0/0`.
