@@ -3,5 +3,9 @@
 //! Knows nothing of Kubernetes, HTTP and async runtimes. Bytes flow through `std::io` traits; `now`, random ids and what lies in a place are
 //! arguments. Nothing of it is used by a failover or waited for by a commit.
 
+pub mod chain;
 pub mod ids;
 pub mod layout;
+pub mod names;
+pub mod past;
+pub mod window;
