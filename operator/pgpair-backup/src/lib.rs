@@ -4,7 +4,11 @@
 //! arguments. Nothing of it is used by a failover or waited for by a commit.
 
 pub mod chain;
+pub mod contents;
+pub mod cut;
+pub mod digest;
 pub mod ids;
+pub mod join;
 pub mod layout;
 pub mod names;
 pub mod past;

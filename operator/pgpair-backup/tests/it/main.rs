@@ -1,0 +1,4 @@
+//! Against a real PostgreSQL and a real `tar`.
+
+mod backup;
+mod postgres;
