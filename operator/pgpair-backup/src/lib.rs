@@ -7,6 +7,7 @@ pub mod chain;
 pub mod contents;
 pub mod cut;
 pub mod digest;
+pub mod entry;
 pub mod ids;
 pub mod join;
 pub mod layout;
