@@ -13,4 +13,6 @@ pub mod join;
 pub mod layout;
 pub mod names;
 pub mod past;
+pub mod target;
+pub mod verdict;
 pub mod window;
