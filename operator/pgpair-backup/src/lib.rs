@@ -13,6 +13,7 @@ pub mod join;
 pub mod layout;
 pub mod names;
 pub mod past;
+pub mod retain;
 pub mod target;
 pub mod verdict;
 pub mod window;
