@@ -3,6 +3,7 @@
 //! Knows nothing of Kubernetes, HTTP and async runtimes. Bytes flow through `std::io` traits; `now`, random ids and what lies in a place are
 //! arguments. Nothing of it is used by a failover or waited for by a commit.
 
+pub mod adopt;
 pub mod chain;
 pub mod contents;
 pub mod cut;
