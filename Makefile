@@ -65,7 +65,7 @@ unit:
 
 ## the tests against real postgres processes with another PostgreSQL: BIN=directory of its programs
 unit-on:
-	PGPAIR_TEST_PG_BINS="$(BIN)" cargo test --locked -p pgpair-agent --test it
+	PGPAIR_TEST_PG_BINS="$(BIN)" cargo test --locked -p pgpair-agent -p pgpair-backup --test it
 	PGPAIR_PG_BIN="$(BIN)" PGPAIR_TEST_PG_BINS="$(BIN):$(ALL_BINS)" cargo test --locked -p pgpair --test it
 
 ## the protocol under the model checker: every order of events within bounds, millions of states

@@ -36,13 +36,13 @@ pub struct Contents {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
     /// No part.
-    #[error("it has no part")]
+    #[error("the backup has no part")]
     NoPart,
     /// More parts than have names.
-    #[error("it has more than {} parts", PartNumber::LAST.get())]
+    #[error("the backup has more than {} parts", PartNumber::LAST.get())]
     TooManyParts,
     /// The stop is not after the start.
-    #[error("it stops at {stop}, and starts at {start}")]
+    #[error("the backup stops at {stop}, and starts at {start}")]
     Positions {
         /// Where its WAL starts.
         start: Lsn,
@@ -50,7 +50,7 @@ pub enum Contradiction {
         stop: Lsn,
     },
     /// The stop is on an older timeline than the start.
-    #[error("it starts on timeline {start} and stops on {stop}")]
+    #[error("the backup starts on timeline {start} and stops on {stop}")]
     Timelines {
         /// On which its WAL starts.
         start: TimelineId,

@@ -14,6 +14,7 @@
 //! - At most [`HELD_AT_MOST`] bytes are held, whatever the size of the backup, the list of its parts not counted.
 //! - After an error nothing goes on: every later call fails.
 
+use std::fmt;
 use std::io;
 
 use pgpair_core::lsn::Lsn;
@@ -48,10 +49,19 @@ pub enum Piece {
     Manifest,
 }
 
+impl fmt::Display for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Piece::Part(number) => write!(f, "part {}", number.get()),
+            Piece::Manifest => f.write_str("the manifest"),
+        }
+    }
+}
+
 /// Where objects go.
 pub trait Sink {
     /// An object that is being written.
-    type Out: io::Write + std::fmt::Debug;
+    type Out: io::Write + fmt::Debug;
 
     /// Begins an object. The manifest is begun while a part is open.
     ///
@@ -99,7 +109,7 @@ pub enum CutError {
     #[error(transparent)]
     Contents(#[from] Contradiction),
     /// The place, or the compression.
-    #[error("{piece:?} cannot be written: {error}")]
+    #[error("{piece} cannot be written: {error}")]
     Object {
         /// Which object.
         piece: Piece,

@@ -46,6 +46,12 @@ pub struct Measure {
     pub sha256: Sha256,
 }
 
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes with the SHA-256 {}", self.bytes, self.sha256)
+    }
+}
+
 /// Measures bytes while they pass.
 #[derive(Clone)]
 pub struct Measuring {
@@ -99,6 +105,7 @@ mod tests {
         let measure = measuring.finish();
         let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!((measure.bytes, measure.sha256.to_string()), (3, text.to_owned()));
+        assert_eq!(measure.to_string(), format!("3 bytes with the SHA-256 {text}"));
         assert_eq!(text.parse(), Ok(measure.sha256));
         for wrong in [&text[1..], &text.to_uppercase(), &format!("{text}0"), &format!("é{}", &text[2..])] {
             assert!(wrong.parse::<Sha256>().is_err(), "{wrong}");

@@ -122,22 +122,22 @@ pub enum Pages {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// Not read at all.
-    #[error("it has {0} bytes, and {MOST_BYTES} are read at most")]
+    #[error("the entry has {0} bytes, more than {MOST_BYTES}")]
     TooLarge(usize),
     /// No JSON, or not that of an entry.
-    #[error("it is not an entry: {0}")]
+    #[error("the file is not an entry: {0}")]
     Malformed(String),
     /// Of a later version of this program.
-    #[error("it has format {0}, and {FORMAT} is understood")]
+    #[error("the entry has format {0}; this version understands up to {FORMAT}")]
     NewerFormat(u32),
     /// It says that it belongs elsewhere.
-    #[error("its {0} is not that of the place where it was found")]
+    #[error("the {0} in the entry is not that of the place where the entry lies")]
     Elsewhere(Belonging),
     /// A field contradicts another.
     #[error(transparent)]
     Contents(#[from] Contradiction),
     /// The history does not lead to the stop.
-    #[error("its history is that of timeline {history}, and it stopped on {stop}")]
+    #[error("the entry has the history of timeline {history}, and the backup stopped on timeline {stop}")]
     History {
         /// The timeline of the history.
         history: TimelineId,
@@ -145,13 +145,13 @@ pub enum Unreadable {
         stop: TimelineId,
     },
     /// Its numbers do not grow.
-    #[error("the timelines of its history do not grow")]
+    #[error("the timelines in the history of the entry do not grow")]
     HistoryDoesNotGrow,
     /// It is based on itself.
-    #[error("it is its own parent")]
+    #[error("the backup is its own parent")]
     OwnParent,
     /// It could not be fetched.
-    #[error("it cannot be fetched: {0}")]
+    #[error("the entry cannot be fetched: {0}")]
     Unreachable(String),
 }
 

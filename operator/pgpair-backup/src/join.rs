@@ -34,7 +34,7 @@ pub trait Source {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
     /// Its size or digest as stored is another.
-    #[error("{piece:?} has {found:?} as stored, and the entry says {said:?}")]
+    #[error("{piece} has {found} as stored, and the entry says {said}")]
     Stored {
         /// Which object.
         piece: Piece,
@@ -44,7 +44,7 @@ pub enum JoinError {
         said: Measure,
     },
     /// What comes out has another size or digest.
-    #[error("{piece:?} holds {found:?}, and the entry says {said:?}")]
+    #[error("{piece} holds {found}, and the entry says {said}")]
     Plain {
         /// Which object.
         piece: Piece,

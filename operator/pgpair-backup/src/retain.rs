@@ -7,7 +7,7 @@
 //! 3. There are as many backups that can be restored as `keep_last` says, or all of them.
 //! 4. A backup that is kept has all its parents, and those have theirs.
 //! 5. What is not known keeps everything: a list that is not whole, an entry or a hold that cannot be read, a clock that is before the newest
-//!    backup or a year after it, no backup that can be restored.
+//!    backup or a year after it, no backup that can be restored, a timeline of the pair whose history is not there.
 //! 6. A second run deletes nothing.
 //! 7. A backup with the mark of a deletion does not exist: it is deleted to its end, and counts for nothing.
 //! 8. Only backups and segments of the own lineage are named: they have no name of another.
@@ -64,7 +64,7 @@ pub struct Place<'a> {
     pub holds: &'a [Hold],
     /// What can be restored from each backup that can be restored: see [`crate::window::stretches`].
     pub stretches: &'a [Stretch],
-    /// Each timeline of which there is a history, and the first.
+    /// Of each timeline of which there is a history, in the WAL or in an entry; and of the first.
     pub pasts: &'a [Past],
     /// The WAL.
     pub names: &'a Names,
@@ -198,6 +198,8 @@ pub enum Doubt {
     RestorableUnknown(BackupId),
     /// There is nothing better.
     NothingRestorable,
+    /// The timeline of the pair is not known, or its history is not: then it is not known which WAL the present needs.
+    OwnTimeline(Option<TimelineId>),
     /// The history of the timeline is not known.
     UnknownTimeline(TimelineId),
 }
@@ -338,6 +340,9 @@ impl<'a> View<'a> {
         if let Some(backup) = self.live.values().find(unknown) {
             return Some(Doubt::RestorableUnknown(backup.id));
         }
+        if !self.place.pasts.iter().any(|past| self.is_present(past)) {
+            return Some(Doubt::OwnTimeline(self.place.timeline));
+        }
         let ended = self.live.values().filter_map(|b| b.base()).max_by_key(|b| b.stopped_at);
         if let Some(newest) = ended {
             if now < newest.stopped_at {
@@ -393,10 +398,9 @@ impl<'a> View<'a> {
         newest.chain(self.ended_since(start)).chain(self.before_the_window(start)).collect()
     }
 
-    /// Whether the pair goes on along a past. While its timeline is not known, it may be any.
+    /// Whether the pair goes on along a past.
     fn is_present(&self, past: &Past) -> bool {
-        let own = (past.lineage() == self.place.lineage).then_some(past.timeline());
-        own.is_some() && self.place.timeline.is_none_or(|timeline| own == Some(timeline))
+        past.lineage() == self.place.lineage && self.place.timeline == Some(past.timeline())
     }
 
     /// Of each run of WAL without a gap that reaches into the window, the newest backup that is older than the window.

@@ -128,7 +128,7 @@ pub enum Short {
         reached: Lsn,
     },
     /// It has replayed a transaction that was not asked for, or has met a target that was not given.
-    #[error("recovery has gone beyond its target: a transaction of {last_commit:?} was replayed")]
+    #[error("recovery has gone beyond its target{}", .last_commit.map(|at| format!(": a transaction of {at} was replayed")).unwrap_or_default())]
     Beyond {
         /// The last transaction.
         last_commit: Option<Timestamp>,

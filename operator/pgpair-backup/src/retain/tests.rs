@@ -287,6 +287,13 @@ fn what_is_not_known_keeps_everything() {
     };
     assert_eq!(doubt(&unknown, 31), Doubt::RestorableUnknown(id(0)));
     assert_eq!(doubt(&|all| all.backups.clear(), 31), Doubt::NothingRestorable);
+    assert_eq!(doubt(&|all| all.timeline = None, 31), Doubt::OwnTimeline(None));
+    let promoted = Some(TimelineId(2));
+    assert_eq!(
+        doubt(&|all| all.timeline = promoted, 31),
+        Doubt::OwnTimeline(promoted),
+        "its history is not there"
+    );
 }
 
 #[test]
