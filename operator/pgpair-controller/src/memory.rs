@@ -100,14 +100,14 @@ pub struct Memory {
 
 impl Memory {
     /// Notes what was looked at. After a failure everything is looked at again the next time; after the first glance of this process at
-    /// `later`.
-    pub fn note_look(&mut self, observed: &Observed, has_failed: bool, later: Instant) {
+    /// `later`, which is asked for then only.
+    pub fn note_look(&mut self, observed: &Observed, has_failed: bool, later: impl FnOnce() -> Instant) {
         if has_failed {
             self.looked = Looked::Failed;
         } else if !observed.is_glance {
             self.looked = Looked::At(Instant::now(), observed.record().map(|record| record.term));
         } else if self.looked == Looked::Never {
-            self.looked = Looked::Later(later);
+            self.looked = Looked::Later(later());
         }
     }
 

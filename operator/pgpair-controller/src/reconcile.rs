@@ -89,7 +89,7 @@ async fn take_phases(pass: &Pass<'_>, memory: &mut Memory) -> Result<Action, Err
     let scope = decide_scope(&observed, exists);
     let outcome = act(requests, &ctx.caches, memory, &desired.pair, &observed, &plan, scope).await;
     let has_failed = !outcome.failed.is_empty();
-    memory.note_look(&observed, has_failed, Instant::now() + first_look_in(ctx.count_pairs()));
+    memory.note_look(&observed, has_failed, || Instant::now() + first_look_in(ctx.count_pairs()));
     let wait = memory.unrest.note(&plan, Instant::now());
     set_pace(memory, wait.is_none());
     let told = report(pass, memory, &observed, &plan, outcome).await?;

@@ -46,15 +46,15 @@ fn a_new_leader_hears_all_pairs_before_it_looks_at_everything_of_one() {
     assert_eq!(decide_freshness(&memory, true, true, now), Freshness::Glance);
     assert_eq!(decide_freshness(&memory, false, false, now), Freshness::Look, "the spec is a new one");
     let as_told = Observed { is_glance: true, ..steady() };
-    memory.note_look(&as_told, false, later);
-    memory.note_look(&as_told, false, later + Duration::from_secs(9));
+    memory.note_look(&as_told, false, || later);
+    memory.note_look(&as_told, false, || later + Duration::from_secs(9));
     assert_eq!(decide_freshness(&memory, false, true, now), Freshness::Glance);
     assert_eq!(decide_freshness(&memory, true, true, now), Freshness::Look, "an object has changed");
     assert_eq!(decide_freshness(&memory, false, true, later), Freshness::Look, "it is time");
-    memory.note_look(&steady(), false, later);
+    memory.note_look(&steady(), false, || later);
     assert_eq!(decide_freshness(&memory, false, true, later), Freshness::Glance);
     assert_eq!(decide_freshness(&memory, false, true, later + WHOLE), Freshness::Look);
-    memory.note_look(&as_told, true, later);
+    memory.note_look(&as_told, true, || later);
     assert_eq!(decide_freshness(&memory, false, true, now), Freshness::Look, "something failed");
 }
 
