@@ -9,6 +9,8 @@ pub mod contents;
 pub mod cut;
 pub mod digest;
 pub mod entry;
+#[cfg(test)]
+mod fixtures;
 pub mod ids;
 pub mod join;
 pub mod layout;

@@ -1,28 +1,9 @@
 use super::*;
+use crate::fixtures::{OWN, SEG, SIZE, history, names};
 use pgpair_core::timeline::TimelineHistory;
 use pgpair_core::wal::WalFile;
 use proptest::prelude::*;
 use rstest::rstest;
-
-const OWN: Lineage = Lineage(1);
-const SIZE: SegmentSize = SegmentSize::DEFAULT;
-const SEG: u64 = 16 << 20;
-
-fn history(timeline: u32, left: &[(u32, u64)]) -> TimelineHistory {
-    let ancestors = left.iter().map(|&(t, l)| (TimelineId(t), Lsn(l))).collect();
-    TimelineHistory { timeline: TimelineId(timeline), ancestors }
-}
-
-fn names(segments: &[(u32, std::ops::Range<u64>)], histories: &[u32]) -> Names {
-    let mut names = Names::default();
-    for (t, numbers) in segments {
-        names.insert_segments(OWN, TimelineId(*t), numbers.clone());
-    }
-    for t in histories {
-        names.insert(OWN, WalFile::History(TimelineId(*t)));
-    }
-    names
-}
 
 fn segment(timeline: u32, number: u64) -> Wanted {
     Wanted::Segment(Located { lineage: OWN, segment: Segment { timeline: TimelineId(timeline), number } })

@@ -1,11 +1,8 @@
 use super::*;
+use crate::fixtures::{OWN, SEG, SIZE, history, names};
 use pgpair_core::timeline::TimelineHistory;
 use pgpair_core::wal::WalFile;
 use proptest::prelude::*;
-
-const OWN: Lineage = Lineage(1);
-const SIZE: SegmentSize = SegmentSize::DEFAULT;
-const SEG: u64 = 16 << 20;
 
 /// A segment is closed a minute after the one before.
 fn at(number: u64) -> Timestamp {
@@ -17,22 +14,6 @@ fn base(timeline: u32, number: u64) -> Base {
     let id = BackupId::new(at(number), u16::try_from(timeline).unwrap()).unwrap();
     let stop = Lsn(number * SEG + SEG / 2);
     Base { id, lineage: OWN, timeline: TimelineId(timeline), stop, stopped_at: at(number) }
-}
-
-fn history(timeline: u32, left: &[(u32, u64)]) -> TimelineHistory {
-    let ancestors = left.iter().map(|&(t, l)| (TimelineId(t), Lsn(l))).collect();
-    TimelineHistory { timeline: TimelineId(timeline), ancestors }
-}
-
-fn names(segments: &[(u32, std::ops::Range<u64>)], histories: &[u32]) -> Names {
-    let mut names = Names::default();
-    for (t, numbers) in segments {
-        names.insert_segments(OWN, TimelineId(*t), numbers.clone());
-    }
-    for t in histories {
-        names.insert(OWN, WalFile::History(TimelineId(*t)));
-    }
-    names
 }
 
 /// Timeline and number of the first segment that cannot be had, for each window; and the number of its first.
