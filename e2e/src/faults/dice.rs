@@ -30,10 +30,15 @@ impl Dice {
         self.draw().checked_rem(end).unwrap_or(0)
     }
 
+    /// A number below `sides`; 0 when there is none.
+    pub fn roll(&mut self, sides: usize) -> usize {
+        let end = u64::try_from(sides).unwrap_or(u64::MAX);
+        usize::try_from(self.below(end)).unwrap_or_default()
+    }
+
     /// One of them; `None` of none.
     pub fn one_of<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
-        let index = self.below(u64::try_from(of.len()).ok()?);
-        of.get(usize::try_from(index).ok()?)
+        of.get(self.roll(of.len()))
     }
 }
 

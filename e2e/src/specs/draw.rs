@@ -3,6 +3,8 @@
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
+use crate::faults::dice::Dice;
+
 /// How much of an object is hostile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Manner {
@@ -91,7 +93,7 @@ impl Generator {
             .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec")
             .context("the definition has no schema of a spec")?;
         let sample = sample.get("spec").context("the sample has no spec")?;
-        Ok(Generator { schema: schema.clone(), sample: sample.clone(), dice: Dice(seed | 1) })
+        Ok(Generator { schema: schema.clone(), sample: sample.clone(), dice: Dice::new(seed) })
     }
 
     /// Object number `number`, whose name has it, unless the name is hostile.
@@ -253,19 +255,6 @@ impl Generator {
             1 => format!("{text}{}", TEXTS[self.dice.roll(TEXTS.len())]),
             _ => text.to_owned(),
         }
-    }
-}
-
-/// Xorshift: the same on every machine.
-#[derive(Debug, Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap_or_default() % sides.max(1)
     }
 }
 
