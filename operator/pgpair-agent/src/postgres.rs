@@ -3,6 +3,7 @@
 mod confine;
 pub mod control_file;
 pub mod end_of_wal;
+pub mod handshake;
 pub(crate) mod libraries;
 pub mod objection;
 pub(crate) mod pair_config;
@@ -14,3 +15,4 @@ pub mod slots;
 pub mod sql;
 pub mod tablespaces;
 pub mod tool;
+pub mod trust;

@@ -149,7 +149,7 @@ impl Ground {
         config: watch::Receiver<Arc<PairConfig>>,
         inbox: mpsc::Sender<Input>,
     ) -> Result<Ground, Failure> {
-        let identity = Identity::load(&settings.layout.tls)?;
+        let identity = Identity::of(&settings.layout)?;
         Ok(Ground {
             client: kube::Client::try_default().await?,
             peer: Peer::new(&settings, identity.clone()),
@@ -186,7 +186,7 @@ impl Ground {
             Ways { report: reports, timeline: timelines, serve_pg_wal, try_hba, passwords: give_passwords };
         let shared = self.shared(volumes, ways);
         volumes.spawn(shared.intake.clone().watch_mounted());
-        let servers = tokio::spawn(serve(shared, self.identity.clone(), doors.clone()));
+        let servers = tokio::spawn(serve(shared, doors.clone()));
         let worker = volumes.spawn(self.worker(wishes, timeline, lock, hba_trials, passwords).run());
         tokio::spawn(self.health().run());
         on_sigterm(self.inbox.clone(), self.sql.beside(), last_checkpoint(self.settings.grace))?;
@@ -216,6 +216,7 @@ impl Ground {
             timeline,
             serve_pg_wal,
             settings: self.settings.clone(),
+            identity: self.identity.clone(),
             sql: self.sql.beside(),
             passwords,
             peer: self.peer.clone(),
@@ -308,10 +309,10 @@ fn node_id(name: &str) -> NodeId {
     NodeId(digest.iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b)))
 }
 
-async fn serve(shared: Shared, identity: Identity, doors: Handle) -> Failure {
+async fn serve(shared: Shared, doors: Handle) -> Failure {
     let probes = server::serve_probes(shared.clone(), Pulse::begin(), &doors);
     let ended = tokio::select! {
-        ended = server::serve_peer(shared, identity, &doors) => ended,
+        ended = server::serve_peer(shared, &doors) => ended,
         ended = probes => ended,
     };
     ended.err().map_or_else(|| "a server ended".into(), Failure::from)

@@ -41,6 +41,7 @@ use crate::standby::rejoin::{Branch, KeptBranch};
 
 mod actions;
 mod background;
+mod certificates;
 mod follow;
 mod look;
 mod refusal;
@@ -105,6 +106,7 @@ pub struct Worker {
     need: Option<Need>,
     following: follow::Following,
     wakes: wake::Wakes,
+    certificates: certificates::Certificates,
     upkeep: upkeep::Upkeep,
     roles: roles::RolesKept,
     /// What people have set with `ALTER SYSTEM`.
@@ -198,6 +200,7 @@ impl Worker {
             need: None,
             following: follow::Following::default(),
             wakes: wake::Wakes::default(),
+            certificates: certificates::Certificates::new(parts.identity.renewals()),
             upkeep: upkeep::Upkeep::new(parts.identity, parts.config, parts.hba_trials),
             roles,
             system_settings: SystemSettings::default(),
@@ -384,6 +387,7 @@ impl Worker {
                 .or_else(|| self.notice()),
             passwords: self.roles.passwords(),
             definitions: self.roles.definitions(),
+            certificates: self.certificates(),
             login_refused: self.server.role().and_then(|_| self.sql.login().refusal()),
             space: self.upkeep.space,
         };

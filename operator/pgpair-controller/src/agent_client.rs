@@ -12,7 +12,7 @@ use pgpair_wire::client::{self, Call, Connection, Idle, LongPoll, MAX_ANSWER, Re
 use pgpair_wire::paths;
 use pgpair_wire::seed::SeedProgress;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,11 +20,16 @@ use tokio::net::TcpStream;
 
 /// Longest wait for an answer, from the connect to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Certificates by which the operator talks to the agents of one pair.
+/// Certificates by which the operator talks to the agents of one pair; `revoked`: revocation lists of its authorities.
 ///
 /// # Errors
 /// A PEM text is not what it should be.
-pub fn client_config(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Arc<ClientConfig>, rustls::Error> {
+pub fn client_config(
+    ca: &[u8],
+    revoked: &[u8],
+    certificate: &[u8],
+    key: &[u8],
+) -> Result<Arc<ClientConfig>, rustls::Error> {
     let bad = |_| rustls::Error::General("not a PEM text".into());
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(ca) {
@@ -32,7 +37,8 @@ pub fn client_config(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Arc<Cl
     }
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate).collect::<Result<_, _>>().map_err(bad)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(bad)?;
-    client::secured_by(roots.into(), chain, key)
+    let revoked = CertificateRevocationListDer::pem_slice_iter(revoked).collect::<Result<_, _>>();
+    client::secured_by(roots.into(), revoked.map_err(bad)?, chain, key)
 }
 
 /// A connection to an agent whose answers are held back.

@@ -20,6 +20,7 @@ use pgpair_api::status::{InstanceStatus, PgReplicaPairStatus};
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Record;
+use pgpair_wire::certificates::REVOKED;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
@@ -285,9 +286,17 @@ async fn fetch_tls(
     }
     let Some(secret) = requests.get::<Secret>(&secret_name).await? else { return Ok(None) };
     let read = |key| secrets::text(&secret, &secret_name, key);
-    let config =
-        client_config(read("ca.crt")?.as_bytes(), read("tls.crt")?.as_bytes(), read("tls.key")?.as_bytes())
-            .map_err(|_| Error::Secret { name: secret_name.clone(), key: "tls.crt" })?;
+    let (ca, certificate, key) = (read("ca.crt")?, read("tls.crt")?, read("tls.key")?);
+    let with = |revoked: &str| {
+        client_config(ca.as_bytes(), revoked.as_bytes(), certificate.as_bytes(), key.as_bytes())
+    };
+    let revoked = read(REVOKED).unwrap_or_default();
+    // A list that cannot be read must not keep the operator from its agents; they refuse what is revoked themselves.
+    let config = with(&revoked).or_else(|error| {
+        tracing::error!(%error, secret = secret_name, "the revocation lists are not used");
+        with("")
+    });
+    let config = config.map_err(|_| Error::Secret { name: secret_name.clone(), key: "tls.crt" })?;
     memory.tls = Some((version, config.clone()));
     Ok(Some(config))
 }

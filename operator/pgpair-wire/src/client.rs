@@ -17,8 +17,8 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustls::client::Resumption;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
@@ -50,15 +50,23 @@ const SESSIONS: usize = 16;
 
 /// By which certificates the one end of a connection shows itself and trusts the other. Both ends are ours: TLS 1.3 only.
 ///
+/// `revoked`: revocation lists of these authorities, however old. An authority without one has revoked nothing.
+///
 /// # Errors
-/// The key is not that of the certificate.
+/// The key is not that of the certificate, or a list cannot be read.
 pub fn secured_by(
     roots: Arc<RootCertStore>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let verifier = WebPkiServerVerifier::builder(roots)
+        .with_crls(revoked)
+        .allow_unknown_revocation_status()
+        .build()
+        .map_err(|e| rustls::Error::General(e.to_string()))?;
     let mut config = ClientConfig::builder_with_protocol_versions(&[&TLS13])
-        .with_root_certificates(roots)
+        .with_webpki_verifier(verifier)
         .with_client_auth_cert(chain, key)?;
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(Arc::new(config))

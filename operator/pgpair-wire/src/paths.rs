@@ -32,6 +32,8 @@ pub const ORDER: &str = "/v1/order";
 pub const CONFIG: &str = "/v1/config";
 /// `PUT` [`crate::scram::GivenPasswords`].
 pub const PASSWORDS: &str = "/v1/passwords";
+/// `PUT` [`crate::certificates::GivenCertificates`].
+pub const CERTIFICATES: &str = "/v1/certificates";
 /// `GET`: state that a rejoining instance compares itself with.
 pub const TIMELINE: &str = "/v1/timeline";
 /// `GET`: what of the log an instance needs to start again; older log may be removed from the peer's archive.

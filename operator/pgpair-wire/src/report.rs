@@ -14,6 +14,7 @@ use pgpair_core::timeline::TimelineId;
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
+use crate::certificates::CertificatesReport;
 use crate::order::OrderReport;
 
 mod version;
@@ -89,6 +90,9 @@ pub struct InstanceReport {
     /// Roles and databases of the configuration, as this primary has them. Older agents and standbys do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definitions: Option<DefinitionsReport>,
+    /// The certificates of this instance. Older agents do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<CertificatesReport>,
     /// Which of this agent process's reports it is. Older agents do not number them.
     #[serde(default)]
     pub version: Option<ReportVersion>,
@@ -136,6 +140,7 @@ impl InstanceReport {
             login_refused: None,
             passwords: BTreeMap::new(),
             definitions: None,
+            certificates: None,
             version: None,
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::certificates::CertificatesReport;
 use crate::report::{InstanceReport, Need, PasswordReport};
 
 /// Longest text of a report, in characters.
@@ -92,6 +93,7 @@ impl InstanceReport {
             login_refused,
             passwords,
             definitions,
+            certificates,
             version: _,
         } = &mut self;
         let texts = [
@@ -120,6 +122,10 @@ impl InstanceReport {
         }
         bound_all(logical_slots, SLOTS);
         bound_passwords(passwords);
+        if let Some(CertificatesReport { version: _, shown: mark, trouble }) = certificates {
+            bound(trouble);
+            *mark = mark.take().map(|mark| shown(&mark, NAME));
+        }
         if let Some(definitions) = definitions {
             definitions.wrong.truncate(MEMBERS);
             for wrong in &mut definitions.wrong {
@@ -174,6 +180,7 @@ mod tests {
             why: "\u{7}".repeat(1000),
         };
         report.definitions = Some(DefinitionsReport { generation: 1, wrong: vec![wrong; 1000] });
+        report.certificates = Some(CertificatesReport { version: 1, shown: wide(), trouble: wide() });
         let text = serde_json::to_string(&report.bounded()).unwrap();
         assert!(text.len() < 160_000, "{}", text.len());
         assert!(!text.contains("\\u00"), "a control character is left");

@@ -27,7 +27,8 @@ impl Caller {
     /// Whether the path is for it at all. What it may say there, its handler judges.
     fn may(self, method: &Method, path: &str) -> bool {
         let is_of_both = [paths::REPORT, paths::EVIDENCE, paths::ORDER].contains(&path);
-        let is_of_the_operator = [paths::CONFIG, paths::PASSWORDS].contains(&path) && method == Method::PUT;
+        let is_of_the_operator =
+            [paths::CONFIG, paths::PASSWORDS, paths::CERTIFICATES].contains(&path) && method == Method::PUT;
         match self {
             Caller::Peer => is_of_both || !is_of_the_operator,
             Caller::PeerRestore => method == Method::GET && is_log(path),
@@ -106,6 +107,7 @@ mod tests {
             (M::POST, paths::ORDER, [true, false, true]),
             (M::PUT, paths::CONFIG, [false, false, true]),
             (M::PUT, paths::PASSWORDS, [false, false, true]),
+            (M::PUT, paths::CERTIFICATES, [false, false, true]),
             (M::POST, paths::HEARTBEAT, [true, false, false]),
             (M::POST, paths::CAN_TAKE, [true, false, false]),
             (M::POST, paths::RESIGN, [true, false, false]),

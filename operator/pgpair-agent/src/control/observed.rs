@@ -4,6 +4,7 @@ use pgpair_core::authority::timing::Ms;
 use pgpair_core::authority::{Directory, PgFacts};
 use pgpair_core::ids::Term;
 use pgpair_core::instance::{PostgresState, Role};
+use pgpair_wire::certificates::CertificatesReport;
 use pgpair_wire::report::{ArchiveReport, DefinitionsReport, Need, RejoinReport, SpaceReport};
 
 use crate::postgres::postmaster::passwords::Reports;
@@ -45,6 +46,8 @@ pub struct Observed {
     pub passwords: Reports,
     /// What became of the roles and databases of the configuration.
     pub definitions: Option<DefinitionsReport>,
+    /// The certificates of this instance.
+    pub certificates: CertificatesReport,
     /// Why the agent cannot log in to its postgres.
     pub login_refused: Option<String>,
 }

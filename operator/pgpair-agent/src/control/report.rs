@@ -114,6 +114,7 @@ impl Reporter {
             rejoin: self.observed.as_ref().and_then(|o| o.rejoin.clone()),
             trouble: self.observed.as_ref().and_then(|o| o.trouble.clone()),
             login_refused: self.observed.as_ref().and_then(|o| o.login_refused.clone()),
+            certificates: self.observed.as_ref().map(|o| o.certificates.clone()),
             definitions: self.observed.as_ref().and_then(|o| o.definitions.clone()),
             passwords: self.observed.as_ref().map(|o| o.passwords.clone()).unwrap_or_default(),
             space: self.observed.as_ref().map(|o| o.space).unwrap_or_default(),

@@ -23,6 +23,7 @@ use pgpair_core::authority::{Event, ReplyId};
 use pgpair_core::instance::PostgresState;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::order::OrderReply;
+use pgpair_wire::certificates::GivenCertificates;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::door::{self, Limits};
 use pgpair_wire::hold::hold;
@@ -48,6 +49,7 @@ use crate::net::caller::{Caller, Callers};
 use crate::net::listener::MutualTls;
 use crate::net::peer::Peer;
 use crate::net::tls::Identity;
+use crate::net::tls::source::GivenError;
 use crate::postgres::pair_config::ConfigError;
 use crate::postgres::sql::Sql;
 use crate::wal::archive::{self, LogEnd, Places};
@@ -85,6 +87,8 @@ pub struct Shared {
     pub sql: Sql,
     /// For a new configuration.
     pub intake: Intake,
+    /// For certificates.
+    pub identity: Identity,
     /// For the passwords of roles.
     pub passwords: watch::Sender<Arc<GivenPasswords>>,
     /// The other agent.
@@ -97,10 +101,10 @@ pub struct Shared {
 ///
 /// # Errors
 /// The port cannot be bound.
-pub async fn serve_peer(shared: Shared, identity: Identity, doors: &Handle) -> std::io::Result<()> {
+pub async fn serve_peer(shared: Shared, doors: &Handle) -> std::io::Result<()> {
     let address = SocketAddr::new(shared.settings.listen, shared.settings.peer_port);
     let callers = Callers::of(&shared.settings.pair, shared.settings.instance);
-    let listener = MutualTls::bind(address, identity, callers, doors).await?;
+    let listener = MutualTls::bind(address, shared.identity.clone(), callers, doors).await?;
     let app = Router::new()
         .route(paths::REPORT, get(report))
         .route(paths::HEARTBEAT, post(heartbeat))
@@ -110,6 +114,7 @@ pub async fn serve_peer(shared: Shared, identity: Identity, doors: &Handle) -> s
         .route(paths::ORDER, post(order))
         .route(paths::CONFIG, put(configure))
         .route(paths::PASSWORDS, put(take_passwords))
+        .route(paths::CERTIFICATES, put(take_certificates))
         .route(paths::TIMELINE, get(timeline))
         .route(paths::NEEDS, get(needs))
         .route(paths::WAL, get(archived))
@@ -291,6 +296,27 @@ async fn take_passwords(
             Err((StatusCode::UNPROCESSABLE_ENTITY, "these are no passwords of roles, or too many"))
         }
     }
+}
+
+/// Refused with a reason for people, 422 (409: older than those in use); nothing has changed then.
+async fn take_certificates(
+    State(s): State<Shared>,
+    body: Result<Json<GivenCertificates>, JsonRejection>,
+) -> Result<Json<()>, (StatusCode, String)> {
+    // The words of a parser may hold some of a key.
+    let Ok(Json(given)) = body else {
+        return Err((StatusCode::UNPROCESSABLE_ENTITY, "these are no certificates".into()));
+    };
+    let identity = s.identity.clone();
+    let taken = s.volumes.spawn_blocking(move || identity.take(&given));
+    let late = |_| (StatusCode::GATEWAY_TIMEOUT, format!("they could not be stored within {STORED:?}"));
+    let ending = |_| (StatusCode::SERVICE_UNAVAILABLE, "the agent ends".to_owned());
+    let taken = tokio::time::timeout(STORED, taken).await.map_err(late)?.map_err(ending)?;
+    taken.map(Json).map_err(|e| match e {
+        GivenError::Stale { .. } => (StatusCode::CONFLICT, e.to_string()),
+        GivenError::File(_) => (StatusCode::SERVICE_UNAVAILABLE, e.to_string()),
+        GivenError::Unknown(_) | GivenError::Unusable(_) => (StatusCode::UNPROCESSABLE_ENTITY, e.to_string()),
+    })
 }
 
 fn status_of(e: &ConfigError) -> StatusCode {

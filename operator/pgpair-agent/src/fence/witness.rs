@@ -106,7 +106,7 @@ fn settings() -> io::Result<InstanceEnv> {
 /// Made when there is something to tell: until then this process, which may wait for years, has touched little memory; and
 /// the certificates are those of today.
 fn peer(settings: &InstanceEnv) -> io::Result<Peer> {
-    let identity = Identity::load(&settings.layout.tls).map_err(io::Error::other)?;
+    let identity = Identity::of(&settings.layout).map_err(io::Error::other)?;
     let peer = Peer::new(settings, identity);
     learn_address(&settings.layout, &peer);
     Ok(peer)

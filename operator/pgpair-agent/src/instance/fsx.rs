@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -120,6 +120,35 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FileErro
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).at("read", path),
     }
+}
+
+/// Fills a new directory with files that only their owner reads.
+///
+/// # Errors
+/// The directory or a file cannot be written.
+pub fn write_dir<'a>(
+    dir: &Path,
+    files: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> Result<(), FileError> {
+    create_dir(dir, 0o700)?;
+    files.into_iter().try_for_each(|(name, bytes)| write(&dir.join(name), bytes, 0o600))
+}
+
+/// Turns a link to another directory, in one step, and removes the one that it led to.
+///
+/// # Errors
+/// The link is as it was.
+pub fn turn_link(link: &Path, dir: &Path) -> Result<(), FileError> {
+    let new = sibling(link, ".new");
+    remove(&new)?;
+    symlink(dir, &new).at("link", &new)?;
+    let before = fs::read_link(link).ok();
+    fs::rename(&new, link).at("rename into place", link)?;
+    if let Some(before) = before.filter(|before| before != dir) {
+        // Only copies: what is left of them harms nobody.
+        let _ = fs::remove_dir_all(before);
+    }
+    Ok(())
 }
 
 /// Removes a file; true if there was one. Not durable.

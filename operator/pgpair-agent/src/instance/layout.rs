@@ -182,6 +182,12 @@ impl Layout {
         self.tls_copies().join("current")
     }
 
+    /// Certificates that the operator gave, newer than the mounted ones: a link to a directory of one moment.
+    #[must_use]
+    pub fn given_certificates(&self) -> PathBuf {
+        self.run.join("certificates")
+    }
+
     /// What the agent lets `wal-restore` know.
     #[must_use]
     pub fn told(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::Method;
@@ -60,6 +61,8 @@ struct Inner {
     port: u16,
     identity: Identity,
     idle: Idle,
+    /// Up to which change of what is revoked the idle connections are good.
+    revocations: AtomicU64,
     address: Address,
     /// Where we are, for the peer.
     here: Option<HeaderValue>,
@@ -78,6 +81,7 @@ impl Peer {
         let inner = Inner {
             host: settings.peer_host.clone(),
             port: settings.peer_peer_port,
+            revocations: AtomicU64::new(identity.changes().borrow().revocations),
             identity,
             idle: Idle::default(),
             address: Address::watch(&settings.peer_host, settings.listen, settings.layout.peer_address()),
@@ -93,6 +97,7 @@ impl Peer {
             host: self.inner.host.clone(),
             port: self.inner.port,
             identity: self.inner.identity.clone(),
+            revocations: AtomicU64::new(self.inner.identity.changes().borrow().revocations),
             idle: Idle::default(),
             address: self.inner.address.clone(),
             here: self.inner.here.clone(),
@@ -237,8 +242,17 @@ impl Peer {
         limit: Duration,
     ) -> Result<T, PeerError> {
         let call = self.signed(call);
+        self.end_doubtful();
         let answer = self.inner.idle.exchange(&call, max, limit, self.connect()).await?;
         Ok(client::parse(&answer)?)
+    }
+
+    /// A connection that was made before something was revoked may be to a server whose certificate was: it is not used again.
+    fn end_doubtful(&self) {
+        let revocations = self.inner.identity.changes().borrow().revocations;
+        if self.inner.revocations.swap(revocations, Ordering::SeqCst) != revocations {
+            self.inner.idle.clear();
+        }
     }
 
     /// With our address.

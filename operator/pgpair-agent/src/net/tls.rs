@@ -1,16 +1,25 @@
 //! mTLS between the agents of a pair and the operator: one CA per pair, and only the names that belong to it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use pgpair_wire::certificates::{FILES, GivenCertificates, REVOKED};
 use pgpair_wire::client::secured_by;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
+use tokio::sync::watch;
+
+pub mod revoked;
+pub mod source;
+
+use crate::instance::layout::Layout;
+use revoked::Revoked;
+use source::{GivenError, Source};
 
 /// File name of the agent's own certificate.
 const AGENT: &str = "tls";
@@ -42,6 +51,7 @@ pub enum TlsError {
 }
 
 struct Files {
+    authorities: Vec<CertificateDer<'static>>,
     roots: Arc<RootCertStore>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -57,14 +67,22 @@ fn certificates(path: PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError>
         .map_err(|source| TlsError::File { path, source })
 }
 
+/// The certificates of a PEM text that can be read.
+#[must_use]
+pub fn authorities_in(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect()
+}
+
 /// The certificate and key `name.crt`, `name.key`, and whom they are shown to.
 fn load(dir: &Path, name: &str) -> Result<Files, TlsError> {
+    let authorities = certificates(dir.join("ca.crt"))?;
     let mut roots = RootCertStore::empty();
-    for ca in certificates(dir.join("ca.crt"))? {
-        roots.add(ca).map_err(|e| unfit(dir, e))?;
+    for ca in &authorities {
+        roots.add(ca.clone()).map_err(|e| unfit(dir, e))?;
     }
     let key = dir.join(format!("{name}.key"));
     Ok(Files {
+        authorities,
         roots: Arc::new(roots),
         chain: certificates(dir.join(format!("{name}.crt")))?,
         key: PrivateKeyDer::from_pem_file(&key).map_err(|source| TlsError::File { path: key, source })?,
@@ -86,61 +104,116 @@ pub struct Identity {
 
 #[derive(Debug)]
 struct Inner {
-    dir: PathBuf,
+    source: Source,
     current: RwLock<Current>,
-    /// Counts renewals.
-    renewals: AtomicU64,
+    changes: watch::Sender<Changes>,
+}
+
+/// Counts what has changed since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Renewals of anything.
+    pub renewals: u64,
+    /// Those that changed what is revoked.
+    pub revocations: u64,
 }
 
 #[derive(Debug)]
 struct Current {
-    pem: Pem,
+    /// As they are on disk, to see whether they have changed.
+    files: Vec<Option<Vec<u8>>>,
+    version: u64,
+    revoked: Revoked,
+    /// Why new revocation lists are not used.
+    trouble: Option<String>,
+    verifier: Arc<dyn ClientCertVerifier>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
 
-/// The files as they are, to see whether they have changed.
-#[derive(Debug, PartialEq, Eq)]
-struct Pem([Vec<u8>; 3]);
-
-impl Pem {
-    fn read(dir: &Path) -> Result<Pem, TlsError> {
-        let read = |name: &str| {
-            let path = dir.join(name);
-            std::fs::read(&path).map_err(|e| TlsError::File { path, source: pem::Error::Io(e) })
-        };
-        Ok(Pem([read("ca.crt")?, read("tls.crt")?, read("tls.key")?]))
-    }
-}
-
 impl Identity {
-    /// The certificates in `dir`. Whether the certificate is valid today is for the others to judge: an agent whose own has
+    /// The certificates in a mounted Secret. Whether the certificate is valid today is for the others to judge: an agent whose own has
     /// expired can still keep its postgres running.
     ///
     /// # Errors
     /// The files are missing or do not fit together.
     pub fn load(dir: &Path) -> Result<Identity, TlsError> {
-        let current = Current::read(&resolved(dir))?;
-        let inner = Inner { dir: dir.to_owned(), current: RwLock::new(current), renewals: AtomicU64::new(0) };
-        Ok(Identity { inner: Arc::new(inner) })
+        Identity::from(Source::mounted(dir))
+    }
+
+    /// As [`Identity::load`], with what the operator has given.
+    ///
+    /// # Errors
+    /// As [`Identity::load`].
+    pub fn of(layout: &Layout) -> Result<Identity, TlsError> {
+        Identity::from(Source::of(layout))
+    }
+
+    fn from(source: Source) -> Result<Identity, TlsError> {
+        let (dir, version) = source.newest();
+        let current = Current { version, ..Current::read(&dir, &source.kept(&dir))? };
+        current.complain();
+        let changes = watch::Sender::new(Changes::default());
+        Ok(Identity { inner: Arc::new(Inner { source, current: RwLock::new(current), changes }) })
     }
 
     /// For a handshake with a client: only those with a certificate of the pair's CA.
     #[must_use]
     pub fn server(&self) -> Arc<ServerConfig> {
-        self.inner.current.read().unwrap_or_else(PoisonError::into_inner).server.clone()
+        self.current(|current| current.server.clone())
     }
 
     /// For a handshake with the peer's server.
     #[must_use]
     pub fn client(&self) -> Arc<ClientConfig> {
-        self.inner.current.read().unwrap_or_else(PoisonError::into_inner).client.clone()
+        self.current(|current| current.client.clone())
+    }
+
+    /// What is revoked.
+    #[must_use]
+    pub fn revoked(&self) -> Revoked {
+        self.current(|current| current.revoked.clone())
+    }
+
+    /// The version in use, and why something of it is not.
+    #[must_use]
+    pub fn version(&self) -> (u64, Option<String>) {
+        self.current(|current| (current.version, current.trouble.clone()))
+    }
+
+    /// Whether the certificate of a client was revoked. What else may be wrong with it by now does not end a connection.
+    #[must_use]
+    pub fn has_revoked(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((own, between)) = chain.split_first() else { return false };
+        let verifier = self.current(|current| current.verifier.clone());
+        let verified = verifier.verify_client_cert(own, between, UnixTime::now());
+        matches!(verified, Err(rustls::Error::InvalidCertificate(CertificateError::Revoked)))
+    }
+
+    fn current<T>(&self, read: impl FnOnce(&Current) -> T) -> T {
+        read(&self.inner.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How often the certificates were renewed since they were loaded.
     #[must_use]
     pub fn renewals(&self) -> u64 {
-        self.inner.renewals.load(Ordering::SeqCst)
+        self.inner.changes.borrow().renewals
+    }
+
+    /// What has changed, and what will.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Changes> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Takes what the operator gives, before the kubelet brings it.
+    ///
+    /// # Errors
+    /// It is not newer, or not good; the certificates in use stay.
+    pub fn take(&self, given: &GivenCertificates) -> Result<(), GivenError> {
+        self.inner.source.keep(given)?;
+        self.renew()?;
+        Ok(())
     }
 
     /// Takes over what is in the directory now, if it has changed and is good: signed by a CA of the bundle beside it, valid
@@ -149,15 +222,19 @@ impl Identity {
     /// # Errors
     /// What is there is not good; the certificates in use stay.
     pub fn renew(&self) -> Result<bool, TlsError> {
-        let dir = resolved(&self.inner.dir);
-        let pem = Pem::read(&dir)?;
-        if self.inner.current.read().unwrap_or_else(PoisonError::into_inner).pem == pem {
-            return Ok(false);
-        }
-        let new = Current::read(&dir)?;
+        let (dir, version) = self.inner.source.newest();
+        let files = read_files(&dir);
+        let before = self.current(|current| (current.files != files).then(|| current.revoked.clone()));
+        let Some(before) = before else { return Ok(false) };
+        let new = Current { version, ..Current::read(&dir, &before)? };
         check_own(&dir)?;
+        new.complain();
+        let revokes = new.revoked != before;
         *self.inner.current.write().unwrap_or_else(PoisonError::into_inner) = new;
-        self.inner.renewals.fetch_add(1, Ordering::SeqCst);
+        self.inner.changes.send_modify(|changes| {
+            changes.renewals += 1;
+            changes.revocations += u64::from(revokes);
+        });
         Ok(true)
     }
 
@@ -184,17 +261,34 @@ impl Identity {
 }
 
 impl Current {
-    fn read(dir: &Path) -> Result<Current, TlsError> {
-        let pem = Pem::read(dir)?;
+    fn read(dir: &Path, before: &Revoked) -> Result<Current, TlsError> {
+        let files = read_files(dir);
         let f = load(dir, AGENT)?;
-        let verifier = WebPkiClientVerifier::builder(f.roots.clone()).build().map_err(|e| unfit(dir, e))?;
+        let (revoked, trouble) = Revoked::read_or_keep(&dir.join(REVOKED), &f.authorities, before);
+        let verifier = WebPkiClientVerifier::builder(f.roots.clone())
+            .with_crls(revoked.lists())
+            .allow_unknown_revocation_status()
+            .build()
+            .map_err(|e| unfit(dir, e))?;
         let server = ServerConfig::builder_with_protocol_versions(&[&TLS13])
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(verifier.clone())
             .with_single_cert(f.chain.clone(), f.key.clone_key())
             .map_err(|e| unfit(dir, e))?;
-        let client = secured_by(f.roots, f.chain, f.key).map_err(|e| unfit(dir, e))?;
-        Ok(Current { pem, server: Arc::new(server), client })
+        let client = secured_by(f.roots, revoked.lists(), f.chain, f.key).map_err(|e| unfit(dir, e))?;
+        let trouble = trouble.map(|e| e.to_string());
+        Ok(Current { files, version: 0, revoked, trouble, verifier, server: Arc::new(server), client })
     }
+
+    fn complain(&self) {
+        if let Some(error) = &self.trouble {
+            tracing::error!(error, "new revocation lists are not used; those that were good last stay");
+        }
+    }
+}
+
+/// What is not there is `None`.
+fn read_files(dir: &Path) -> Vec<Option<Vec<u8>>> {
+    FILES.iter().map(|name| std::fs::read(dir.join(name)).ok()).collect()
 }
 
 /// Whether the peer would accept our own certificate now.
@@ -206,7 +300,7 @@ fn check_own(dir: &Path) -> Result<(), TlsError> {
     Ok(())
 }
 
-/// For requests to the peer with the certificate `name` in `dir`, made once: the peer's must be of the pair's CA.
+/// For requests to the peer with the certificate `name` in `dir`, made once: the peer's must be of the pair's CA, and not revoked.
 ///
 /// # Errors
 /// The files are missing or unusable.
@@ -214,5 +308,9 @@ pub fn client_config(dir: &Path, name: &str) -> Result<Arc<ClientConfig>, TlsErr
     // One moment's files: the link may turn.
     let dir = &std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     let f = load(dir, name)?;
-    secured_by(f.roots, f.chain, f.key).map_err(|e| unfit(dir, e))
+    let (revoked, _) = Revoked::read_or_keep(&dir.join(REVOKED), &f.authorities, &Revoked::default());
+    secured_by(f.roots, revoked.lists(), f.chain, f.key).map_err(|e| unfit(dir, e))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -29,8 +29,8 @@ mod system_settings;
 pub use crate::postgres::render::hba::ClientAccess;
 pub(crate) use configure::configure;
 pub use configure::{
-    TlsFor, floors, install_tls, objections, put_back_promises, reload_config, set_clients, set_upstream,
-    try_hba, try_parameters,
+    Installed, TlsFor, floors, install_tls, objections, put_back_promises, reload_config, set_clients,
+    set_upstream, try_hba, try_parameters,
 };
 pub use init_db::initdb;
 pub use roles::{bootstrap, keep_own_roles};

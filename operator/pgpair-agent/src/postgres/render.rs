@@ -12,6 +12,7 @@ use pgpair_wire::names::REPLICATION_ROLE;
 use pgpair_wire::parameters::Reason;
 
 use crate::instance::env::InstanceEnv;
+use crate::postgres::trust::ServerTrust;
 
 pub mod decoding;
 pub mod hba;
@@ -274,6 +275,15 @@ fn quoted_path(path: &Path) -> String {
     format!("\"{}\"", text(path).replace('"', "\"\""))
 }
 
+/// The line for the certificates of clients that a server refuses; without lists there is none, because postgres refuses to start with a
+/// file that is missing.
+///
+/// # Errors
+/// The path holds a line break.
+pub fn revoked_conf(lists: Option<&Path>) -> Result<String, RenderError> {
+    lists.map_or_else(|| Ok(String::new()), |lists| setting("ssl_crl_file", &text(lists)))
+}
+
 /// [`SYNC_CONF`]: commits wait for `standby`, or for nobody. The same for what consumers of logical slots get: a standby that was
 /// promoted must not lack what they have.
 ///
@@ -315,11 +325,12 @@ pub struct Upstream {
 pub fn upstream_conf(
     settings: &InstanceEnv,
     upstream: &Upstream,
+    trust: &ServerTrust,
     copies: SlotCopies,
 ) -> Result<String, RenderError> {
     let name = InstanceEnv::standby_name(settings.instance);
     let database = (copies == SlotCopies::Kept).then_some(DATABASE);
-    let mut out = setting("primary_conninfo", &conninfo(settings, upstream, name, database))?
+    let mut out = setting("primary_conninfo", &conninfo(settings, upstream, trust, name, database))?
         + &setting("primary_slot_name", name)?;
     if copies == SlotCopies::Kept {
         out += &setting("sync_replication_slots", "on")?;
@@ -336,12 +347,19 @@ pub fn no_upstream_conf() -> &'static str {
 
 /// Connection string of the replication role, by its client certificate.
 #[must_use]
-pub fn conninfo(settings: &InstanceEnv, upstream: &Upstream, name: &str, database: Option<&str>) -> String {
+pub fn conninfo(
+    settings: &InstanceEnv,
+    upstream: &Upstream,
+    trust: &ServerTrust,
+    name: &str,
+    database: Option<&str>,
+) -> String {
     let tls = settings.layout.run_tls();
     let port = upstream.port.to_string();
     let address = upstream.address.map(|a| a.to_string()).unwrap_or_default();
-    let (ca, cert, key) =
-        (text(&tls.join("ca.crt")), text(&tls.join("replication.crt")), text(&tls.join("replication.key")));
+    let ca = trust.authorities.as_deref().map_or_else(|| text(&tls.join("ca.crt")), text);
+    let revoked = trust.revoked.as_deref().map(text).unwrap_or_default();
+    let (cert, key) = (text(&tls.join("replication.crt")), text(&tls.join("replication.key")));
     let pairs = [
         ("host", upstream.host.as_str()),
         ("hostaddr", &address),
@@ -352,6 +370,7 @@ pub fn conninfo(settings: &InstanceEnv, upstream: &Upstream, name: &str, databas
         ("sslmode", "verify-full"),
         ("ssl_min_protocol_version", "TLSv1.3"),
         ("sslrootcert", &ca),
+        ("sslcrl", &revoked),
         ("sslcert", &cert),
         ("sslkey", &key),
         ("connect_timeout", "2"),
@@ -443,13 +462,17 @@ mod tests {
         let mut s = settings();
         s.layout.run = "/it's".into();
         let mut upstream = Upstream { host: "db-a".into(), address: None, port: 5433 };
-        let conf = upstream_conf(&s, &upstream, SlotCopies::None).unwrap();
+        let conf = upstream_conf(&s, &upstream, &ServerTrust::default(), SlotCopies::None).unwrap();
         assert!(conf.contains("host=''db-a''") && !conf.contains("hostaddr"));
         assert!(conf.contains(r"sslkey=''/it\\''s/tls/current/replication.key''"), "{conf}");
         assert!(conf.contains("application_name=''pgpair_b''"));
         assert!(conf.contains("primary_slot_name = 'pgpair_b'"));
         upstream.address = Some(IpAddr::from([10, 0, 0, 7]));
-        assert!(upstream_conf(&s, &upstream, SlotCopies::None).unwrap().contains("hostaddr=''10.0.0.7''"));
+        assert!(
+            upstream_conf(&s, &upstream, &ServerTrust::default(), SlotCopies::None)
+                .unwrap()
+                .contains("hostaddr=''10.0.0.7''")
+        );
     }
 
     #[test]

@@ -123,7 +123,8 @@ impl PgBin {
     }
 
     /// A command with a fixed locale and nothing on its standard input.
-    pub(crate) fn command(&self, name: &str) -> Command {
+    #[must_use]
+    pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.program(name));
         command.env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
         command

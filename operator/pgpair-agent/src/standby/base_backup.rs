@@ -29,6 +29,7 @@ use crate::postgres::postmaster::{TlsFor, install_tls};
 use crate::postgres::render::{self, Upstream};
 use crate::postgres::tablespaces::{self, MisplacedTablespace, Tablespace};
 use crate::postgres::tool::{self, PgBin, ToolError};
+use crate::postgres::trust::ServerTrust;
 use crate::standby::room;
 use crate::wal::cleanup;
 
@@ -181,7 +182,7 @@ fn conninfo_of(settings: &InstanceEnv, database: Option<&str>) -> String {
     // Another name than the standby's: a backup's WAL stream must never count as the synchronous standby.
     let name = format!("{name}_seed");
     let primary = Upstream { host: settings.peer_host.clone(), address: None, port: settings.peer_pg_port };
-    render::conninfo(settings, &primary, &name, database)
+    render::conninfo(settings, &primary, &ServerTrust::of(&settings.layout), &name, database)
 }
 
 /// The first Job of a pair starts while the primary still makes its data directory; a later one may find it in a restart.

@@ -25,6 +25,7 @@ use crate::postgres::postmaster::{self, ClientAccess, PostmasterError, StartAs, 
 use crate::postgres::render::{self, Upstream};
 use crate::postgres::tablespaces;
 use crate::postgres::tool::{self, PgBin};
+use crate::postgres::trust::ServerTrust;
 use crate::wal::archive::copy_synced;
 
 /// Copies every changed block and all of the source's `pg_wal`.
@@ -253,7 +254,7 @@ pub async fn rewind(
     let floors = postmaster::floors(settings, bin, &options.role).await;
     postmaster::configure(settings, config, &options, floors)?;
     let name = InstanceEnv::standby_name(settings.instance);
-    let source = render::conninfo(settings, primary, name, Some("postgres"));
+    let source = render::conninfo(settings, primary, &ServerTrust::of(layout), name, Some("postgres"));
     // It links to them, and does not make them.
     let tablespaces = tablespaces::of_primary(bin, &source).await;
     let tablespaces = tablespaces.map_err(|e| RejoinError::NotBegun { output: e.to_string() })?;

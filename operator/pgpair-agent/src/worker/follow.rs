@@ -53,7 +53,7 @@ pub(super) struct Following {
     /// Process of the walreceiver at the look before: one that cannot stream is another one each time.
     receiver: Option<i32>,
     /// Where postgres was told to stream from.
-    upstream: Option<Upstream>,
+    pub(super) upstream: Option<Upstream>,
     /// Segment that nobody has, and where the standby stood when it was found missing first.
     missing: Option<(Lsn, Option<Lsn>)>,
     /// The directory must be compared before the next start.

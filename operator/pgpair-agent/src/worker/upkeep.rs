@@ -47,14 +47,13 @@ const ASK: Duration = Duration::from_secs(2);
 
 /// State of it.
 pub(super) struct Upkeep {
-    identity: Identity,
-    renewals: u64,
+    pub(super) identity: Identity,
     config: watch::Receiver<Arc<PairConfig>>,
     hba_trials: mpsc::Receiver<HbaTrial>,
     /// What the files of postgres were written from.
-    written: Arc<PairConfig>,
+    pub(super) written: Arc<PairConfig>,
     /// What the file of a running postgres was raised to, if it was written since the start.
-    floors: Option<Floors>,
+    pub(super) floors: Option<Floors>,
     /// Parameters that a standby has more of than is configured, because its primary has.
     pub(super) raised: Vec<String>,
     /// When postgres had read its configuration before the last change, in its own words; `None`: no change is under way.
@@ -99,7 +98,6 @@ impl Upkeep {
         let written = config.borrow().clone();
         let now = Instant::now();
         Upkeep {
-            renewals: identity.renewals(),
             identity,
             generation: written.generation,
             written,
@@ -187,7 +185,7 @@ impl Worker {
                 self.upkeep.raised.clear();
             }
             Server::Standby(_) | Server::Primary(_) if self.answers() => {
-                self.take_certificates();
+                self.follow_certificates().await;
                 self.take_config().await;
                 self.follow_floors().await;
                 self.watch_pending().await;
@@ -220,29 +218,6 @@ impl Worker {
             false => None,
         };
         let _ = trial.objection.send(objection); // whoever asked may have gone on
-    }
-
-    /// The copies for postgres, and for libpq, follow the mounted certificates.
-    fn take_certificates(&mut self) {
-        let Some(running) = self.server.running() else { return };
-        let renewals = self.upkeep.identity.renewals();
-        if renewals == self.upkeep.renewals {
-            return;
-        }
-        self.upkeep.renewals = renewals;
-        let (layout, postmaster) = (self.settings.layout.clone(), running.postmaster.clone());
-        tokio::task::spawn_blocking(move || {
-            match postmaster::install_tls(&layout, postmaster::TlsFor::Postgres)
-                .map(|changed| changed.then(|| postmaster.reload()))
-            {
-                Ok(Some(Ok(()))) => tracing::info!("postgres takes the renewed certificates"),
-                Ok(None) => {}
-                Ok(Some(Err(e))) => {
-                    tracing::warn!(error = %e, "postgres has ended: it takes them at its start")
-                }
-                Err(e) => tracing::error!(error = %e, "postgres keeps its old certificates"),
-            }
-        });
     }
 
     /// What can change while postgres runs, changes; the rest waits for a restart, and is named.

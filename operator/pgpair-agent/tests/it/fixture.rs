@@ -26,7 +26,12 @@ use pgpair_core::ids::{InstanceId, VolumeId};
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::scram::{VERIFIERS_KEY, Verifier, Verifiers};
 use pgpair_wire::seed::SeedProgress;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
@@ -385,10 +390,15 @@ pub struct Ca {
 
 impl Ca {
     pub fn new() -> Ca {
+        Ca::named("pair CA")
+    }
+
+    pub fn named(name: &str) -> Ca {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "pair CA");
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, name);
         let pem = params.self_signed(&key).expect("a certificate").pem();
         Ca { issuer: Issuer::new(params, key), pem }
     }
@@ -406,13 +416,41 @@ impl Ca {
     /// New certificates and keys in a mounted Secret; the bundle of authorities stays.
     pub fn renew(&self, dir: &Path) {
         for (name, file) in CERTIFICATES {
-            let key = KeyPair::generate().expect("a key");
-            let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-            params.distinguished_name = rcgen::DistinguishedName::new();
-            params.distinguished_name.push(DnType::CommonName, name);
-            let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
-            fs::write(dir.join(format!("{file}.crt")), cert.pem()).expect("a file");
-            fs::write(dir.join(format!("{file}.key")), key.serialize_pem()).expect("a file");
+            self.renew_one(dir, name, file);
         }
+    }
+
+    /// A new certificate and key for `name` in files named after `file`.
+    pub fn renew_one(&self, dir: &Path, name: &str, file: &str) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
+        fs::write(dir.join(format!("{file}.crt")), cert.pem()).expect("a file");
+        fs::write(dir.join(format!("{file}.key")), key.serialize_pem()).expect("a file");
+    }
+
+    /// The revocation list with the certificates in these files.
+    pub fn revoke(&self, files: &[&Path]) -> String {
+        let entry = |file: &&Path| {
+            let pem = CertificateDer::from_pem_file(file).expect("a certificate");
+            let (_, parsed) = x509_parser::parse_x509_certificate(&pem).expect("a certificate");
+            RevokedCertParams {
+                serial_number: SerialNumber::from_slice(parsed.raw_serial()),
+                revocation_time: date_time_ymd(2026, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 1),
+            next_update: date_time_ymd(2046, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: files.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("a list").pem().expect("a list")
     }
 }

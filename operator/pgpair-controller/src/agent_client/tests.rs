@@ -80,7 +80,7 @@ pub(crate) async fn serve(app: Router) -> (AgentAddress, Arc<AtomicU32>) {
     };
     tokio::spawn(async { axum::serve(listener, app).await });
     let config =
-        client_config(ca.certificate.as_bytes(), client.certificate.as_bytes(), client.key.as_bytes());
+        client_config(ca.certificate.as_bytes(), b"", client.certificate.as_bytes(), client.key.as_bytes());
     let target = AgentAddress { config: config.unwrap(), ip: "127.0.0.1".into(), port, dns: DNS.to_owned() };
     (target, connections)
 }

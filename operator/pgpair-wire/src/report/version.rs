@@ -81,6 +81,7 @@ impl InstanceReport {
             login_refused,
             passwords,
             definitions,
+            certificates,
             version: _,
         } = self;
         let (postgres_words, positions) = differs_postgres(postgres, &other.postgres);
@@ -108,7 +109,8 @@ impl InstanceReport {
             || *trouble != other.trouble
             || *login_refused != other.login_refused
             || *passwords != other.passwords
-            || *definitions != other.definitions;
+            || *definitions != other.definitions
+            || *certificates != other.certificates;
         (words, positions || lag || archived || fullness(space) != fullness(&other.space))
     }
 }

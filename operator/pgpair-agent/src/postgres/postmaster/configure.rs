@@ -1,8 +1,6 @@
 //! The files that decide how postgres runs: written before each start, and anew when the configuration changes.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use pgpair_core::ids::InstanceId;
@@ -12,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
-use crate::net::tls;
+use crate::net::tls::source::Source;
 use crate::postgres::control_file;
 use crate::postgres::objection::{Objection, TryError};
 use crate::postgres::pgdata::{self, DataDir};
@@ -22,6 +20,7 @@ use crate::postgres::render::{self, Floors, Upstream, hba};
 use crate::postgres::slots;
 use crate::postgres::sql::{Sql, SqlError, within};
 use crate::postgres::tool::{self, PgBin};
+use crate::postgres::trust::{self, ServerTrust};
 
 /// Certificates and the key that are copied for streaming, which is all that a base backup does.
 const STREAMING_FILES: [&str; 3] = ["ca.crt", "replication.crt", "replication.key"];
@@ -72,7 +71,10 @@ pub(crate) fn configure(
     match &options.role {
         StartAs::Primary => put(render::UPSTREAM_CONF, render::no_upstream_conf())?,
         StartAs::Standby(upstream) => {
-            put(render::UPSTREAM_CONF, &render::upstream_conf(settings, upstream, copies)?)?;
+            put(
+                render::UPSTREAM_CONF,
+                &render::upstream_conf(settings, upstream, &ServerTrust::of(layout), copies)?,
+            )?;
             put("standby.signal", "")?;
             remove_own_slots(layout)?;
             if was_primary {
@@ -130,7 +132,8 @@ pub fn set_upstream(
     upstream: &Upstream,
     postmaster: &Postmaster,
 ) -> Result<(), PostmasterError> {
-    let text = render::upstream_conf(settings, upstream, postmaster.slot_copies())?;
+    let trust = ServerTrust::of(&settings.layout);
+    let text = render::upstream_conf(settings, upstream, &trust, postmaster.slot_copies())?;
     fsx::write(&settings.layout.in_pgdata(render::UPSTREAM_CONF), text.as_bytes(), 0o600)?;
     postmaster.reload()
 }
@@ -204,7 +207,8 @@ pub fn objections(said: &str) -> Option<String> {
 }
 
 fn write_main(settings: &InstanceEnv, config: &PairConfig, floors: Floors) -> Result<(), PostmasterError> {
-    let text = render::main_conf(settings, config, floors, slot_keep_mib(&settings.layout)?)?;
+    let mut text = render::main_conf(settings, config, floors, slot_keep_mib(&settings.layout)?)?;
+    text += &render::revoked_conf(trust::clients_revoked(&settings.layout).as_deref())?;
     Ok(fsx::write(&settings.layout.in_pgdata("postgresql.conf"), text.as_bytes(), 0o600)?)
 }
 
@@ -267,50 +271,57 @@ pub enum TlsFor {
     BaseBackup,
 }
 
-/// Copies the mounted certificates and keys to where postgres reads them, with the permissions that it demands; all of them in
-/// one step, for a certificate with the key of another is none. True if any of them changed: postgres needs a reload then.
+/// What a look at the certificates has changed of the copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installed {
+    /// Nothing.
+    Unchanged,
+    /// Files that postgres takes at a reload.
+    Renewed,
+    /// Which files there are, so the configuration names others: see [`reload_config`] and [`set_upstream`].
+    Rearranged,
+}
+
+/// Copies the newest certificates and keys to where postgres reads them, with the permissions that it demands; all of them in
+/// one step, for a certificate with the key of another is none.
 ///
 /// # Errors
 /// A certificate is missing in the mount.
-pub fn install_tls(layout: &Layout, purpose: TlsFor) -> Result<bool, FileError> {
-    let mounted = tls::resolved(&layout.tls);
+pub fn install_tls(layout: &Layout, purpose: TlsFor) -> Result<Installed, FileError> {
+    let (newest, _) = Source::of(layout).newest();
     let link = layout.run_tls();
-    let (mut files, mut sum, mut changed) = (BTreeMap::new(), Sha256::new(), false);
     let streaming = STREAMING_FILES.map(|name| (name, None));
     let serving = SERVER_FILES.map(|(name, before)| (name, Some(before)));
     let beside: &[_] = match purpose {
         TlsFor::Postgres => &serving,
         TlsFor::BaseBackup => &[],
     };
+    let mut files = trust::derived(layout, &newest)?;
     for &(name, before) in streaming.iter().chain(beside) {
-        let mut from = mounted.join(name);
+        let mut from = newest.join(name);
         if let Some(before) = before.filter(|_| !from.exists()) {
-            from = mounted.join(before);
+            from = newest.join(before);
         }
-        let bytes = fs::read(&from).at("read the certificate", &from)?;
-        changed |= fs::read(link.join(name)).ok().as_deref() != Some(&bytes);
-        sum.update(&bytes);
-        files.insert(name, bytes);
+        files.insert(name.to_owned(), fs::read(&from).at("read the certificate", &from)?);
     }
-    if !changed {
-        return Ok(false);
+    let arrangement = (ServerTrust::of(layout), trust::clients_revoked(layout));
+    let is_there =
+        |(name, bytes): (&String, &Vec<u8>)| fs::read(link.join(name)).ok().as_ref() == Some(bytes);
+    let there = fs::read_dir(&link).map_or(0, Iterator::count);
+    if there == files.len() && files.iter().all(is_there) {
+        return Ok(Installed::Unchanged);
+    }
+    let mut sum = Sha256::new();
+    for (name, bytes) in &files {
+        sum.update(name);
+        sum.update(bytes);
     }
     let digest: String = sum.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect();
     let dir = fsx::sibling(&link, &format!(".{digest}"));
-    fsx::create_dir(&dir, 0o700)?;
-    for (name, bytes) in &files {
-        fsx::write(&dir.join(name), bytes, 0o600)?;
-    }
-    let new = fsx::sibling(&link, ".new");
-    fsx::remove(&new)?;
-    symlink(&dir, &new).at("link", &new)?;
-    let before = fs::read_link(&link).ok();
-    fs::rename(&new, &link).at("rename into place", &link)?;
-    if let Some(before) = before.filter(|b| *b != dir) {
-        // Only copies: what is left of them harms nobody.
-        let _ = fs::remove_dir_all(before);
-    }
-    Ok(true)
+    fsx::write_dir(&dir, files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))?;
+    fsx::turn_link(&link, &dir)?;
+    let is_same = arrangement == (ServerTrust::of(layout), trust::clients_revoked(layout));
+    Ok(if is_same { Installed::Renewed } else { Installed::Rearranged })
 }
 
 /// Lets clients in, or lets no new ones in.

@@ -77,6 +77,7 @@ mod tests {
     use super::super::tests::{conf, settings};
     use super::super::{Upstream, main_conf, sync_conf, upstream_conf};
     use super::*;
+    use crate::postgres::trust::ServerTrust;
     use pgpair_core::ids::InstanceId;
 
     #[test]
@@ -119,7 +120,7 @@ mod tests {
     fn what_only_newer_servers_know_is_written_only_for_them() {
         let upstream = Upstream { host: "db-a".into(), address: None, port: 5432 };
         let of = |copies| {
-            upstream_conf(&settings(), &upstream, copies).unwrap()
+            upstream_conf(&settings(), &upstream, &ServerTrust::default(), copies).unwrap()
                 + &sync_conf(Some(InstanceId::A), copies).unwrap()
         };
         let plain = of(SlotCopies::None);
