@@ -217,6 +217,7 @@ async fn order(stage: &Stage, client: &Client, times: usize, among: usize) -> Pa
             term: TERM,
             dead: None,
             role: None,
+            certificate: None,
         };
         let text = serde_json::to_string(&order).ok()?;
         let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION_ORDER: text}}}));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use pgpair_api::order::CertificateKind;
 use pgpair_core::ids::InstanceId;
 
 /// PostgreSQL pairs, for people.
@@ -87,6 +88,19 @@ pub enum Command {
         /// The role; default: the owner of the application's database
         #[arg(long)]
         role: Option<String>,
+        #[command(flatten)]
+        follow: Follow,
+    },
+    /// Make another certificate, revoke the one before, and follow until it is refused
+    RevokeCertificate {
+        /// Name of the pair
+        name: String,
+        /// Which one: Agent, Server, Replication or Restore of an instance, or Operator
+        #[arg(long)]
+        certificate: CertificateKind,
+        /// Whose: a, b, NAME-a or NAME-b; not for Operator
+        #[arg(long)]
+        instance: Option<String>,
         #[command(flatten)]
         follow: Follow,
     },

@@ -172,6 +172,7 @@ fn as_object(pair: &PgReplicaPair, order: &UserOrder) -> PgPairOrder {
         term: order.term.0.into(),
         dead: order.dead.map(|dead| dead.to_string()),
         role: order.role.clone(),
+        certificate: order.certificate.map(|which| which.as_str().to_owned()),
     };
     PgPairOrder { metadata, spec, status: None }
 }

@@ -23,7 +23,7 @@ pub fn new(
     }
     // The incarnation that the record names is the one that a person says is dead.
     let dead = (kind == UserOrderKind::Promote).then_some(record.primary.incarnation);
-    Ok(UserOrder { id, kind, instance, term: record.term, dead, role: None })
+    Ok(UserOrder { id, kind, instance, term: record.term, dead, role: None, certificate: None })
 }
 
 /// What to do after a refusal of pair `name`, in one line. `None` for a reason that is not an agent's.

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use pgpair_api::PgReplicaPair;
 use pgpair_api::loss::{self, KnownWal};
 use pgpair_api::names::PairName;
-use pgpair_api::order::{UserOrder, UserOrderKind, order_id};
+use pgpair_api::order::{CertificateKind, UserOrder, UserOrderKind, order_id};
 use pgpair_api::status::{OrderState, OrderStatus};
+use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Record;
 
 use crate::args::{self, Confirm, Follow, OneInstance, Output};
@@ -39,6 +40,22 @@ pub async fn rotate_password(
     let record = cluster.record(name).await?;
     let request = UserOrder { role, ..order::new(UserOrderKind::RotatePassword, None, &record, id())? };
     carry_out(cluster, name, &request, how).await
+}
+
+/// Another certificate in place of one that is revoked.
+///
+/// # Errors
+/// It did not come to `Done`.
+pub async fn revoke_certificate(
+    cluster: &Cluster,
+    name: &str,
+    certificate: CertificateKind,
+    instance: Option<InstanceId>,
+    how: Follow,
+) -> anyhow::Result<()> {
+    let record = cluster.record(name).await?;
+    let order = order::new(UserOrderKind::RevokeCertificate, instance, &record, id())?;
+    carry_out(cluster, name, &UserOrder { certificate: Some(certificate), ..order }, how).await
 }
 
 /// Restart, fence, unfence.
@@ -290,6 +307,23 @@ mod tests {
         drop(cluster);
         let orders = orders(server).await;
         assert_eq!((&orders[0]["kind"], &orders[0]["instance"]), (&json!("Fence"), &json!("b")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_is_revoked_of_the_instance_that_is_named() {
+        for (certificate, instance) in
+            [(CertificateKind::Agent, Some(InstanceId::B)), (CertificateKind::Operator, None)]
+        {
+            let (cluster, server) = server("Done", None);
+            revoke_certificate(&cluster, "orders", certificate, instance, HOW).await.unwrap();
+            drop(cluster);
+            let orders = orders(server).await;
+            assert_eq!(
+                (&orders[0]["kind"], &orders[0]["certificate"]),
+                (&json!("RevokeCertificate"), &json!(certificate))
+            );
+            assert_eq!(orders[0]["instance"].as_str(), instance.map(|i| i.as_str()));
+        }
     }
 
     #[tokio::test(start_paused = true)]

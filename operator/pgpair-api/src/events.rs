@@ -51,6 +51,8 @@ pub enum EventReason {
     PasswordChanged,
     /// A role does not have the password of its Secret, or a role or a database is not as the spec says.
     RolesUnhealthy,
+    /// The certificate that the spec names for postgres cannot be used.
+    ServerCertificateUnusable,
     /// A role or a database is no longer in the spec, and stays.
     DefinitionReleased,
     /// An agent refuses the settings of the spec.

@@ -55,6 +55,22 @@ pub const ANNOTATION_TRUSTS: &str = "pgpair.dev/trusts";
 pub const ANNOTATION_DNS_NAMES: &str = "pgpair.dev/dns-names";
 /// Annotation of a Secret with certificates: when the operator last changed its content (RFC 3339).
 pub const ANNOTATION_CHANGED_AT: &str = "pgpair.dev/changed-at";
+/// Annotation of a Secret with certificates: the certificate of a person that postgres shows. Absent: it shows the pair's own.
+pub const ANNOTATION_SERVER_SHOWS: &str = "pgpair.dev/server-certificate";
+/// Annotation of a Secret with certificates: the Secret that the person's certificate is from.
+pub const ANNOTATION_SERVER_FROM: &str = "pgpair.dev/server-certificate-from";
+/// Annotation of a Secret with certificates: the authorities of servers that it trusts beside the pair's own.
+pub const ANNOTATION_SERVER_TRUSTS: &str = "pgpair.dev/server-trusts";
+/// Annotation of the Secret of an instance: which version of its content it is. Absent: the pair uses none.
+pub const ANNOTATION_VERSION: &str = "pgpair.dev/version";
+/// Annotation of a Secret with certificates: which revocation lists it has. Absent: nothing was ever revoked.
+pub const ANNOTATION_REVOKED: &str = "pgpair.dev/revoked";
+/// Annotation of Secret `NAME-ca`: the order to revoke that was carried out last.
+pub const ANNOTATION_REVOKED_BY: &str = "pgpair.dev/revoked-by";
+/// Annotation of Secret `NAME-ca`: when the first of its revocation lists is outdated.
+pub const ANNOTATION_REVOKED_UNTIL: &str = "pgpair.dev/revoked-until";
+/// Annotation of a Secret with certificates: the certificate that was made anew so that the one before it can be revoked.
+pub const ANNOTATION_REISSUED: &str = "pgpair.dev/reissued";
 /// Annotation of Secret `NAME-verifiers`: which Secrets with passwords were read, and what was found there.
 pub const ANNOTATION_PASSWORDS: &str = "pgpair.dev/passwords";
 /// Annotation of a Secret with a password: the id of the order, or the word of the operator, for which its password was made last.
@@ -233,6 +249,33 @@ impl PairName {
         let mut labels = self.labels();
         labels.insert(LABEL_INSTANCE.into(), i.to_string());
         labels
+    }
+    /// The Secrets that the operator makes for the pair.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        let of_instances = InstanceId::ALL.into_iter().map(|i| self.tls_secret(i));
+        let others = [
+            self.ca_secret(),
+            self.operator_tls_secret(),
+            self.server_tls_secret(),
+            self.app_secret(),
+            self.superuser_secret(),
+            self.verifiers_secret(),
+        ];
+        of_instances.chain(others).collect()
+    }
+    /// Secret with the certificate that cert-manager makes for postgres.
+    #[must_use]
+    pub fn server_tls_secret(&self) -> String {
+        format!("{}-server-tls", self.name)
+    }
+    /// The names without which a certificate cannot be what both instances show: a standby finds its primary by the first two, and
+    /// the connection strings of Secret `NAME-app` have the third.
+    #[must_use]
+    pub fn server_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = InstanceId::ALL.into_iter().map(|i| self.pod_short_dns(i)).collect();
+        names.push(format!("{}.{}.svc", self.rw(), self.namespace));
+        names
     }
     /// DNS names in the certificate of an instance.
     #[must_use]

@@ -39,6 +39,34 @@ pub struct UserOrder {
     /// For `RotatePassword`: the role; without it the owner of the application's database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// For `RevokeCertificate`: which one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateKind>,
+}
+
+/// A certificate of the pair's own authority, by what it is for.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
+pub enum CertificateKind {
+    /// The agent of an instance.
+    Agent,
+    /// Its postgres, as a server.
+    Server,
+    /// The replication role, as this instance logs in with it.
+    Replication,
+    /// Its `wal-restore`.
+    Restore,
+    /// The operator, as a client of the agents of this pair.
+    Operator,
+}
+
+impl CertificateKind {
+    /// The word of the annotation.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// An order that is complete.
@@ -59,6 +87,8 @@ pub enum Task {
     Agent(OrderKind),
     /// The operator makes another password for this role; without one, for the owner of the application's database.
     RotatePassword(Option<String>),
+    /// The operator makes another certificate, and revokes the one before.
+    RevokeCertificate(CertificateKind),
 }
 
 impl CheckedOrder {
@@ -67,7 +97,7 @@ impl CheckedOrder {
     pub fn for_agent(&self) -> Option<Order> {
         match self.task {
             Task::Agent(kind) => Some(Order { id: self.id.clone(), term: self.term, kind }),
-            Task::RotatePassword(_) => None,
+            Task::RotatePassword(_) | Task::RevokeCertificate(_) => None,
         }
     }
 }
@@ -91,6 +121,8 @@ pub enum UserOrderKind {
     Rebuild,
     /// Make another password for a role.
     RotatePassword,
+    /// Make another certificate, and revoke the one before.
+    RevokeCertificate,
 }
 
 /// Why an annotation is no order. Waiting does not help: the person has to write another one.
@@ -131,6 +163,12 @@ pub enum InvalidOrder {
     /// See the text.
     #[error("{0} takes no role")]
     RoleGiven(&'static str),
+    /// See the text.
+    #[error("{0} takes no certificate")]
+    CertificateGiven(&'static str),
+    /// See the text.
+    #[error("RevokeCertificate needs a certificate: Agent, Server, Replication, Restore or Operator")]
+    CertificateMissing,
 }
 
 impl InvalidOrder {
@@ -208,7 +246,8 @@ impl UserOrder {
             return Err(InvalidOrder::FromTheFuture(-age));
         }
         let word = self.kind.as_str();
-        let takes_none = matches!(self.kind, UserOrderKind::Switchover | UserOrderKind::RotatePassword);
+        let takes_none = matches!(self.kind, UserOrderKind::Switchover | UserOrderKind::RotatePassword)
+            || self.certificate == Some(CertificateKind::Operator);
         match self.instance {
             Some(_) if takes_none => return Err(InvalidOrder::InstanceGiven(word)),
             None if !takes_none && self.kind != UserOrderKind::Promote => {
@@ -218,6 +257,9 @@ impl UserOrder {
         }
         if self.role.is_some() && self.kind != UserOrderKind::RotatePassword {
             return Err(InvalidOrder::RoleGiven(word));
+        }
+        if self.certificate.is_some() && self.kind != UserOrderKind::RevokeCertificate {
+            return Err(InvalidOrder::CertificateGiven(word));
         }
         let kind = match (self.kind, self.dead) {
             (UserOrderKind::Promote, Some(dead)) => OrderKind::Promote { dead },
@@ -230,6 +272,10 @@ impl UserOrder {
             (UserOrderKind::Rebuild, None) => OrderKind::Rebuild,
             (UserOrderKind::RotatePassword, None) => {
                 return Ok(self.checked(Task::RotatePassword(self.role.clone())));
+            }
+            (UserOrderKind::RevokeCertificate, None) => {
+                let certificate = self.certificate.ok_or(InvalidOrder::CertificateMissing)?;
+                return Ok(self.checked(Task::RevokeCertificate(certificate)));
             }
         };
         Ok(self.checked(Task::Agent(kind)))
@@ -277,6 +323,18 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_revoked_by_what_it_is_for_and_whose_it_is() {
+        for (certificate, instance) in [("Agent", r#","instance":"b""#), ("Operator", "")] {
+            let json = format!(
+                r#"{{"id":"x-1763727990","kind":"RevokeCertificate","certificate":"{certificate}","term":3{instance}}}"#
+            );
+            let order = check(&json).unwrap();
+            let task = Task::RevokeCertificate(certificate.parse().unwrap());
+            assert_eq!((order.for_agent(), order.task), (None, task));
+        }
+    }
+
+    #[test]
     fn what_is_no_order_is_refused_with_a_stable_word() {
         let cases = [
             ("", "Malformed"),
@@ -298,6 +356,22 @@ mod tests {
             ),
             (r#"{"id":"x-1763727990","kind":"Switchover","term":3,"role":"app"}"#, "RoleGiven"),
             (r#"{"id":"x-1763727990","kind":"RotatePassword","instance":"a","term":3}"#, "InstanceGiven"),
+            (
+                r#"{"id":"x-1763727990","kind":"RevokeCertificate","instance":"a","term":3}"#,
+                "CertificateMissing",
+            ),
+            (
+                r#"{"id":"x-1763727990","kind":"RevokeCertificate","certificate":"Agent","term":3}"#,
+                "InstanceMissing",
+            ),
+            (
+                r#"{"id":"x-1763727990","kind":"RevokeCertificate","certificate":"Operator","instance":"a","term":3}"#,
+                "InstanceGiven",
+            ),
+            (
+                r#"{"id":"x-1763727990","kind":"Restart","certificate":"Agent","instance":"a","term":3}"#,
+                "CertificateGiven",
+            ),
         ];
         for (json, reason) in cases {
             let found: &str = check(json).unwrap_err().reason().into();
@@ -314,6 +388,7 @@ mod tests {
             term: Term(4),
             dead: None,
             role: None,
+            certificate: None,
         };
         assert_eq!(UserOrder::parse(&order.to_json()), Ok(order));
     }

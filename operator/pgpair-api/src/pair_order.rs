@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::order::{OrderReason, UserOrderKind, order_id};
+use crate::order::{CertificateKind, OrderReason, UserOrderKind, order_id};
 use crate::spec::schemas;
 use crate::status::OrderState;
 use crate::word::Word;
@@ -37,14 +37,15 @@ use crate::word::Word;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("an order never changes: delete it and create another one"))]
-#[x_kube(validation = Rule::new("self.kind == 'Promote' || (self.kind in ['Switchover', 'RotatePassword']) != has(self.instance)").message("spec.instance must be a or b; Switchover and RotatePassword take none, because the instance follows from the record"))]
+#[x_kube(validation = Rule::new("self.kind == 'Promote' || (self.kind in ['Switchover', 'RotatePassword'] || (has(self.certificate) && self.certificate == 'Operator')) != has(self.instance)").message("spec.instance must be a or b; Switchover and RotatePassword take none, because the instance follows from the record, nor does the certificate Operator"))]
+#[x_kube(validation = Rule::new("(self.kind == 'RevokeCertificate') == has(self.certificate)").message("spec.certificate is for RevokeCertificate, which needs it: Agent, Server, Replication, Restore or Operator"))]
 #[x_kube(validation = Rule::new("self.kind == 'RotatePassword' || !has(self.role)").message("spec.role is for RotatePassword: leave it out"))]
 #[x_kube(validation = Rule::new("(self.kind == 'Promote') == has(self.dead)").message("spec.dead is for Promote, which needs it: the incarnation that you know to be dead, as the record's Lease names it"))]
 pub struct PgPairOrderSpec {
     /// Name of the pair, in the same namespace.
     #[schemars(length(min = 1, max = 40))]
     pub pair: String,
-    /// What is to be done: `Switchover`, `Promote`, `Restart`, `Fence`, `Unfence`, `Rebuild` or `RotatePassword`.
+    /// What is to be done: `Switchover`, `Promote`, `Restart`, `Fence`, `Unfence`, `Rebuild`, `RotatePassword` or `RevokeCertificate`.
     #[schemars(schema_with = "schemas::words::<UserOrderKind>")]
     pub kind: String,
     /// To whom: `a` or `b`. Not for `Switchover` and `RotatePassword`. `Promote` is for the standby unless it names an instance.
@@ -62,6 +63,10 @@ pub struct PgPairOrderSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub role: Option<String>,
+    /// For `RevokeCertificate`: `Agent`, `Server`, `Replication` or `Restore` of the instance, or `Operator`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schemas::words::<CertificateKind>")]
+    pub certificate: Option<String>,
 }
 
 /// What became of it. Empty while it waits for its turn: one order at a time.
@@ -101,8 +106,9 @@ impl PgPairOrder {
     #[must_use]
     pub fn to_annotation(&self) -> Option<String> {
         let mut order = json!({"id": self.id()?, "kind": self.spec.kind, "term": self.spec.term});
-        let Self { spec: PgPairOrderSpec { instance, dead, role, .. }, .. } = self;
-        for (field, value) in [("instance", instance), ("dead", dead), ("role", role)] {
+        let Self { spec: PgPairOrderSpec { instance, dead, role, certificate, .. }, .. } = self;
+        let fields = [("instance", instance), ("dead", dead), ("role", role), ("certificate", certificate)];
+        for (field, value) in fields {
             if let Some(value) = value {
                 order[field] = json!(value);
             }

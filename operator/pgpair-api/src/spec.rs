@@ -56,7 +56,9 @@ pub use tls::TlsSpec;
     validation = Rule::new("[self.metadata.name + '-app', self.metadata.name + '-superuser'].all(made, (!has(self.spec.bootstrap.ownerSecret) || self.spec.bootstrap.ownerSecret != made) && (!has(self.spec.bootstrap.superuserSecret) || self.spec.bootstrap.superuserSecret != made))")
         .message("spec.bootstrap.ownerSecret and superuserSecret must name Secrets of yours: NAME-app and NAME-superuser are made by the operator; use another name, or leave the field out"),
     validation = Rule::new("!has(self.spec.roles) || [self.metadata.name + '-app', self.metadata.name + '-superuser'].all(made, self.spec.roles.all(role, !has(role.passwordSecret) || role.passwordSecret != made))")
-        .message("spec.roles[].passwordSecret must name a Secret of yours: NAME-app and NAME-superuser are made by the operator for other roles; use another name")
+        .message("spec.roles[].passwordSecret must name a Secret of yours: NAME-app and NAME-superuser are made by the operator for other roles; use another name"),
+    validation = Rule::new("!has(self.spec.tls.serverSecret) || !(self.spec.tls.serverSecret in ['-ca', '-a-tls', '-b-tls', '-operator-tls', '-server-tls', '-app', '-superuser', '-verifiers'].map(end, self.metadata.name + end))")
+        .message("spec.tls.serverSecret must name a Secret of yours: this one is made by the operator; use another name")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.tls.clients != 'Required' || !has(self.postgres.hba) || self.postgres.hba.all(line, !line.startsWith('hostnossl'))").message("spec.postgres.hba has a line hostnossl, but spec.tls.clients is Required: remove the line or set spec.tls.clients to Optional"))]

@@ -104,7 +104,7 @@ pub struct PgReplicaPairStatus {
 pub struct OrderStatus {
     /// `id` of the annotation.
     pub id: String,
-    /// `Switchover`, `Promote`, `Restart`, `Fence`, `Unfence`, `Rebuild` or `RotatePassword`.
+    /// `Switchover`, `Promote`, `Restart`, `Fence`, `Unfence`, `Rebuild`, `RotatePassword` or `RevokeCertificate`.
     pub kind: Word<UserOrderKind>,
     /// Instance that it was given to, such as `orders-a`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -87,6 +87,18 @@ impl ValidatedPair {
     pub fn config(&self) -> &PairConfig {
         &self.config
     }
+
+    /// The Secret with the certificate that postgres shows; `None`: it shows the pair's own.
+    #[must_use]
+    pub fn server_secret(&self) -> Option<String> {
+        self.tls.server_secret.clone()
+    }
+
+    /// The names without which that certificate is not taken.
+    #[must_use]
+    pub fn server_names(&self) -> Vec<String> {
+        self.name.server_names().into_iter().chain(self.tls.dns_names.iter().cloned()).collect()
+    }
 }
 
 /// A spec that cannot be carried out. Waiting does not help: the user has to change it.
@@ -152,6 +164,9 @@ pub enum InvalidSpec {
     )]
     OwnSecret(&'static str),
     /// See the text.
+    #[error("spec.tls.serverSecret names a Secret that the operator makes itself: name a Secret of yours")]
+    OwnServerSecret,
+    /// See the text.
     #[error("{field} {value:?} is no quantity of 1Mi to 1Ti: write it like 16Mi")]
     Quantity {
         /// Path of the field.
@@ -193,7 +208,7 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
     bootstrap(&spec.bootstrap, &name)?;
     roles(spec, &name)?;
     hba(&spec.postgres.hba)?;
-    tls(&spec.tls, &spec.postgres.hba)?;
+    tls(&spec.tls, &name, &spec.postgres.hba)?;
     if let Some(days) = spec.passwords.max_age_days {
         range("spec.passwords.maxAgeDays", days.into(), 1, 3650)?;
     }
@@ -335,13 +350,16 @@ fn hba(lines: &[String]) -> Result<(), InvalidSpec> {
     lines.iter().find(names_ours).map_or(Ok(()), |line| Err(InvalidSpec::OwnHbaLine(line.clone())))
 }
 
-fn tls(tls: &TlsSpec, hba: &[String]) -> Result<(), InvalidSpec> {
+fn tls(tls: &TlsSpec, name: &PairName, hba: &[String]) -> Result<(), InvalidSpec> {
     range("spec.tls.validityDays", tls.validity_days.into(), 2, 3650)?;
     range("spec.tls.renewBeforeDays", tls.renew_before_days.into(), 1, 3649)?;
     if tls.renew_before_days >= tls.validity_days {
         return Err(InvalidSpec::Contradiction(
             "spec.tls.renewBeforeDays is not less than spec.tls.validityDays: lower the one or raise the other",
         ));
+    }
+    if tls.server_secret.as_ref().is_some_and(|secret| name.secrets().contains(secret)) {
+        return Err(InvalidSpec::OwnServerSecret);
     }
     if tls.clients == ClientTls::Required && hba.iter().any(|line| line.starts_with("hostnossl")) {
         return Err(InvalidSpec::Contradiction(

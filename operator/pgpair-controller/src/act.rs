@@ -25,8 +25,9 @@ use crate::memory::Memory;
 use crate::observed::Observed;
 use crate::outcome::{Child, Fault, Outcome, Step};
 use crate::ownership::{Taken, create, is_own, look_at_others};
-use crate::plan::{Notice, Plan, Scope};
+use crate::plan::{Notice, OrderPlan, Plan, Scope};
 use crate::secrets::passwords::{Keeper, Source, apply_passwords, rotate};
+use crate::secrets::server::apply_server;
 use crate::secrets::{self, Extent};
 
 /// Requests without any answer in one reconcile after which the API server counts as away: each takes its full limit.
@@ -100,6 +101,18 @@ impl Act<'_> {
             Step::Names => self.check_names().await?,
             Step::Base(child) => self.apply_base(child).await?,
             Step::Secrets => self.apply_secrets().await?,
+            Step::Revocation => match &plan.order {
+                OrderPlan::Reissue(order) => {
+                    secrets::reissue(requests, pair, order, jiff::Timestamp::now()).await?;
+                }
+                OrderPlan::Revoke(leaf, by) => {
+                    secrets::revoke(requests, pair, leaf, by, jiff::Timestamp::now()).await?;
+                }
+                OrderPlan::None | OrderPlan::Tell(_) | OrderPlan::Send { .. } | OrderPlan::Rotate(_) => {}
+            },
+            Step::ServerCertificate => {
+                apply_server(requests, pair, &plan.server, jiff::Timestamp::now()).await?;
+            }
             Step::RotatePassword => {
                 if let Some(rotation) = plan.rotation() {
                     rotate(requests, pair, rotation).await?;
@@ -127,6 +140,7 @@ impl Act<'_> {
             }
             Step::Settings => agents::send_settings(self.memory, plan, pair.config()).await,
             Step::GivePasswords => agents::send_passwords(requests, self.memory, plan, pair).await?,
+            Step::GiveCertificates => agents::send_certificates(requests, self.memory, plan, pair).await?,
             Step::Set(i) => self.apply_set(i).await?,
             Step::SeedJob => {
                 if let Some((i, number)) = plan.create_job

@@ -1,8 +1,12 @@
 //! The pair's certificate authority and the certificates that it signs. Time and randomness come from the outside, but
 //! for the keys, which the library makes.
 
+pub mod offered;
+pub mod revocation;
 pub mod rotation;
+pub mod server;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -115,6 +119,16 @@ pub fn certificates(pem: &str) -> Vec<(AuthorityId, Timestamp)> {
     let read = |block: Block| {
         let end = block.parse_x509().ok()?.validity().not_after.timestamp();
         Some((digest(&block.contents), Timestamp::from_second(end).ok()?))
+    };
+    Block::iter_from_buffer(pem.as_bytes()).filter_map(|block| read(block.ok()?)).collect()
+}
+
+/// Each certificate of a PEM text by its name, as a revocation list writes it: its mark.
+#[must_use]
+pub fn subjects(pem: &str) -> BTreeMap<Vec<u8>, AuthorityId> {
+    let read = |block: Block| {
+        let subject = block.parse_x509().ok()?.subject().as_raw().to_vec();
+        Some((subject, digest(&block.contents)))
     };
     Block::iter_from_buffer(pem.as_bytes()).filter_map(|block| read(block.ok()?)).collect()
 }

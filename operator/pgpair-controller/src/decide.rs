@@ -15,9 +15,11 @@
 //!
 //! Assumptions: a report tells the truth about its own instance; everything else may be old or missing.
 
+mod certificates;
 mod loss;
 mod orders;
 mod release;
+mod revocation;
 mod roll;
 mod rotation;
 mod slices;
@@ -63,6 +65,8 @@ pub fn decide(observed: &Observed) -> Plan {
         configure: decide_settings(observed),
         refused_settings: find_refused_settings(observed),
         passwords: decide_passwords(observed),
+        server: certificates::decide_step(observed),
+        certificates: certificates::decide_given(observed),
         aged: rotation::by_age(observed),
         order: orders::decide_order(observed),
         roll: RollPlan::default(),

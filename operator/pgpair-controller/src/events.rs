@@ -156,6 +156,8 @@ pub fn of_change(old: &PgReplicaPairStatus, new: &PgReplicaPairStatus) -> Vec<Ev
     told.extend(of_health(old, new, ConditionType::StorageHealthy, EventReason::StorageLow));
     told.extend(of_health(old, new, ConditionType::ArchiveHealthy, EventReason::ArchiveFailing));
     told.extend(of_health(old, new, ConditionType::RolesHealthy, EventReason::RolesUnhealthy));
+    let type_ = ConditionType::ServerCertificate;
+    told.extend(of_health(old, new, type_, EventReason::ServerCertificateUnusable));
     told.extend(of_passwords(old, new));
     told.extend(of_released("role", &old.roles, &new.roles));
     told.extend(of_released("database", &old.databases, &new.databases));

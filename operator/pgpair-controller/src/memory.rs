@@ -15,7 +15,7 @@ use crate::agent_client::{AgentAddress, AgentLine};
 use crate::hear::{Ears, SeedEar};
 use crate::managed::Digest16;
 use crate::observe::Hindrance;
-use crate::observed::{Observed, SettingsRefusal, Taken};
+use crate::observed::{Observed, Offer, SettingsRefusal, Taken};
 use crate::retry::Retries;
 use crate::unrest::Unrest;
 
@@ -90,6 +90,10 @@ pub struct Memory {
     pub refused_settings: BTreeMap<InstanceId, (SettingsRefusal, Instant)>,
     /// What was read last of the Secrets of people that hold passwords, and when; `None`: it was not there.
     pub persons_secrets: BTreeMap<String, (Option<ObjectMeta>, Instant)>,
+    /// What was found last in the Secret with a certificate for postgres: its name and version, and when it was looked at.
+    pub offer: Option<(String, Option<String>, Offer, Instant)>,
+    /// Why the agent of an instance refused certificates last, and when.
+    pub refused_certificates: BTreeMap<InstanceId, (String, Instant)>,
     /// When the agent of an instance refused passwords last.
     pub refused_passwords: BTreeMap<InstanceId, Instant>,
     /// When a step of a rolling change was taken.

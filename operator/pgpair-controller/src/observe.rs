@@ -1,6 +1,7 @@
 //! Reads what there is to know about a pair: watch caches, the agents, and the record from the API server itself.
 
 mod hindrance;
+mod server;
 mod silence;
 pub(crate) mod views;
 
@@ -32,6 +33,7 @@ use crate::api::Requests;
 use crate::apply::is_outdated;
 use crate::build::services::{build_slice, is_shaped};
 use crate::cache::Caches;
+use crate::certificates::rotation::{AuthorityView, PartyView};
 use crate::context::Pass;
 use crate::desired::DesiredPair;
 use crate::error::Error;
@@ -101,6 +103,9 @@ pub async fn observe(
     };
     let [a, b] = observe_instances(pass, memory, &desired.pair, &status, freshness).await?;
     let config = observe_settings(requests, caches, memory, desired).await?;
+    let certified = |secret: &str| {
+        server::annotations(caches, &desired.pair, secret).and_then(|all| PartyView::read(&all))
+    };
     let mut observed = Observed {
         now: Timestamp::now(),
         config,
@@ -137,8 +142,22 @@ pub async fn observe(
         passwords: observe_passwords(caches, &desired.pair),
         password_max_age_days: desired.pair.password_max_age_days,
         refused_passwords: memory.refused_passwords.iter().map(|(i, at)| (*i, at.elapsed())).collect(),
+        server: None,
+        certified: InstanceId::ALL
+            .into_iter()
+            .filter_map(|i| Some((i, certified(&desired.pair.name.tls_secret(i))?)))
+            .collect(),
+        operator_certified: certified(&desired.pair.name.operator_tls_secret()),
+        authority: server::annotations(caches, &desired.pair, &desired.pair.name.ca_secret())
+            .and_then(|annotations| AuthorityView::read(&annotations)),
+        refused_certificates: memory
+            .refused_certificates
+            .iter()
+            .map(|(i, (why, at))| (*i, (why.clone(), at.elapsed())))
+            .collect(),
         rolled_ago: memory.rolled.map(|at| at.elapsed()),
     };
+    observed.server = server::observe_server(requests, memory, &desired.pair, &observed).await;
     observed.out_of_service = observe_out_of_service(requests, &observed).await;
     Ok(observed)
 }

@@ -14,6 +14,9 @@ use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::InstanceReport;
 use pgpair_wire::seed::SeedProgress;
 
+use crate::certificates::offered::{NotTaken, OfferSummary};
+use crate::certificates::rotation::{AuthorityView, PartyView};
+use crate::certificates::server::Holder;
 use crate::rollout::Turn;
 use crate::secrets::passwords::{Entry, Keeper};
 use crate::trouble::PodTrouble;
@@ -72,8 +75,42 @@ pub struct Observed {
     pub password_max_age_days: Option<i32>,
     /// How long ago the agent of an instance refused passwords.
     pub refused_passwords: BTreeMap<InstanceId, Duration>,
+    /// The certificate of a person for postgres, if the spec names one or an instance has something of one.
+    pub server: Option<ServerObserved>,
+    /// What the Secrets of instances say of their certificates.
+    pub certified: BTreeMap<InstanceId, PartyView>,
+    /// What that of the operator says.
+    pub operator_certified: Option<PartyView>,
+    /// What the Secret of the authorities says.
+    pub authority: Option<AuthorityView>,
+    /// Certificates that the agent of an instance refused last, why, and how long ago.
+    pub refused_certificates: BTreeMap<InstanceId, (String, Duration)>,
     /// How long ago this process took a step of a rolling change; `None`: never.
     pub rolled_ago: Option<Duration>,
+}
+
+/// The certificate of a person for postgres.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerObserved {
+    /// The Secret that the spec names; `None`: none any more.
+    pub source: Option<String>,
+    /// What was found there.
+    pub offer: Offer,
+    /// Instance a.
+    pub a: Holder,
+    /// Instance b.
+    pub b: Holder,
+}
+
+/// What is offered in a Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offer {
+    /// It was not read yet.
+    Unread,
+    /// A certificate that can be taken.
+    Good(OfferSummary),
+    /// Something that cannot.
+    Bad(NotTaken),
 }
 
 /// The password of a role.

@@ -48,6 +48,10 @@ pub enum Step {
     Base(Child),
     /// Make and renew the Secrets.
     Secrets,
+    /// Make a certificate anew, or revoke one, for an order.
+    Revocation,
+    /// Take the next step with the certificate of a person.
+    ServerCertificate,
     /// Make a password anew.
     RotatePassword,
     /// Keep the verifiers of the passwords.
@@ -64,6 +68,8 @@ pub enum Step {
     Settings,
     /// Give passwords to the agents.
     GivePasswords,
+    /// Give certificates to the agents.
+    GiveCertificates,
     /// Apply the StatefulSet of an instance.
     Set(InstanceId),
     /// Create a seeding Job.
@@ -73,7 +79,7 @@ pub enum Step {
 }
 
 /// Everything, in the order in which it runs: an object comes after those that it needs.
-const EVERYTHING: [Step; 28] = [
+const EVERYTHING: [Step; 31] = [
     Step::Names,
     Step::Base(Child::Account),
     Step::Base(Child::Role),
@@ -89,7 +95,9 @@ const EVERYTHING: [Step; 28] = [
     Step::Base(Child::ArchiveClaim(A)),
     Step::Base(Child::DataClaim(B)),
     Step::Base(Child::ArchiveClaim(B)),
+    Step::Revocation,
     Step::Secrets,
+    Step::ServerCertificate,
     Step::RotatePassword,
     Step::Passwords,
     Step::Record,
@@ -98,6 +106,7 @@ const EVERYTHING: [Step; 28] = [
     Step::Release,
     Step::Settings,
     Step::GivePasswords,
+    Step::GiveCertificates,
     Step::Set(A),
     Step::Set(B),
     Step::SeedJob,
@@ -106,7 +115,14 @@ const EVERYTHING: [Step; 28] = [
 
 /// What keeps a pair that is held going as it is. Nothing that a person could notice changes, and nothing comes into being
 /// that the spec speaks of. A password that was changed in its Secret is none of the spec.
-const UPKEEP: [Step; 4] = [Step::Slices, Step::Secrets, Step::Passwords, Step::GivePasswords];
+const UPKEEP: [Step; 6] = [
+    Step::Slices,
+    Step::Secrets,
+    Step::ServerCertificate,
+    Step::Passwords,
+    Step::GivePasswords,
+    Step::GiveCertificates,
+];
 
 impl Step {
     /// The steps of `scope`, in the order in which they run.
@@ -193,6 +209,9 @@ impl fmt::Display for Step {
             Step::Names => f.write_str("check the names of the pair's objects"),
             Step::Base(child) => write!(f, "apply the {child}"),
             Step::Secrets => f.write_str("make and renew the secrets"),
+            Step::Revocation => f.write_str("revoke a certificate"),
+            Step::ServerCertificate => f.write_str("take the certificate of the spec for postgres"),
+            Step::GiveCertificates => f.write_str("give certificates to the agents"),
             Step::RotatePassword => f.write_str("make a password anew"),
             Step::Passwords => f.write_str("keep the verifiers of the passwords"),
             Step::Record => f.write_str("create the record"),

@@ -7,8 +7,9 @@ mod slices;
 use pgpair_core::authority::messages::Evidence;
 use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier};
 
+use crate::certificates::server::ServerStep;
 use crate::outcome::{FaultKind, StepFailure};
-pub use order::{OrderPlan, OrderProgress, Rotation};
+pub use order::{OrderPlan, OrderProgress, Reissuing, Rotation};
 pub use roll::{Pending, RollPlan, RollStep, Waits};
 pub use slices::{AnyPlan, EndpointTarget, RoPlan, RwPlan};
 
@@ -41,6 +42,10 @@ pub struct Plan {
     pub refused_settings: Vec<(InstanceId, String)>,
     /// Agents that have not got the passwords of the Secrets, and are given them now.
     pub passwords: Vec<InstanceId>,
+    /// The next step with a certificate of a person.
+    pub server: ServerStep,
+    /// Agents that are given the certificates of their Secrets, which are newer than what they use.
+    pub certificates: Vec<InstanceId>,
     /// A password that is made anew because it is old.
     pub aged: Option<Rotation>,
     /// The order of a person.
@@ -71,14 +76,19 @@ impl Plan {
     pub fn rotation(&self) -> Option<&Rotation> {
         match &self.order {
             OrderPlan::Rotate(rotation) => Some(rotation),
-            OrderPlan::None | OrderPlan::Tell(_) | OrderPlan::Send { .. } => self.aged.as_ref(),
+            OrderPlan::None
+            | OrderPlan::Tell(_)
+            | OrderPlan::Send { .. }
+            | OrderPlan::Reissue(_)
+            | OrderPlan::Revoke(..) => self.aged.as_ref(),
         }
     }
 
     /// Whether there is nothing to carry out or to look at again: it may rest on a record that is some seconds old.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.settled && self.passwords.is_empty() && self.aged.is_none() && !self.moves()
+        let has_certificates = self.certificates.is_empty() && !self.server.acts();
+        self.settled && self.passwords.is_empty() && has_certificates && self.aged.is_none() && !self.moves()
     }
 
     /// Whether something is to be done soon, or is about to be: an order, a step of a roll, a Service that leads elsewhere.

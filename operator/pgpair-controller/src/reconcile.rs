@@ -32,6 +32,8 @@ use crate::status::condition;
 const AGAIN: Duration = Duration::from_secs(3);
 /// Next look at a pair that is as it should be.
 const SLOW: Duration = Duration::from_secs(60);
+/// The same, of a pair that shows a certificate of a person: a renewed one is to be in effect within a minute.
+const RENEWED: Duration = Duration::from_secs(20);
 /// Of these looks, one that reads the record from the API server itself and compares every object, which watches tell of at once.
 const WHOLE: Duration = Duration::from_secs(300);
 /// The turn that each pair has before a new leader looks at everything of the first one.
@@ -97,7 +99,9 @@ async fn take_phases(pass: &Pass<'_>, memory: &mut Memory) -> Result<Action, Err
         Looked::Later(at) => at.saturating_duration_since(Instant::now()),
         Looked::Never | Looked::Failed | Looked::At(..) => SLOW,
     };
-    let next = wait.unwrap_or(SLOW).min(told.due_in.unwrap_or(SLOW)).min(first_look);
+    // No watch brings a Secret of a person.
+    let slow = if observed.server.is_some() { RENEWED } else { SLOW };
+    let next = wait.unwrap_or(slow).min(told.due_in.unwrap_or(slow)).min(first_look);
     Ok(Action::requeue(jittered(if has_failed { next.min(AGAIN) } else { next })))
 }
 

@@ -46,6 +46,9 @@ impl Retries {
             | Step::Roll
             | Step::Settings
             | Step::RotatePassword
+            | Step::Revocation
+            | Step::ServerCertificate
+            | Step::GiveCertificates
             | Step::Passwords
             | Step::GivePasswords => LONGEST_URGENT,
             Step::Names | Step::Base(_) | Step::Secrets | Step::Record | Step::Set(_) | Step::SeedJob => {

@@ -2,26 +2,36 @@
 
 mod authority;
 mod clients;
-mod party;
+pub(crate) mod party;
 pub mod passwords;
+pub mod server;
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt};
 use pgpair_api::names::{ANNOTATION_NOT_AFTER, PairName};
 use pgpair_api::validate::ValidatedPair;
+use pgpair_core::ids::InstanceId;
+use pgpair_wire::certificates::{REVOKED, SERVER_AUTHORITIES, SERVER_CERTIFICATE, SERVER_KEY, VERSION};
 use pgpair_wire::names;
 
 use crate::api::Requests;
+use crate::certificates::revocation::{Leaf, Reissue};
 use crate::certificates::rotation::{
     AuthorityView, CertificateView, PartyStep, PartyView, Policy, Wants, decide_authority, decide_party,
 };
 use crate::certificates::{Pem, Purpose, names_of, new_leaf};
 use crate::error::Error;
 use crate::ownership::{self, Taken};
+use crate::plan::Reissuing;
 use authority::CertificateAuthority;
-use party::{Annotations, Party, build_secret, failed};
-pub use party::{ClientRole, Extent, text};
+pub use authority::revoke;
+use party::{Annotations, build_secret, failed};
+pub use party::{ClientRole, Extent, Party, text};
+use server::{joined, next_version};
 
 /// Makes what is missing, renews what nears its end, and takes the next step of a change of the authority. `known` gives
 /// the annotations of a Secret by its name, `None` if there is no such Secret. The contents are read only when there is
@@ -51,7 +61,7 @@ pub async fn apply_secrets(
         let names = party.names(pair, extent, has.as_ref());
         let wants = names.as_deref().map_or(Wants::Bundle, Wants::Certificate);
         let step = decide_party(view, has.as_ref(), wants, policy, now);
-        steps.extend(step.filter(|step| extent.has(party, *step)).map(|step| (party, step)));
+        steps.extend(step.filter(|step| extent.has(party, *step)).map(|step| (party, step, has.as_ref())));
     }
     if steps.is_empty() {
         return Ok(());
@@ -60,15 +70,58 @@ pub async fn apply_secrets(
         Some(authority) => authority,
         None => authority::fetch(requests, pair).await?,
     };
-    let writer = Writer { requests, pair, extent, authority: &authority, policy, now };
+    let numbers = views.iter().flatten().any(|view| view.version > 0);
+    let writer = Writer { requests, pair, extent, authority: &authority, policy, now, numbers };
     let (mut taken, mut failed) = (Taken::default(), None);
-    for (party, step) in steps {
+    for (party, step, has) in steps {
         // One Secret that cannot be written must not keep the certificates of the others from being renewed.
-        if let Err(error) = taken.note(writer.carry_out(party, step).await) {
+        if let Err(error) = taken.note(writer.carry_out(party, step, has).await) {
             failed = failed.or(Some(error));
         }
     }
     failed.map_or_else(|| taken.none(), Err)
+}
+
+/// Makes the certificates of a party anew, unless that was done for this order, and notes which one is to be revoked. A certificate of a
+/// person stays.
+///
+/// # Errors
+/// A request failed, or the authority cannot sign.
+pub async fn reissue(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    order: &Reissuing,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let party = order.party();
+    let name = party.secret(&pair.name);
+    let Some(current) = requests.get::<Secret>(&name).await? else { return Ok(()) };
+    if !ownership::is_own(pair, current.meta()) {
+        return Err(ownership::not_ours::<Secret>(&name));
+    }
+    let view = PartyView::read(current.annotations()).unwrap_or_default();
+    let Some(certificate) =
+        view.certificate.filter(|_| view.reissue.is_none_or(|done| done.by != order.word))
+    else {
+        return Ok(());
+    };
+    let pem = text(&current, &name, order.key())?;
+    let Some(replaced) = Leaf::read(&pem, certificate.signed_by) else {
+        return Err(Error::Secret { name, key: order.key() });
+    };
+    let authority = authority::fetch(requests, pair).await?;
+    let policy = Policy::new(&pair.tls);
+    let writer =
+        Writer { requests, pair, extent: Extent::Spec, authority: &authority, policy, now, numbers: true };
+    let names = party.dns_names(pair).unwrap_or_default();
+    let (mut secret, built) = writer.build_tls(party, names).map_err(|e| failed(pair, e))?;
+    writer.keep_given(party, &mut secret, built, &current);
+    let mut view = PartyView::read(secret.annotations()).unwrap_or_default();
+    view.reissue = Some(Reissue { by: order.word.clone(), what: order.what, replaced });
+    writer.number(party, &mut secret, view);
+    ownership::apply(requests, pair, &secret, Some(current.meta())).await?;
+    tracing::info!(secret = name, word = order.word, "certificates were made anew for an order to revoke");
+    Ok(())
 }
 
 /// The end of each certificate of a pair, by the name of its Secret; what is not known is left out. `known` as in [`apply_secrets`].
@@ -90,36 +143,67 @@ struct Writer<'a> {
     authority: &'a CertificateAuthority,
     policy: Policy,
     now: Timestamp,
+    /// Whether the pair uses versions: then a Secret that is made anew must not seem to be older than the one that is lost.
+    numbers: bool,
 }
 
 impl Writer<'_> {
-    async fn carry_out(&self, party: Party, step: PartyStep) -> Result<(), Error> {
+    async fn carry_out(&self, party: Party, step: PartyStep, has: Option<&PartyView>) -> Result<(), Error> {
         match (step, party) {
             (PartyStep::Issue, Party::Clients(role)) => self.create_clients(party, role).await,
-            (PartyStep::Issue, Party::Instance(_) | Party::Operator) => self.apply_certificate(party).await,
+            (PartyStep::Issue, Party::Instance(_) | Party::Operator) => {
+                self.apply_certificate(party, has).await
+            }
             (PartyStep::Spread, _) => self.apply_bundle(party).await.map(|_| ()),
         }
     }
 
-    /// A new certificate; all of the Secret is written.
-    async fn apply_certificate(&self, party: Party) -> Result<(), Error> {
+    /// A new certificate; all of the Secret is written, but what it has of a person's.
+    async fn apply_certificate(&self, party: Party, has: Option<&PartyView>) -> Result<(), Error> {
+        let name = party.secret(&self.pair.name);
+        let may_be_given = has.is_some_and(|has| has.version > 0 || has.reissue.is_some())
+            || self.pair.server_secret().is_some();
+        let current = match self.extent == Extent::Upkeep || may_be_given {
+            true => self.requests.get::<Secret>(&name).await?,
+            false => None,
+        };
         let names = match self.extent {
             Extent::Spec => None,
-            Extent::Upkeep => self.fetch_names(party).await?,
+            Extent::Upkeep => current.as_ref().and_then(|s| names_of(&text(s, &name, "tls.crt").ok()?)),
         };
         let names = names.or_else(|| party.dns_names(self.pair)).unwrap_or_default();
-        let secret = self.build_tls(party, names).map_err(|e| failed(self.pair, e))?;
+        let (mut secret, view) = self.build_tls(party, names).map_err(|e| failed(self.pair, e))?;
+        match &current {
+            Some(current) => self.keep_given(party, &mut secret, view, current),
+            None => self.number(party, &mut secret, view),
+        }
         ownership::apply(self.requests, self.pair, &secret, None).await.map(|_| ())
     }
 
-    /// The names in the certificate that is there; `None` if there is none.
-    async fn fetch_names(&self, party: Party) -> Result<Option<Vec<String>>, Error> {
-        let name = party.secret(&self.pair.name);
-        let Some(secret) = self.requests.get::<Secret>(&name).await? else { return Ok(None) };
-        Ok(text(&secret, &name, "tls.crt").ok().and_then(|pem| names_of(&pem)))
+    /// Keeps in a new Secret what the one before has beside the certificates of the pair's authority.
+    fn keep_given(&self, party: Party, secret: &mut Secret, mut view: PartyView, current: &Secret) {
+        let Some(before) = PartyView::read(current.annotations()) else { return };
+        let shown = [SERVER_CERTIFICATE, SERVER_KEY].into_iter().filter(|_| before.server.shows.is_some());
+        let kept = shown.chain([SERVER_AUTHORITIES]);
+        let found = kept.filter_map(|key| Some((key.to_owned(), current.data.as_ref()?.get(key)?.clone())));
+        secret.data.get_or_insert_default().extend(found);
+        (view.server, view.reissue, view.version) = (before.server, before.reissue, before.version);
+        self.number(party, secret, view);
+        secret.metadata.resource_version = current.resource_version();
     }
 
-    fn build_tls(&self, party: Party, dns: Vec<String>) -> Result<Secret, rcgen::Error> {
+    /// Gives a Secret of an instance the version after the one that it has, if it is to have any.
+    fn number(&self, party: Party, secret: &mut Secret, mut view: PartyView) {
+        let is_instance = matches!(party, Party::Instance(_));
+        if is_instance && (self.numbers || view.version > 0 || view.lists.is_some()) {
+            view.version = next_version(view.version, self.now);
+            let version = ByteString(view.version.to_string().into_bytes());
+            secret.data.get_or_insert_default().insert(VERSION.to_owned(), version);
+        }
+        secret.metadata.annotations = Some(view.annotations());
+    }
+
+    fn build_tls(&self, party: Party, dns: Vec<String>) -> Result<(Secret, PartyView), rcgen::Error> {
         let view = PartyView {
             trusts: self.authority.view.trusted(),
             certificate: Some(CertificateView {
@@ -128,12 +212,15 @@ impl Writer<'_> {
                 names: party.mark(&dns),
             }),
             changed_at: self.now,
+            lists: self.authority.view.lists.as_ref().map(|lists| lists.mark.clone()),
+            ..PartyView::default()
         };
         let pair = &self.pair.name.name;
         let sign = |name: &str, hosts: Vec<String>, purpose: Purpose| {
             new_leaf(self.authority.signer(), name, hosts, purpose, self.now, self.policy.validity)
         };
         let mut data = vec![("ca.crt", self.authority.bundle())];
+        data.extend(self.authority.lists().map(|lists| (REVOKED, lists)));
         match party {
             Party::Instance(i) => {
                 let agent = names::agent(pair, i);
@@ -149,21 +236,32 @@ impl Writer<'_> {
                 data.extend(named(["tls.crt", "tls.key"], sign(names::OPERATOR, dns, Purpose::Client)?));
             }
         }
-        Ok(build_secret(self.pair, &party.secret(&self.pair.name), data, view.annotations()))
+        Ok((build_secret(self.pair, &party.secret(&self.pair.name), data, view.annotations()), view))
     }
 
     /// The bundle only; the rest stays as it is. `false`: there is no such Secret.
     async fn apply_bundle(&self, party: Party) -> Result<bool, Error> {
         let name = party.secret(&self.pair.name);
         let Some(current) = self.requests.get::<Secret>(&name).await? else { return Ok(false) };
-        let certificate = PartyView::read(current.annotations()).and_then(|view| view.certificate);
-        let view = PartyView { trusts: self.authority.view.trusted(), certificate, changed_at: self.now };
-        let mut secret =
-            build_secret(self.pair, &name, [("ca.crt", self.authority.bundle())], view.annotations());
-        // All of it is applied: what is left out of an apply would be taken away.
         let mut data = current.data.clone().unwrap_or_default();
-        data.extend(secret.data.take().unwrap_or_default());
+        let before = PartyView::read(current.annotations()).unwrap_or_default();
+        let mut view = PartyView { trusts: self.authority.view.trusted(), changed_at: self.now, ..before };
+        let mut put = |key: &str, text: String| data.insert(key.to_owned(), ByteString(text.into_bytes()));
+        match (party, text(&current, &name, SERVER_AUTHORITIES)) {
+            (Party::Clients(_), Ok(theirs)) => put("ca.crt", joined(&self.authority.bundle(), &theirs)),
+            _ => put("ca.crt", self.authority.bundle()),
+        };
+        view.lists = None;
+        if let (Party::Instance(_) | Party::Operator, Some(lists)) = (party, self.authority.lists()) {
+            put(REVOKED, lists);
+            view.lists = self.authority.view.lists.as_ref().map(|lists| lists.mark.clone());
+        } else {
+            data.remove(REVOKED);
+        }
+        let mut secret = build_secret(self.pair, &name, [], Annotations::new());
+        // All of it is applied: what is left out of an apply would be taken away.
         secret.data = Some(data);
+        self.number(party, &mut secret, view);
         secret.metadata.resource_version = current.resource_version();
         ownership::apply(self.requests, self.pair, &secret, Some(current.meta())).await?;
         Ok(true)
@@ -175,12 +273,32 @@ impl Writer<'_> {
             return Ok(()); // it was there, without a word about its bundle
         }
         let password = clients::fetch_password(self.requests, self.pair, role).await?;
-        let view =
-            PartyView { trusts: self.authority.view.trusted(), certificate: None, changed_at: self.now };
-        let data = clients::build_content(self.pair, role, &password, self.authority.bundle());
+        let trusts = self.authority.view.trusted();
+        let mut view = PartyView { trusts, changed_at: self.now, ..PartyView::default() };
+        let mut bundle = self.authority.bundle();
+        let theirs = self.fetch_server_authorities().await?;
+        if let Some((pem, trusts)) = &theirs {
+            bundle = joined(&bundle, pem);
+            view.server.trusts.clone_from(trusts);
+        }
+        let mut data = clients::build_content(self.pair, role, &password, bundle);
+        data.extend(theirs.map(|(pem, _)| (SERVER_AUTHORITIES, pem)));
         let secret = build_secret(self.pair, &party.secret(&self.pair.name), data, view.annotations());
         ownership::create(self.requests, self.pair, &secret).await?;
         Ok(())
+    }
+}
+
+impl Writer<'_> {
+    /// The authorities of a certificate of a person, as an instance has them, with their marks.
+    async fn fetch_server_authorities(&self) -> Result<Option<(String, BTreeSet<String>)>, Error> {
+        if self.pair.server_secret().is_none() && !self.numbers {
+            return Ok(None);
+        }
+        let name = self.pair.name.tls_secret(InstanceId::A);
+        let Some(secret) = self.requests.get::<Secret>(&name).await? else { return Ok(None) };
+        let Ok(pem) = text(&secret, &name, SERVER_AUTHORITIES) else { return Ok(None) };
+        Ok(PartyView::read(secret.annotations()).map(|view| (pem, view.server.trusts)))
     }
 }
 

@@ -76,6 +76,9 @@ pub fn compute(
     }
     let conditions = conditions::compute(name, observed, plan, &status, &old.conditions);
     status.conditions = merge(&old.conditions, conditions, generation, observed.now);
+    if observed.server.as_ref().is_none_or(|server| server.source.is_none()) {
+        status.conditions.retain(|c| c.type_ != ConditionType::ServerCertificate.as_str());
+    }
     status
 }
 

@@ -37,6 +37,14 @@ pub enum OrderStage {
     PasswordRefused,
     /// The operator keeps no password of that role.
     NoSuchPassword,
+    /// The new certificate is being brought into use; after that the one before is revoked.
+    Reissued,
+    /// The certificate is revoked, which the agents have not all been told yet.
+    Revoked,
+    /// The authority is being replaced, which ends the use of every certificate that it has signed.
+    AuthorityChanging,
+    /// Postgres shows a certificate of a person, which its own authority revokes.
+    NotOurCertificate,
     /// The agent has carried it out.
     CarriedOut,
     /// It was sent before, or is older than one that was.

@@ -28,6 +28,12 @@ pub struct TlsSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::dns_names")]
     pub dns_names: Vec<String>,
+    /// A Secret of yours (type `kubernetes.io/tls`: `tls.crt`, `tls.key`, and `ca.crt` with the self-signed certificate of its authority) whose certificate
+    /// PostgreSQL shows to clients, in place of one of the pair's own authority. It is checked before it is taken; a renewed one is taken without a
+    /// restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schemas::OBJECT_NAME))]
+    pub server_secret: Option<String>,
 }
 
 impl Default for TlsSpec {
@@ -37,6 +43,7 @@ impl Default for TlsSpec {
             validity_days: default_validity_days(),
             renew_before_days: default_renew_before_days(),
             dns_names: Vec::new(),
+            server_secret: None,
         }
     }
 }

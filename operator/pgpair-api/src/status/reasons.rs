@@ -15,6 +15,8 @@ pub enum ConditionType {
     StorageHealthy,
     /// Roles have the passwords of their Secrets, and roles and databases are as the spec says.
     RolesHealthy,
+    /// Postgres shows the certificate that the spec names. Only of pairs whose spec names one.
+    ServerCertificate,
     /// A base backup is under way.
     Seeding,
     /// Something is newer in the spec than in a pod, a postgres or an agent.
@@ -84,6 +86,14 @@ pub enum Reason {
     PasswordRefused,
     /// A password was changed in the database and not in its Secret.
     PasswordDiffers,
+    /// The certificate was seen in handshakes with postgres.
+    CertificateInEffect,
+    /// It is on its way to the instances.
+    CertificatePending,
+    /// Its Secret does not exist.
+    CertificateMissing,
+    /// It cannot be used: the one before stays.
+    CertificateRefused,
     /// Everything is as the spec says.
     UpToDate,
     /// An agent does not follow the newest settings yet.

@@ -18,6 +18,7 @@ use crate::memory::Memory;
 use crate::observed::{Observed, SettingsRefusal, Taken};
 use crate::plan::{Notice, OrderPlan, OrderProgress, Plan, RollStep};
 use crate::secrets::passwords::fetch_passwords;
+use crate::secrets::server::fetch_certificates;
 
 /// Characters of a refusal of settings that are kept for the status.
 const REFUSAL: usize = 256;
@@ -100,10 +101,44 @@ pub async fn send_passwords(
     Ok(())
 }
 
+/// Gives the certificates of their Secrets to the agents that use older ones. The mounted Secret brings them too, up to minutes later.
+///
+/// # Errors
+/// A Secret could not be read.
+pub async fn send_certificates(
+    requests: &Requests,
+    memory: &mut Memory,
+    plan: &Plan,
+    pair: &ValidatedPair,
+) -> Result<(), Error> {
+    for to in &plan.certificates {
+        let Some(given) = fetch_certificates(requests, pair, *to).await? else { continue };
+        let Some((line, target)) = memory.lines.to(*to) else { continue };
+        match line.send(target, Method::PUT, paths::CERTIFICATES, &given).await {
+            Ok(()) => {
+                memory.refused_certificates.remove(to);
+                tracing::info!(instance = %to, version = given.version(), "certificates given");
+            }
+            // It has them by now: its next report says so.
+            Err(RequestError::Refused { status: StatusCode::CONFLICT, .. }) => {}
+            Err(error) => {
+                if let RequestError::Refused { status, message } = &error
+                    && status.is_client_error()
+                {
+                    let message = message.chars().take(REFUSAL).collect();
+                    memory.refused_certificates.insert(*to, (message, Instant::now()));
+                }
+                tracing::warn!(instance = %to, error = &error as &dyn std::error::Error, "certificates were not taken");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Sends the order of a person, if that is its turn; gives what is to be told of it.
 pub async fn send_order(memory: &mut Memory, plan: &Plan, observed: &Observed) -> Option<OrderProgress> {
     match &plan.order {
-        OrderPlan::None | OrderPlan::Rotate(_) => None,
+        OrderPlan::None | OrderPlan::Rotate(_) | OrderPlan::Reissue(_) | OrderPlan::Revoke(..) => None,
         OrderPlan::Tell(told) => Some(told.clone()),
         OrderPlan::Send { to, order } => {
             let reply = send(memory, *to, order).await?;

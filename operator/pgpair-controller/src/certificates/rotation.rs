@@ -22,9 +22,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use pgpair_api::names::{
     ANNOTATION_CA_NEXT, ANNOTATION_CA_OLD, ANNOTATION_CA_SIGNING, ANNOTATION_CHANGED_AT,
-    ANNOTATION_DNS_NAMES, ANNOTATION_NOT_AFTER, ANNOTATION_SIGNED_BY, ANNOTATION_TRUSTS,
+    ANNOTATION_DNS_NAMES, ANNOTATION_NOT_AFTER, ANNOTATION_REISSUED, ANNOTATION_REVOKED,
+    ANNOTATION_REVOKED_BY, ANNOTATION_REVOKED_UNTIL, ANNOTATION_SIGNED_BY, ANNOTATION_TRUSTS,
+    ANNOTATION_VERSION,
 };
 use pgpair_api::spec::TlsSpec;
+use pgpair_wire::certificates::read_version;
+
+use super::revocation::{ListsView, Reissue};
+use super::server::ServerView;
 
 /// Within this time every pod has the new content of its Secret: the kubelet writes it within two minutes, the agent reads
 /// it within seconds. The rest is for a node that is slow.
@@ -70,10 +76,12 @@ pub struct AuthorityView {
     pub old: BTreeSet<AuthorityId>,
     /// End of the one that signs, else of the next one.
     pub not_after: Timestamp,
+    /// What they have revoked; `None`: nothing ever.
+    pub lists: Option<ListsView>,
 }
 
 /// What the Secret of a party holds: of an instance, of the operator, or of clients (which have a bundle only).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartyView {
     /// The authorities in its bundle.
     pub trusts: BTreeSet<AuthorityId>,
@@ -81,6 +89,14 @@ pub struct PartyView {
     pub certificate: Option<CertificateView>,
     /// When its content was last changed.
     pub changed_at: Timestamp,
+    /// What it has of a certificate of a person's.
+    pub server: ServerView,
+    /// Version of its content; 0: the pair uses none.
+    pub version: u64,
+    /// Mark of the revocation lists that it has.
+    pub lists: Option<String>,
+    /// The certificate that was made anew for an order to revoke the one before.
+    pub reissue: Option<Reissue>,
 }
 
 /// A certificate.
@@ -105,6 +121,8 @@ pub enum AuthorityStep {
     Switch,
     /// The old ones are trusted no more.
     Retire,
+    /// Sign the revocation lists anew, before they are outdated.
+    Relist,
 }
 
 /// What is to be done with the Secret of a party.
@@ -146,7 +164,7 @@ impl AuthorityView {
         not_after: Timestamp,
     ) -> AuthorityView {
         let (signing, next) = if trusted.is_empty() { (Some(new), None) } else { (None, Some(new)) };
-        AuthorityView { signing, next, old: trusted, not_after }
+        AuthorityView { signing, next, old: trusted, not_after, lists: None }
     }
 
     /// After [`AuthorityStep::Introduce`].
@@ -159,7 +177,7 @@ impl AuthorityView {
     #[must_use]
     pub fn switched(self, not_after: Timestamp) -> AuthorityView {
         let old = self.old.into_iter().chain(self.signing).collect();
-        AuthorityView { signing: self.next, next: None, old, not_after }
+        AuthorityView { signing: self.next, next: None, old, not_after, lists: self.lists }
     }
 
     /// After [`AuthorityStep::Retire`].
@@ -171,12 +189,19 @@ impl AuthorityView {
     /// As annotations of `NAME-ca`. All are always written, so that none is left from an earlier state.
     #[must_use]
     pub fn annotations(&self) -> BTreeMap<String, String> {
-        let pairs = [
+        let mut pairs = vec![
             (ANNOTATION_CA_SIGNING, self.signing.clone().unwrap_or_default()),
             (ANNOTATION_CA_NEXT, self.next.clone().unwrap_or_default()),
             (ANNOTATION_CA_OLD, join(&self.old)),
             (ANNOTATION_NOT_AFTER, self.not_after.to_string()),
         ];
+        if let Some(lists) = &self.lists {
+            pairs.extend([
+                (ANNOTATION_REVOKED, lists.mark.clone()),
+                (ANNOTATION_REVOKED_BY, lists.by.clone()),
+                (ANNOTATION_REVOKED_UNTIL, lists.until.to_string()),
+            ]);
+        }
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
@@ -184,11 +209,19 @@ impl AuthorityView {
     #[must_use]
     pub fn read(annotations: &BTreeMap<String, String>) -> Option<AuthorityView> {
         let mark = |key: &str| annotations.get(key).map(|m| (!m.is_empty()).then(|| m.clone()));
+        let lists = || {
+            Some(ListsView {
+                mark: annotations.get(ANNOTATION_REVOKED)?.clone(),
+                by: annotations.get(ANNOTATION_REVOKED_BY)?.clone(),
+                until: annotations.get(ANNOTATION_REVOKED_UNTIL)?.parse().ok()?,
+            })
+        };
         let view = AuthorityView {
             signing: mark(ANNOTATION_CA_SIGNING)?,
             next: mark(ANNOTATION_CA_NEXT)?,
             old: split(annotations.get(ANNOTATION_CA_OLD)?),
             not_after: annotations.get(ANNOTATION_NOT_AFTER)?.parse().ok()?,
+            lists: lists(),
         };
         view.signer().is_some().then_some(view)
     }
@@ -209,7 +242,13 @@ impl PartyView {
                 (ANNOTATION_DNS_NAMES, c.names.clone()),
             ]);
         }
-        pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+        pairs.extend((self.version > 0).then(|| (ANNOTATION_VERSION, self.version.to_string())));
+        pairs.extend(self.lists.clone().map(|mark| (ANNOTATION_REVOKED, mark)));
+        let reissue = self.reissue.as_ref().and_then(|reissue| serde_json::to_string(reissue).ok());
+        pairs.extend(reissue.map(|text| (ANNOTATION_REISSUED, text)));
+        let mut all = pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        self.server.write(&mut all);
+        all
     }
 
     /// From annotations of the party's Secret; `None` if it does not say when it was written.
@@ -226,6 +265,10 @@ impl PartyView {
             trusts: annotations.get(ANNOTATION_TRUSTS).map(|t| split(t)).unwrap_or_default(),
             certificate: certificate(),
             changed_at: annotations.get(ANNOTATION_CHANGED_AT)?.parse().ok()?,
+            server: ServerView::read(annotations),
+            version: annotations.get(ANNOTATION_VERSION).map_or(0, |text| read_version(text)),
+            lists: annotations.get(ANNOTATION_REVOKED).cloned(),
+            reissue: annotations.get(ANNOTATION_REISSUED).and_then(|text| serde_json::from_str(text).ok()),
         })
     }
 }
@@ -252,7 +295,10 @@ pub fn decide_authority(
         (settled && all_new).then_some(AuthorityStep::Retire)
     } else {
         // A certificate that is signed now must not outlive the one that signs it.
-        (authority.not_after.duration_since(now) < policy.validity).then_some(AuthorityStep::Introduce)
+        let ends = |end: Timestamp| end.duration_since(now) < policy.validity;
+        let introduce = ends(authority.not_after).then_some(AuthorityStep::Introduce);
+        let outdated = authority.lists.as_ref().is_some_and(|lists| ends(lists.until));
+        introduce.or(outdated.then_some(AuthorityStep::Relist))
     }
 }
 
@@ -271,7 +317,9 @@ pub fn decide_party(
     {
         return Some(PartyStep::Issue);
     }
-    (party.trusts != authority.trusted()).then_some(PartyStep::Spread)
+    // Clients judge no certificate but the server's, which may be a person's.
+    let lists = authority.lists.as_ref().map(|lists| &lists.mark).filter(|_| wants != Wants::Bundle);
+    (party.trusts != authority.trusted() || party.lists.as_ref() != lists).then_some(PartyStep::Spread)
 }
 
 fn is_good(

@@ -20,7 +20,7 @@ use pgpair_wire::order::{Order, OrderReport, REPORT_LAG, SEND_FOR};
 use pgpair_wire::report::InstanceReport;
 
 use super::loss;
-use super::rotation;
+use super::{revocation, rotation};
 use crate::observed::Observed;
 use crate::plan::{OrderPlan, OrderProgress};
 
@@ -50,7 +50,7 @@ pub fn is_under_way(observed: &Observed, plan: &OrderPlan) -> bool {
     let running = match plan {
         OrderPlan::None => observed.last_order.as_ref().is_some_and(|o| o.state.is(OrderState::Running)),
         OrderPlan::Tell(told) => told.state == OrderState::Running,
-        OrderPlan::Send { .. } | OrderPlan::Rotate(_) => true,
+        OrderPlan::Send { .. } | OrderPlan::Rotate(_) | OrderPlan::Reissue(_) | OrderPlan::Revoke(..) => true,
     };
     let has_order = |i: &InstanceId| {
         let report = observed.instance(*i).report.recent();
@@ -149,6 +149,10 @@ fn decide_receiver(
             "the operator has made no password of that role: see status.passwords, and change yours in its Secret",
         ));
     }
+    if let Task::RevokeCertificate(what) = order.task {
+        // Also while its agent does not answer: its node may be what was lost to somebody.
+        return revocation::refusal(observed, what, to).map_or(Ok(to), Err);
+    }
     if observed.instance(to).report.fresh().is_none() {
         return Err((
             OrderStage::AgentUnreachable.into(),
@@ -167,7 +171,10 @@ fn find_hold(observed: &Observed, task: &Task) -> Option<(OrderReason, &'static 
         ));
     }
     let builds = observed.invalid.is_some()
-        && matches!(task, Task::Agent(OrderKind::Rebuild) | Task::RotatePassword(_));
+        && matches!(
+            task,
+            Task::Agent(OrderKind::Rebuild) | Task::RotatePassword(_) | Task::RevokeCertificate(_)
+        );
     let message = "the spec cannot be carried out: correct it as condition Degraded says, and order again";
     builds.then_some((OrderStage::InvalidSpec.into(), message))
 }
@@ -176,6 +183,7 @@ fn find_hold(observed: &Observed, task: &Task) -> Option<(OrderReason, &'static 
 fn build_announcement(observed: &Observed, to: InstanceId, task: &Task) -> (String, Option<Lag>) {
     match (task, observed.record()) {
         (Task::RotatePassword(_), _) => ("the Secret gets another password next".into(), None),
+        (Task::RevokeCertificate(_), _) => ("the Secret gets another certificate next".into(), None),
         (Task::Agent(OrderKind::Promote { .. }), Some(record)) => {
             let loss = loss::estimate(observed, record, to);
             (format!("estimated loss: {}", loss.sentence(observed.now)), loss.amount())
@@ -198,6 +206,9 @@ fn decide_running(observed: &Observed, last: &OrderStatus) -> OrderPlan {
     };
     if last.kind.is(UserOrderKind::RotatePassword) {
         return rotation::decide_running(observed, last, i, since);
+    }
+    if last.kind.is(UserOrderKind::RevokeCertificate) {
+        return revocation::decide_running(observed, last, i, since);
     }
     let reported = observed.instance(i).report.fresh();
     let reply = reported.and_then(|report| find_reply(report, &last.id));

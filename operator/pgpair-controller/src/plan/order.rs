@@ -1,11 +1,14 @@
 //! What is decided about the order of a person, and what is told of it.
 
-use pgpair_api::order::{OrderReason, UserOrderKind};
+use pgpair_api::order::{CertificateKind, OrderReason, UserOrderKind};
 use pgpair_api::status::OrderState;
 use pgpair_api::word::Word;
 use pgpair_core::ids::InstanceId;
 use pgpair_core::lag::Lag;
 use pgpair_wire::order::Order;
+
+use crate::certificates::revocation::Leaf;
+use crate::secrets::Party;
 
 /// What to do about the order of a person.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +26,43 @@ pub enum OrderPlan {
     },
     /// Make a password anew; what becomes of it is seen later.
     Rotate(Rotation),
+    /// Make a certificate anew, so that the one before can be revoked.
+    Reissue(Reissuing),
+    /// List a certificate as revoked, for this order.
+    Revoke(Leaf, String),
+}
+
+/// A certificate that is made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reissuing {
+    /// Whose; not for the operator's.
+    pub instance: InstanceId,
+    /// Which one.
+    pub what: CertificateKind,
+    /// The id of the order.
+    pub word: String,
+}
+
+impl Reissuing {
+    /// Whose Secret holds it.
+    #[must_use]
+    pub fn party(&self) -> Party {
+        match self.what {
+            CertificateKind::Operator => Party::Operator,
+            _ => Party::Instance(self.instance),
+        }
+    }
+
+    /// The key of the Secret.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        match self.what {
+            CertificateKind::Agent | CertificateKind::Operator => "tls.crt",
+            CertificateKind::Server => "server.crt",
+            CertificateKind::Replication => "replication.crt",
+            CertificateKind::Restore => "restore.crt",
+        }
+    }
 }
 
 /// A password that is made anew.

@@ -6,13 +6,18 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt};
 use pgpair_api::validate::ValidatedPair;
+use pgpair_wire::certificates as files;
 
 use super::party::{Party, build_secret, failed, text};
 use crate::api::{Created, Requests};
+use crate::certificates::revocation::{Leaf, Revocations};
 use crate::certificates::rotation::{AuthorityId, AuthorityStep, AuthorityView, Policy};
-use crate::certificates::{Pem, certificates, new_authority};
+use crate::certificates::{Pem, certificates, new_authority, subjects};
 use crate::error::Error;
 use crate::ownership;
+
+/// Key of what is revoked.
+const REVOKED: &str = "revoked.json";
 
 /// The content of `NAME-ca`.
 #[derive(Debug, Clone)]
@@ -22,6 +27,7 @@ pub struct CertificateAuthority {
     current: Pem,
     next: Pem,
     old: String,
+    revocations: Revocations,
     version: Option<String>,
 }
 
@@ -38,6 +44,12 @@ impl CertificateAuthority {
         [&self.current.certificate, &self.next.certificate, &self.old].map(String::as_str).concat()
     }
 
+    /// The revocation lists of all that is trusted, if anything was ever revoked.
+    #[must_use]
+    pub fn lists(&self) -> Option<String> {
+        self.revocations.pem(&self.view.trusted())
+    }
+
     /// From the Secret. What is empty is not there.
     fn from_secret(secret: &Secret, name: &str) -> Result<CertificateAuthority, Error> {
         let or_empty = |key| text(secret, name, key).unwrap_or_default();
@@ -48,27 +60,49 @@ impl CertificateAuthority {
             |pem: &Pem| certificates(&pem.certificate).first().filter(|_| !pem.key.is_empty()).cloned();
         let (signing, following) = (first(&current), first(&next));
         let end = signing.as_ref().or(following.as_ref()).map(|(_, end)| *end);
-        let view = AuthorityView {
+        let revocations = serde_json::from_str(&or_empty(REVOKED)).unwrap_or_default();
+        let mut view = AuthorityView {
             signing: signing.map(|(mark, _)| mark),
             next: following.map(|(mark, _)| mark),
             old: marks(&old),
             not_after: end.ok_or_else(|| Error::Secret { name: name.to_owned(), key: "ca.key" })?,
+            lists: None,
         };
-        Ok(CertificateAuthority { view, current, next, old, version: secret.resource_version() })
+        view.lists = Revocations::view(&revocations, &view.trusted());
+        Ok(CertificateAuthority { view, current, next, old, revocations, version: secret.resource_version() })
     }
 
     /// All keys are always written, so that none is left from an earlier state.
-    fn to_secret(&self, pair: &ValidatedPair) -> Secret {
-        let data = [
+    fn to_secret(&self, pair: &ValidatedPair) -> Result<Secret, Error> {
+        let mut data = vec![
             ("ca.crt", self.current.certificate.clone()),
             ("ca.key", self.current.key.clone()),
             ("next.crt", self.next.certificate.clone()),
             ("next.key", self.next.key.clone()),
             ("old.crt", self.old.clone()),
         ];
+        if self.revocations.are_used() {
+            let text = serde_json::to_string(&self.revocations).map_err(|source| Error::Config { source })?;
+            data.push((REVOKED, text));
+        }
         let mut secret = build_secret(pair, &pair.name.ca_secret(), data, self.view.annotations());
         secret.metadata.resource_version = self.version.clone();
-        secret
+        Ok(secret)
+    }
+
+    /// With lists of all authorities that can sign one; nothing as long as nothing was revoked.
+    fn listed(mut self, pair: &ValidatedPair, now: Timestamp) -> Result<CertificateAuthority, Error> {
+        self.revocations.retain(&self.view.trusted());
+        let life = Policy::new(&pair.tls).authority_life();
+        if self.revocations.are_used() {
+            let current = self.view.signing.iter().map(|mark| (mark, &self.current));
+            let next = self.view.next.iter().map(|mark| (mark, &self.next));
+            for (mark, authority) in current.chain(next) {
+                self.revocations.sign(mark, authority, now, life).map_err(|e| failed(pair, e))?;
+            }
+        }
+        self.view.lists = self.revocations.view(&self.view.trusted());
+        Ok(self)
     }
 
     /// After a step that needs no other authority to be there already.
@@ -82,7 +116,7 @@ impl CertificateAuthority {
             AuthorityStep::Establish => Ok(self), // it was there, without its annotations
             AuthorityStep::Introduce => {
                 let (next, mark, _) = build(pair, now)?;
-                Ok(CertificateAuthority { view: self.view.introduced(mark), next, ..self })
+                CertificateAuthority { view: self.view.introduced(mark), next, ..self }.listed(pair, now)
             }
             AuthorityStep::Switch => {
                 let end = certificates(&self.next.certificate).first().map_or(now, |(_, end)| *end);
@@ -96,8 +130,10 @@ impl CertificateAuthority {
                 })
             }
             AuthorityStep::Retire => {
-                Ok(CertificateAuthority { view: self.view.retired(), old: String::new(), ..self })
+                let retired = CertificateAuthority { view: self.view.retired(), old: String::new(), ..self };
+                retired.listed(pair, now)
             }
+            AuthorityStep::Relist => self.listed(pair, now),
         }
     }
 }
@@ -156,8 +192,34 @@ pub async fn apply_step(
         return Ok(stored); // the cache is behind: this step may have been taken already
     }
     let changed = stored.stepped(step, pair, now)?;
-    ownership::apply(requests, pair, &changed.to_secret(pair), Some(secret.meta())).await?;
+    ownership::apply(requests, pair, &changed.to_secret(pair)?, Some(secret.meta())).await?;
     Ok(changed)
+}
+
+/// Lists a certificate as revoked, unless that was done for this order.
+///
+/// # Errors
+/// A request failed, or the authority cannot sign.
+pub async fn revoke(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    leaf: &Leaf,
+    by: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let mut authority = fetch(requests, pair).await?;
+    let is_done = authority.view.lists.as_ref().is_some_and(|lists| lists.by == by);
+    // One that is being replaced ends the use of all that it has signed.
+    let signs = authority.view.signing.clone().filter(|mark| *mark == leaf.authority);
+    let Some(mark) = signs.filter(|_| !is_done) else { return Ok(()) };
+    authority.revocations.revoke(leaf.clone(), by, now);
+    let life = Policy::new(&pair.tls).authority_life();
+    let signed = authority.revocations.sign(&mark, &authority.current, now, life);
+    signed.map_err(|e| failed(pair, e))?;
+    let authority = authority.listed(pair, now)?;
+    ownership::apply(requests, pair, &authority.to_secret(pair)?, None).await?;
+    tracing::info!(serial = leaf.serial, by, "a certificate is revoked");
+    Ok(())
 }
 
 /// The first authority; or, if parties are left of one that was lost, the one that follows it.
@@ -166,11 +228,12 @@ async fn create(
     pair: &ValidatedPair,
     now: Timestamp,
 ) -> Result<CertificateAuthority, Error> {
-    let mut old = String::new();
+    let (mut old, mut lists) = (String::new(), String::new());
     for party in Party::ALL {
         let name = party.secret(&pair.name);
         if let Some(secret) = requests.get::<Secret>(&name).await? {
             old = text(&secret, &name, "ca.crt").unwrap_or_default();
+            lists = text(&secret, &name, files::REVOKED).unwrap_or_default();
         }
         if !old.is_empty() {
             break;
@@ -179,8 +242,11 @@ async fn create(
     let (made, mark, end) = build(pair, now)?;
     let view = AuthorityView::established(mark, marks(&old), end);
     let (current, next) = if view.signing.is_some() { (made, Pem::none()) } else { (Pem::none(), made) };
-    let authority = CertificateAuthority { view, current, next, old, version: None };
-    match ownership::create(requests, pair, &authority.to_secret(pair)).await? {
+    // What was revoked stays so without the key that had signed it.
+    let revocations = Revocations::recovered(&lists, &subjects(&old));
+    let authority = CertificateAuthority { view, current, next, old, revocations, version: None };
+    let authority = authority.listed(pair, now)?;
+    match ownership::create(requests, pair, &authority.to_secret(pair)?).await? {
         Created::Yes => Ok(authority),
         Created::AlreadyExists => fetch(requests, pair).await,
     }

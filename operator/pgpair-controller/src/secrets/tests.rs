@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use rustls::RootCertStore;
+use pgpair_api::order::CertificateKind;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::{CertificateError, RootCertStore};
 use serde_json::{Value, json};
 
 use super::*;
@@ -13,6 +14,8 @@ use crate::certificates::rotation::SPREAD;
 use crate::fixtures::{now, valid};
 use crate::metrics::Metrics;
 use crate::mock_api::{Store, store_api};
+use crate::plan::Reissuing;
+use pgpair_core::ids::InstanceId;
 
 const CERTIFIED: [&str; 3] = ["orders-a-tls", "orders-b-tls", "orders-operator-tls"];
 const BUNDLED: [&str; 5] =
@@ -269,4 +272,98 @@ async fn an_authority_of_another_owner_signs_nothing() {
     let error = shop.ensure(now()).await.unwrap_err().to_string();
     assert!(error.contains("Secret orders-ca exist"), "{error}");
     assert!(shop.secret("orders-a-tls").is_none());
+}
+
+/// Orders that a certificate is revoked, in the two steps of it.
+async fn order_revocation(shop: &Shop, what: CertificateKind, word: &str, now: Timestamp) {
+    let order = Reissuing { instance: InstanceId::A, what, word: word.into() };
+    for _ in 0..2 {
+        reissue(&shop.requests, &shop.pair, &order, now).await.unwrap();
+    }
+    let secret = shop.secret(&order.party().secret(&shop.pair.name)).unwrap();
+    let replaced = PartyView::read(secret.annotations()).unwrap().reissue.unwrap().replaced;
+    for _ in 0..2 {
+        revoke(&shop.requests, &shop.pair, &replaced, word, now).await.unwrap();
+        shop.ensure(now).await.unwrap();
+    }
+}
+
+/// Whether whoever goes by the Secret of `judge` refuses a certificate as revoked.
+fn is_revoked(shop: &Shop, judge: &str, certificate: &str, now: Timestamp) -> bool {
+    let (bundle, mut roots) = (shop.text(judge, "ca.crt"), RootCertStore::empty());
+    let ders = CertificateDer::pem_slice_iter(bundle.as_bytes()).map(Result::unwrap);
+    ders.for_each(|root| roots.add(root).unwrap());
+    let lists = shop.text(judge, "crl.pem");
+    let lists = CertificateRevocationListDer::pem_slice_iter(lists.as_bytes()).map(Result::unwrap);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    // As PostgreSQL: without a list of its authority no certificate is accepted.
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+    let verifier = verifier.with_crls(lists).build().unwrap();
+    let since = std::time::Duration::from_secs(now.as_second().try_into().unwrap());
+    let leaf = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    match verifier.verify_client_cert(&leaf, &[], UnixTime::since_unix_epoch(since)) {
+        Ok(_) => false,
+        Err(rustls::Error::InvalidCertificate(CertificateError::Revoked)) => true,
+        Err(e) => panic!("{judge}: {e}"),
+    }
+}
+
+#[tokio::test]
+async fn for_one_order_a_certificate_is_made_anew_once_and_the_one_before_is_refused_by_all() {
+    let shop = Shop::new(json!({}));
+    shop.ensure(now()).await.unwrap();
+    let old = shop.text("orders-a-tls", "tls.crt");
+    let clients = shop.text("orders-app", "ca.crt");
+    order_revocation(&shop, CertificateKind::Agent, "x-1", now()).await;
+    let new = shop.text("orders-a-tls", "tls.crt");
+    assert_ne!(new, old);
+    for judge in CERTIFIED {
+        assert!(is_revoked(&shop, judge, &old, now()), "{judge}");
+        for user in CERTIFIED {
+            assert!(!is_revoked(&shop, judge, &shop.text(user, "tls.crt"), now()), "{judge} and {user}");
+        }
+    }
+    assert!(shop.secret("orders-app").unwrap().data.unwrap().get("crl.pem").is_none());
+    assert_eq!(shop.text("orders-app", "ca.crt"), clients);
+    for name in ["orders-a-tls", "orders-b-tls"] {
+        let view = PartyView::read(shop.secret(name).unwrap().annotations()).unwrap();
+        assert_eq!(shop.text(name, "version"), view.version.to_string(), "its agent is given it");
+    }
+    // Nothing is left to do, and another order takes the same way.
+    let before = shop.store.requests();
+    shop.ensure(now()).await.unwrap();
+    assert_eq!(shop.store.requests(), before);
+    let operators = shop.text("orders-operator-tls", "tls.crt");
+    order_revocation(&shop, CertificateKind::Operator, "x-2", now()).await;
+    for certificate in [&old, &operators] {
+        assert!(is_revoked(&shop, "orders-b-tls", certificate, now()));
+    }
+}
+
+#[tokio::test]
+async fn while_one_authority_follows_another_each_has_a_list_and_what_was_revoked_stays_so() {
+    let shop = Shop::new(json!({}));
+    shop.ensure(now()).await.unwrap();
+    let old = shop.text("orders-a-tls", "replication.crt");
+    order_revocation(&shop, CertificateKind::Replication, "x-1", now()).await;
+    // The key is lost with its Secret: the list that it has signed is not.
+    shop.delete("orders-ca");
+    let mut at = now() + SignedDuration::from_secs(1); // an authority has the second of its birth in its name
+    for _ in 0..4 {
+        shop.ensure(at).await.unwrap();
+        for judge in CERTIFIED {
+            for user in CERTIFIED {
+                assert!(!is_revoked(&shop, judge, &shop.text(user, "tls.crt"), at), "{judge} and {user}");
+            }
+        }
+        let trusts = certificates(&shop.text("orders-b-tls", "ca.crt")).len();
+        assert!(trusts == 1 || is_revoked(&shop, "orders-b-tls", &old, at), "{trusts}");
+        at += SPREAD;
+    }
+    assert_eq!(certificates(&shop.text("orders-b-tls", "ca.crt")).len(), 1, "the old authority is gone");
+    // Renewals go on around it.
+    let later = at + SignedDuration::from_hours(61 * 24);
+    shop.ensure(later).await.unwrap();
+    shop.check_that_all_trust_each_other(later);
+    assert!(!is_revoked(&shop, "orders-a-tls", &shop.text("orders-b-tls", "tls.crt"), later));
 }

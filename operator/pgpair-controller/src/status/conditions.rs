@@ -1,5 +1,6 @@
 //! Conditions: each from its own facts; the transition time moves only with the status.
 
+mod certificate;
 mod pending;
 mod protection;
 mod roles;
@@ -49,7 +50,7 @@ pub(super) fn compute(
     status: &PgReplicaPairStatus,
     old: &[Condition],
 ) -> Vec<Draft> {
-    vec![
+    let mut all = vec![
         ready(name, observed),
         protection::failover_ready(name, observed, status),
         archive_healthy(name, observed),
@@ -58,7 +59,9 @@ pub(super) fn compute(
         seeding(name, observed, plan),
         pending::update_pending(name, plan, observed),
         problem(name, observed, plan),
-    ]
+    ];
+    all.extend(certificate::server_certificate(name, observed));
+    all
 }
 
 /// `Degraded` for an error that ended the reconcile early.

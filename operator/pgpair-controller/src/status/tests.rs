@@ -19,6 +19,7 @@ use crate::fixtures::{empty, lag as lag_of, name, now, report, steady};
 use crate::observed::{LeaseView, SeedJob, SliceView};
 use crate::trouble::PodTrouble;
 
+mod certificate;
 mod pace;
 mod roles;
 mod trouble;

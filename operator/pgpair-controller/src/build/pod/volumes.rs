@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
+use pgpair_wire::certificates::SERVER_AUTHORITIES;
 
 use super::Purpose;
 
@@ -25,12 +26,16 @@ pub(super) fn volumes(pair: &ValidatedPair, i: InstanceId, purpose: Purpose) -> 
     };
     // Without a limit of its own the kubelet takes the memory limit of the pod; what is in it counts as memory of `postgres`.
     let memory = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: None };
-    let copying = ["ca.crt", "replication.crt", "replication.key"].map(|key| item(key, key));
+    let mut copying = ["ca.crt", "replication.crt", "replication.key"].map(|key| item(key, key)).to_vec();
+    // Not there before the first certificate of a person was read.
+    let theirs = purpose == Purpose::Seed && pair.server_secret().is_some();
+    copying.extend(theirs.then(|| item(SERVER_AUTHORITIES, SERVER_AUTHORITIES)));
     let tls = Volume {
         secret: Some(SecretVolumeSource {
             secret_name: Some(pair.name.tls_secret(i)),
             default_mode: Some(0o640),
-            items: (purpose == Purpose::Seed).then(|| copying.into()),
+            items: (purpose == Purpose::Seed).then_some(copying),
+            optional: theirs.then_some(true),
             ..SecretVolumeSource::default()
         }),
         ..volume("tls")

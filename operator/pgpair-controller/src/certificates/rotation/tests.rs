@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::certificates::revocation::Leaf;
+use pgpair_api::order::CertificateKind;
 
 const POLICY: Policy = Policy {
     validity: SignedDuration::from_hours(90 * 24),
@@ -83,7 +85,12 @@ impl World {
             });
             let kept = secret.as_ref().and_then(|s| s.certificate.clone());
             let certificate = if step == PartyStep::Issue { new } else { kept };
-            *secret = Some(PartyView { trusts: authority.trusted(), certificate, changed_at: self.now });
+            *secret = Some(PartyView {
+                trusts: authority.trusted(),
+                certificate,
+                changed_at: self.now,
+                ..PartyView::default()
+            });
         }
     }
 
@@ -183,6 +190,7 @@ fn party(not_after: &str) -> PartyView {
             names: "n".into(),
         }),
         changed_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        ..PartyView::default()
     }
 }
 
@@ -229,8 +237,28 @@ fn nothing_is_switched_while_a_bundle_is_missing_or_young() {
 }
 
 #[test]
+fn revocation_lists_reach_all_but_clients_and_are_signed_anew_before_they_are_outdated() {
+    let lists =
+        ListsView { mark: "l".into(), by: "x-1".into(), until: "2035-01-01T00:00:00Z".parse().unwrap() };
+    let authority = AuthorityView { lists: Some(lists), ..authority() };
+    let (plain, now) = (party("2026-04-01T00:00:00Z"), "2026-01-01T02:00:00Z".parse().unwrap());
+    let decide = |party: &PartyView, wants| decide_party(&authority, Some(party), wants, POLICY, now);
+    assert_eq!(decide(&plain, Wants::Certificate("n")), Some(PartyStep::Spread));
+    assert_eq!(decide(&plain, Wants::Bundle), None);
+    let has = PartyView { lists: Some("l".into()), ..plain };
+    assert_eq!(decide(&has, Wants::Certificate("n")), None);
+    let at =
+        |now: &str| decide_authority(Some(&authority), &[Some(has.clone())], POLICY, now.parse().unwrap());
+    assert_eq!(at("2034-10-03T00:00:00Z"), None);
+    assert_eq!(at("2034-10-03T00:00:01Z"), Some(AuthorityStep::Relist));
+}
+
+#[test]
 fn annotations_are_read_back_as_they_were() {
+    let lists =
+        ListsView { mark: "l".into(), by: "x-1".into(), until: "2036-01-01T00:00:00Z".parse().unwrap() };
     let views = [
+        AuthorityView { lists: Some(lists), ..authority() },
         authority(),
         authority().introduced("ca2".into()),
         AuthorityView { signing: None, ..authority().introduced("x".into()) },
@@ -239,7 +267,11 @@ fn annotations_are_read_back_as_they_were() {
         assert_eq!(AuthorityView::read(&view.annotations()), Some(view));
     }
     let bundle = PartyView { certificate: None, ..party("2026-04-01T00:00:00Z") };
-    for view in [party("2026-04-01T00:00:00Z"), bundle] {
+    let replaced =
+        Leaf { authority: "ca1".into(), serial: "0a".into(), until: "2026-04-01T00:00:00Z".parse().unwrap() };
+    let reissue = Some(Reissue { by: "x-1".into(), what: CertificateKind::Agent, replaced });
+    let revoked = PartyView { reissue, lists: Some("l".into()), version: 7, ..party("2026-04-01T00:00:00Z") };
+    for view in [party("2026-04-01T00:00:00Z"), bundle, revoked] {
         assert_eq!(PartyView::read(&view.annotations()), Some(view));
     }
     assert_eq!(AuthorityView::read(&BTreeMap::new()), None);
