@@ -232,7 +232,12 @@ async fn create(
     for party in Party::ALL {
         let name = party.secret(&pair.name);
         if let Some(secret) = requests.get::<Secret>(&name).await? {
+            // Authorities of a person's certificate stand beside ours in the Secrets of clients: agents never trust them.
+            let theirs = text(&secret, &name, files::SERVER_AUTHORITIES).unwrap_or_default();
             old = text(&secret, &name, "ca.crt").unwrap_or_default();
+            if matches!(party, Party::Clients(_)) && !theirs.is_empty() {
+                old = old.replace(&theirs, "");
+            }
             lists = text(&secret, &name, files::REVOKED).unwrap_or_default();
         }
         if !old.is_empty() {

@@ -173,6 +173,22 @@ async fn a_spec_that_names_no_secret_any_more_leads_back_to_the_pairs_own_certif
 }
 
 #[tokio::test]
+async fn agents_do_not_trust_the_authority_of_a_person_though_only_a_secret_of_clients_is_left() {
+    let shop = Shop::made().await;
+    let pair_ca = shop.text("orders-app", "ca.crt").unwrap();
+    shop.offer(shop.pair.server_names());
+    shop.settle().await;
+    for lost in ["orders-ca", "orders-a-tls", "orders-b-tls", "orders-operator-tls"] {
+        shop.store.objects().remove(&Shop::path(lost));
+    }
+    shop.renew(now() + DAY).await;
+    let bundle = shop.text("orders-a-tls", "ca.crt").unwrap();
+    assert!(bundle.contains(pair_ca.trim_end()), "the one before is trusted on");
+    assert_eq!(certificates(&bundle).len(), 2);
+    assert!(!bundle.contains(shop.company.certificate.trim_end()));
+}
+
+#[tokio::test]
 async fn a_secret_that_is_made_anew_does_not_seem_to_be_older_than_the_one_that_is_lost() {
     let mut shop = Shop::made().await;
     shop.offer(shop.pair.server_names());
