@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 
 mod api;
+mod certificates;
 mod config;
 mod explain;
 mod failover;

@@ -27,7 +27,7 @@ mod mount;
 pub mod own_memory;
 mod processes;
 
-use ca::Ca;
+pub use ca::{Ca, Files};
 pub use machine::{give, owner, ports};
 pub use mount::Mount;
 use processes::{children_of, kill_tree};
@@ -49,6 +49,7 @@ pub struct Pair {
     witnesses: Vec<Child>,
     owner: (u32, u32),
     config: PairConfig,
+    pub ca: Ca,
     /// PostgreSQL's programs; `None`: those that an agent finds.
     bin: Option<PathBuf>,
     /// How long a pod has to stop; `None`: what an agent takes for it by default.
@@ -150,6 +151,7 @@ impl Pair {
             witnesses: Vec::new(),
             owner,
             config,
+            ca: Ca::new("shop"),
             bin: None,
             grace: None,
             dir,
@@ -257,10 +259,10 @@ impl Pair {
     }
 
     fn make_volumes(&self) {
-        let ca = Ca::new();
+        let ca = &self.ca;
         let operator = self.dir.path().join("operator");
         fs::create_dir(&operator).unwrap();
-        ca.issue(&operator, "tls", "pgpair-operator");
+        ca.issue(&operator, "tls", "pgpair-operator", 99);
         for i in InstanceId::ALL {
             let root = self.root(i);
             for sub in ["data", "archive", "run", "tls", "app", "config"] {
@@ -272,7 +274,7 @@ impl Pair {
                 ("restore", format!("shop-{i}-restore")),
                 ("replication", "pgpair_replication".to_owned()),
             ] {
-                ca.issue(&root.join("tls"), file, &name);
+                ca.issue(&root.join("tls"), file, &name, self.serial(i, file));
             }
             for name in ["username", "dbname"] {
                 fs::write(root.join("app").join(name), "app").unwrap();
@@ -284,6 +286,20 @@ impl Pair {
             fs::write(root.join("config/pair.json"), config).unwrap();
             give(&root, self.owner);
         }
+    }
+
+    /// Number of a certificate that is mounted.
+    pub fn serial(&self, i: InstanceId, file: &str) -> u64 {
+        let files = ["tls", "server", "restore", "replication"];
+        let n = files.iter().position(|one| *one == file).unwrap();
+        u64::try_from(10 * (index(i) + 1) + n).unwrap()
+    }
+
+    /// The certificates of an instance, by file.
+    pub fn mounted_certificates(&self, i: InstanceId) -> Files {
+        let entries = fs::read_dir(self.tls(i)).unwrap().map(|entry| entry.unwrap().path());
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        entries.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
     }
 
     /// The certificates of an instance.
