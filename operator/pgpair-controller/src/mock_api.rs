@@ -168,6 +168,10 @@ fn kept_answer(
         (&Method::GET, Some(object)) => (StatusCode::OK, object.clone()),
         (&Method::GET, None) => (StatusCode::NOT_FOUND, status(404, "NotFound")),
         (&Method::POST, Some(_)) => (StatusCode::CONFLICT, status(409, "AlreadyExists")),
+        (&Method::DELETE, _) => match objects.remove(&key) {
+            Some(object) => (StatusCode::OK, object),
+            None => (StatusCode::NOT_FOUND, status(404, "NotFound")),
+        },
         _ => {
             objects.insert(key, body.clone());
             (StatusCode::OK, body)
