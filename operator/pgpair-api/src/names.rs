@@ -264,6 +264,11 @@ impl PairName {
         ];
         of_instances.chain(others).collect()
     }
+    /// cert-manager's `Certificate` for postgres.
+    #[must_use]
+    pub fn server_certificate(&self) -> String {
+        format!("{}-server", self.name)
+    }
     /// Secret with the certificate that cert-manager makes for postgres.
     #[must_use]
     pub fn server_tls_secret(&self) -> String {

@@ -26,7 +26,7 @@ pub use passwords::PasswordsSpec;
 pub use roles::{DatabaseSpec, MOST, RoleSpec};
 pub use scheduling::{AntiAffinity, SchedulingSpec};
 pub use service::{ServiceSpec, ServiceType};
-pub use tls::TlsSpec;
+pub use tls::{IssuerRef, TlsSpec};
 
 /// A PostgreSQL primary and its hot standby.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]

@@ -91,7 +91,8 @@ impl ValidatedPair {
     /// The Secret with the certificate that postgres shows; `None`: it shows the pair's own.
     #[must_use]
     pub fn server_secret(&self) -> Option<String> {
-        self.tls.server_secret.clone()
+        let issued = self.tls.issuer_ref.is_some().then(|| self.name.server_tls_secret());
+        self.tls.server_secret.clone().or(issued)
     }
 
     /// The names without which that certificate is not taken.
@@ -360,6 +361,11 @@ fn tls(tls: &TlsSpec, name: &PairName, hba: &[String]) -> Result<(), InvalidSpec
     }
     if tls.server_secret.as_ref().is_some_and(|secret| name.secrets().contains(secret)) {
         return Err(InvalidSpec::OwnServerSecret);
+    }
+    if tls.server_secret.is_some() && tls.issuer_ref.is_some() {
+        return Err(InvalidSpec::Contradiction(
+            "spec.tls has serverSecret and issuerRef, but PostgreSQL shows one certificate: remove one of the two",
+        ));
     }
     if tls.clients == ClientTls::Required && hba.iter().any(|line| line.starts_with("hostnossl")) {
         return Err(InvalidSpec::Contradiction(

@@ -26,6 +26,7 @@ use crate::observed::Observed;
 use crate::outcome::{Child, Fault, Outcome, Step};
 use crate::ownership::{Taken, create, is_own, look_at_others};
 use crate::plan::{Notice, OrderPlan, Plan, Scope};
+use crate::secrets::issued::apply_issued;
 use crate::secrets::passwords::{Keeper, Source, apply_passwords, rotate};
 use crate::secrets::server::apply_server;
 use crate::secrets::{self, Extent};
@@ -110,6 +111,9 @@ impl Act<'_> {
                 }
                 OrderPlan::None | OrderPlan::Tell(_) | OrderPlan::Send { .. } | OrderPlan::Rotate(_) => {}
             },
+            Step::Issuer => {
+                apply_issued(requests, pair, &mut self.memory.issued, plan.has_shown_issued).await?;
+            }
             Step::ServerCertificate => {
                 apply_server(requests, pair, &plan.server, jiff::Timestamp::now()).await?;
             }

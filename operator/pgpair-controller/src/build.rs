@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod claims;
 pub mod config;
+pub mod issued;
 pub mod network;
 pub mod pod;
 pub mod rbac;

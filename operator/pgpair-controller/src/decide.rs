@@ -66,6 +66,7 @@ pub fn decide(observed: &Observed) -> Plan {
         refused_settings: find_refused_settings(observed),
         passwords: decide_passwords(observed),
         server: certificates::decide_step(observed),
+        has_shown_issued: observed.server.as_ref().is_some_and(|server| server.has_shown_issued),
         certificates: certificates::decide_given(observed),
         aged: rotation::by_age(observed),
         order: orders::decide_order(observed),

@@ -17,6 +17,7 @@ use crate::managed::Digest16;
 use crate::observe::Hindrance;
 use crate::observed::{Observed, Offer, SettingsRefusal, Taken};
 use crate::retry::Retries;
+use crate::secrets::issued::Issued;
 use crate::unrest::Unrest;
 
 /// What is kept of one pair: its memory, which one reconcile at a time may use, and the errors in a row.
@@ -92,6 +93,8 @@ pub struct Memory {
     pub persons_secrets: BTreeMap<String, (Option<ObjectMeta>, Instant)>,
     /// What was found last in the Secret with a certificate for postgres: its name and version, and when it was looked at.
     pub offer: Option<(String, Option<String>, Offer, Instant)>,
+    /// What cert-manager was asked for.
+    pub issued: Issued,
     /// Why the agent of an instance refused certificates last, and when.
     pub refused_certificates: BTreeMap<InstanceId, (String, Instant)>,
     /// When the agent of an instance refused passwords last.

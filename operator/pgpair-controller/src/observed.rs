@@ -96,10 +96,23 @@ pub struct ServerObserved {
     pub source: Option<String>,
     /// What was found there.
     pub offer: Offer,
+    /// How cert-manager is asked for it, if it is.
+    pub issuer: Option<IssuerState>,
+    /// An instance shows what cert-manager has made.
+    pub has_shown_issued: bool,
     /// Instance a.
     pub a: Holder,
     /// Instance b.
     pub b: Holder,
+}
+
+/// How cert-manager is asked for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IssuerState {
+    /// It was asked, or will be.
+    Asked,
+    /// The API server does not know its kind.
+    KindMissing,
 }
 
 /// What is offered in a Secret.

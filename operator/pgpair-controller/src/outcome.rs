@@ -50,6 +50,8 @@ pub enum Step {
     Secrets,
     /// Make a certificate anew, or revoke one, for an order.
     Revocation,
+    /// Ask cert-manager for a certificate for postgres.
+    Issuer,
     /// Take the next step with the certificate of a person.
     ServerCertificate,
     /// Make a password anew.
@@ -79,7 +81,7 @@ pub enum Step {
 }
 
 /// Everything, in the order in which it runs: an object comes after those that it needs.
-const EVERYTHING: [Step; 31] = [
+const EVERYTHING: [Step; 32] = [
     Step::Names,
     Step::Base(Child::Account),
     Step::Base(Child::Role),
@@ -97,6 +99,7 @@ const EVERYTHING: [Step; 31] = [
     Step::Base(Child::ArchiveClaim(B)),
     Step::Revocation,
     Step::Secrets,
+    Step::Issuer,
     Step::ServerCertificate,
     Step::RotatePassword,
     Step::Passwords,
@@ -210,6 +213,7 @@ impl fmt::Display for Step {
             Step::Base(child) => write!(f, "apply the {child}"),
             Step::Secrets => f.write_str("make and renew the secrets"),
             Step::Revocation => f.write_str("revoke a certificate"),
+            Step::Issuer => f.write_str("ask cert-manager for a certificate for postgres"),
             Step::ServerCertificate => f.write_str("take the certificate of the spec for postgres"),
             Step::GiveCertificates => f.write_str("give certificates to the agents"),
             Step::RotatePassword => f.write_str("make a password anew"),

@@ -44,6 +44,8 @@ pub struct Plan {
     pub passwords: Vec<InstanceId>,
     /// The next step with a certificate of a person.
     pub server: ServerStep,
+    /// An instance shows what cert-manager has made.
+    pub has_shown_issued: bool,
     /// Agents that are given the certificates of their Secrets, which are newer than what they use.
     pub certificates: Vec<InstanceId>,
     /// A password that is made anew because it is old.

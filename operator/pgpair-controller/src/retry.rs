@@ -51,9 +51,13 @@ impl Retries {
             | Step::GiveCertificates
             | Step::Passwords
             | Step::GivePasswords => LONGEST_URGENT,
-            Step::Names | Step::Base(_) | Step::Secrets | Step::Record | Step::Set(_) | Step::SeedJob => {
-                LONGEST
-            }
+            Step::Names
+            | Step::Base(_)
+            | Step::Secrets
+            | Step::Issuer
+            | Step::Record
+            | Step::Set(_)
+            | Step::SeedJob => LONGEST,
         };
         let wait = FIRST.saturating_mul(1 << (times - 1).min(6)).min(longest);
         // Up to a tenth longer, so that many pairs do not keep step.

@@ -2,6 +2,7 @@
 
 mod authority;
 mod clients;
+pub mod issued;
 pub(crate) mod party;
 pub mod passwords;
 pub mod server;

@@ -2,6 +2,7 @@
 
 use kube::KubeSchema;
 use pgpair_wire::config::ClientTls;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schemas;
@@ -11,6 +12,7 @@ use super::schemas;
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")] // KubeSchema knows no default of a whole struct: each field names its own
 #[x_kube(validation = Rule::new("self.renewBeforeDays < self.validityDays").message("spec.tls.renewBeforeDays must be less than spec.tls.validityDays: lower the one or raise the other"))]
+#[x_kube(validation = Rule::new("!has(self.serverSecret) || !has(self.issuerRef)").message("spec.tls has serverSecret and issuerRef, but PostgreSQL shows one certificate: remove one of the two"))]
 pub struct TlsSpec {
     /// Whether a client must use TLS.
     #[serde(default = "default_clients")]
@@ -34,6 +36,27 @@ pub struct TlsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = schemas::OBJECT_NAME))]
     pub server_secret: Option<String>,
+    /// An issuer of cert-manager's, which is asked for the certificate that PostgreSQL shows to clients, in Secret `NAME-server-tls`. The rest is as
+    /// with `serverSecret`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_ref: Option<IssuerRef>,
+}
+
+/// An issuer of cert-manager's.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schemas::OBJECT_NAME))]
+    pub name: String,
+    /// `Issuer`, in the namespace of the pair, `ClusterIssuer`, or the kind of an external issuer.
+    #[serde(default = "default_issuer_kind")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z][A-Za-z0-9]*$"))]
+    pub kind: String,
+    /// API group of that kind.
+    #[serde(default = "default_issuer_group")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schemas::OBJECT_NAME))]
+    pub group: String,
 }
 
 impl Default for TlsSpec {
@@ -44,6 +67,7 @@ impl Default for TlsSpec {
             renew_before_days: default_renew_before_days(),
             dns_names: Vec::new(),
             server_secret: None,
+            issuer_ref: None,
         }
     }
 }
@@ -58,4 +82,12 @@ fn default_validity_days() -> i32 {
 
 fn default_renew_before_days() -> i32 {
     30
+}
+
+fn default_issuer_kind() -> String {
+    "Issuer".into()
+}
+
+fn default_issuer_group() -> String {
+    "cert-manager.io".into()
 }

@@ -94,6 +94,8 @@ pub enum Reason {
     CertificateMissing,
     /// It cannot be used: the one before stays.
     CertificateRefused,
+    /// The API server does not know the kind by which cert-manager is asked for it.
+    IssuerKindMissing,
     /// Everything is as the spec says.
     UpToDate,
     /// An agent does not follow the newest settings yet.

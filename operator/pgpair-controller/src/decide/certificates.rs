@@ -50,7 +50,8 @@ mod tests {
 
     fn offering(offer: Offer) -> Observed {
         let holder = || Holder { view: ServerView::default(), version: 0, told: Told::Uses(0, None) };
-        let server = ServerObserved { source: Some("db-cert".into()), offer, a: holder(), b: holder() };
+        let (a, b, source) = (holder(), holder(), Some("db-cert".into()));
+        let server = ServerObserved { source, offer, issuer: None, has_shown_issued: false, a, b };
         Observed { server: Some(server), ..steady() }
     }
 

@@ -13,7 +13,7 @@ use crate::api::Requests;
 use crate::cache::Caches;
 use crate::certificates::server::{Holder, ServerView, Told};
 use crate::memory::Memory;
-use crate::observed::{InstanceObserved, Observed, Offer, ServerObserved};
+use crate::observed::{InstanceObserved, IssuerState, Observed, Offer, ServerObserved};
 use crate::ownership::is_own;
 use crate::secrets::party::Annotations;
 use crate::secrets::server::fetch_offer;
@@ -51,7 +51,13 @@ pub(super) async fn observe_server(
         Some(secret) => look(requests, memory, pair, secret).await,
         None => Offer::Unread,
     };
-    Some(ServerObserved { source, offer, a, b })
+    let issuer = pair.tls.issuer_ref.is_some().then(|| match memory.issued.is_kind_missing {
+        true => IssuerState::KindMissing,
+        false => IssuerState::Asked,
+    });
+    let issued = pair.name.server_tls_secret();
+    let has_shown_issued = [&a, &b].iter().any(|holder| holder.view.from.as_ref() == Some(&issued));
+    Some(ServerObserved { source, offer, issuer, has_shown_issued, a, b })
 }
 
 fn told(instance: &InstanceObserved) -> Told {

@@ -7,14 +7,32 @@ use pgpair_core::ids::InstanceId;
 use super::{Draft, draft};
 use crate::certificates::offered::{NotTaken, OfferSummary};
 use crate::certificates::server::{Holder, Told};
-use crate::observed::{Observed, Offer};
+use crate::observed::{IssuerState, Observed, Offer};
 
 /// `None`: the spec names none.
 pub(super) fn server_certificate(name: &PairName, observed: &Observed) -> Option<Draft> {
     let server = observed.server.as_ref()?;
     let secret = server.source.as_ref()?;
     let type_ = ConditionType::ServerCertificate;
+    let stays = match server.a.view.shows.is_some() {
+        true => "the certificate that was taken last",
+        false => "its own certificate",
+    };
+    if server.issuer == Some(IssuerState::KindMissing) {
+        let message = format!(
+            "the API server does not know Certificate of cert-manager.io/v1: install cert-manager, or remove spec.tls.issuerRef; until then \
+             postgres shows {stays}"
+        );
+        return Some(draft(type_, false, Reason::IssuerKindMissing, message));
+    }
     Some(match &server.offer {
+        Offer::Bad(NotTaken::SecretMissing) if server.issuer.is_some() => {
+            let asked = name.server_certificate();
+            let message = format!(
+                "cert-manager has not made Secret {secret} yet: see kubectl describe certificate {asked}; until then postgres shows {stays}"
+            );
+            draft(type_, None, Reason::CertificatePending, message)
+        }
         Offer::Unread => {
             draft(type_, None, Reason::CertificatePending, format!("Secret {secret} was not read yet"))
         }
@@ -22,10 +40,6 @@ pub(super) fn server_certificate(name: &PairName, observed: &Observed) -> Option
             let reason = match why {
                 NotTaken::SecretMissing => Reason::CertificateMissing,
                 _ => Reason::CertificateRefused,
-            };
-            let stays = match server.a.view.shows.is_some() {
-                true => "the certificate that was taken last",
-                false => "its own certificate",
             };
             draft(type_, false, reason, format!("Secret {secret} {why}; until then postgres shows {stays}"))
         }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::certificates::offered::{NotTaken, OfferSummary};
 use crate::certificates::server::{Holder, ServerView, Told};
-use crate::observed::{Offer, ServerObserved};
+use crate::observed::{IssuerState, Offer, ServerObserved};
 
 /// A pair whose spec names Secret `db-cert`, and whose instances have shown this certificate.
 fn offering(offer: Offer, shown: [Told; 2]) -> Observed {
@@ -14,7 +14,16 @@ fn offering(offer: Offer, shown: [Told; 2]) -> Observed {
         }
     };
     let [a, b] = shown.map(holder);
-    Observed { server: Some(ServerObserved { source: Some("db-cert".into()), offer, a, b }), ..steady() }
+    let source = Some("db-cert".into());
+    let server = ServerObserved { source, offer, issuer: None, has_shown_issued: false, a, b };
+    Observed { server: Some(server), ..steady() }
+}
+
+/// One whose spec names an issuer of cert-manager's, which has made nothing yet.
+fn issued(state: IssuerState) -> Observed {
+    let mut observed = offering(Offer::Bad(NotTaken::SecretMissing), [shows("m"), shows("m")]);
+    observed.server.as_mut().unwrap().issuer = Some(state);
+    observed
 }
 
 fn good() -> Offer {
@@ -40,6 +49,18 @@ fn what_postgres_shows_is_told_and_why_it_does_not_show_the_certificate_of_the_s
         ),
         (offering(good(), [Told::Nothing, shows("m")]), "Unknown", "CertificatePending", "agent of orders-a"),
         (refusing, "Unknown", "CertificatePending", "they do not fit together"),
+        (
+            issued(IssuerState::KindMissing),
+            "False",
+            "IssuerKindMissing",
+            "install cert-manager, or remove spec.tls.issuerRef",
+        ),
+        (
+            issued(IssuerState::Asked),
+            "Unknown",
+            "CertificatePending",
+            "kubectl describe certificate orders-server",
+        ),
         (offering(Offer::Unread, [shows("m"), shows("m")]), "Unknown", "CertificatePending", "not read yet"),
         (
             offering(Offer::Bad(NotTaken::SecretMissing), [shows("m"), shows("m")]),
