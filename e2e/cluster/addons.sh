@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What every cluster has: kube-proxy's rights, DNS, and a default StorageClass.
+# What every cluster has: kube-proxy's rights, DNS, a default StorageClass, and cert-manager.
 
 addons_up() {
   kctl apply -f "$CLUSTER_DIR/manifests/kube-proxy.yaml" >/dev/null
@@ -11,6 +11,7 @@ addons_up() {
   sed "s|@PATH_MAP@|$path_map|; s|@HELPER_IMAGE@|$HELPER_IMAGE|" "$CLUSTER_DIR/manifests/local-path.yaml" |
     kctl apply -f - >/dev/null
   start_provisioner
+  start_cert_manager
 }
 
 coredns_image() { echo "localhost/coredns:$(tool_version coredns)"; }

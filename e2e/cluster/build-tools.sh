@@ -14,6 +14,7 @@ ensure_tools() {
   ensure_tool etcd "about 1 min" go.etcd.io/etcd/server/v3 server=etcd
   ensure_tool coredns "about 1 min" . coredns
   ensure_tool local-path "about 30 s" github.com/rancher/local-path-provisioner local-path-provisioner
+  ensure_tool cert-manager "about 3 min" . cert-manager
   ensure_tool helm "about 1 min" helm.sh/helm/v4/cmd/helm helm
   ensure_tool kubernetes "about 9 min on 2 cores" \
     k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubelet,kube-proxy,kubectl} \
@@ -52,6 +53,7 @@ tool_version() {
     etcd) module=go.etcd.io/etcd/server/v3 ;;
     helm) module=helm.sh/helm/v4 ;;
     coredns) module=github.com/coredns/coredns ;;
+    cert-manager) module=github.com/cert-manager/cert-manager ;;
     local-path) module=github.com/rancher/local-path-provisioner ;;
     *) die "no tool '$1'" ;;
   esac
@@ -85,6 +87,14 @@ ensure_tool() {
   for argument in "${programs[@]}"; do
     ln -sfn "$(basename "$out")/${argument#*=}" "$CACHE/bin/${argument#*=}"
   done
+}
+
+# cert_manager_crds: where the definitions of its kinds lie, in the module that the tool is built from.
+cert_manager_crds() {
+  local dir
+  dir=$(cd "$CLUSTER_DIR/tools/cert-manager" && go mod download github.com/cert-manager/cert-manager &&
+    go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager) || die "no source of cert-manager"
+  echo "$dir/deploy/crds"
 }
 
 ldflags() { # NAME VERSION

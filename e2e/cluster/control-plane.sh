@@ -78,6 +78,16 @@ start_controllers() {
     --kubeconfig="$pki/scheduler.kubeconfig" --leader-elect=false
 }
 
+# cert-manager's controllers, with its kinds known to the API server.
+start_cert_manager() {
+  local crd
+  for crd in certificaterequests certificates clusterissuers issuers; do
+    kctl apply --server-side -f "$(cert_manager_crds)/cert-manager.io_$crd.yaml" >/dev/null
+  done
+  kctl wait --for=condition=Established --timeout=60s crd/certificates.cert-manager.io crd/issuers.cert-manager.io >/dev/null
+  is_running cert-manager || start_in "$CP" cert-manager "$CACHE/bin/cert-manager" --kubeconfig "$RUN/pki/admin.kubeconfig"
+}
+
 # It ends at once where its ConfigMap is missing, so it comes after the add-ons.
 start_provisioner() {
   is_running provisioner || start_in "$CP" provisioner env POD_NAMESPACE=local-path-storage \

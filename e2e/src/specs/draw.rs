@@ -26,7 +26,8 @@ pub struct Drawn {
 }
 
 /// Fields that lead away from what is tried: to another operator, to Secrets that are not there, to a pair that is left alone.
-const RARE: [&str; 4] = ["operatorClassName", "ownerSecret", "superuserSecret", "paused"];
+const RARE: [&str; 6] =
+    ["operatorClassName", "ownerSecret", "superuserSecret", "paused", "serverSecret", "issuerRef"];
 /// Parameters that PostgreSQL has, and values that it may have.
 const PARAMETERS: [&str; 8] = [
     "work_mem",

@@ -4,6 +4,7 @@
 //! `cargo test -p pgpair-e2e --features cluster --test it -- [PART-OF-A-NAME ...] [--list] [--long]`; with `--long` those that
 //! take many minutes, and only those.
 
+mod certificates;
 mod chart;
 mod context;
 mod copies;
@@ -61,7 +62,7 @@ macro_rules! tests {
 
 /// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
 /// their watches start new pods late.
-const TESTS: [(&str, Run); 68] = tests![
+const TESTS: [(&str, Run); 72] = tests![
     chart::an_image_is_named_by_its_digest_if_there_is_one,
     chart::the_image_has_no_shell,
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
@@ -111,6 +112,10 @@ const TESTS: [(&str, Run); 68] = tests![
     failover::version_18_comes_up_fails_over_and_back_and_keeps_a_logical_slot,
     options::seeding_services_and_tls_are_as_the_spec_says,
     passwords::a_secret_is_the_truth_for_its_password,
+    certificates::a_certificate_of_a_person_is_shown_and_renewed_without_a_restart,
+    certificates::cert_manager_makes_the_certificate_of_postgres,
+    certificates::a_revoked_certificate_is_refused_within_a_minute,
+    certificates::an_authority_follows_another_without_an_interruption,
     options::a_paused_pair_is_left_alone,
     options::data_of_another_cluster_is_never_overwritten,
     names::objects_of_other_owners_are_named_and_left_alone,

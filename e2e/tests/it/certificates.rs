@@ -1,0 +1,327 @@
+//! Certificates: one of a person for postgres, revocation, and one authority after another.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use pgpair_api::order::UserOrderKind;
+use pgpair_api::status::{ConditionType, OrderState, Reason};
+use pgpair_core::ids::InstanceId;
+use pgpair_e2e::harness::pair::{Pair, apply, manifest};
+use pgpair_e2e::harness::rolls::starts;
+use pgpair_e2e::harness::status::{await_told, condition};
+use pgpair_e2e::harness::wait::await_condition;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use serde_json::json;
+
+use crate::Outcome;
+use crate::context::Context;
+
+/// For a pair from nothing to `Paired`.
+const BRING_UP: Duration = Duration::from_secs(240);
+/// What is new in a Secret, or was revoked, is in effect within this time.
+const MINUTE: Duration = Duration::from_secs(60);
+/// For an order: the new certificate comes into use, and the one before is refused.
+const ORDER: Duration = Duration::from_secs(60);
+/// For a step of a rotation, whose hour has been shortened: the kubelet brings Secrets within two minutes.
+const STEP: Duration = Duration::from_secs(240);
+
+/// An authority of a person.
+struct Company {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Company {
+    fn new() -> anyhow::Result<Company> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name.push(DnType::CommonName, "company");
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Company { issuer: Issuer::new(params, key), pem })
+    }
+
+    /// A Secret with a certificate for these names, new each time.
+    async fn offer(&self, pair: &Pair, names: Vec<String>) -> anyhow::Result<String> {
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new(names)?.signed_by(&key, &self.issuer)?.pem();
+        let data = json!({"tls.crt": certificate, "tls.key": key.serialize_pem(), "ca.crt": self.pem});
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "db-cert"}, "stringData": data,
+        });
+        let params = PatchParams::apply("e2e").force();
+        let applied = secrets(pair).patch("db-cert", &params, &Patch::Apply(&secret)).await;
+        applied.context("writing the Secret of a person")?;
+        Ok(certificate)
+    }
+}
+
+fn secrets(pair: &Pair) -> Api<Secret> {
+    Api::namespaced(pair.cluster.client.clone(), &pair.names.namespace)
+}
+
+async fn text(pair: &Pair, secret: &str, key: &str) -> anyhow::Result<String> {
+    let found = secrets(pair).get(secret).await.with_context(|| format!("reading Secret {secret}"))?;
+    let bytes = found.data.and_then(|mut data| data.remove(key)).map(|ByteString(bytes)| bytes);
+    String::from_utf8(bytes.with_context(|| format!("Secret {secret} has no {key}"))?).context("no text")
+}
+
+/// A pair of its own, and how often its postgres containers have been started.
+async fn pair(c: &Context, namespace: &str, name: &str) -> anyhow::Result<(Pair, InstanceId)> {
+    let cluster = c.cluster()?;
+    let pair = Pair::new(&cluster, namespace, name);
+    apply(&cluster, namespace, &manifest(name, 17)).await?;
+    let status = pair.await_paired(1, BRING_UP).await?;
+    let primary = pair.primary_of(&status)?;
+    Ok((pair, primary))
+}
+
+/// A certificate of a person is shown without a restart and renewed within a minute, clients verify it by the `ca.crt` of their Secret, the standby
+/// streams on, also after a switchover; one that cannot be used is refused in words; without the field the pair shows its own again.
+pub async fn a_certificate_of_a_person_is_shown_and_renewed_without_a_restart(
+    c: &mut Context,
+) -> anyhow::Result<Outcome> {
+    let namespace = c.namespace().await?;
+    let (pair, primary) = pair(c, &namespace, "shown").await?;
+    let walked = show(&pair, primary).await;
+    pair.explain(walked).await?;
+    Ok(Outcome::Passed)
+}
+
+async fn show(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
+    let type_ = ConditionType::ServerCertificate;
+    let (company, names, before) = (Company::new()?, pair.names.server_names(), starts(pair).await?);
+    company.offer(pair, vec!["db.example.com".into()]).await?;
+    pair.set(&json!({"tls": {"serverSecret": "db-cert"}})).await?;
+    await_told(pair, type_, Reason::CertificateRefused, &["shown-rw"], MINUTE).await?;
+    company.offer(pair, names.clone()).await?;
+    await_told(pair, type_, Reason::CertificateInEffect, &["db-cert"], MINUTE).await?;
+    verifies(pair, primary, &company.pem).await?;
+    verifies(pair, primary, &pair.app_secret("ca.crt").await?).await?;
+    let begun = Instant::now();
+    let renewed = company.offer(pair, names).await?;
+    await_condition("both instances have the renewed certificate", MINUTE, || async {
+        for instance in InstanceId::ALL {
+            let secret = pair.names.tls_secret(instance);
+            ensure!(text(pair, &secret, "server.crt").await? == renewed, "{secret} has another one");
+        }
+        let status = pair.status().await?;
+        ensure!(condition(&status, type_)?.reason == Reason::CertificateInEffect.as_str(), "not in effect");
+        Ok(())
+    })
+    .await?;
+    ensure!(begun.elapsed() <= MINUTE, "it took {:?}", begun.elapsed());
+    ensure!(starts(pair).await? == before, "postgres was restarted");
+    let term = pair.status().await?.term.context("no term")?;
+    pair.order(&json!({"kind": "Switchover"})).await?;
+    let status = pair.await_paired(term + 1, BRING_UP).await?;
+    let primary = pair.primary_of(&status)?;
+    verifies(pair, primary, &company.pem).await?;
+    pair.set(&json!({"tls": {"serverSecret": null}})).await?;
+    await_condition("the pair shows its own certificate again", MINUTE, || async {
+        ensure!(verifies(pair, primary, &company.pem).await.is_err(), "it shows the company's");
+        verifies(pair, primary, &pair.app_secret("ca.crt").await?).await
+    })
+    .await?;
+    pair.paired_now(term + 1).await.map(|_| ())
+}
+
+/// A client that trusts this authority finds the Service behind its name.
+async fn verifies(pair: &Pair, from: InstanceId, ca: &str) -> anyhow::Result<()> {
+    let (file, password) = ("/tmp/e2e-ca.crt", pair.app_secret("password").await?);
+    let (host, at) = (format!("{}.{}.svc", pair.names.rw(), pair.names.namespace), pair.rw_address().await?);
+    let to = format!(
+        "host={host} hostaddr={at} user=app dbname=app sslmode=verify-full sslrootcert={file} connect_timeout=5"
+    );
+    let script =
+        format!("printf '%s' '{ca}' > {file} && PGPASSWORD='{password}' psql -X -w -Atc 'SELECT 1' '{to}'");
+    let said = pair.shell(from, &script).await?;
+    ensure!(said == "1", "said: {said}");
+    Ok(())
+}
+
+/// cert-manager makes the certificate that the operator asks for, renews it, and is forgotten with the field.
+pub async fn cert_manager_makes_the_certificate_of_postgres(c: &mut Context) -> anyhow::Result<Outcome> {
+    let namespace = c.namespace().await?;
+    let (pair, primary) = pair(c, &namespace, "issued").await?;
+    let walked = issue(&pair, primary).await;
+    pair.explain(walked).await?;
+    Ok(Outcome::Passed)
+}
+
+async fn issue(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
+    let namespace = &pair.names.namespace;
+    let authority = format!(
+        "apiVersion: cert-manager.io/v1\nkind: Issuer\nmetadata: {{name: itself, namespace: {namespace}}}\nspec: {{selfSigned: {{}}}}\n---\n\
+         apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata: {{name: company, namespace: {namespace}}}\n\
+         spec: {{isCA: true, commonName: company, secretName: company, issuerRef: {{name: itself}}}}\n---\n\
+         apiVersion: cert-manager.io/v1\nkind: Issuer\nmetadata: {{name: company, namespace: {namespace}}}\nspec: {{ca: {{secretName: company}}}}\n"
+    );
+    pair.cluster.kubectl_with_input(&["apply", "-f", "-"], &authority).await?;
+    let (type_, before) = (ConditionType::ServerCertificate, starts(pair).await?);
+    pair.set(&json!({"tls": {"issuerRef": {"name": "company"}}})).await?;
+    await_told(pair, type_, Reason::CertificateInEffect, &["issued-server-tls"], MINUTE * 2).await?;
+    let company = text(pair, "company", "tls.crt").await?;
+    verifies(pair, primary, &company).await?;
+    let first = text(pair, "issued-server-tls", "tls.crt").await?;
+    // Without its Secret cert-manager makes another certificate.
+    secrets(pair)
+        .delete("issued-server-tls", &DeleteParams::default())
+        .await
+        .context("deleting the Secret")?;
+    await_condition("the instances have the next certificate", MINUTE * 2, || async {
+        let next = text(pair, "issued-server-tls", "tls.crt").await?;
+        ensure!(next != first, "there is no other yet");
+        for instance in InstanceId::ALL {
+            let shown = text(pair, &pair.names.tls_secret(instance), "server.crt").await?;
+            ensure!(shown == next, "{instance} has another one");
+        }
+        Ok(())
+    })
+    .await?;
+    verifies(pair, primary, &company).await?;
+    ensure!(starts(pair).await? == before, "postgres was restarted");
+    pair.set(&json!({"tls": {"issuerRef": null}})).await?;
+    await_condition("the pair shows its own certificate again", MINUTE, || async {
+        ensure!(verifies(pair, primary, &company).await.is_err(), "it shows the company's");
+        verifies(pair, primary, &pair.app_secret("ca.crt").await?).await?;
+        let left =
+            ["get", "certificate", "issued-server", "-n", namespace, "--ignore-not-found", "-o", "name"];
+        let left = pair.cluster.kubectl(&left).await?;
+        ensure!(left.is_empty(), "cert-manager is still asked for {left}");
+        Ok(())
+    })
+    .await?;
+    pair.paired_now(1).await.map(|_| ())
+}
+
+/// What somebody has copied out of the Secret of an instance is of no use a minute after the order, while the pair stays `Paired` and nothing
+/// is restarted.
+pub async fn a_revoked_certificate_is_refused_within_a_minute(c: &mut Context) -> anyhow::Result<Outcome> {
+    let namespace = c.namespace().await?;
+    let (pair, primary) = pair(c, &namespace, "revoked").await?;
+    let walked = revoke(&pair, primary).await;
+    pair.explain(walked).await?;
+    Ok(Outcome::Passed)
+}
+
+async fn revoke(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
+    let (standby, before) = (primary.peer(), starts(pair).await?);
+    let secret = pair.names.tls_secret(standby);
+    let stolen =
+        (text(pair, &secret, "replication.crt").await?, text(pair, &secret, "replication.key").await?);
+    ensure!(streams_with(pair, primary, &stolen).await?, "the certificate works before");
+    for certificate in ["Replication", "Agent", "Server", "Restore", "Operator"] {
+        let begun = Instant::now();
+        let mut order = json!({"kind": "RevokeCertificate", "certificate": certificate});
+        if certificate != "Operator" {
+            order["instance"] = json!(standby.as_str());
+        }
+        pair.order(&order).await?;
+        await_condition("the order is done", ORDER, || async {
+            let order = pair.status().await?.order.context("no order")?;
+            let is_done = order.state.is(OrderState::Done);
+            ensure!(order.kind.is(UserOrderKind::RevokeCertificate) && is_done, "{order:?}");
+            Ok(())
+        })
+        .await
+        .with_context(|| format!("revoking {certificate}"))?;
+        ensure!(!streams_with(pair, primary, &stolen).await?, "it is let in still");
+        ensure!(begun.elapsed() <= MINUTE, "{certificate} took {:?}", begun.elapsed());
+        pair.paired_now(1).await?;
+    }
+    pair.await_equal("SELECT pg_is_in_recovery() IS NOT NULL", MINUTE).await?;
+    ensure!(starts(pair).await? == before, "postgres was restarted");
+    Ok(())
+}
+
+/// Whether the replication role is let in with this certificate and key.
+async fn streams_with(
+    pair: &Pair,
+    primary: InstanceId,
+    (certificate, key): &(String, String),
+) -> anyhow::Result<bool> {
+    let host = pair.address(primary).await?;
+    let to = format!(
+        "host={host} user=pgpair_replication dbname=postgres sslmode=require sslcert=/tmp/stolen.crt sslkey=/tmp/stolen.key connect_timeout=5"
+    );
+    let script = format!(
+        "umask 077; printf '%s' '{certificate}' > /tmp/stolen.crt; printf '%s' '{key}' > /tmp/stolen.key; \
+         psql -X -w -Atc 'SELECT 1' '{to}' 2>&1 || true"
+    );
+    let said = pair.shell(primary, &script).await?;
+    ensure!(said == "1" || said.contains("SSL") || said.contains("revoked"), "said: {said}");
+    Ok(said == "1")
+}
+
+/// The authority is replaced, and with it every certificate, by deleting its Secret; with the hours between its steps shortened by the
+/// annotation of the Secrets, as the guide says. The pair stays `Paired` all the time.
+pub async fn an_authority_follows_another_without_an_interruption(
+    c: &mut Context,
+) -> anyhow::Result<Outcome> {
+    let namespace = c.namespace().await?;
+    let (pair, primary) = pair(c, &namespace, "rotated").await?;
+    let walked = rotate(&pair, primary).await;
+    pair.explain(walked).await?;
+    Ok(Outcome::Passed)
+}
+
+async fn rotate(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
+    let before = starts(pair).await?;
+    let (old_ca, old_leaf) =
+        (pair.app_secret("ca.crt").await?, text(pair, "rotated-a-tls", "tls.crt").await?);
+    secrets(pair).delete("rotated-ca", &DeleteParams::default()).await.context("deleting the authority")?;
+    for (authorities, said) in [(2, "both are trusted"), (2, "the new one signs"), (1, "the old one is gone")]
+    {
+        await_condition(said, STEP, || async {
+            ensure!(pair.app_secret("ca.crt").await?.matches("BEGIN").count() == authorities, "not yet");
+            let leaf = text(pair, "rotated-a-tls", "tls.crt").await?;
+            ensure!((leaf != old_leaf) == (said != "both are trusted"), "the certificate is another one");
+            Ok(())
+        })
+        .await?;
+        pair.paired_now(1).await?;
+        await_agents(pair).await?;
+        shorten(pair).await?;
+    }
+    ensure!(!pair.app_secret("ca.crt").await?.contains(old_ca.trim()), "the old authority is trusted still");
+    verifies(pair, primary, &pair.app_secret("ca.crt").await?).await?;
+    ensure!(verifies(pair, primary, &old_ca).await.is_err(), "postgres shows a certificate of the old one");
+    pair.psql(primary, "CREATE TABLE after_rotation (n int)").await?;
+    pair.await_equal("SELECT count(*) FROM after_rotation", MINUTE).await?;
+    ensure!(starts(pair).await? == before, "postgres was restarted");
+    Ok(())
+}
+
+/// Waits until the kubelets have brought the Secrets as they are now.
+async fn await_agents(pair: &Pair) -> anyhow::Result<()> {
+    for instance in InstanceId::ALL {
+        let wanted = text(pair, &pair.names.tls_secret(instance), "ca.crt").await?;
+        await_condition("the pod has its Secret", STEP, || async {
+            let mounted = pair.shell(instance, "cat /pgpair/tls/ca.crt").await?;
+            ensure!(mounted.trim() == wanted.trim(), "{instance} has an older one");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// An hour has passed since the Secrets were changed, as far as the operator can tell.
+async fn shorten(pair: &Pair) -> anyhow::Result<()> {
+    let names = &pair.names;
+    let of_instances = InstanceId::ALL.map(|instance| names.tls_secret(instance));
+    for secret in of_instances.into_iter().chain([names.operator_tls_secret(), names.app_secret()]) {
+        let annotations = json!({"pgpair.dev/changed-at": "2020-01-01T00:00:00Z"});
+        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+        let patched = secrets(pair).patch(&secret, &PatchParams::default(), &patch).await;
+        patched.with_context(|| format!("shortening the wait of {secret}"))?;
+    }
+    Ok(())
+}
