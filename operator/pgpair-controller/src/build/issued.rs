@@ -90,7 +90,7 @@ pub fn build_issued(pair: &ValidatedPair, issuer: &IssuerRef) -> IssuedCertifica
     IssuedCertificate {
         api_version: format!("{GROUP}/{VERSION}"),
         kind: KIND.into(),
-        metadata: owned(pair, &pair.name.server_certificate(), pair.name.labels()),
+        metadata: owned(pair, pair.name.server_certificate(), pair.name.labels()),
         spec,
     }
 }

@@ -51,7 +51,7 @@ pub(super) async fn observe_server(
         Some(secret) => look(requests, memory, pair, secret).await,
         None => Offer::Unread,
     };
-    let issuer = pair.tls.issuer_ref.is_some().then(|| match memory.issued.is_kind_missing {
+    let issuer = pair.tls.issuer_ref.is_some().then_some(match memory.issued.is_kind_missing {
         true => IssuerState::KindMissing,
         false => IssuerState::Asked,
     });

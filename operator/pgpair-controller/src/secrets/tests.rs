@@ -323,7 +323,7 @@ async fn for_one_order_a_certificate_is_made_anew_once_and_the_one_before_is_ref
             assert!(!is_revoked(&shop, judge, &shop.text(user, "tls.crt"), now()), "{judge} and {user}");
         }
     }
-    assert!(shop.secret("orders-app").unwrap().data.unwrap().get("crl.pem").is_none());
+    assert!(!shop.secret("orders-app").unwrap().data.unwrap().contains_key("crl.pem"));
     assert_eq!(shop.text("orders-app", "ca.crt"), clients);
     for name in ["orders-a-tls", "orders-b-tls"] {
         let view = PartyView::read(shop.secret(name).unwrap().annotations()).unwrap();

@@ -151,12 +151,12 @@ mod tests {
         let der = one.der.clone();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("crl.pem");
-        let good = Revoked::parse(one.list(&[7]).as_bytes(), &[der.clone()]).unwrap();
-        let (kept, why) = Revoked::read_or_keep(&file, &[der.clone()], &good);
+        let good = Revoked::parse(one.list(&[7]).as_bytes(), std::slice::from_ref(&der)).unwrap();
+        let (kept, why) = Revoked::read_or_keep(&file, std::slice::from_ref(&der), &good);
         assert_eq!((&kept, why), (&good, None), "there is no file");
         let rubbish = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
         fs::write(&file, rubbish).unwrap();
-        let (kept, why) = Revoked::read_or_keep(&file, &[der.clone()], &good);
+        let (kept, why) = Revoked::read_or_keep(&file, std::slice::from_ref(&der), &good);
         assert_eq!((&kept, why), (&good, Some(RevokedError::Unreadable)));
         fs::write(&file, one.list(&[7, 8])).unwrap();
         let (new, why) = Revoked::read_or_keep(&file, &[der], &good);

@@ -36,7 +36,6 @@ pub(super) fn volumes(pair: &ValidatedPair, i: InstanceId, purpose: Purpose) -> 
             default_mode: Some(0o640),
             items: (purpose == Purpose::Seed).then_some(copying),
             optional: theirs.then_some(true),
-            ..SecretVolumeSource::default()
         }),
         ..volume("tls")
     };

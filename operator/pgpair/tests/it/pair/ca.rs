@@ -21,8 +21,8 @@ pub type Files = BTreeMap<String, String>;
 
 impl Ca {
     pub fn new(name: &str) -> Ca {
-        let mut params =
-            CertificateParams { distinguished_name: named(name), ..CertificateParams::default() };
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
