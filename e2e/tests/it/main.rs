@@ -1,5 +1,5 @@
-//! The tests that need a real cluster, in a fixed order and one at a time: they share one pair, and each leaves it as it
-//! found it. A test that cannot run on this cluster says why and counts as ignored; without a cluster all fail.
+//! The tests that need a real cluster, in a fixed order. Most share one pair, and each leaves it as it found it; beside them run some with
+//! pairs of their own. A test that cannot run on this cluster says why and counts as ignored; without a cluster all fail.
 //!
 //! `cargo test -p pgpair-e2e --features cluster --test it -- [PART-OF-A-NAME ...] [--list] [--long]`; with `--long` those that
 //! take many minutes, and only those.
@@ -15,6 +15,7 @@ mod faults;
 mod idle;
 mod installations;
 mod lag;
+mod lane;
 mod names;
 mod options;
 mod orders;
@@ -35,6 +36,7 @@ use std::time::Instant;
 
 use context::Context;
 use futures::future::LocalBoxFuture;
+use lane::{Failure, Lane};
 
 /// How a test ended that did not fail.
 #[derive(Debug)]
@@ -45,14 +47,10 @@ pub enum Outcome {
     Skipped(String),
 }
 
-/// A test that failed.
-struct Failure {
-    name: &'static str,
-    /// Its first line says why.
-    error: String,
-}
-
 type Run = for<'a> fn(&'a mut Context) -> LocalBoxFuture<'a, anyhow::Result<Outcome>>;
+
+/// A test and its name.
+type Test = (&'static str, Run);
 
 macro_rules! tests {
     ($($module:ident :: $name:ident),* $(,)?) => {
@@ -60,9 +58,9 @@ macro_rules! tests {
     };
 }
 
-/// In this order: what is quick and what others stand on comes first. Outages of the control plane come last: kubelets that have lost
-/// their watches start new pods late.
-const TESTS: [(&str, Run); 72] = tests![
+/// One after the other on a pair that they share, and on some of their own: what is quick and what others stand on comes first. They disturb no
+/// other pair.
+const SHARED: [Test; 39] = tests![
     chart::an_image_is_named_by_its_digest_if_there_is_one,
     chart::the_image_has_no_shell,
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
@@ -89,13 +87,7 @@ const TESTS: [(&str, Run); 72] = tests![
     failover::container_kill_loses_nothing,
     failover::a_switchover_hands_over,
     failover::deletion_of_the_pod_hands_over,
-    failover::an_evicted_primary_hands_over,
-    drain::a_budget_lets_one_instance_go_and_keeps_the_other,
     failover::forced_deletion_of_the_pod_loses_nothing,
-    failover::cutting_the_primarys_node_loses_nothing,
-    failover::power_loss_of_the_primarys_node_loses_nothing,
-    outages::a_failover_needs_no_operator,
-    outages::another_replica_of_the_operator_goes_on_for_the_one_that_led,
     orders::a_fenced_primary_hands_over_and_follows_when_it_is_let_go,
     orders::a_restarted_instance_keeps_its_role,
     orders::a_fenced_standby_stays_down_until_it_is_let_go,
@@ -108,18 +100,33 @@ const TESTS: [(&str, Run); 72] = tests![
     record::a_deleted_record_is_made_anew_by_nobody,
     data::both_archives_are_without_a_gap_and_equal,
     failover::loss_of_the_primarys_data_is_made_good_by_a_base_backup,
+];
+
+/// Beside those, one after the other: pairs of their own that mostly wait, the longest first.
+const BESIDE: [Test; 12] = tests![
+    certificates::an_authority_follows_another_without_an_interruption,
+    certificates::a_certificate_of_a_person_is_shown_and_renewed_without_a_restart,
+    certificates::cert_manager_makes_the_certificate_of_postgres,
+    certificates::a_revoked_certificate_is_refused_within_a_minute,
     failover::version_15_comes_up_and_fails_over,
     failover::version_18_comes_up_fails_over_and_back_and_keeps_a_logical_slot,
     options::seeding_services_and_tls_are_as_the_spec_says,
     passwords::a_secret_is_the_truth_for_its_password,
-    certificates::a_certificate_of_a_person_is_shown_and_renewed_without_a_restart,
-    certificates::cert_manager_makes_the_certificate_of_postgres,
-    certificates::a_revoked_certificate_is_refused_within_a_minute,
-    certificates::an_authority_follows_another_without_an_interruption,
     options::a_paused_pair_is_left_alone,
     options::data_of_another_cluster_is_never_overwritten,
     names::objects_of_other_owners_are_named_and_left_alone,
     quotas::a_pair_that_its_namespace_does_not_admit_says_why_and_comes_up_when_it_fits,
+];
+
+/// When both are done, one after the other: what disturbs nodes, the operator or the control plane. Outages of the control plane come last:
+/// kubelets that have lost their watches start new pods late.
+const ALONE: [Test; 21] = tests![
+    failover::an_evicted_primary_hands_over,
+    drain::a_budget_lets_one_instance_go_and_keeps_the_other,
+    failover::cutting_the_primarys_node_loses_nothing,
+    failover::power_loss_of_the_primarys_node_loses_nothing,
+    outages::a_failover_needs_no_operator,
+    outages::another_replica_of_the_operator_goes_on_for_the_one_that_led,
     refusals::a_refused_write_of_each_kind_is_told_and_made_good,
     installations::a_second_operator_stands_aside_until_it_has_a_class_of_its_own,
     faults::a_stopped_agent_is_fenced_by_its_init_process,
@@ -137,8 +144,8 @@ const TESTS: [(&str, Run); 72] = tests![
     outages::a_minute_without_the_api_server_harms_nobody,
 ];
 
-/// Beside them, what takes many minutes: `make e2e-long`.
-const LONG: [(&str, Run); 3] = tests![
+/// What takes many minutes: `make e2e-long`.
+const LONG: [Test; 3] = tests![
     copies::a_standby_whose_node_is_lost_for_good_is_made_anew_elsewhere,
     copies::a_copy_that_fails_for_good_leaves_the_standby_what_it_had,
     upgrades::an_upgrade_of_the_operator_and_its_rollback_roll_one_pair_after_the_other,
@@ -148,11 +155,14 @@ fn main() -> ExitCode {
     // What cargo and its users pass to any test binary is accepted; what is no option is part of a name.
     let args: Vec<String> = std::env::args().skip(1).collect();
     let parts: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
-    let all: &[(&str, Run)] = if args.iter().any(|a| a == "--long") { &LONG } else { &TESTS };
-    let chosen: Vec<&(&'static str, Run)> =
-        all.iter().filter(|(name, _)| parts.is_empty() || parts.iter().any(|p| name.contains(*p))).collect();
+    let plan = if args.iter().any(|a| a == "--long") {
+        Plan { alone: &LONG, ..Plan::default() }
+    } else {
+        Plan { shared: &SHARED, beside: &BESIDE, alone: &ALONE }
+    };
+    let is_chosen = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(*part));
     if args.iter().any(|a| a == "--list") {
-        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        plan.names().filter(|name| is_chosen(name)).for_each(|name| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
     let runtime = match tokio::runtime::Runtime::new() {
@@ -162,50 +172,47 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(run(&chosen, all.len()))
+    runtime.block_on(run(&plan, &is_chosen))
 }
 
-async fn run(chosen: &[&(&'static str, Run)], of: usize) -> ExitCode {
+/// What is run.
+#[derive(Default)]
+struct Plan {
+    shared: &'static [Test],
+    /// At the same time.
+    beside: &'static [Test],
+    /// When both are done.
+    alone: &'static [Test],
+}
+
+impl Plan {
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        [self.shared, self.beside, self.alone].into_iter().flatten().map(|(name, _)| *name)
+    }
+}
+
+async fn run(plan: &Plan, is_chosen: &dyn Fn(&str) -> bool) -> ExitCode {
     let begin = Instant::now();
-    println!("\nrunning {} tests", chosen.len());
-    let mut context = Context::new().await;
-    let (mut passed, mut ignored, mut failures) = (0, 0, Vec::new());
-    for (name, test) in chosen {
-        let since = Instant::now();
-        let outcome = test(&mut context).await;
-        let seconds = since.elapsed().as_secs_f64();
-        match outcome {
-            Ok(Outcome::Passed) => {
-                passed += 1;
-                println!("test {name} ... ok ({seconds:.1} s)");
-            }
-            Ok(Outcome::Skipped(reason)) => {
-                ignored += 1;
-                println!("test {name} ... ignored: {reason}");
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                println!("test {name} ... FAILED ({seconds:.1} s)\n{error}\n");
-                failures.push(Failure { name, error });
-            }
-        }
-    }
-    if let Err(error) = context.clean_up(failures.is_empty()).await {
-        failures.push(Failure { name: "clean_up", error: format!("{error:#}") });
-    }
+    println!("\nrunning {} tests", plan.names().filter(|name| is_chosen(name)).count());
+    let (mut main, mut beside) = (Lane::new().await, Lane::new().await);
+    tokio::join!(main.run(plan.shared, is_chosen), beside.run(plan.beside, is_chosen));
+    main.run(plan.alone, is_chosen).await;
+    let done = main.end().await + beside.end().await;
     // Last, and a line each: what went wrong must not drown in the description of the namespace.
-    if !failures.is_empty() {
+    if !done.failures.is_empty() {
         println!("\nfailures:");
     }
-    for Failure { name, error } in &failures {
+    for Failure { name, error } in &done.failures {
         println!("    {name}: {}", error.lines().next().unwrap_or_default());
     }
     println!(
-        "\ntest result: {}. {passed} passed; {} failed; {ignored} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
-        if failures.is_empty() { "ok" } else { "FAILED" },
-        failures.len(),
-        of - chosen.len(),
+        "\ntest result: {}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        if done.failures.is_empty() { "ok" } else { "FAILED" },
+        done.passed,
+        done.failures.len(),
+        done.ignored,
+        plan.names().filter(|name| !is_chosen(name)).count(),
         begin.elapsed().as_secs_f64()
     );
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if done.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
