@@ -12,9 +12,11 @@ use pgpair_e2e::harness::pair::{Pair, apply, manifest};
 /// For a pair from nothing to `Paired`: images may have to be started for the first time.
 const BRING_UP: Duration = Duration::from_secs(240);
 
-/// Shared by all tests of one run.
+/// Shared by all tests that run one after the other.
 pub struct Context {
     cluster: Result<Cluster, String>,
+    /// How the name of its namespace begins: those that run at the same time have one each.
+    prefix: &'static str,
     namespace: Option<TempNamespace>,
     /// The shared pair, or why it did not come up.
     pair: Option<Result<Pair, String>>,
@@ -24,9 +26,9 @@ pub struct Context {
 
 impl Context {
     /// Looks for the cluster. Without one the tests fail, each with the same message.
-    pub async fn new() -> Context {
+    pub async fn new(prefix: &'static str) -> Context {
         let cluster = Cluster::connect().await.map_err(|error| format!("{error:#}"));
-        Context { cluster, namespace: None, pair: None, stand: None }
+        Context { cluster, prefix, namespace: None, pair: None, stand: None }
     }
 
     /// The cluster, whether or not the operator runs there.
@@ -34,11 +36,11 @@ impl Context {
         self.cluster.clone().map_err(|error| anyhow!(error))
     }
 
-    /// The namespace of this run.
+    /// The namespace of these tests.
     pub async fn namespace(&mut self) -> anyhow::Result<String> {
         let cluster = self.cluster()?;
         if self.namespace.is_none() {
-            self.namespace = Some(TempNamespace::create(&cluster, "pgpair-e2e").await?);
+            self.namespace = Some(TempNamespace::create(&cluster, self.prefix).await?);
         }
         self.namespace.as_ref().map(|ns| ns.name.clone()).context("no namespace")
     }

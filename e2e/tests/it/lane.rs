@@ -37,8 +37,9 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub async fn new() -> Lane {
-        Lane { context: Context::new().await, done: Done::default() }
+    /// In a namespace that begins like this.
+    pub async fn new(prefix: &'static str) -> Lane {
+        Lane { context: Context::new(prefix).await, done: Done::default() }
     }
 
     /// Runs those of the tests that are chosen, and tells of each when it has ended.

@@ -194,7 +194,7 @@ impl Plan {
 async fn run(plan: &Plan, is_chosen: &dyn Fn(&str) -> bool) -> ExitCode {
     let begin = Instant::now();
     println!("\nrunning {} tests", plan.names().filter(|name| is_chosen(name)).count());
-    let (mut main, mut beside) = (Lane::new().await, Lane::new().await);
+    let (mut main, mut beside) = (Lane::new("pgpair-e2e").await, Lane::new("pgpair-beside").await);
     tokio::join!(main.run(plan.shared, is_chosen), beside.run(plan.beside, is_chosen));
     main.run(plan.alone, is_chosen).await;
     let done = main.end().await + beside.end().await;
