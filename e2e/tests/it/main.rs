@@ -60,7 +60,7 @@ macro_rules! tests {
 
 /// One after the other on a pair that they share, and on some of their own: what is quick and what others stand on comes first. They disturb no
 /// other pair.
-const SHARED: [Test; 39] = tests![
+const SHARED: [Test; 37] = tests![
     chart::an_image_is_named_by_its_digest_if_there_is_one,
     chart::the_image_has_no_shell,
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
@@ -91,8 +91,6 @@ const SHARED: [Test; 39] = tests![
     orders::a_fenced_primary_hands_over_and_follows_when_it_is_let_go,
     orders::a_restarted_instance_keeps_its_role,
     orders::a_fenced_standby_stays_down_until_it_is_let_go,
-    orders::a_forced_promotion_tells_what_it_may_lose_and_has_lost,
-    orders::a_forced_promotion_of_an_async_pair_tells_the_same,
     orders::a_standby_is_copied_anew,
     copies::a_tablespace_goes_through_copies_and_a_switchover,
     rolls::a_parameter_that_needs_a_restart_is_raised_and_lowered_again,
@@ -103,7 +101,7 @@ const SHARED: [Test; 39] = tests![
 ];
 
 /// Beside those, one after the other: pairs of their own that mostly wait, the longest first.
-const BESIDE: [Test; 12] = tests![
+const BESIDE: [Test; 11] = tests![
     certificates::an_authority_follows_another_without_an_interruption,
     certificates::a_certificate_of_a_person_is_shown_and_renewed_without_a_restart,
     certificates::cert_manager_makes_the_certificate_of_postgres,
@@ -113,15 +111,17 @@ const BESIDE: [Test; 12] = tests![
     options::seeding_services_and_tls_are_as_the_spec_says,
     passwords::a_secret_is_the_truth_for_its_password,
     options::a_paused_pair_is_left_alone,
-    options::data_of_another_cluster_is_never_overwritten,
     names::objects_of_other_owners_are_named_and_left_alone,
     quotas::a_pair_that_its_namespace_does_not_admit_says_why_and_comes_up_when_it_fits,
 ];
 
 /// When both are done, one after the other: what disturbs nodes, the operator or the control plane. Outages of the control plane come last:
 /// kubelets that have lost their watches start new pods late.
-const ALONE: [Test; 21] = tests![
+const ALONE: [Test; 24] = tests![
     failover::an_evicted_primary_hands_over,
+    orders::a_forced_promotion_tells_what_it_may_lose_and_has_lost,
+    orders::a_forced_promotion_of_an_async_pair_tells_the_same,
+    options::data_of_another_cluster_is_never_overwritten,
     drain::a_budget_lets_one_instance_go_and_keeps_the_other,
     failover::cutting_the_primarys_node_loses_nothing,
     failover::power_loss_of_the_primarys_node_loses_nothing,
