@@ -6,6 +6,7 @@ mod slices;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
@@ -102,21 +103,9 @@ impl Act<'_> {
             Step::Names => self.check_names().await?,
             Step::Base(child) => self.apply_base(child).await?,
             Step::Secrets => self.apply_secrets().await?,
-            Step::Revocation => match &plan.order {
-                OrderPlan::Reissue(order) => {
-                    secrets::reissue(requests, pair, order, jiff::Timestamp::now()).await?;
-                }
-                OrderPlan::Revoke(leaf, by) => {
-                    secrets::revoke(requests, pair, leaf, by, jiff::Timestamp::now()).await?;
-                }
-                OrderPlan::None | OrderPlan::Tell(_) | OrderPlan::Send { .. } | OrderPlan::Rotate(_) => {}
-            },
-            Step::Issuer => {
-                apply_issued(requests, pair, &mut self.memory.issued, plan.has_shown_issued).await?;
-            }
-            Step::ServerCertificate => {
-                apply_server(requests, pair, &plan.server, jiff::Timestamp::now()).await?;
-            }
+            Step::Revocation => self.revoke().await?,
+            Step::Issuer => apply_issued(requests, pair, self.memory, plan.has_shown_issued).await?,
+            Step::ServerCertificate => apply_server(requests, pair, &plan.server, Timestamp::now()).await?,
             Step::RotatePassword => {
                 if let Some(rotation) = plan.rotation() {
                     rotate(requests, pair, rotation).await?;
@@ -165,6 +154,19 @@ impl Act<'_> {
         Ok(done)
     }
 
+    /// What an order to revoke needs next.
+    async fn revoke(&self) -> Result<(), Error> {
+        match &self.plan.order {
+            OrderPlan::Reissue(order) => {
+                secrets::reissue(self.requests, self.pair, order, Timestamp::now()).await
+            }
+            OrderPlan::Revoke(replaced, by) => {
+                secrets::revoke(self.requests, self.pair, replaced, by, Timestamp::now()).await
+            }
+            OrderPlan::None | OrderPlan::Tell(_) | OrderPlan::Send { .. } | OrderPlan::Rotate(_) => Ok(()),
+        }
+    }
+
     async fn apply_base(&mut self, child: Child) -> Result<(), Error> {
         let children = match &self.children {
             Some(children) => children,
@@ -187,7 +189,7 @@ impl Act<'_> {
             let secret = self.caches.secrets.get(&ObjectRef::new(name).within(&self.pair.name.namespace))?;
             Some(secret.annotations().clone())
         };
-        secrets::apply_secrets(self.requests, self.pair, extent, known, jiff::Timestamp::now()).await
+        secrets::apply_secrets(self.requests, self.pair, extent, known, Timestamp::now()).await
     }
 
     async fn apply_passwords(&mut self) -> Result<(), Error> {
@@ -209,7 +211,7 @@ impl Act<'_> {
                 Some(secret.metadata.clone()).filter(|meta| is_own(pair, meta))
             }
         };
-        apply_passwords(requests, pair, known, jiff::Timestamp::now()).await
+        apply_passwords(requests, pair, known, Timestamp::now()).await
     }
 
     async fn apply_set(&mut self, i: InstanceId) -> Result<(), Error> {
