@@ -205,6 +205,7 @@ pub fn steady() -> Observed {
         operator_certified: None,
         authority: None,
         refused_certificates: BTreeMap::new(),
+        given_certificates: BTreeMap::new(),
         rolled_ago: None,
         any: SliceView::Present(vec![ip(InstanceId::A), ip(InstanceId::B)]),
         system_identifier: Some("99".into()),

@@ -54,6 +54,21 @@ impl Looked {
     }
 }
 
+/// What was found in a Secret with a certificate for postgres.
+#[derive(Debug, Clone)]
+pub struct KnownOffer {
+    /// Its name.
+    pub secret: String,
+    /// By which names it was judged.
+    pub names: Vec<String>,
+    /// Its version; `None`: there was none.
+    pub version: Option<String>,
+    /// What was found.
+    pub offer: Offer,
+    /// When it was looked at.
+    pub at: Instant,
+}
+
 /// What this process remembers of a pair between two observations.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -91,12 +106,14 @@ pub struct Memory {
     pub refused_settings: BTreeMap<InstanceId, (SettingsRefusal, Instant)>,
     /// What was read last of the Secrets of people that hold passwords, and when; `None`: it was not there.
     pub persons_secrets: BTreeMap<String, (Option<ObjectMeta>, Instant)>,
-    /// What was found last in the Secret with a certificate for postgres: its name and version, and when it was looked at.
-    pub offer: Option<(String, Option<String>, Offer, Instant)>,
+    /// What was found last in the Secret with a certificate for postgres.
+    pub offer: Option<KnownOffer>,
     /// What cert-manager was asked for.
     pub issued: Issued,
     /// Why the agent of an instance refused certificates last, and when.
     pub refused_certificates: BTreeMap<InstanceId, (String, Instant)>,
+    /// The version of the certificates that the agent of an instance was given last, and when.
+    pub given_certificates: BTreeMap<InstanceId, (u64, Instant)>,
     /// When the agent of an instance refused passwords last.
     pub refused_passwords: BTreeMap<InstanceId, Instant>,
     /// When a step of a rolling change was taken.

@@ -5,8 +5,9 @@ mod server;
 mod silence;
 pub(crate) mod views;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -33,7 +34,6 @@ use crate::api::Requests;
 use crate::apply::is_outdated;
 use crate::build::services::{build_slice, is_shaped};
 use crate::cache::Caches;
-use crate::certificates::rotation::{AuthorityView, PartyView};
 use crate::context::Pass;
 use crate::desired::DesiredPair;
 use crate::error::Error;
@@ -103,9 +103,6 @@ pub async fn observe(
     };
     let [a, b] = observe_instances(pass, memory, &desired.pair, &status, freshness).await?;
     let config = observe_settings(requests, caches, memory, desired).await?;
-    let certified = |secret: &str| {
-        server::annotations(caches, &desired.pair, secret).and_then(|all| PartyView::read(&all))
-    };
     let mut observed = Observed {
         now: Timestamp::now(),
         config,
@@ -134,32 +131,26 @@ pub async fn observe(
         taken: memory.evidence.clone(),
         certificates: observe_certificates(caches, name),
         turn: Turn::default(), // the caller knows
-        refused_settings: memory
-            .refused_settings
-            .iter()
-            .map(|(i, (refusal, at))| (*i, (refusal.clone(), at.elapsed())))
-            .collect(),
+        refused_settings: since(&memory.refused_settings),
         passwords: observe_passwords(caches, &desired.pair),
         password_max_age_days: desired.pair.password_max_age_days,
         refused_passwords: memory.refused_passwords.iter().map(|(i, at)| (*i, at.elapsed())).collect(),
         server: None,
-        certified: InstanceId::ALL
-            .into_iter()
-            .filter_map(|i| Some((i, certified(&desired.pair.name.tls_secret(i))?)))
-            .collect(),
-        operator_certified: certified(&desired.pair.name.operator_tls_secret()),
-        authority: server::annotations(caches, &desired.pair, &desired.pair.name.ca_secret())
-            .and_then(|annotations| AuthorityView::read(&annotations)),
-        refused_certificates: memory
-            .refused_certificates
-            .iter()
-            .map(|(i, (why, at))| (*i, (why.clone(), at.elapsed())))
-            .collect(),
+        certified: server::certified(caches, &desired.pair),
+        operator_certified: server::party(caches, &desired.pair, &name.operator_tls_secret()),
+        authority: server::authority(caches, &desired.pair),
+        refused_certificates: since(&memory.refused_certificates),
+        given_certificates: since(&memory.given_certificates),
         rolled_ago: memory.rolled.map(|at| at.elapsed()),
     };
     observed.server = server::observe_server(requests, memory, &desired.pair, &observed).await;
     observed.out_of_service = observe_out_of_service(requests, &observed).await;
     Ok(observed)
+}
+
+/// What agents took or refused, and how long ago.
+fn since<T: Clone>(told: &BTreeMap<InstanceId, (T, Instant)>) -> BTreeMap<InstanceId, (T, Duration)> {
+    told.iter().map(|(i, (what, at))| (*i, (what.clone(), at.elapsed()))).collect()
 }
 
 /// The record as the watch has brought it; `None` if it has none, or one that is older than what was read before.

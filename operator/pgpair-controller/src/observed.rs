@@ -85,6 +85,8 @@ pub struct Observed {
     pub authority: Option<AuthorityView>,
     /// Certificates that the agent of an instance refused last, why, and how long ago.
     pub refused_certificates: BTreeMap<InstanceId, (String, Duration)>,
+    /// The version of the certificates that the agent of an instance was given last, and how long ago.
+    pub given_certificates: BTreeMap<InstanceId, (u64, Duration)>,
     /// How long ago this process took a step of a rolling change; `None`: never.
     pub rolled_ago: Option<Duration>,
 }

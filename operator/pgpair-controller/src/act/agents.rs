@@ -115,12 +115,12 @@ pub async fn send_certificates(
         let Some(given) = fetch_certificates(requests, pair, *to).await? else { continue };
         let Some((line, target)) = memory.lines.to(*to) else { continue };
         match line.send(target, Method::PUT, paths::CERTIFICATES, &given).await {
-            Ok(()) => {
+            // Refused so, it has them by now. Its report says so as soon as its postgres has them, too.
+            Ok(()) | Err(RequestError::Refused { status: StatusCode::CONFLICT, .. }) => {
                 memory.refused_certificates.remove(to);
+                memory.given_certificates.insert(*to, (given.version(), Instant::now()));
                 tracing::info!(instance = %to, version = given.version(), "certificates given");
             }
-            // It has them by now: its next report says so.
-            Err(RequestError::Refused { status: StatusCode::CONFLICT, .. }) => {}
             Err(error) => {
                 if let RequestError::Refused { status, message } = &error
                     && status.is_client_error()

@@ -23,13 +23,15 @@ pub(super) fn decide_step(observed: &Observed) -> ServerStep {
     }
 }
 
-/// Agents that use an older version than their Secrets have. One that has refused it is asked again later.
+/// Agents that use an older version than their Secrets have. One that has taken or refused it is given it again later.
 pub(super) fn decide_given(observed: &Observed) -> Vec<InstanceId> {
     let is_due = |i: &InstanceId| {
         let version = observed.certified.get(i).map_or(0, |view| view.version);
         let told = observed.instance(*i).report.fresh().and_then(|report| report.certificates.as_ref());
         let waits = observed.refused_certificates.get(i).is_some_and(|(_, ago)| *ago < REFUSED_RETRY);
-        told.is_some_and(|told| told.version < version) && !waits
+        let has = observed.given_certificates.get(i);
+        let is_given = has.is_some_and(|(given, ago)| *given >= version && *ago < REFUSED_RETRY);
+        told.is_some_and(|told| told.version < version) && !waits && !is_given
     };
     InstanceId::ALL.into_iter().filter(is_due).collect()
 }
@@ -103,6 +105,16 @@ mod tests {
         let mut behind = tells(4);
         assert_eq!(decide_given(&behind), [InstanceId::B]);
         assert!(!crate::decide::decide(&behind).is_idle());
+        for (version, ago, due) in
+            [(5, Duration::ZERO, false), (4, Duration::ZERO, true), (5, REFUSED_RETRY, true)]
+        {
+            behind.given_certificates.insert(InstanceId::B, (version, ago));
+            assert_eq!(
+                decide_given(&behind) == [InstanceId::B],
+                due,
+                "its postgres has not got version 5 yet"
+            );
+        }
         behind.refused_certificates.insert(InstanceId::B, ("why".into(), Duration::ZERO));
         assert_eq!(decide_given(&behind), []);
     }
