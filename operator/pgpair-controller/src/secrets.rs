@@ -100,9 +100,9 @@ pub async fn reissue(
     if !ownership::is_own(pair, current.meta()) {
         return Err(ownership::not_ours::<Secret>(&name));
     }
-    let view = PartyView::read(current.annotations()).unwrap_or_default();
-    let Some(certificate) =
-        view.certificate.filter(|_| view.reissue.is_none_or(|done| done.by != order.word))
+    let PartyView { certificate, reissue: before, .. } =
+        PartyView::read(current.annotations()).unwrap_or_default();
+    let Some(certificate) = certificate.filter(|_| before.as_ref().is_none_or(|done| done.by != order.word))
     else {
         return Ok(());
     };
@@ -111,6 +111,9 @@ pub async fn reissue(
         return Err(Error::Secret { name, key: order.key() });
     };
     let authority = authority::fetch(requests, pair).await?;
+    // An order that came to nothing must not leave its certificate good for whoever has a copy of it.
+    let owed = before.into_iter().flat_map(|before| before.replaced).filter(|leaf| authority.owes(leaf));
+    let replaced = owed.chain([replaced]).collect();
     let policy = Policy::new(&pair.tls);
     let writer =
         Writer { requests, pair, extent: Extent::Spec, authority: &authority, policy, now, numbers: true };

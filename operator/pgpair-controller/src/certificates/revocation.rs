@@ -62,8 +62,8 @@ pub struct Reissue {
     pub by: String,
     /// Which one of the Secret.
     pub what: CertificateKind,
-    /// The one before.
-    pub replaced: Leaf,
+    /// The one before; and those that an order before this one should have had revoked, and had not.
+    pub replaced: Vec<Leaf>,
 }
 
 /// A certificate that is revoked.
@@ -106,9 +106,15 @@ impl Revocations {
     /// Revokes a certificate for an order; its authority has to sign a list next.
     pub fn revoke(&mut self, leaf: Leaf, by: &str, at: Timestamp) {
         by.clone_into(&mut self.by);
-        if !self.entries.iter().any(|entry| entry.leaf == leaf) {
+        if !self.have(&leaf) {
             self.entries.push(Entry { leaf, at });
         }
+    }
+
+    /// Whether a certificate is revoked.
+    #[must_use]
+    pub fn have(&self, leaf: &Leaf) -> bool {
+        self.entries.iter().any(|entry| entry.leaf == *leaf)
     }
 
     /// A new list of `authority`.

@@ -9,10 +9,11 @@ use pgpair_api::order::{CertificateKind, OrderReason, OrderStage, Task};
 use pgpair_api::status::{OrderState, OrderStatus};
 use pgpair_core::ids::InstanceId;
 
-use super::orders::{end, find_announced, told};
-use crate::certificates::revocation::Reissue;
+use super::orders::{end, find_announced};
+use crate::certificates::revocation::{Leaf, ListsView, Reissue};
+use crate::certificates::rotation::AuthorityView;
 use crate::observed::Observed;
-use crate::plan::{OrderPlan, OrderProgress, Reissuing};
+use crate::plan::{OrderPlan, Reissuing};
 
 /// What was not reached by then is told; a running pair needs seconds.
 const FOLLOW_FOR: Duration = Duration::from_secs(300);
@@ -46,67 +47,107 @@ pub(super) fn decide_running(
     i: InstanceId,
     since: Duration,
 ) -> OrderPlan {
-    let is = |stage: OrderStage| last.reason.as_ref().is_some_and(|r| r.is(stage.into()));
-    let is_late = since > FOLLOW_FOR;
-    let failed = |stage: OrderStage, message: &str| {
-        end(last, Some(i), OrderState::Failed, OrderReason::from(stage), message)
-    };
-    let tell = |stage: OrderStage, message: &str| {
-        OrderPlan::Tell(OrderProgress {
-            reason: stage.into(),
-            message: message.into(),
-            ..told(last, Some(i))
-        })
-    };
-    let Some(reissue) = find(observed, last, i) else {
-        return match find_announced(observed, last, i) {
-            _ if !is(OrderStage::Announced) && is_late => failed(
-                OrderStage::Forgotten,
-                "the Secret was replaced meanwhile: look at kubectl pgpair certs, and order again",
-            ),
-            _ if !is(OrderStage::Announced) => OrderPlan::None,
-            Err(withdrawn) => withdrawn,
-            Ok(_) if is_late => {
-                failed(OrderStage::TimedOut, "the Secret could not be changed: see condition Degraded")
-            }
-            Ok(order) => match order.task {
-                Task::RevokeCertificate(what) => {
-                    OrderPlan::Reissue(Reissuing { instance: i, what, word: last.id.clone() })
-                }
-                Task::Agent(_) | Task::RotatePassword(_) => OrderPlan::None,
-            },
-        };
-    };
-    if is(OrderStage::Announced) {
-        return tell(OrderStage::Reissued, "there is another certificate, which comes into use next");
+    let running = Running { observed, last, i, is_late: since > FOLLOW_FOR };
+    let Some(reissue) = find(observed, last, i) else { return running.reissue() };
+    if running.is(OrderStage::Announced) {
+        return running.tell(OrderStage::Reissued, "there is another certificate, which comes into use next");
     }
     let lists = observed.authority.as_ref().and_then(|authority| authority.lists.as_ref());
     match lists.filter(|lists| lists.by == last.id) {
-        None if is_in_use(observed, reissue, i) => {
-            OrderPlan::Revoke(reissue.replaced.clone(), last.id.clone())
+        None => running.revoke(reissue),
+        Some(lists) => running.spread(lists),
+    }
+}
+
+/// An order that was announced.
+struct Running<'a> {
+    observed: &'a Observed,
+    last: &'a OrderStatus,
+    i: InstanceId,
+    is_late: bool,
+}
+
+impl Running<'_> {
+    fn is(&self, stage: OrderStage) -> bool {
+        self.last.reason.as_ref().is_some_and(|reason| reason.is(stage.into()))
+    }
+
+    fn tell(&self, stage: OrderStage, message: &str) -> OrderPlan {
+        end(self.last, Some(self.i), OrderState::Running, stage.into(), message)
+    }
+
+    fn fail(&self, stage: OrderStage, message: &str) -> OrderPlan {
+        end(self.last, Some(self.i), OrderState::Failed, stage.into(), message)
+    }
+
+    /// The Secret has no certificate that was made for this order.
+    fn reissue(&self) -> OrderPlan {
+        if !self.is(OrderStage::Announced) {
+            let message = "the Secret was replaced meanwhile: look at kubectl pgpair certs, and order again";
+            return if self.is_late { self.fail(OrderStage::Forgotten, message) } else { OrderPlan::None };
         }
-        None if is_late => failed(
-            OrderStage::TimedOut,
-            "the new certificate did not come into use within 5 min, so nothing was revoked: does the agent answer?",
-        ),
-        None => OrderPlan::None,
-        Some(_) if is(OrderStage::Reissued) => {
-            tell(OrderStage::Revoked, "the certificate is revoked, which the agents are told next")
+        match find_announced(self.observed, self.last, self.i) {
+            Err(withdrawn) => withdrawn,
+            Ok(_) if self.is_late => {
+                self.fail(OrderStage::TimedOut, "the Secret could not be changed: see condition Degraded")
+            }
+            Ok(order) => match order.task {
+                Task::RevokeCertificate(what) => {
+                    OrderPlan::Reissue(Reissuing { instance: self.i, what, word: self.last.id.clone() })
+                }
+                Task::Agent(_) | Task::RotatePassword(_) => OrderPlan::None,
+            },
         }
-        Some(lists) => match InstanceId::ALL.into_iter().find(|i| !refuses(observed, *i, &lists.mark)) {
+    }
+
+    /// Another certificate was made, and the one before is not revoked.
+    fn revoke(&self, reissue: &Reissue) -> OrderPlan {
+        let is_of =
+            |authority: &AuthorityView, leaf: &Leaf| authority.signing.as_ref() == Some(&leaf.authority);
+        let authority = self.observed.authority.as_ref();
+        if authority.is_some_and(|authority| !reissue.replaced.iter().any(|leaf| is_of(authority, leaf))) {
+            return self.fail(
+                OrderStage::AuthorityChanging,
+                "the authority is replaced meanwhile, which ends the use of every certificate that it has signed: see kubectl pgpair certs",
+            );
+        }
+        match (is_in_use(self.observed, reissue, self.i), self.is_late) {
+            (true, false) => OrderPlan::Revoke(reissue.replaced.clone(), self.last.id.clone()),
+            (true, true) => self.fail(
+                OrderStage::TimedOut,
+                "the certificate could not be revoked within 5 min: see condition Degraded; order again, which revokes this one too",
+            ),
+            (false, true) => self.fail(
+                OrderStage::TimedOut,
+                "the new certificate did not come into use within 5 min, so nothing was revoked: order again when the agent answers, \
+                 which revokes this one too",
+            ),
+            (false, false) => OrderPlan::None,
+        }
+    }
+
+    /// It is revoked.
+    fn spread(&self, lists: &ListsView) -> OrderPlan {
+        if self.is(OrderStage::Reissued) {
+            let message = "the certificate is revoked, which the agents are told next";
+            return self.tell(OrderStage::Revoked, message);
+        }
+        match InstanceId::ALL.into_iter().find(|i| !refuses(self.observed, *i, &lists.mark)) {
             None => {
                 let message =
                     "the certificate is revoked: both agents refuse it, and have closed its connections";
-                end(last, Some(i), OrderState::Done, OrderStage::CarriedOut.into(), message)
+                end(self.last, Some(self.i), OrderState::Done, OrderStage::CarriedOut.into(), message)
             }
-            Some(behind) if is_late => failed(
-                OrderStage::TimedOut,
-                &format!(
-                    "the certificate is revoked, but the agent of {behind} has not said that it refuses it"
-                ),
-            ),
+            Some(behind) if self.is_late => {
+                let why = trouble(self.observed, behind).map(|why| format!(": {why}")).unwrap_or_default();
+                let said = "the certificate is revoked, but the agent of";
+                self.fail(
+                    OrderStage::TimedOut,
+                    &format!("{said} {behind} has not said that it refuses it{why}"),
+                )
+            }
             Some(_) => OrderPlan::None,
-        },
+        }
     }
 }
 
@@ -124,7 +165,12 @@ fn is_in_use(observed: &Observed, reissue: &Reissue, i: InstanceId) -> bool {
 
 fn refuses(observed: &Observed, i: InstanceId, lists: &str) -> bool {
     let has_lists = observed.certified.get(&i).is_some_and(|view| view.lists.as_deref() == Some(lists));
-    has_lists && has_taken(observed, i)
+    has_lists && has_taken(observed, i) && trouble(observed, i).is_none()
+}
+
+/// Why the agent does not use all that it has: lists that it cannot read, say.
+fn trouble(observed: &Observed, i: InstanceId) -> Option<&str> {
+    observed.instance(i).report.fresh()?.certificates.as_ref()?.trouble.as_deref()
 }
 
 /// The agent uses what its Secret has; one without a pod begins with it.
@@ -145,8 +191,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::certificates::revocation::{Leaf, ListsView};
-    use crate::certificates::rotation::{AuthorityView, PartyView};
+    use crate::certificates::rotation::PartyView;
     use crate::decide::decide;
     use crate::fixtures::{now, report, steady};
     use crate::observed::ReportView;
@@ -197,7 +242,7 @@ mod tests {
     fn reissued(reason: &str, seconds_ago: i64, version: u64) -> Observed {
         let mut observed = ordered("Agent", reason, seconds_ago);
         let b = view(&mut observed, InstanceId::B);
-        b.reissue = Some(Reissue { by: ID.into(), what: CertificateKind::Agent, replaced: leaf() });
+        b.reissue = Some(Reissue { by: ID.into(), what: CertificateKind::Agent, replaced: vec![leaf()] });
         b.version = version;
         observed
     }
@@ -227,7 +272,7 @@ mod tests {
         assert_eq!(told_of(&reissued("Announced", 1, 5)), (OrderState::Running, "Reissued"));
         assert_eq!(decide(&reissued("Reissued", 1, 5)).order, OrderPlan::None, "b uses version 4 still");
         let in_use = reissued("Reissued", 1, 4);
-        assert_eq!(decide(&in_use).order, OrderPlan::Revoke(leaf(), ID.into()));
+        assert_eq!(decide(&in_use).order, OrderPlan::Revoke(vec![leaf()], ID.into()));
         assert_eq!(told_of(&listed(in_use, "l0")), (OrderState::Running, "Revoked"));
         let spreading = listed(reissued("Revoked", 1, 4), "l0");
         assert_eq!(decide(&spreading).order, OrderPlan::None, "the Secrets have older lists");
@@ -236,6 +281,9 @@ mod tests {
         assert_eq!(decide(&spreading).order, OrderPlan::None, "a has not taken them");
         tells(&mut spreading, InstanceId::A, 5);
         assert_eq!(told_of(&spreading), (OrderState::Done, "CarriedOut"));
+        let ReportView::Fresh(report) = &mut spreading.a.report else { panic!() };
+        report.certificates.as_mut().unwrap().trouble = Some("a list cannot be read".into());
+        assert_eq!(decide(&spreading).order, OrderPlan::None, "a has taken them, and does not use them");
     }
 
     #[test]
@@ -246,18 +294,32 @@ mod tests {
         let mut gone = reissued("Reissued", 1, 5);
         gone.b.report = ReportView::Unreachable;
         gone.b.pod = None;
-        assert_eq!(decide(&gone).order, OrderPlan::Revoke(leaf(), ID.into()));
+        assert_eq!(decide(&gone).order, OrderPlan::Revoke(vec![leaf()], ID.into()));
         let mut behind = listed(reissued("Revoked", LATE, 4), "l1");
         behind.a.report = ReportView::Unreachable;
         assert_eq!(told_of(&behind), (OrderState::Failed, "TimedOut"));
     }
 
     #[test]
+    fn an_order_ends_also_when_nothing_can_be_revoked_any_more() {
+        let mut refused = reissued("Reissued", LATE, 4);
+        assert_eq!(told_of(&refused), (OrderState::Failed, "TimedOut"), "the API server refuses the list");
+        refused.authority.as_mut().unwrap().signing = Some("ca2".into());
+        assert_eq!(told_of(&refused), (OrderState::Failed, "AuthorityChanging"));
+        let mut replaced = reissued("Reissued", 1, 4);
+        replaced.authority.as_mut().unwrap().signing = Some("ca2".into());
+        assert_eq!(told_of(&replaced), (OrderState::Failed, "AuthorityChanging"));
+        let mut lost = reissued("Reissued", 1, 4);
+        lost.authority = None;
+        assert_eq!(decide(&lost).order, OrderPlan::Revoke(vec![leaf()], ID.into()), "a cache that is behind");
+    }
+
+    #[test]
     fn the_operators_certificate_is_in_use_as_soon_as_it_is_there() {
         let mut observed = ordered("Operator", "Reissued", 1);
-        let reissue = Reissue { by: ID.into(), what: CertificateKind::Operator, replaced: leaf() };
+        let reissue = Reissue { by: ID.into(), what: CertificateKind::Operator, replaced: vec![leaf()] };
         observed.operator_certified = Some(PartyView { reissue: Some(reissue), ..PartyView::default() });
-        assert_eq!(decide(&observed).order, OrderPlan::Revoke(leaf(), ID.into()));
+        assert_eq!(decide(&observed).order, OrderPlan::Revoke(vec![leaf()], ID.into()));
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub enum OrderPlan {
     Rotate(Rotation),
     /// Make a certificate anew, so that the one before can be revoked.
     Reissue(Reissuing),
-    /// List a certificate as revoked, for this order.
-    Revoke(Leaf, String),
+    /// List certificates as revoked, for this order.
+    Revoke(Vec<Leaf>, String),
 }
 
 /// A certificate that is made anew.

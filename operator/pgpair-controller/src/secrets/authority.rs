@@ -50,6 +50,16 @@ impl CertificateAuthority {
         self.revocations.pem(&self.view.trusted())
     }
 
+    /// Whether it can revoke a certificate. One that is being replaced need not: that ends the use of all that it has signed.
+    fn may_revoke(&self, leaf: &Leaf) -> bool {
+        self.view.signing.as_ref() == Some(&leaf.authority)
+    }
+
+    /// Whether a certificate that should have been revoked is not.
+    pub fn owes(&self, leaf: &Leaf) -> bool {
+        self.may_revoke(leaf) && !self.revocations.have(leaf)
+    }
+
     /// From the Secret. What is empty is not there.
     fn from_secret(secret: &Secret, name: &str) -> Result<CertificateAuthority, Error> {
         let or_empty = |key| text(secret, name, key).unwrap_or_default();
@@ -60,7 +70,12 @@ impl CertificateAuthority {
             |pem: &Pem| certificates(&pem.certificate).first().filter(|_| !pem.key.is_empty()).cloned();
         let (signing, following) = (first(&current), first(&next));
         let end = signing.as_ref().or(following.as_ref()).map(|(_, end)| *end);
-        let revocations = serde_json::from_str(&or_empty(REVOKED)).unwrap_or_default();
+        // What was revoked and cannot be read is not forgotten: with the Secret it is recovered from the lists of the others.
+        let revocations = match or_empty(REVOKED) {
+            none if none.is_empty() => Revocations::default(),
+            text => serde_json::from_str(&text)
+                .map_err(|_| Error::Secret { name: name.to_owned(), key: REVOKED })?,
+        };
         let mut view = AuthorityView {
             signing: signing.map(|(mark, _)| mark),
             next: following.map(|(mark, _)| mark),
@@ -196,29 +211,35 @@ pub async fn apply_step(
     Ok(changed)
 }
 
-/// Lists a certificate as revoked, unless that was done for this order.
+/// Lists certificates as revoked, unless that was done for this order.
 ///
 /// # Errors
 /// A request failed, or the authority cannot sign.
 pub async fn revoke(
     requests: &Requests,
     pair: &ValidatedPair,
-    leaf: &Leaf,
+    replaced: &[Leaf],
     by: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
     let mut authority = fetch(requests, pair).await?;
     let is_done = authority.view.lists.as_ref().is_some_and(|lists| lists.by == by);
-    // One that is being replaced ends the use of all that it has signed.
-    let signs = authority.view.signing.clone().filter(|mark| *mark == leaf.authority);
-    let Some(mark) = signs.filter(|_| !is_done) else { return Ok(()) };
-    authority.revocations.revoke(leaf.clone(), by, now);
+    let all = replaced.iter().filter(|leaf| authority.may_revoke(leaf));
+    let all: Vec<Leaf> = all.cloned().collect();
+    let Some(mark) = authority.view.signing.clone().filter(|_| !is_done && !all.is_empty()) else {
+        return Ok(());
+    };
+    for leaf in &all {
+        authority.revocations.revoke(leaf.clone(), by, now);
+    }
     let life = Policy::new(&pair.tls).authority_life();
     let signed = authority.revocations.sign(&mark, &authority.current, now, life);
     signed.map_err(|e| failed(pair, e))?;
     let authority = authority.listed(pair, now)?;
     ownership::apply(requests, pair, &authority.to_secret(pair)?, None).await?;
-    tracing::info!(serial = leaf.serial, by, "a certificate is revoked");
+    for leaf in all {
+        tracing::info!(serial = leaf.serial, by, "a certificate is revoked");
+    }
     Ok(())
 }
 

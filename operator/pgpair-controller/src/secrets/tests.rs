@@ -341,6 +341,41 @@ async fn for_one_order_a_certificate_is_made_anew_once_and_the_one_before_is_ref
 }
 
 #[tokio::test]
+async fn what_an_order_has_not_had_revoked_is_revoked_by_the_next_one() {
+    let shop = Shop::new(json!({}));
+    shop.ensure(now()).await.unwrap();
+    let stolen = shop.text("orders-a-tls", "tls.crt");
+    // The agent does not answer, so the order comes to an end before anything is revoked.
+    let order = Reissuing { instance: InstanceId::A, what: CertificateKind::Agent, word: "x-1".into() };
+    reissue(&shop.requests, &shop.pair, &order, now()).await.unwrap();
+    let between = shop.text("orders-a-tls", "tls.crt");
+    order_revocation(&shop, CertificateKind::Agent, "x-2", now()).await;
+    for certificate in [&stolen, &between] {
+        assert!(is_revoked(&shop, "orders-b-tls", certificate, now()));
+    }
+    order_revocation(&shop, CertificateKind::Agent, "x-3", now()).await;
+    let view = PartyView::read(shop.secret("orders-a-tls").unwrap().annotations()).unwrap();
+    assert_eq!(view.reissue.unwrap().replaced.len(), 1, "nothing is owed any more");
+}
+
+#[tokio::test]
+async fn what_was_revoked_is_not_forgotten_when_it_cannot_be_read() {
+    let shop = Shop::new(json!({}));
+    shop.ensure(now()).await.unwrap();
+    let old = shop.text("orders-a-tls", "tls.crt");
+    order_revocation(&shop, CertificateKind::Agent, "x-1", now()).await;
+    let ca = Shop::path("orders-ca");
+    shop.store.objects().get_mut(&ca).unwrap()["data"]["revoked.json"] = json!("e30K"); // {}
+    shop.delete("orders-b-tls");
+    let error = shop.ensure(now()).await.unwrap_err().to_string();
+    assert!(error.contains("orders-ca has no usable revoked.json: delete the secret"), "{error}");
+    assert!(is_revoked(&shop, "orders-a-tls", &old, now()));
+    shop.delete("orders-ca");
+    shop.ensure(now() + SignedDuration::from_secs(1)).await.unwrap();
+    assert!(is_revoked(&shop, "orders-b-tls", &old, now() + SignedDuration::from_secs(1)));
+}
+
+#[tokio::test]
 async fn while_one_authority_follows_another_each_has_a_list_and_what_was_revoked_stays_so() {
     let shop = Shop::new(json!({}));
     shop.ensure(now()).await.unwrap();

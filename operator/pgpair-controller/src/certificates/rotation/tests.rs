@@ -269,7 +269,7 @@ fn annotations_are_read_back_as_they_were() {
     let bundle = PartyView { certificate: None, ..party("2026-04-01T00:00:00Z") };
     let replaced =
         Leaf { authority: "ca1".into(), serial: "0a".into(), until: "2026-04-01T00:00:00Z".parse().unwrap() };
-    let reissue = Some(Reissue { by: "x-1".into(), what: CertificateKind::Agent, replaced });
+    let reissue = Some(Reissue { by: "x-1".into(), what: CertificateKind::Agent, replaced: vec![replaced] });
     let revoked = PartyView { reissue, lists: Some("l".into()), version: 7, ..party("2026-04-01T00:00:00Z") };
     for view in [party("2026-04-01T00:00:00Z"), bundle, revoked] {
         assert_eq!(PartyView::read(&view.annotations()), Some(view));

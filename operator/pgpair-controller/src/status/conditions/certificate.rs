@@ -72,6 +72,10 @@ fn of_instance(
     if let Some((why, _)) = observed.refused_certificates.get(&i) {
         return Some(format!("the agent of {me} does not take its certificates: {why}"));
     }
+    let report = observed.instance(i).report.fresh().and_then(|report| report.certificates.as_ref());
+    if let Some(why) = report.and_then(|told| told.trouble.as_ref()) {
+        return Some(format!("{me} does not use all of its certificates: {why}"));
+    }
     match &holder.told {
         Told::NoPod => None, // it begins with what its Secret has
         Told::Nothing => Some(format!(

@@ -1,7 +1,9 @@
+use pgpair_wire::certificates::CertificatesReport;
+
 use super::*;
 use crate::certificates::offered::{NotTaken, OfferSummary};
 use crate::certificates::server::{Holder, ServerView, Told};
-use crate::observed::{IssuerState, Offer, ServerObserved};
+use crate::observed::{IssuerState, Offer, ReportView, ServerObserved};
 
 /// A pair whose spec names Secret `db-cert`, and whose instances have shown this certificate.
 fn offering(offer: Offer, shown: [Told; 2]) -> Observed {
@@ -38,7 +40,12 @@ fn shows(mark: &str) -> Told {
 fn what_postgres_shows_is_told_and_why_it_does_not_show_the_certificate_of_the_spec() {
     let mut refusing = offering(good(), [shows("m"), shows("m")]);
     refusing.refused_certificates.insert(B, ("they do not fit together".into(), Duration::ZERO));
+    let mut troubled = offering(good(), [shows("m"), shows("m")]);
+    let ReportView::Fresh(report) = &mut troubled.b.report else { panic!() };
+    let trouble = Some("a revocation list cannot be read".to_owned());
+    report.certificates = Some(CertificatesReport { trouble, ..CertificatesReport::default() });
     for (observed, status, reason, words) in [
+        (troubled, "Unknown", "CertificatePending", "orders-b does not use all of its certificates: a revo"),
         (offering(good(), [shows("m"), shows("m")]), "True", "CertificateInEffect", "valid until"),
         (offering(good(), [shows("m"), Told::NoPod]), "True", "CertificateInEffect", "of Secret db-cert"),
         (
