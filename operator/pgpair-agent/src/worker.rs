@@ -200,7 +200,7 @@ impl Worker {
             need: None,
             following: follow::Following::default(),
             wakes: wake::Wakes::default(),
-            certificates: certificates::Certificates::new(parts.identity.renewals()),
+            certificates: certificates::Certificates::new(&parts.identity),
             upkeep: upkeep::Upkeep::new(parts.identity, parts.config, parts.hba_trials),
             roles,
             system_settings: SystemSettings::default(),

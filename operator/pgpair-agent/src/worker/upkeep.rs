@@ -180,6 +180,7 @@ impl Worker {
         self.try_hba().await;
         match &self.server {
             Server::Down(_) => {
+                self.forget_certificates();
                 self.upkeep.generation = self.upkeep.config.borrow().generation;
                 self.upkeep.pending.clear();
                 self.upkeep.raised.clear();

@@ -1,5 +1,8 @@
 //! Certificates that the operator gives while the pair runs.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
 use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Mode;
 use pgpair_wire::paths;
@@ -9,14 +12,19 @@ use crate::pair::{Ca, Files, LIMIT, Pair, eventually};
 const A: InstanceId = InstanceId::A;
 const B: InstanceId = InstanceId::B;
 
-/// Gives the certificates that are mounted with these in their place, and waits until the agent uses them.
-async fn give(pair: &Pair, to: InstanceId, version: u64, changed: &Files) {
+/// Gives the certificates that are mounted with these in their place.
+async fn put(pair: &Pair, to: InstanceId, version: u64, changed: &Files) {
     let mut files = pair.mounted_certificates(to);
     files.extend(changed.clone());
     files.insert("version".into(), version.to_string());
     let (status, said) =
         pair.ask(to, "PUT", paths::CERTIFICATES, &serde_json::to_string(&files).unwrap()).await.unwrap();
     assert_eq!(status, 200, "{said}");
+}
+
+/// The same, and waits until the agent uses them.
+async fn give(pair: &Pair, to: InstanceId, version: u64, changed: &Files) {
+    put(pair, to, version, changed).await;
     eventually("the agent uses them", LIMIT, async || {
         pair.report(to).await?.certificates.filter(|told| told.version == version)
     })
@@ -93,13 +101,14 @@ async fn what_is_revoked_loses_its_connections_while_the_pair_stays_paired_and_f
     let [agent, replication] = [pair.serial(B, "tls"), pair.serial(B, "replication")];
     let used = format!("SELECT count(*) FROM pg_stat_ssl WHERE client_serial = {replication}");
     let list = Files::from([("crl.pem".to_owned(), pair.ca.revoke(&[agent, replication]))]);
+    assert_eq!(pair.sql(A, &used).await.unwrap(), "1", "b streams on with the certificate of before");
     give(&pair, A, 11, &list).await;
-    new.extend(list);
-    give(&pair, B, 11, &new).await;
     eventually("nobody uses the revoked one in a session", LIMIT, async || {
         pair.sql(A, &used).await.ok().filter(|count| count == "0")
     })
     .await;
+    new.extend(list);
+    give(&pair, B, 11, &new).await;
     pair.ask_as(&stolen, A, "GET", paths::NEEDS, "").await.expect_err("it is refused");
     follows(&pair, A).await;
     assert_eq!((pair.api.mode(), pair.api.record().term), (Mode::Paired, term));
@@ -107,6 +116,25 @@ async fn what_is_revoked_loses_its_connections_while_the_pair_stays_paired_and_f
     pair.kill_container(A);
     eventually("b is the primary", LIMIT, async || pair.is_writable(B).await.then_some(())).await;
     assert_eq!(pair.api.record().primary.instance, B);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_says_that_it_uses_certificates_only_when_its_postgres_has_them_too() {
+    let pair = Pair::up().await;
+    let copies = pair.copied_certificates(A);
+    let told = async || pair.report(A).await?.certificates;
+    fs::set_permissions(&copies, Permissions::from_mode(0o500)).unwrap();
+    put(&pair, A, 10, &pair.ca.leaf("server", "db", 101)).await;
+    let told_first = eventually("the agent says why its postgres has not got them", LIMIT, async || {
+        told().await.filter(|told| told.trouble.is_some())
+    })
+    .await;
+    assert_eq!(told_first.version, 0, "{told_first:?}");
+    fs::set_permissions(&copies, Permissions::from_mode(0o700)).unwrap();
+    eventually("it has them", LIMIT, async || {
+        told().await.filter(|told| told.version == 10 && told.trouble.is_none())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

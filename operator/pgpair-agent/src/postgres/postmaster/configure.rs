@@ -271,8 +271,8 @@ pub enum TlsFor {
     BaseBackup,
 }
 
-/// What a look at the certificates has changed of the copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a look at the certificates has changed of the copies; the more, the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Installed {
     /// Nothing.
     Unchanged,

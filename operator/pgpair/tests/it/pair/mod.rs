@@ -307,6 +307,11 @@ impl Pair {
         self.root(i).join("tls")
     }
 
+    /// The directory of what postgres has of them.
+    pub fn copied_certificates(&self, i: InstanceId) -> PathBuf {
+        self.root(i).join("run/tls")
+    }
+
     /// The operator's ConfigMap, as the kubelet mounts it.
     pub fn mount(&self, i: InstanceId, config: &PairConfig) {
         let path = self.root(i).join("config/pair.json");
