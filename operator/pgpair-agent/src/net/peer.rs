@@ -282,3 +282,62 @@ impl Drop for Doubt<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use pgpair_core::ids::InstanceId;
+    use pgpair_wire::certificates::REVOKED;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::net::caller::{Caller, Callers};
+    use crate::net::listener::MutualTls;
+    use crate::net::tls::tests::{Authority, mounted};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// The agent of instance a, as far as it is asked here.
+    async fn serve(identity: Identity) -> SocketAddr {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let callers = Callers::of("shop", InstanceId::A);
+        let listener = MutualTls::bind(address, identity, callers, &Handle::current()).await.unwrap();
+        let app = Router::new().route(paths::NEEDS, get(|| async { Json(WalNeeds { redo: Lsn(7) }) }));
+        let app = app.into_make_service_with_connect_info::<Caller>();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_connection_to_an_agent_whose_certificate_was_revoked_is_not_used_again() {
+        let ca = Authority::new("ca");
+        let [a, b] = [("shop-a", 1), ("shop-b", 2)].map(|(name, n)| mounted(&ca.given(name, n, 0)));
+        let to = serve(Identity::load(a.path()).unwrap()).await;
+        let run = tempfile::tempdir().unwrap();
+        let settings = InstanceEnv::from_lookup(|name| match name {
+            "PGPAIR_PAIR" | "PGPAIR_NAMESPACE" => Some("shop".into()),
+            "PGPAIR_INSTANCE" => Some("b".into()),
+            "PGPAIR_PEER_HOST" => Some("localhost".into()),
+            "PGPAIR_PEER_PEER_PORT" => Some(to.port().to_string()),
+            "PGPAIR_LISTEN" => Some("127.0.0.1".into()),
+            "PGPAIR_RUN" => Some(run.path().display().to_string()),
+            _ => None,
+        });
+        let identity = Identity::load(b.path()).unwrap();
+        let peer = Peer::new(&settings.unwrap(), identity.clone());
+        let answers = async {
+            while peer.needs(LIMIT).await.is_err() {
+                tokio::task::yield_now().await; // its name is still looked up
+            }
+        };
+        tokio::time::timeout(LIMIT, answers).await.expect("it answers");
+        fs::write(b.path().join(REVOKED), ca.list(&[1])).unwrap();
+        assert!(identity.renew().unwrap());
+        peer.needs(LIMIT).await.expect_err("it is revoked");
+    }
+}
