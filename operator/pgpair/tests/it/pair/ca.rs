@@ -1,15 +1,16 @@
-//! The certificate authority of a pair, and one of somebody else.
+//! The certificate authority of a pair, and one of somebody else; and the certificates of an instance.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use pgpair_core::ids::InstanceId;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, IsCa,
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
-use super::UNKNOWN_HOST;
+use super::{Pair, UNKNOWN_HOST, index};
 
 pub struct Ca {
     pub pem: String,
@@ -69,6 +70,32 @@ impl Ca {
             key_identifier_method: KeyIdMethod::Sha256,
         };
         params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+impl Pair {
+    /// Number of a certificate that is mounted.
+    pub fn serial(&self, i: InstanceId, file: &str) -> u64 {
+        let files = ["tls", "server", "restore", "replication"];
+        let n = files.iter().position(|one| *one == file).unwrap();
+        u64::try_from(10 * (index(i) + 1) + n).unwrap()
+    }
+
+    /// The certificates of an instance, by file.
+    pub fn mounted_certificates(&self, i: InstanceId) -> Files {
+        let entries = fs::read_dir(self.tls(i)).unwrap().map(|entry| entry.unwrap().path());
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        entries.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
+    }
+
+    /// The certificates of an instance.
+    pub fn tls(&self, i: InstanceId) -> PathBuf {
+        self.root(i).join("tls")
+    }
+
+    /// The directory of what postgres has of them.
+    pub fn copied_certificates(&self, i: InstanceId) -> PathBuf {
+        self.root(i).join("run/tls")
     }
 }
 

@@ -288,30 +288,6 @@ impl Pair {
         }
     }
 
-    /// Number of a certificate that is mounted.
-    pub fn serial(&self, i: InstanceId, file: &str) -> u64 {
-        let files = ["tls", "server", "restore", "replication"];
-        let n = files.iter().position(|one| *one == file).unwrap();
-        u64::try_from(10 * (index(i) + 1) + n).unwrap()
-    }
-
-    /// The certificates of an instance, by file.
-    pub fn mounted_certificates(&self, i: InstanceId) -> Files {
-        let entries = fs::read_dir(self.tls(i)).unwrap().map(|entry| entry.unwrap().path());
-        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
-        entries.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
-    }
-
-    /// The certificates of an instance.
-    pub fn tls(&self, i: InstanceId) -> PathBuf {
-        self.root(i).join("tls")
-    }
-
-    /// The directory of what postgres has of them.
-    pub fn copied_certificates(&self, i: InstanceId) -> PathBuf {
-        self.root(i).join("run/tls")
-    }
-
     /// The operator's ConfigMap, as the kubelet mounts it.
     pub fn mount(&self, i: InstanceId, config: &PairConfig) {
         let path = self.root(i).join("config/pair.json");
