@@ -135,11 +135,11 @@ async fn run_one(args: &Args, folder: &Path, wanted: usize) -> anyhow::Result<Ro
     Ok(row)
 }
 
-/// What the operators said is kept: the last run of each number of pairs.
+/// What the programs said is kept: the last run of each number of pairs.
 fn save_logs(folder: &Path, out: &Path, pairs: usize) {
-    for number in [1, 2] {
-        let log = folder.join(format!("operator-{number}.log"));
-        let _ = std::fs::copy(log, out.join(format!("scale-{pairs}-operator-{number}.log"))); // there may be none
+    for name in ["operator-1", "operator-2", "etcd", "kube-apiserver"] {
+        let log = folder.join(format!("{name}.log"));
+        let _ = std::fs::copy(log, out.join(format!("scale-{pairs}-{name}.log"))); // there may be none
     }
 }
 

@@ -179,6 +179,8 @@ fn start(folder: &Path, bin: &Path, name: &str, flags: &[String], piped: bool) -
     let child = Command::new(&program)
         .env("GOGC", "200")
         .env("GOMEMLIMIT", "14GiB")
+        // Each collection is a line in its log: it may be what a slow answer waited for.
+        .env("GODEBUG", "gctrace=1")
         .args(flags)
         .stdin(Stdio::null())
         .stdout(output)
