@@ -87,6 +87,45 @@ pub struct Installation {
     pub postgres_image: String,
 }
 
+impl Installation {
+    /// Its image as values of the chart.
+    #[must_use]
+    pub fn image_values(&self) -> Vec<String> {
+        let (repository, version) = image_parts(&self.image);
+        let version = match version {
+            Some(ImageVersion::Digest(digest)) => Some(format!("image.digest={digest}")),
+            Some(ImageVersion::Tag(tag)) => Some(format!("image.tag={tag}")),
+            None => None,
+        };
+        [format!("image.repository={repository}")].into_iter().chain(version).collect()
+    }
+
+    /// Its image without tag and digest.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        image_parts(&self.image).0
+    }
+}
+
+/// What an image's name says of its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ImageVersion<'a> {
+    Tag(&'a str),
+    Digest(&'a str),
+}
+
+/// A registry may have a port, and a digest counts more than a tag.
+fn image_parts(image: &str) -> (&str, Option<ImageVersion<'_>>) {
+    let (name, digest) = match image.split_once('@') {
+        Some((name, digest)) => (name, Some(ImageVersion::Digest(digest))),
+        None => (image, None),
+    };
+    match name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
+        Some((repository, tag)) => (repository, digest.or(Some(ImageVersion::Tag(tag)))),
+        None => (name, digest),
+    }
+}
+
 /// The installation under test. To be asked while there is no other one.
 ///
 /// # Errors
@@ -169,5 +208,24 @@ impl Absent {
             .await
             .map(|_| ())
             .with_context(|| format!("scaling {} to {replicas}", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_has_a_tag_a_digest_both_or_neither_and_its_registry_may_have_a_port() {
+        let digest = ImageVersion::Digest("sha256:0a");
+        for (image, parts) in [
+            ("pgpair", ("pgpair", None)),
+            ("registry:5000/pgpair", ("registry:5000/pgpair", None)),
+            ("registry:5000/pgpair:1.2", ("registry:5000/pgpair", Some(ImageVersion::Tag("1.2")))),
+            ("registry/pgpair@sha256:0a", ("registry/pgpair", Some(digest))),
+            ("registry/pgpair:1.2@sha256:0a", ("registry/pgpair", Some(digest))),
+        ] {
+            assert_eq!(image_parts(image), parts, "{image}");
+        }
     }
 }

@@ -64,14 +64,9 @@ async fn install(
     first: &Installation,
     class: &str,
 ) -> anyhow::Result<()> {
-    let (repository, tag) = first.image.rsplit_once(':').context("the operator's image has no tag")?;
     let chart = repository::root().join("charts/pgreplicapair-operator");
-    let values = [
-        format!("image.repository={repository}"),
-        format!("image.tag={tag}"),
-        format!("class={class}"),
-        "replicas=1".to_owned(),
-    ];
+    let values =
+        [first.image_values(), vec![format!("class={class}"), "replicas=1".to_owned()]].concat();
     let template = format!("postgresImageTemplate={}", first.postgres_image);
     let chart = chart.to_str().context("the path of the chart is no text")?;
     let mut args = vec!["upgrade", "--install", SECOND, chart, "-n", namespace, "--skip-crds"];

@@ -70,13 +70,12 @@ async fn there_and_back(
     failovers: &[Failover],
     installed: &Installation,
 ) -> anyhow::Result<()> {
-    let (repository, _) = installed.image.rsplit_once(':').context("the operator's image has no tag")?;
-    let next = format!("{repository}:{TAG}");
+    let next = format!("{}:{TAG}", installed.repository());
     local.run(&["tag", &installed.image, &next]).await?;
     let chart = repository::root().join("charts/pgreplicapair-operator");
     let chart = chart.to_str().context("the path of the chart is no text")?;
     let (release, namespace) = (installed.release.as_str(), installed.namespace.as_str());
-    let tag = format!("image.tag={TAG}");
+    let tag = format!("image.tag={TAG},image.digest=");
     let upgrade =
         ["upgrade", release, chart, "-n", namespace, "--skip-crds", "--reuse-values", "--set", &tag];
     let upgraded = async {
