@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::Context as _;
+use pgpair_core::ids::InstanceId;
 use serde::Serialize;
 
 use crate::harness::cluster::LocalCluster;
+use crate::harness::pair::{CONTAINER, Pair, WITNESS};
 
 /// Ticks in `/proc/PID/stat` are of 10 ms, whatever the kernel's own are (proc(5), `USER_HZ`).
 const TICK_MS: u64 = 10;
@@ -60,6 +62,19 @@ pub async fn of_container(
         if let (Ok(memory), Ok(stat)) = (read("smaps_rollup"), read("stat")) {
             sum = sum + parse(&memory, &stat).with_context(|| format!("what process {pid} takes"))?;
         }
+    }
+    Ok(sum)
+}
+
+/// An agent with all its helpers: everything in its pod that is not postgres.
+///
+/// # Errors
+/// As [`of_container`].
+pub async fn of_agent(pair: &Pair, local: &LocalCluster, instance: InstanceId) -> anyhow::Result<Footprint> {
+    let (node, pod) = (pair.node(instance).await?, pair.names.pod(instance));
+    let mut sum = Footprint::default();
+    for container in [CONTAINER, WITNESS] {
+        sum = sum + of_container(local, &node, &pair.names.namespace, &pod, container).await?;
     }
     Ok(sum)
 }

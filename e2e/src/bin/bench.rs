@@ -300,7 +300,7 @@ async fn memory(pair: &Pair, report: &mut Report) -> anyhow::Result<()> {
     }
     let primary = pair.primary_of(&pair.status().await?)?;
     for instance in InstanceId::ALL {
-        let sum = of_agent(pair, local, instance).await?;
+        let sum = footprint::of_agent(pair, local, instance).await?;
         println!("agent of {} with its helpers: {}", pair.names.pod(instance), mib(&sum));
         let told = if instance == primary {
             &mut report.primary_agent_memory
@@ -310,16 +310,6 @@ async fn memory(pair: &Pair, report: &mut Report) -> anyhow::Result<()> {
         *told = Some(sum);
     }
     Ok(())
-}
-
-/// An agent with all its helpers: everything in its pod that is not postgres.
-async fn of_agent(pair: &Pair, local: &LocalCluster, instance: InstanceId) -> anyhow::Result<Footprint> {
-    let (node, pod) = (pair.node(instance).await?, pair.names.pod(instance));
-    let mut sum = Footprint::default();
-    for container in [CONTAINER, WITNESS] {
-        sum = sum + footprint::of_container(local, &node, &pair.names.namespace, &pod, container).await?;
-    }
-    Ok(sum)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]

@@ -1,6 +1,7 @@
 //! `pgpair-oracle`: `write` in a pod, `verdict` over what it wrote.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use futures::future::try_join_all;
 use pgpair_e2e::oracle::event::Log;
+use pgpair_e2e::oracle::flood::{Extent, flood};
 use pgpair_e2e::oracle::verdict::judge;
 use pgpair_e2e::oracle::writer::{Timing, Writer, emit};
 use tokio_postgres::Config;
@@ -26,6 +28,8 @@ struct Args {
 enum Command {
     /// Write until killed; one JSON object a line on standard output.
     Write(WriteArgs),
+    /// Begin requests and never end them, and make handshakes without a certificate; what was done, as JSON on standard output.
+    Flood(FloodArgs),
     /// Judge logs by the numbers found in the table at the end. Exit status 1 when something is missing or late.
     Verdict {
         /// Numbers found, one a line.
@@ -38,6 +42,26 @@ enum Command {
         #[arg(required = true)]
         logs: Vec<PathBuf>,
     },
+}
+
+/// A stranger who comes in numbers.
+#[derive(clap::Args)]
+struct FloodArgs {
+    /// Addresses, with ports, where TLS is spoken.
+    #[arg(long)]
+    tls: Vec<SocketAddr>,
+    /// Addresses, with ports, where HTTP is spoken.
+    #[arg(long)]
+    plain: Vec<SocketAddr>,
+    /// Requests that are begun and never ended, on each address.
+    #[arg(long)]
+    half_open: usize,
+    /// Handshakes without a certificate, with each address.
+    #[arg(long)]
+    handshakes: u64,
+    /// It ends after so many seconds.
+    #[arg(long)]
+    seconds: u64,
 }
 
 #[derive(clap::Args)]
@@ -76,6 +100,12 @@ struct WriteArgs {
 async fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Write(args) => write(&args).await,
+        Command::Flood(FloodArgs { tls, plain, half_open, handshakes, seconds }) => {
+            let extent = Extent { half_open, handshakes, limit: Duration::from_secs(seconds) };
+            let done = flood(&tls, &plain, extent).await?;
+            println!("{}", serde_json::to_string(&done)?);
+            Ok(())
+        }
         Command::Verdict { rows, clock_error_ms, logs } => verdict(&rows, clock_error_ms, &logs),
     }
 }

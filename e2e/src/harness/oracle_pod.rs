@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, LogParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::pair::Pair;
 use crate::harness::wait::await_condition;
@@ -24,6 +24,39 @@ pub enum Target {
     Service,
     /// The given addresses of instances, one writer each, whatever the Service says.
     Direct(Vec<String>),
+}
+
+/// A pod of the clients' image, with no right to anything.
+///
+/// # Errors
+/// Never in practice.
+pub fn client_pod(name: &str, node: &str, args: &[String], env: &Value) -> anyhow::Result<Pod> {
+    let image = std::env::var("PGPAIR_E2E_IMAGE").unwrap_or_else(|_| IMAGE.into());
+    let pod = json!({
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "pgpair-oracle"}},
+        "spec": {
+            "nodeName": node,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": false,
+            // A node that is cut off must not cost its records.
+            "tolerations": [{"operator": "Exists"}],
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "oracle",
+                "image": image,
+                "imagePullPolicy": "IfNotPresent",
+                "args": args,
+                "env": env,
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "readOnlyRootFilesystem": true,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            }],
+        },
+    });
+    serde_json::from_value(pod).context("building the pod of a client")
 }
 
 /// Oracles that write into one table.
@@ -78,32 +111,9 @@ impl Oracle {
     fn manifest(&self, name: &str, node: &str, args: &[String]) -> anyhow::Result<Pod> {
         let secret = self.pair.names.app_secret();
         let from = |env: &str, key: &str| json!({"name": env, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
-        let image = std::env::var("PGPAIR_E2E_IMAGE").unwrap_or_else(|_| IMAGE.into());
-        let pod = json!({
-            "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "pgpair-oracle"}},
-            "spec": {
-                "nodeName": node,
-                "restartPolicy": "Never",
-                "terminationGracePeriodSeconds": 0,
-                "automountServiceAccountToken": false,
-                // A node that is cut off must not cost its records.
-                "tolerations": [{"operator": "Exists"}],
-                "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-                "containers": [{
-                    "name": "oracle",
-                    "image": image,
-                    "imagePullPolicy": "IfNotPresent",
-                    "args": args,
-                    "env": [from("PGUSER", "username"), from("PGPASSWORD", "password"), from("PGDATABASE", "dbname")],
-                    "securityContext": {
-                        "allowPrivilegeEscalation": false,
-                        "readOnlyRootFilesystem": true,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                }],
-            },
-        });
-        serde_json::from_value(pod).context("building the oracle's pod")
+        let env =
+            json!([from("PGUSER", "username"), from("PGPASSWORD", "password"), from("PGDATABASE", "dbname")]);
+        client_pod(name, node, args, &env)
     }
 
     /// Its pods.

@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream as Inner;
 /// Makes connections encrypted.
 #[derive(Clone)]
 pub struct Tls {
-    connector: TlsConnector,
+    pub(crate) connector: TlsConnector,
 }
 
 impl std::fmt::Debug for Tls {
