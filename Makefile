@@ -95,7 +95,7 @@ e2e: ready-cluster install
 	cargo build --locked -p kubectl-pgpair
 	cargo test --locked -p pgpair-e2e --features cluster --test it -- $(T)
 
-## tests on a real cluster that take many minutes: the operator upgraded and rolled back with three pairs under load
+## tests on a real cluster that take many minutes: the operator upgraded and rolled back with three pairs under load (PGPAIR_E2E_PAIRS=50 for more)
 e2e-long: ready-cluster install
 	cargo test --locked -p pgpair-e2e --features cluster --test it -- --long $(T)
 

@@ -225,7 +225,7 @@ impl TempNamespace {
     /// Deletes it with all that is in it, and waits until it is gone.
     ///
     /// # Errors
-    /// When it is still there after two minutes.
+    /// When it is still there after five minutes: a fleet of pairs takes its time.
     pub async fn delete(self) -> anyhow::Result<()> {
         if std::env::var("PGPAIR_KEEP").is_ok_and(|keep| keep == "1") {
             println!("namespace {} is kept (PGPAIR_KEEP=1)", self.name);
@@ -235,7 +235,7 @@ impl TempNamespace {
         api.delete(&self.name, &DeleteParams::background())
             .await
             .with_context(|| format!("deleting {}", self.name))?;
-        await_condition(&format!("the end of namespace {}", self.name), Duration::from_secs(120), || async {
+        await_condition(&format!("the end of namespace {}", self.name), Duration::from_secs(300), || async {
             match api.get_opt(&self.name).await? {
                 None => Ok(()),
                 Some(ns) => bail!("it is {:?}", ns.status.and_then(|s| s.phase)),

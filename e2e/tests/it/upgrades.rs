@@ -17,17 +17,39 @@ use pgpair_e2e::repository;
 use crate::Outcome;
 use crate::context::Context;
 
-const NAMES: [&str; 3] = ["first", "second", "third"];
-/// For three pairs from nothing to `Paired`.
-const BRING_UP: Duration = Duration::from_secs(300);
-/// For all three to be rolled: a minute in which a new leader begins nothing, then each pair in its turn.
-const ROLLED: Duration = Duration::from_secs(900);
+/// How many pairs: `PGPAIR_E2E_PAIRS`, else three.
+const PAIRS: &str = "PGPAIR_E2E_PAIRS";
+/// Pairs that clients write to. One more would cost the machine as much as a pair.
+const WRITTEN: usize = 3;
 /// Tag under which the nodes get the operator's image a second time.
 const TAG: &str = "e2e-next";
 /// Longest time for which a client may be without an acknowledgement, in milliseconds: a planned hand-over on a busy machine.
 const SILENCE_MS: f64 = 30_000.0;
 
-/// Each way all pairs are rolled, one after the other, while clients write to all of them.
+/// Pairs of this run.
+struct Fleet {
+    pairs: Vec<Pair>,
+    /// On the first ones.
+    writers: Vec<Failover>,
+}
+
+impl Fleet {
+    fn times(&self, seconds: u64) -> Duration {
+        Duration::from_secs(seconds * self.pairs.len() as u64)
+    }
+
+    /// For all to be `Paired` from nothing.
+    fn bring_up(&self) -> Duration {
+        Duration::from_secs(240) + self.times(20)
+    }
+
+    /// For all to be rolled: a minute in which a new leader begins nothing, then each pair in its turn.
+    fn rolled(&self) -> Duration {
+        Duration::from_secs(720) + self.times(60)
+    }
+}
+
+/// Each way all pairs are rolled, one after the other and with one switchover each, while clients write.
 pub async fn an_upgrade_of_the_operator_and_its_rollback_roll_one_pair_after_the_other(
     c: &mut Context,
 ) -> anyhow::Result<Outcome> {
@@ -38,10 +60,10 @@ pub async fn an_upgrade_of_the_operator_and_its_rollback_roll_one_pair_after_the
     operator::await_available(&cluster).await?;
     let installed = operator::installation(&cluster).await?;
     in_namespace(&cluster, "pgpair-upgrade", async |namespace| {
-        let mut failovers = bring_up(&cluster, namespace).await?;
-        let walked = there_and_back(&cluster, &local, &failovers, &installed).await;
-        failovers[0].pair.explain(walked).await?;
-        for failover in &mut failovers {
+        let mut fleet = bring_up(&cluster, namespace).await?;
+        let walked = there_and_back(&cluster, &local, &fleet, &installed).await;
+        fleet.pairs.first().context("no pair")?.explain(walked).await?;
+        for failover in &mut fleet.writers {
             loses_nothing(failover).await?;
         }
         Ok(Outcome::Passed)
@@ -49,25 +71,32 @@ pub async fn an_upgrade_of_the_operator_and_its_rollback_roll_one_pair_after_the
     .await
 }
 
-/// Three pairs, and writers on each.
-async fn bring_up(cluster: &Cluster, namespace: &str) -> anyhow::Result<Vec<Failover>> {
-    for name in NAMES {
+async fn bring_up(cluster: &Cluster, namespace: &str) -> anyhow::Result<Fleet> {
+    let number = match std::env::var(PAIRS) {
+        Ok(number) => number.parse().with_context(|| format!("{PAIRS} is {number:?} and no number"))?,
+        Err(_) => WRITTEN,
+    };
+    let names: Vec<String> = (1..=number).map(|n| format!("pair-{n:02}")).collect();
+    for name in &names {
         apply(cluster, namespace, &manifest(name, 17)).await.with_context(|| format!("applying {name}"))?;
     }
-    let mut failovers = Vec::new();
-    for name in NAMES {
-        let pair = Pair::new(cluster, namespace, name);
-        pair.await_paired(1, BRING_UP).await?;
-        await_settled(&pair, BRING_UP).await?;
-        failovers.push(Failover::begin(&pair, &format!("upgrade_{name}")).await?);
+    let pairs = names.iter().map(|name| Pair::new(cluster, namespace, name)).collect();
+    let mut fleet = Fleet { pairs, writers: Vec::new() };
+    for pair in &fleet.pairs {
+        pair.await_paired(1, fleet.bring_up()).await?;
+        await_settled(pair, fleet.bring_up()).await?;
     }
-    Ok(failovers)
+    for pair in fleet.pairs.iter().take(WRITTEN) {
+        let table = format!("upgrade_{}", pair.names.name.replace('-', "_"));
+        fleet.writers.push(Failover::begin(pair, &table).await?);
+    }
+    Ok(fleet)
 }
 
 async fn there_and_back(
     cluster: &Cluster,
     local: &LocalCluster,
-    failovers: &[Failover],
+    fleet: &Fleet,
     installed: &Installation,
 ) -> anyhow::Result<()> {
     let next = format!("{}:{TAG}", installed.repository());
@@ -80,24 +109,25 @@ async fn there_and_back(
         ["upgrade", release, chart, "-n", namespace, "--skip-crds", "--reuse-values", "--set", &tag];
     let upgraded = async {
         cluster.helm(&upgrade).await?;
-        all_roll(failovers, &next, "upgrade").await
+        all_roll(fleet, &next, "upgrade").await
     };
     let upgraded = upgraded.await;
     // The installation is used by others, whatever was found.
     cluster.helm(&["rollback", release, "-n", namespace]).await?;
     operator::await_available(cluster).await?;
     upgraded?;
-    all_roll(failovers, &installed.image, "rollback").await?;
+    all_roll(fleet, &installed.image, "rollback").await?;
     local.run(&["untag", &next]).await.map(|_| ())
 }
 
 /// Waits until each pair runs with `image`; then looks at how it went.
-async fn all_roll(failovers: &[Failover], image: &str, what: &str) -> anyhow::Result<()> {
-    let first = failovers.first().context("no pair")?;
-    let log = RollLog::start(&first.pair.cluster, &first.pair.names.namespace);
+async fn all_roll(fleet: &Fleet, image: &str, what: &str) -> anyhow::Result<()> {
+    let first = fleet.pairs.first().context("no pair")?;
+    let log = RollLog::start(&first.cluster, &first.names.namespace);
+    let before = terms(fleet).await?;
     let waited = format!("the end of the {what}");
-    let ended = await_condition(&waited, ROLLED, || async {
-        for Failover { pair, .. } in failovers {
+    let ended = await_condition(&waited, fleet.rolled(), || async {
+        for pair in &fleet.pairs {
             for i in InstanceId::ALL {
                 let found = agent_image(pair, i).await?;
                 ensure!(found == image, "the agent of {} comes from {found}", pair.names.instance(i));
@@ -111,18 +141,27 @@ async fn all_roll(failovers: &[Failover], image: &str, what: &str) -> anyhow::Re
     ended.await?;
     let looks = log.all();
     println!("  {what}: {} looks, in the order {}", looks.len(), order(&looks).join(", "));
-    for name in NAMES {
-        println!("    UpdatePending of {name} was {}", reasons(&looks, name).join(", "));
-    }
     one_at_a_time(&looks)?;
     let mut rolled = order(&looks);
-    ensure!(rolled.len() == NAMES.len(), "pairs rolled in the order {rolled:?}: each once");
     rolled.sort();
-    ensure!(rolled == NAMES, "pairs rolled: {rolled:?}");
-    for Failover { pair, .. } in failovers {
-        await_settled(pair, ROLLED).await?;
+    let names: Vec<&str> = fleet.pairs.iter().map(|pair| pair.names.name.as_str()).collect();
+    ensure!(rolled == names, "pairs rolled, each once is meant: {rolled:?}");
+    for pair in &fleet.pairs {
+        println!("    UpdatePending of {} was {}", pair.names.name, reasons(&looks, &pair.names.name).join(", "));
+        await_settled(pair, fleet.rolled()).await?;
     }
+    let after = terms(fleet).await?;
+    let switched: Vec<i64> = before.iter().zip(&after).map(|(before, after)| after - before).collect();
+    ensure!(switched.iter().all(|n| *n == 1), "switchovers of each pair: {switched:?}");
     Ok(())
+}
+
+async fn terms(fleet: &Fleet) -> anyhow::Result<Vec<i64>> {
+    let mut terms = Vec::new();
+    for pair in &fleet.pairs {
+        terms.push(pair.status().await?.term.context("no term")?);
+    }
+    Ok(terms)
 }
 
 /// Image of the container that brings the agent into the pod.
