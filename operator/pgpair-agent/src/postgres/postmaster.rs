@@ -33,7 +33,7 @@ pub use configure::{
     set_upstream, try_hba, try_parameters,
 };
 pub use init_db::initdb;
-pub use roles::{bootstrap, keep_own_roles};
+pub use roles::{bootstrap, finish_bootstrap, keep_own_roles};
 pub(crate) use system_settings::SystemSettings;
 
 /// How often a starting postmaster is asked whether it accepts connections.

@@ -22,6 +22,7 @@ use crate::fence::lock::VolumeLock;
 use crate::instance::env::{InstanceEnv, InstanceEnvError};
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::TERMINATION_LOG;
+use crate::instance::state;
 use crate::postgres::control_file;
 use crate::postgres::pair_config::{self, ConfigError};
 use crate::postgres::pgdata::{self, Volume};
@@ -161,6 +162,7 @@ pub async fn seed(
     }
     // A copy of the primary is a standby's directory until it is promoted, whoever starts it.
     fsx::write(&layout.seeding().join("standby.signal"), b"", 0o600)?;
+    state::begin(layout)?;
     // Only now: until here the old directory could still be the better one.
     pgdata::move_aside(layout)?;
     tablespaces::put_in_place(layout, &tablespaces)?;

@@ -12,6 +12,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use pgpair_core::lsn::Lsn;
 use pgpair_core::wal::{SegmentSize, WalFile};
@@ -59,10 +60,16 @@ impl Needed {
     }
 }
 
+/// A file that is still being written grows within this time.
+const UNFINISHED: Duration = Duration::from_secs(3600);
+
 /// One round: removes what there is too much of, and logs it once. Blocks.
 pub fn round(layout: &Layout, needed: Needed) {
     if let Err(e) = archived_log(layout, needed, space::of) {
         tracing::error!(error = %e, "the archive cannot be cleaned");
+    }
+    if let Err(e) = unfinished(layout, needed, SystemTime::now()) {
+        tracing::error!(error = %e, "what was never finished in the archive cannot be removed");
     }
     for (volume, dir, suffix) in
         [(&layout.archive, layout.lost(), ".partial"), (&layout.data, layout.moved_aside(), "")]
@@ -124,6 +131,40 @@ pub fn archived_log(
     fsx::sync_dir(&dir)?;
     let bytes: u64 = doomed.iter().map(|f| f.bytes).sum();
     tracing::info!(files = doomed.len(), bytes, from = from.name, to = to.name, "archive: log is removed");
+    Ok(())
+}
+
+/// Removes copies into the archive that a kill has cut off, when nobody can still be writing them; and the marks of tails that came from the
+/// peer's `pg_wal`, when postgres archives nothing of that segment any more.
+///
+/// # Errors
+/// The archive cannot be read, or a file of it cannot be removed.
+pub fn unfinished(layout: &Layout, needed: Needed, now: SystemTime) -> Result<(), FileError> {
+    let Ok(system) = control_file::system_identifier(&layout.pgdata()) else { return Ok(()) };
+    let dir = layout.wal_archive(system);
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&dir).at("read", &dir)? {
+        let entry = entry.at("read", &dir)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Some((of, kind)) = name.strip_prefix('.').and_then(|rest| rest.rsplit_once('.')) else { continue };
+        let is_over = match kind {
+            "tmp" | "filled" => {
+                let written = entry.metadata().and_then(|m| m.modified()).at("look at", &entry.path())?;
+                now.duration_since(written).is_ok_and(|age| age > UNFINISHED)
+            }
+            "live" => match WalFile::parse(of, needed.segment_size) {
+                Some(WalFile::Segment(s)) => needed.own_first_segment().is_some_and(|first| s.number < first),
+                _ => false,
+            },
+            _ => false,
+        };
+        if is_over {
+            fsx::remove(&entry.path())?;
+            tracing::info!(name, "archive: what was never finished is removed");
+        }
+    }
     Ok(())
 }
 
@@ -294,6 +335,45 @@ mod tests {
             let could = files.iter().filter(|f| f.number < u64::from(first)).count();
             prop_assert!(bytes >= excess || gone.len() == could);
         }
+    }
+
+    #[test]
+    fn what_was_never_finished_goes_when_nobody_can_be_writing_it() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::under(root.path());
+        fs::create_dir_all(layout.in_pgdata("global")).unwrap();
+        fs::write(layout.in_pgdata("global/pg_control"), 7u64.to_ne_bytes()).unwrap();
+        let dir = layout.wal_archive(pgpair_core::ids::SystemIdentifier(7));
+        fs::create_dir_all(&dir).unwrap();
+        let segment = |n: u64| format!("00000001{n:016X}");
+        let (now, old) = (SystemTime::now(), SystemTime::now() - 2 * UNFINISHED);
+        let make = |name: String, written: SystemTime| {
+            let file = fs::File::create(dir.join(&name)).unwrap();
+            file.set_modified(written).unwrap();
+            name
+        };
+        let stays = [
+            make(format!(".{}.tmp", segment(1)), now),
+            make(format!(".{}.filled", segment(2)), now),
+            make(format!(".{}.live", segment(9)), old),
+            make(segment(1), old),
+            make("00000002.history".to_owned(), old),
+            make(".of-somebody-else".to_owned(), old),
+        ];
+        for (name, kind) in [(segment(3), "tmp"), (segment(4), "filled"), (segment(5), "live")] {
+            make(format!(".{name}.{kind}"), old);
+        }
+        let lsn = |n: u64| Some(Lsn(n * 16 * MIB));
+        let needed = |own| Needed { own, peer: None, slot: None, segment_size: SegmentSize::DEFAULT };
+        unfinished(&layout, needed(None), now).unwrap();
+        assert!(dir.join(format!(".{}.live", segment(5))).exists(), "it is not known what we need");
+        unfinished(&layout, needed(lsn(8)), now).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        let mut expected = stays.to_vec();
+        expected.sort();
+        assert_eq!(left, expected);
     }
 
     #[test]

@@ -144,6 +144,11 @@ pub fn restore(settings: &InstanceEnv, name: &str, path: &Path) -> Result<&'stat
         return Err(RestoreError::Nobody);
     }
     if answer.live {
+        // A recycled file has a name that the peer's WAL has not come to, and older WAL in it.
+        let len = answer.bytes.len() as u64;
+        if let Err(ContentError::OtherPlace { .. }) = content::check_place(file, system, &answer.bytes, len) {
+            return Err(RestoreError::Nobody);
+        }
         archive::mark_live(&settings.layout.wal_archive(system), name, &answer.bytes)?;
     }
     place(file, system, &answer.bytes, "the peer's log", path)?;
@@ -343,7 +348,7 @@ fn place(
     from: &'static str,
     path: &Path,
 ) -> Result<(), RestoreError> {
-    content::check(file, system, bytes, bytes.len() as u64)
+    content::check_place(file, system, bytes, bytes.len() as u64)
         .map_err(|source| RestoreError::Unusable { from, source })?;
     let tmp = fsx::sibling(path, ".pgpair");
     // Postgres syncs what it keeps: here only the name must come last.

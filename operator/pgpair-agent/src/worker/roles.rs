@@ -13,9 +13,8 @@ use super::upkeep::due;
 use super::{StartedAs, Worker};
 use crate::instance::env::InstanceEnv;
 use crate::postgres::postmaster::definitions;
-use crate::postgres::postmaster::keep_own_roles;
+use crate::postgres::postmaster::{PostmasterError, finish_bootstrap, keep_own_roles};
 use crate::postgres::postmaster::passwords::{self, Reports, Roles};
-use crate::postgres::sql::SqlError;
 use crate::postgres::sql::proof::Gate;
 use crate::postgres::tablespaces;
 
@@ -40,7 +39,7 @@ pub(super) struct RolesKept {
     definitions: Option<DefinitionsReport>,
     /// Why they cannot be looked at.
     definitions_trouble: Option<String>,
-    defining: Option<JoinHandle<Result<DefinitionsReport, SqlError>>>,
+    defining: Option<JoinHandle<Result<DefinitionsReport, PostmasterError>>>,
     /// Generation of the configuration that they were last looked at for.
     defined: Option<i64>,
     passwords_due: Instant,
@@ -131,7 +130,8 @@ impl Worker {
         }
     }
 
-    /// Roles and databases of the configuration come into being on the primary, beside the worker: a database takes seconds to make.
+    /// Roles and databases of the configuration come into being on the primary, beside the worker: a database takes seconds to make. So does what
+    /// the first primary has not finished.
     pub(super) async fn follow_definitions(&mut self) {
         if self.server.role() != Some(StartedAs::Primary) || self.prepared.is_none() {
             let kept = &mut self.roles;
@@ -154,8 +154,11 @@ impl Worker {
             (kept.defined, kept.definitions_due) = (Some(config.generation), Instant::now());
         }
         if kept.defining.is_none() && due(&mut kept.definitions_due, ROLES) {
-            let sql = self.sql.beside();
-            kept.defining = Some(tokio::spawn(async move { definitions::apply(&sql, &config).await }));
+            let (sql, settings) = (self.sql.beside(), self.settings.clone());
+            kept.defining = Some(tokio::spawn(async move {
+                finish_bootstrap(&settings, &config, &sql).await?;
+                Ok(definitions::apply(&sql, &config).await?)
+            }));
         }
     }
 

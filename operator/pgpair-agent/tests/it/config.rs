@@ -4,7 +4,7 @@ use std::fs;
 
 use pgpair_agent::postgres::objection::{Objection, TryError};
 use pgpair_agent::postgres::postmaster::{
-    ClientAccess, StartAs, bootstrap, floors, reload_config, try_parameters,
+    ClientAccess, StartAs, bootstrap, finish_bootstrap, floors, reload_config, try_parameters,
 };
 use pgpair_agent::postgres::render::Floors;
 use pgpair_wire::config::{Bootstrap, StandbyProfile};
@@ -166,5 +166,22 @@ fn a_statement_that_fails_leaves_nothing_behind_and_may_be_tried_again() {
         assert!(e.contains("postInitSQL") && e.contains("division by zero"), "{e}");
         w.a.config.bootstrap.post_init_sql = vec![good];
         bootstrap(&w.a.settings, &w.a.config, &w.a.sql).await.unwrap();
+    });
+}
+
+#[test]
+fn a_first_setup_that_was_cut_off_is_finished_by_the_next_primary_and_once() {
+    run(async |mut w| {
+        w.a.init().await;
+        w.a.start(StartAs::Primary).await;
+        let good = "CREATE TABLE seeded (n int)".to_owned();
+        w.a.config.bootstrap.post_init_sql = vec![good.clone(), "SELECT 1/0".into()];
+        bootstrap(&w.a.settings, &w.a.config, &w.a.sql).await.unwrap_err();
+        w.a.config.bootstrap.post_init_sql = vec![good];
+        let finish = async || finish_bootstrap(&w.a.settings, &w.a.config, &w.a.sql).await.unwrap();
+        assert!(finish().await, "an earlier primary had begun it");
+        assert!(!finish().await, "it is done");
+        bootstrap(&w.a.settings, &w.a.config, &w.a.sql).await.unwrap();
+        assert!(!finish().await, "what is done stays so");
     });
 }

@@ -37,6 +37,13 @@ const OWN_SEARCH_PATH: &str = "DO $$ BEGIN \
                    WHERE s.setrole = 10 AND s.setdatabase = 0 AND c LIKE 'search_path=%') THEN \
         EXECUTE (SELECT format('ALTER ROLE %I SET search_path = \"$user\", public', rolname) FROM pg_authid WHERE oid = 10); \
     END IF; END $$";
+/// How far the first setup has come, where the next primary finds it: as a setting of the agent's role that nobody uses. What is done stays so.
+const MARK: &str = "DO $$ BEGIN \
+    IF NOT EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole \
+                   WHERE r.rolname = 'pgpair_agent' AND s.setdatabase = 0 AND 'pgpair.bootstrap=done' = ANY (s.setconfig)) THEN \
+        ALTER ROLE pgpair_agent SET pgpair.bootstrap = ";
+const IS_BEGUN: &str = "SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole \
+    WHERE r.rolname = 'pgpair_agent' AND s.setdatabase = 0 AND 'pgpair.bootstrap=begun' = ANY (s.setconfig)";
 /// Whether our roles may do all that they have to, and lead nowhere else.
 const ARE_SOUND: &str = include_str!("../sql/roles.sql");
 
@@ -51,7 +58,8 @@ pub async fn bootstrap(
     sql: &Sql,
 ) -> Result<(), PostmasterError> {
     let app = App::read(settings)?;
-    for statement in own_role_statements().into_iter().chain(role_statements(&app)) {
+    let mark = |how_far: &str| format!("{MARK}'{how_far}'; END IF; END $$");
+    for statement in own_role_statements().into_iter().chain([mark("begun")]).chain(role_statements(&app)) {
         sql.batch_alone("create the roles", &statement, LIMIT).await?;
     }
     sql.login().prefer_own();
@@ -64,7 +72,27 @@ pub async fn bootstrap(
         sql.batch_alone("create the application's database", &text, LIMIT).await?;
     }
     sql.flush_probe(LIMIT).await?;
-    post_init(sql, &app.database, &config.bootstrap.post_init_sql).await
+    post_init(sql, &app.database, &config.bootstrap.post_init_sql).await?;
+    Ok(sql.batch_alone("note that the first setup is done", &mark("done"), LIMIT).await?)
+}
+
+/// Does the rest of a [`bootstrap`] that an earlier primary has begun and not finished. Whether there was one.
+///
+/// # Errors
+/// As [`bootstrap`].
+pub async fn finish_bootstrap(
+    settings: &InstanceEnv,
+    config: &PairConfig,
+    sql: &Sql,
+) -> Result<bool, PostmasterError> {
+    let client = sql.session(None).await?;
+    let begun = client.query_opt(IS_BEGUN, &[]);
+    if within("look whether the first setup was finished", LIMIT, begun).await?.is_none() {
+        return Ok(false);
+    }
+    bootstrap(settings, config, sql).await?;
+    tracing::warn!("the first setup, which an earlier primary had not finished, is done");
+    Ok(true)
 }
 
 /// Runs the statements in the application's database, in one transaction with the mark that they were run: a setting of that
