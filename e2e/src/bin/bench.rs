@@ -363,7 +363,7 @@ async fn cpu_ms(pair: &Pair) -> anyhow::Result<Vec<u64>> {
     let Some(local) = pair.cluster.local.as_ref() else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for instance in InstanceId::ALL {
-        found.push(of_agent(pair, local, instance).await?.cpu_ms);
+        found.push(footprint::of_agent(pair, local, instance).await?.cpu_ms);
     }
     Ok(found)
 }

@@ -12,6 +12,7 @@ mod data;
 mod drain;
 mod failover;
 mod faults;
+mod floods;
 mod idle;
 mod installations;
 mod lag;
@@ -117,7 +118,7 @@ const BESIDE: [Test; 11] = tests![
 
 /// When both are done, one after the other: what disturbs nodes, the operator or the control plane. Outages of the control plane come last:
 /// kubelets that have lost their watches start new pods late.
-const ALONE: [Test; 24] = tests![
+const ALONE: [Test; 25] = tests![
     failover::an_evicted_primary_hands_over,
     orders::a_forced_promotion_tells_what_it_may_lose_and_has_lost,
     orders::a_forced_promotion_of_an_async_pair_tells_the_same,
@@ -125,6 +126,7 @@ const ALONE: [Test; 24] = tests![
     drain::a_budget_lets_one_instance_go_and_keeps_the_other,
     failover::cutting_the_primarys_node_loses_nothing,
     failover::power_loss_of_the_primarys_node_loses_nothing,
+    floods::strangers_in_numbers_cost_neither_a_failover_nor_the_pairing,
     outages::a_failover_needs_no_operator,
     outages::another_replica_of_the_operator_goes_on_for_the_one_that_led,
     refusals::a_refused_write_of_each_kind_is_told_and_made_good,
