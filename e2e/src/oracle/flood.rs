@@ -47,15 +47,12 @@ pub struct Flood {
 ///
 /// # Errors
 /// As [`Tls::new`].
-pub async fn flood(
-    tls: &[SocketAddr],
-    plain: &[SocketAddr],
-    extent: Extent,
-) -> Result<Flood, rustls::Error> {
+pub async fn flood(tls: &[SocketAddr], plain: &[SocketAddr], extent: Extent) -> Result<Flood, rustls::Error> {
     let stranger = Tls::new()?;
     let (begun, end) = (Instant::now(), Instant::now() + extent.limit);
     let halves = tls.iter().map(|at| (*at, HELLO)).chain(plain.iter().map(|at| (*at, REQUEST)));
-    let opened = futures::future::join_all(halves.map(|(at, beginning)| open(at, beginning, extent.half_open, end)));
+    let opened =
+        futures::future::join_all(halves.map(|(at, beginning)| open(at, beginning, extent.half_open, end)));
     let made = futures::future::join_all(tls.iter().map(|at| shake(&stranger, *at, extent.handshakes, end)));
     let (opened, made) = tokio::join!(opened, made);
     let half_open = opened.iter().map(|kept| kept.len() as u64).sum();
@@ -83,7 +80,9 @@ async fn shake(stranger: &Tls, at: SocketAddr, number: u64, end: Instant) -> u64
     let (left, made) = (AtomicU64::new(number), AtomicU64::new(0));
     let one_after_the_other = async || {
         let takes_one = |left: u64| left.checked_sub(1);
-        while Instant::now() < end && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, takes_one).is_ok() {
+        while Instant::now() < end
+            && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, takes_one).is_ok()
+        {
             let name = ServerName::IpAddress(at.ip().into());
             let attempt = async { stranger.connector.connect(name, TcpStream::connect(at).await?).await };
             // Turned away counts: the other side has done its part.

@@ -65,8 +65,7 @@ async fn install(
     class: &str,
 ) -> anyhow::Result<()> {
     let chart = repository::root().join("charts/pgreplicapair-operator");
-    let values =
-        [first.image_values(), vec![format!("class={class}"), "replicas=1".to_owned()]].concat();
+    let values = [first.image_values(), vec![format!("class={class}"), "replicas=1".to_owned()]].concat();
     let template = format!("postgresImageTemplate={}", first.postgres_image);
     let chart = chart.to_str().context("the path of the chart is no text")?;
     let mut args = vec!["upgrade", "--install", SECOND, chart, "-n", namespace, "--skip-crds"];

@@ -147,7 +147,11 @@ async fn all_roll(fleet: &Fleet, image: &str, what: &str) -> anyhow::Result<()> 
     let names: Vec<&str> = fleet.pairs.iter().map(|pair| pair.names.name.as_str()).collect();
     ensure!(rolled == names, "pairs rolled, each once is meant: {rolled:?}");
     for pair in &fleet.pairs {
-        println!("    UpdatePending of {} was {}", pair.names.name, reasons(&looks, &pair.names.name).join(", "));
+        println!(
+            "    UpdatePending of {} was {}",
+            pair.names.name,
+            reasons(&looks, &pair.names.name).join(", ")
+        );
         await_settled(pair, fleet.rolled()).await?;
     }
     let after = terms(fleet).await?;

@@ -22,7 +22,9 @@ pub fn load(layout: &Layout) -> Result<Durable, FileError> {
     }
     let is_forgotten = layout.volume_json().exists();
     if is_forgotten {
-        tracing::warn!("what this volume has promised is not known: it is taken for the longest promise that there is");
+        tracing::warn!(
+            "what this volume has promised is not known: it is taken for the longest promise that there is"
+        );
     }
     Ok(Durable { longest_ttl_ms: if is_forgotten { MAX_TTL_MS } else { 0 }, ..Durable::default() })
 }

@@ -148,7 +148,9 @@ pub fn unfinished(layout: &Layout, needed: Needed, now: SystemTime) -> Result<()
     for entry in fs::read_dir(&dir).at("read", &dir)? {
         let entry = entry.at("read", &dir)?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let Some((of, kind)) = name.strip_prefix('.').and_then(|rest| rest.rsplit_once('.')) else { continue };
+        let Some((of, kind)) = name.strip_prefix('.').and_then(|rest| rest.rsplit_once('.')) else {
+            continue;
+        };
         let is_over = match kind {
             "tmp" | "filled" => {
                 let written = entry.metadata().and_then(|m| m.modified()).at("look at", &entry.path())?;

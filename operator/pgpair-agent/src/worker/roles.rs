@@ -13,8 +13,8 @@ use super::upkeep::due;
 use super::{StartedAs, Worker};
 use crate::instance::env::InstanceEnv;
 use crate::postgres::postmaster::definitions;
-use crate::postgres::postmaster::{PostmasterError, finish_bootstrap, keep_own_roles};
 use crate::postgres::postmaster::passwords::{self, Reports, Roles};
+use crate::postgres::postmaster::{PostmasterError, finish_bootstrap, keep_own_roles};
 use crate::postgres::sql::proof::Gate;
 use crate::postgres::tablespaces;
 

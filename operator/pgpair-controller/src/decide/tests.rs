@@ -1,4 +1,4 @@
-use pgpair_core::ids::InstanceId::{self, A, B};
+use pgpair_core::ids::InstanceId::{A, B};
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use pgpair_core::ids::InstanceId::{self, A, B};
 use pgpair_core::instance::PostgresState;
 
 use crate::decide::*;
-use crate::fixtures::{empty, ip, lag, pod, report, steady};
+use crate::fixtures::{empty, ip, lag, report, steady};
 use crate::observed::{Mismatch, Observed, ReportView, SliceView};
 use crate::plan::{AnyPlan, RoPlan};
 
