@@ -290,24 +290,33 @@ async fn rotate(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
         shorten(pair).await?;
     }
     ensure!(!pair.app_secret("ca.crt").await?.contains(old_ca.trim()), "the old authority is trusted still");
-    verifies(pair, primary, &pair.app_secret("ca.crt").await?).await?;
-    ensure!(verifies(pair, primary, &old_ca).await.is_err(), "postgres shows a certificate of the old one");
+    await_condition("postgres shows a certificate of the new one", MINUTE, || async {
+        verifies(pair, primary, &pair.app_secret("ca.crt").await?).await?;
+        ensure!(
+            verifies(pair, primary, &old_ca).await.is_err(),
+            "postgres shows a certificate of the old one"
+        );
+        Ok(())
+    })
+    .await?;
     pair.psql(primary, "CREATE TABLE after_rotation (n int)").await?;
     pair.await_equal("SELECT count(*) FROM after_rotation", MINUTE).await?;
     ensure!(starts(pair).await? == before, "postgres was restarted");
     Ok(())
 }
 
-/// Waits until the kubelets have brought the Secrets as they are now.
+/// Waits until the kubelets have brought the Secrets as they are now: the hour that is cut short is for that.
 async fn await_agents(pair: &Pair) -> anyhow::Result<()> {
     for instance in InstanceId::ALL {
-        let wanted = text(pair, &pair.names.tls_secret(instance), "ca.crt").await?;
-        await_condition("the pod has its Secret", STEP, || async {
-            let mounted = pair.shell(instance, "cat /pgpair/tls/ca.crt").await?;
-            ensure!(mounted.trim() == wanted.trim(), "{instance} has an older one");
-            Ok(())
-        })
-        .await?;
+        for key in ["ca.crt", "tls.crt", "server.crt"] {
+            let wanted = text(pair, &pair.names.tls_secret(instance), key).await?;
+            await_condition("the pod has its Secret", STEP, || async {
+                let mounted = pair.shell(instance, &format!("cat /pgpair/tls/{key}")).await?;
+                ensure!(mounted.trim() == wanted.trim(), "{instance} has an older {key}");
+                Ok(())
+            })
+            .await?;
+        }
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! By hand (`make dirty-buffers`, as root): what a large buffer cache, all dirty, costs on a slow volume. A primary whose data volume takes 25 MB a second
-//! has some 800 MB to write. Measured are the proof of synchronous commit, which must not wait for them, and how long nobody serves in a
+//! By hand (`make dirty-buffers`, as root): what a large buffer cache, all dirty, costs on a slow volume. A primary whose data volume takes 50 MB a second
+//! has some 2 GB to write. Measured are the proof of synchronous commit, which must not wait for them, and how long nobody serves in a
 //! planned change of the primary, with the checkpoint before and without. The machine must have loop devices and cgroup v1's blkio.
 
 #![allow(clippy::unwrap_used, reason = "what cannot go on fails")]
@@ -30,11 +30,11 @@ const A: InstanceId = InstanceId::A;
 const B: InstanceId = InstanceId::B;
 /// For anything on the slow volume.
 const LIMIT: Duration = Duration::from_secs(600);
-const BYTES_PER_SECOND: u64 = 25 << 20;
+const BYTES_PER_SECOND: u64 = 50 << 20;
 /// The root cgroup's: writes of a checkpoint come from its processes and from the kernel's threads.
 const THROTTLE: &str = "/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device";
-/// About 800 MB of heap.
-const FILL: &str = "INSERT INTO big SELECT n, repeat('x', 900) FROM generate_series(1, 800000) n";
+/// About 2.2 GB of heap.
+const FILL: &str = "INSERT INTO big SELECT n, repeat('x', 900) FROM generate_series(1, 2200000) n";
 /// Every page is dirty again, and little else is written.
 const TOUCH: &str = "UPDATE big SET n = n WHERE n % 7 = 0";
 
@@ -60,7 +60,7 @@ impl Drop for Slow {
 
 fn config() -> PairConfig {
     let parameters = [
-        ("shared_buffers", "1500MB"),
+        ("shared_buffers", "3GB"),
         ("max_wal_size", "16GB"),
         ("checkpoint_timeout", "1h"),
         ("bgwriter_lru_maxpages", "0"),

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use super::give;
 
-/// Enough for a small cluster, or its archive.
-const BYTES: u64 = 1 << 30;
+/// Enough for a cluster that fills a cache of gigabytes. What is not written takes no room.
+const BYTES: u64 = 16 << 30;
 
 fn run(program: &str, args: &[&Path]) {
     let status = Command::new(program).args(args).status();
