@@ -110,7 +110,10 @@ impl OrderRefusal {
                 "the standby has more than 64 MiB of the log still to replay, and did not catch up in 30 s: after \
                  a switchover nobody would serve until it has; see status.lag.replay, end the queries that hold it up, order again"
             }
-            OrderRefusal::TimedOut => "it took too long and was given up; everything is as before",
+            OrderRefusal::TimedOut => {
+                "it took too long (mostly the checkpoint before the stop) and was given up, because nobody would have served meanwhile; \
+                 everything is as before: order again when the data volume has less to write"
+            }
             OrderRefusal::NoData => "the instance has no usable data directory",
         }
     }

@@ -12,17 +12,17 @@ use serde::{Deserialize, Serialize};
 /// An agent answers an order of the operator within this time: with [`OrderReply::Accepted`] if it has not judged the order yet;
 /// then [`InstanceReport::preparing`](crate::report::InstanceReport::preparing) names the order until it is judged.
 pub const ANSWERED: Duration = Duration::from_secs(1);
-/// Longest wait for the checkpoint before an ordered stop of the primary. The stop goes on without it.
-pub const CHECKPOINT: Duration = Duration::from_secs(30);
-/// Longest wait for the judgement of an order: the checkpoint, and then a read of the record.
+/// Longest wait for the checkpoint before a switchover: a slow volume takes minutes for a large buffer cache. Then it is refused.
+pub const CHECKPOINT: Duration = Duration::from_secs(600);
+/// An agent answers the other one within this time: with the judgement of the order, or as it answers the operator.
 pub const JUDGED: Duration = Duration::from_secs(45);
 /// The report that the operator reads first after a reply may be older than the reply, but not older than this.
 pub const REPORT_LAG: Duration = Duration::from_secs(5);
 /// The operator sends an announced order for so long. An agent that has not answered by then will not get it.
 pub const SEND_FOR: Duration = Duration::from_secs(60);
 
-// A judged order is answered as judged, and an agent that has an order is never given up on before it answers.
-const _: () = assert!(CHECKPOINT.as_secs() < JUDGED.as_secs() && JUDGED.as_secs() < SEND_FOR.as_secs());
+// An agent that has an order is never given up on before it answers.
+const _: () = assert!(JUDGED.as_secs() < SEND_FOR.as_secs());
 const _: () = assert!(ANSWERED.as_secs() < REPORT_LAG.as_secs());
 
 /// One order to one instance.

@@ -11,7 +11,7 @@ use pgpair_core::authority::{
 use pgpair_core::instance::Role;
 use pgpair_core::order::{OrderKind, OrderRefusal, OrderReply};
 use pgpair_wire::config::PairConfig;
-use pgpair_wire::order::{CHECKPOINT, Order, OrderReport};
+use pgpair_wire::order::{JUDGED, Order, OrderReport};
 use pgpair_wire::report::InstanceReport;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -332,7 +332,7 @@ impl Driver {
         let switchover = Order { id: id.clone(), term, kind: OrderKind::Switchover };
         let (peer, limit, tx) = (self.io.peer.clone(), self.limit(), self.io.inbox.clone());
         spawn_input(tx, async move {
-            match peer.order(&switchover, CHECKPOINT + limit).await {
+            match peer.order(&switchover, JUDGED + limit).await {
                 Ok(OrderReply::Accepted | OrderReply::Done) => None,
                 other => {
                     tracing::warn!(

@@ -1,7 +1,7 @@
-//! What is done before an order that stops the primary is judged: a checkpoint, so that the stop is short, and, before a
-//! switchover, a look at replay, so that the promotion is.
+//! What is done before an order that stops the primary is judged: checkpoints, so that the stop is short, and, before a
+//! switchover, a look at replay, so that the promotion is. The primary serves meanwhile.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgpair_core::order::{OrderKind, OrderRefusal};
 use pgpair_wire::order::CHECKPOINT;
@@ -13,23 +13,51 @@ const LEFT: u64 = 64 << 20;
 /// How often the standby's replay is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Returns when the primary may stop for an order of this kind; a checkpoint that does not end in time holds up nothing.
+/// Longest wait for the standby's replay.
+const REPLAY: Duration = Duration::from_secs(30);
+/// The same for the checkpoint before a restart: whoever orders one may have a reason not to wait.
+const RESTART: Duration = Duration::from_secs(120);
+/// What gets dirty while a long checkpoint is written is left to the next one. After one that was as short as this a fast shutdown, which
+/// writes one more, ends before it is ended by force.
+const SHORT: Duration = Duration::from_secs(3);
+/// Checkpoints until one is short.
+const ROUNDS: u32 = 5;
+
+/// Returns when the primary may stop for an order of this kind.
 ///
 /// # Errors
-/// A planned promotion would take long.
+/// Nobody would serve for long: a planned promotion would have much to replay, or the stop much to write.
 pub(super) async fn prepare_stop(kind: OrderKind, sql: &Sql) -> Result<(), OrderRefusal> {
-    let checkpoint = async {
-        if let Err(e) = sql.checkpoint(CHECKPOINT).await {
-            tracing::warn!(error = %e, "no checkpoint before the stop: it will take longer");
+    if kind != OrderKind::Switchover {
+        write_buffers(sql, RESTART).await;
+        return Ok(());
+    }
+    if !write_buffers(sql, CHECKPOINT).await {
+        return Err(OrderRefusal::TimedOut);
+    }
+    tokio::time::timeout(REPLAY, await_replay(sql)).await.map_err(|_| OrderRefusal::ReplayBehind)
+}
+
+/// Whether a stop has little left to write. A postgres that cannot be asked is not waited for: an order may be what helps it.
+async fn write_buffers(sql: &Sql, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let done = sql.checkpoint(end.saturating_duration_since(begun)).await;
+        let is_late = Instant::now() >= end;
+        if let Err(e) = done {
+            tracing::warn!(error = %e, "no checkpoint before the stop");
+            return !is_late;
         }
-    };
-    let replay = async {
-        if kind != OrderKind::Switchover {
-            return Ok(());
+        if begun.elapsed() <= SHORT {
+            return true;
         }
-        tokio::time::timeout(CHECKPOINT, await_replay(sql)).await.map_err(|_| OrderRefusal::ReplayBehind)
-    };
-    tokio::join!(checkpoint, replay).1
+        if is_late {
+            break;
+        }
+    }
+    tracing::warn!("no checkpoint was short enough: a stop would take long");
+    false
 }
 
 /// Whether there is a standby that lacks nothing else is the state machine's to judge.

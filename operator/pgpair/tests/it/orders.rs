@@ -161,3 +161,20 @@ async fn a_certificate_may_ask_for_what_is_for_its_name_and_for_nothing_else() {
     // The connection may end before all of it is written.
     assert!(answer.as_ref().map_or(true, |(status, _)| *status == 413), "{answer:?}");
 }
+
+/// The checkpoint before it may take minutes on a slow volume: until then the primary serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switchover_waits_for_a_checkpoint_that_takes_long() {
+    let pair = Pair::up().await;
+    table(&pair, A).await;
+    let checkpointer = hold_checkpoints(&pair).await;
+    order_and_see_it_prepared(&pair).await;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(35) {
+        assert_eq!(pair.report(A).await.unwrap().preparing, ["slow"]);
+        assert!(pair.sql(A, "SELECT 1").await.is_ok(), "the primary serves meanwhile");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    kill_process(checkpointer, Signal::CONT).unwrap();
+    taken_over(&pair, B, "1000").await;
+}
