@@ -132,7 +132,7 @@ pub const CI: [Run; 30] = [
     run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 11, 264_216),
     run("one postmaster killed, one commit", Bounds { postgres_crashes: 1, commits: 1, ..CALM }, 11, 284_388),
     run("alone, one unknown write, one commit", Bounds { unknown: 1, commits: 1, ..ALONE }, 11, 201_028),
-    run("alone, one SIGTERM, one commit", Bounds { leaves: 1, commits: 1, ..ALONE }, 11, 309_482),
+    run("alone, one SIGTERM, one commit", Bounds { leaves: 1, commits: 1, ..ALONE }, 11, 309_358),
     run("one late message", Bounds { late: 1, ..CALM }, 10, 121_984),
     run(
         "Async, one container killed and proven dead",
@@ -160,8 +160,8 @@ pub const CI: [Run; 30] = [
         10,
         159_885,
     ),
-    run("one order, one commit", Bounds { orders: 1, commits: 1, ..CALM }, 9, 266_998),
-    run("alone, one order, one commit", Bounds { orders: 1, commits: 1, ..ALONE }, 9, 178_857),
+    run("one order, one commit", Bounds { orders: 1, commits: 1, ..CALM }, 9, 266_992),
+    run("alone, one order, one commit", Bounds { orders: 1, commits: 1, ..ALONE }, 9, 178_851),
     run(
         "one container killed, one order, one commit",
         Bounds { crashes: 1, orders: 1, commits: 1, ..CALM },

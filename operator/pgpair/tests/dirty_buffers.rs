@@ -88,19 +88,25 @@ async fn writes(pair: &Pair, i: InstanceId) -> bool {
     pair.sql(i, "INSERT INTO small VALUES (1)").await.is_ok()
 }
 
-/// The longest time without a write, from now until b has taken one.
-async fn gap(pair: &Pair) -> Duration {
-    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
-    let begin = Instant::now();
+/// How long clients wait.
+struct Waits {
+    /// The longest time between two writes that a has taken: its volume is busy with the checkpoint.
+    served: Duration,
+    /// From the last write of a to the first one of b.
+    changed: Duration,
+}
+
+/// From now until b has taken a write.
+async fn waits(pair: &Pair) -> Waits {
+    let (begin, mut last, mut served) = (Instant::now(), Instant::now(), Duration::ZERO);
     loop {
         assert!(begin.elapsed() < LIMIT, "b does not take writes");
-        let by_b = writes(pair, B).await;
-        if by_b || writes(pair, A).await {
-            longest = longest.max(last.elapsed());
-            last = Instant::now();
+        if writes(pair, B).await {
+            return Waits { served, changed: last.elapsed() };
         }
-        if by_b {
-            return longest;
+        if writes(pair, A).await {
+            served = served.max(last.elapsed());
+            last = Instant::now();
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -162,9 +168,9 @@ async fn a_planned_change_of_the_primary_is_short_with_a_checkpoint_before() {
             // A fast shutdown by whom the agent does not know.
             _ => kill_process(pair.postmaster_pid(A), Signal::INT).unwrap(),
         }
-        let gap = gap(&pair).await;
+        let Waits { served, changed } = waits(&pair).await;
         println!(
-            "RESULT dirty {dirty} MB, {how}: nobody served for {gap:.1?}, done after {:.1?}",
+            "RESULT dirty {dirty} MB, {how}: a write waited for {served:.1?} while a served, nobody served for {changed:.1?}, done after {:.1?}",
             begin.elapsed()
         );
         drop(slow);

@@ -142,8 +142,10 @@ impl Primary {
     fn reason_for_solo(&mut self, c: &mut Common, now: Ms) -> Option<SoloReason> {
         let reason = first_unmet(&STAYS_PAIRED, |holds| holds(self, c, now));
         let Some((_, info)) = c.peer.filter(|_| reason.is_none()) else { return reason };
-        if c.pg.state != PostgresState::Primary {
-            return None; // nothing can stream from a postgres that is not up
+        // Nothing can stream from a postgres that is not up, nor from one that is stopped because its standby takes over: what is left of it may
+        // take long to die, and `Solo` would end the hand-over.
+        if c.pg.state != PostgresState::Primary || self.resign.is_stopping() {
+            return None;
         }
         self.pairing.not_streaming_since =
             if info.streaming { None } else { self.pairing.not_streaming_since.or(Some(now)) };

@@ -319,3 +319,59 @@ fn who_has_resigned_a_term_does_not_write_in_it_although_its_role_was_unknown_in
         .collect();
     assert_eq!(terms, [Term(2)], "it writes again in the next one only");
 }
+
+/// Its processes may take long to die on a slow volume; until then nothing is streamed.
+#[test]
+fn a_primary_that_stops_for_its_standby_does_not_go_solo_because_that_streams_no_more() {
+    // It is just being started.
+    let settings = Settings { on_crash: OnPostgresCrash::Restart, ..standby(Mode::Paired).0.common.settings };
+    let disk = Durable {
+        record_uid: Some(RecordUid(1)),
+        term: Term(1),
+        primary: true,
+        volume: Some(VolumeId(1)),
+        longest_ttl_ms: 5_000,
+        ..Durable::default()
+    };
+    let mut a = Authority::new(PRIMARY, NodeId(1), settings, disk, Ms(0));
+    let up = PgFacts {
+        state: PostgresState::Primary,
+        directory: Directory::Primary,
+        volume: Some(VolumeId(1)),
+        timeline: Some(TimelineId(1)),
+        flush: Some(Lsn(10)),
+        ..PgFacts::default()
+    };
+    let down = PgFacts { state: PostgresState::Down, ..up };
+    commands(&mut a, Ms(0), Mode::Paired, Event::Postgres(down));
+    let mut writes = Vec::new();
+    let mut run = |a: &mut Authority, span: std::ops::Range<u64>, streaming| {
+        for now in span.step_by(100).map(Ms) {
+            let mut told = commands(a, now, Mode::Paired, Event::Tick);
+            while let Some(command) = told.pop() {
+                match command {
+                    Command::Heartbeat(hb) => {
+                        let (volume, timeline) = (Some(VolumeId(2)), Some(TimelineId(1)));
+                        let (flush, replay) = (Some(Lsn(10)), Some(Lsn(10)));
+                        let standby =
+                            StandbyInfo { volume, timeline, flush, replay, streaming, leaving: false };
+                        let (to, seq, verdict) = (PRIMARY.incarnation, hb.seq, Verdict::Promised);
+                        let answer = Answer { to, term: Term(1), seq, number: seq, verdict, standby };
+                        told.extend(commands(a, now, Mode::Paired, Event::Answer(answer)));
+                    }
+                    Command::Cas { record, .. } => writes.push(record),
+                    _ => {}
+                }
+            }
+        }
+    };
+    run(&mut a, 0..TTL / 5, true);
+    commands(&mut a, Ms(TTL / 5), Mode::Paired, Event::Postgres(up));
+    run(&mut a, TTL / 5..2 * TTL, true);
+    let told = commands(&mut a, Ms(2 * TTL), Mode::Paired, Event::Leave);
+    assert!(told.iter().any(|c| matches!(c, Command::AskCanTake(_))), "{told:?}");
+    let yes = Event::CanTakeReply(Some(CanTakeReply::Yes(STANDBY.incarnation)));
+    commands(&mut a, Ms(2 * TTL), Mode::Paired, yes);
+    run(&mut a, 2 * TTL..3 * TTL, false);
+    assert_eq!(writes, []);
+}
