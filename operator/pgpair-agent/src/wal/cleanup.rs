@@ -60,7 +60,7 @@ impl Needed {
     }
 }
 
-/// A file that is still being written grows within this time.
+/// Nobody writes to a file without a pause of this length.
 const UNFINISHED: Duration = Duration::from_secs(3600);
 
 /// One round: removes what there is too much of, and logs it once. Blocks.
@@ -153,8 +153,9 @@ pub fn unfinished(layout: &Layout, needed: Needed, now: SystemTime) -> Result<()
         };
         let is_over = match kind {
             "tmp" | "filled" => {
-                let written = entry.metadata().and_then(|m| m.modified()).at("look at", &entry.path())?;
-                now.duration_since(written).is_ok_and(|age| age > UNFINISHED)
+                // One that has got its name meanwhile is not looked at.
+                let written = entry.metadata().and_then(|m| m.modified()).ok();
+                written.is_some_and(|at| now.duration_since(at).is_ok_and(|age| age > UNFINISHED))
             }
             "live" => match WalFile::parse(of, needed.segment_size) {
                 Some(WalFile::Segment(s)) => needed.own_first_segment().is_some_and(|first| s.number < first),
