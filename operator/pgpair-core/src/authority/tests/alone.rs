@@ -244,18 +244,21 @@ fn a_late_answer_does_not_tell_how_the_standby_is_now() {
     assert_eq!(answer(sent[0], None), Some(VolumeId(2)), "of before it was seeded");
 }
 
-/// A hung primary that asked its standby, was told yes, and stops.
-fn stopping() -> (Authority, Ms) {
-    let settings = standby(Mode::Paired).0.common.settings;
-    let disk = Durable {
+fn disk_of_primary() -> Durable {
+    Durable {
         record_uid: Some(RecordUid(1)),
         term: Term(1),
         primary: true,
         volume: Some(VolumeId(1)),
         longest_ttl_ms: 5_000,
         ..Durable::default()
-    };
-    let mut a = Authority::new(PRIMARY, NodeId(1), settings, disk, Ms(0));
+    }
+}
+
+/// A hung primary that asked its standby, was told yes, and stops.
+fn stopping() -> (Authority, Ms) {
+    let settings = standby(Mode::Paired).0.common.settings;
+    let mut a = Authority::new(PRIMARY, NodeId(1), settings, disk_of_primary(), Ms(0));
     let now = Ms(TTL);
     let hangs = PgFacts {
         state: PostgresState::Primary,
@@ -325,15 +328,7 @@ fn who_has_resigned_a_term_does_not_write_in_it_although_its_role_was_unknown_in
 fn a_primary_that_stops_for_its_standby_does_not_go_solo_because_that_streams_no_more() {
     // It is just being started.
     let settings = Settings { on_crash: OnPostgresCrash::Restart, ..standby(Mode::Paired).0.common.settings };
-    let disk = Durable {
-        record_uid: Some(RecordUid(1)),
-        term: Term(1),
-        primary: true,
-        volume: Some(VolumeId(1)),
-        longest_ttl_ms: 5_000,
-        ..Durable::default()
-    };
-    let mut a = Authority::new(PRIMARY, NodeId(1), settings, disk, Ms(0));
+    let mut a = Authority::new(PRIMARY, NodeId(1), settings, disk_of_primary(), Ms(0));
     let up = PgFacts {
         state: PostgresState::Primary,
         directory: Directory::Primary,
