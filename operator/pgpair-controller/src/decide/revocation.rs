@@ -193,6 +193,7 @@ mod tests {
     use super::*;
     use crate::certificates::rotation::PartyView;
     use crate::decide::decide;
+    use crate::decide::tests::told_of;
     use crate::fixtures::{now, report, steady};
     use crate::observed::ReportView;
     use pgpair_core::instance::PostgresState;
@@ -254,13 +255,6 @@ mod tests {
             view(&mut observed, i).lists = Some(mark.into());
         }
         observed
-    }
-
-    fn told_of(observed: &Observed) -> (OrderState, &'static str) {
-        match decide(observed).order {
-            OrderPlan::Tell(told) => (told.state, told.reason.as_str()),
-            other => panic!("{other:?}"),
-        }
     }
 
     #[test]

@@ -115,6 +115,7 @@ mod tests {
 
     use super::*;
     use crate::decide::decide;
+    use crate::decide::tests::told_of;
     use crate::fixtures::{now, password_told, report, steady};
     use crate::observed::ReportView;
     use pgpair_core::instance::PostgresState;
@@ -140,13 +141,6 @@ mod tests {
         primary.passwords.insert("app".into(), told);
         observed.a.report = ReportView::Fresh(Box::new(primary));
         observed
-    }
-
-    fn told_of(observed: &Observed) -> (OrderState, &'static str) {
-        match decide(observed).order {
-            OrderPlan::Tell(told) => (told.state, told.reason.as_str()),
-            other => panic!("{other:?}"),
-        }
     }
 
     #[test]

@@ -5,11 +5,20 @@ use std::time::Duration;
 use super::*;
 use crate::fixtures::{empty, ip, now, pod, record, report, steady};
 use crate::observed::{InstanceObserved, LeaseView, Observed, ReportView, SliceView};
-use crate::plan::{AnyPlan, RoPlan};
+use crate::plan::{AnyPlan, OrderPlan, RoPlan};
+use pgpair_api::status::OrderState;
 use pgpair_core::ids::SystemIdentifier;
 use pgpair_core::instance::PostgresState;
 
 mod services;
+
+/// What is told of the order; panics if nothing is.
+pub(super) fn told_of(observed: &Observed) -> (OrderState, &'static str) {
+    match decide(observed).order {
+        OrderPlan::Tell(told) => (told.state, told.reason.as_str()),
+        other => panic!("{other:?}"),
+    }
+}
 
 fn plan_of(replicas: i32, seed: u32) -> Option<InstancePlan> {
     Some(InstancePlan { replicas, seed, seed_failures: 0 })
