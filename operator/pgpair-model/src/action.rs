@@ -101,6 +101,8 @@ pub enum Action {
     Unsticks(InstanceId),
     /// So does its disk, for good: not even a kill ends it. Only among the troubles.
     Jams(InstanceId),
+    /// It answers, but writes so slowly that a kill ends nothing for long.
+    Lingers(InstanceId),
 }
 
 /// What a person orders.
@@ -191,6 +193,7 @@ impl fmt::Display for Action {
             Action::Sticks(i) => write!(f, "{i}: the worker is stuck"),
             Action::Unsticks(i) => write!(f, "{i}: the worker is stuck no more"),
             Action::Jams(i) => write!(f, "{i}: the disk hangs"),
+            Action::Lingers(i) => write!(f, "{i}: the disk is slow"),
         }
     }
 }

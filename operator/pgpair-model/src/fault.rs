@@ -90,6 +90,7 @@ impl World {
                 (server.hung, server.jammed) = (true, Jam::Hangs);
                 self.changed(i, bounds);
             }
+            Action::Lingers(i) => self.node_mut(i).server.jammed = Jam::Hangs,
             _ => {}
         }
     }

@@ -194,7 +194,7 @@ pub struct Stuck {
 
 /// All of them; L1 to L6 are those of the traces that shaped the rules. L3 is the other half of L5: who asks first resigns
 /// to nobody that cannot take it.
-pub const STUCK: [Stuck; 10] = [
+pub const STUCK: [Stuck; 11] = [
     stops("nothing comes in at a", &[Clause::WayBack]),   // L1
     stops("nothing comes in at a", &[Clause::FreshRead]), // L2
     stops(IN_SOLO.name, &[Clause::ResignInSolo]),         // L4
@@ -205,6 +205,7 @@ pub const STUCK: [Stuck; 10] = [
     // Clients that write let a stall be seen, too.
     stops("b is lost", &[Clause::GoesSolo, Clause::Stalls]),
     stops("the disk of a hangs, and a kill ends nothing", &[Clause::SilentWedge]),
+    stops("a is to stop, and a kill ends nothing", &[Clause::SilentWedge]),
     Stuck {
         part: Some(Part::Sight),
         ..stops("the worker of b is stuck, and then the postmaster of a dies", &[])

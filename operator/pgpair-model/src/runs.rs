@@ -132,7 +132,7 @@ pub const CI: [Run; 30] = [
     run("one container killed, one commit", Bounds { crashes: 1, commits: 1, ..CALM }, 11, 264_216),
     run("one postmaster killed, one commit", Bounds { postgres_crashes: 1, commits: 1, ..CALM }, 11, 284_388),
     run("alone, one unknown write, one commit", Bounds { unknown: 1, commits: 1, ..ALONE }, 11, 201_028),
-    run("alone, one SIGTERM, one commit", Bounds { leaves: 1, commits: 1, ..ALONE }, 11, 309_358),
+    run("alone, one SIGTERM, one commit", Bounds { leaves: 1, commits: 1, ..ALONE }, 11, 316_857),
     run("one late message", Bounds { late: 1, ..CALM }, 10, 121_984),
     run(
         "Async, one container killed and proven dead",
@@ -146,7 +146,7 @@ pub const CI: [Run; 30] = [
         10,
         167_890,
     ),
-    run("one switchover, one commit", Bounds { switchovers: 1, commits: 1, ..CALM }, 11, 218_460),
+    run("one switchover, one commit", Bounds { switchovers: 1, commits: 1, ..CALM }, 11, 221_259),
     run(
         "everything may lag behind",
         Bounds { stalls: true, stale_reads: true, slow_node: true, fine: true, ..CALM },
@@ -160,19 +160,19 @@ pub const CI: [Run; 30] = [
         10,
         159_885,
     ),
-    run("one order, one commit", Bounds { orders: 1, commits: 1, ..CALM }, 9, 266_992),
-    run("alone, one order, one commit", Bounds { orders: 1, commits: 1, ..ALONE }, 9, 178_851),
+    run("one order, one commit", Bounds { orders: 1, commits: 1, ..CALM }, 9, 267_953),
+    run("alone, one order, one commit", Bounds { orders: 1, commits: 1, ..ALONE }, 9, 180_755),
     run(
         "one container killed, one order, one commit",
         Bounds { crashes: 1, orders: 1, commits: 1, ..CALM },
         8,
-        178_648,
+        178_926,
     ),
     run(
         "Async, one container killed, one order",
         Bounds { crashes: 1, orders: 1, durability: Durability::Async, ..CALM },
         8,
-        105_448,
+        105_657,
     ),
     run(
         "one container killed, the record deleted and made anew",
@@ -186,7 +186,7 @@ pub const CI: [Run; 30] = [
         9,
         154_377,
     ),
-    run("one primary hangs, one commit", Bounds { hangs: 1, commits: 1, ..CALM }, 10, 124_089),
+    run("one primary hangs, one commit", Bounds { hangs: 1, commits: 1, ..CALM }, 10, 124_164),
     run(
         "SyncStrict, one container killed, one commit",
         Bounds { crashes: 1, commits: 1, durability: Durability::SyncStrict, ..CALM },

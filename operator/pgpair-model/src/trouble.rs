@@ -53,7 +53,7 @@ const fn lasting(name: &'static str, lasting: &'static [Lasting]) -> Trouble {
 use Lasting::{Broken, Deaf, Gone, Mute, NoApi, NoLog, NoWorker, Stalled};
 
 /// All single faults; A is the primary.
-pub const SINGLE: [Trouble; 26] = [
+pub const SINGLE: [Trouble; 27] = [
     lasting("the link is cut", &[Mute(A), Mute(B)]),
     lasting("the link is cut from a to b", &[Mute(A)]),
     lasting("the link is cut from b to a", &[Mute(B)]),
@@ -84,6 +84,7 @@ pub const SINGLE: [Trouble; 26] = [
     once("the postmaster of b dies", &[Action::PostgresCrash(B)]),
     once("postgres of a hangs", &[Action::Hangs(A)]),
     once("the disk of a hangs, and a kill ends nothing", &[Action::Jams(A)]),
+    once("a is to stop, and a kill ends nothing", &[Action::Lingers(A), Action::Leave(A)]),
 ];
 
 const DIES_BROKEN_A: &[Action] = &[Action::Breaks(A), Action::PostgresCrash(A)];

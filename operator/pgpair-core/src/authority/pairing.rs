@@ -108,7 +108,7 @@ impl Primary {
             (self.pairing.noticed, self.pairing.not_streaming_since) = (None, None);
             return;
         }
-        if c.is_elsewhere() || self.is_wedged(c) {
+        if c.is_elsewhere() || self.is_wedged(c, now) {
             return;
         }
         let Some(reason) = self.reason_for_solo(c, now) else {

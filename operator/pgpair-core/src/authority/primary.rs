@@ -122,7 +122,7 @@ impl Primary {
     fn heartbeat(&mut self, c: &mut Common, now: Ms) {
         let ends = c.durable.fenced || self.resign.is_asking();
         let down_by_choice = ends && !c.postgres_is_up();
-        let mute = now < self.pairing.mute_until || c.is_elsewhere() || self.is_wedged(c);
+        let mute = now < self.pairing.mute_until || c.is_elsewhere() || self.is_wedged(c, now);
         // First the record: with it, a restarted primary offers its term to the standby instead of starting on its promise.
         // Only when the API server does not answer does it go by its disk.
         let unread = c.view.last().is_none() && now - c.born < c.timing.ttl() / 5;
@@ -133,12 +133,6 @@ impl Primary {
             return;
         }
         c.push_heartbeat(now);
-    }
-
-    /// A postgres that not even SIGKILL ends (its disk hangs) keeps the lock, and nobody can hand its log over: only silence
-    /// lets the standby go on. To go `Solo` for that silence would take the way from it.
-    pub(super) fn is_wedged(&self, c: &Common) -> bool {
-        Clause::SilentWedge.permits(c.pg.hung && self.resign.is_stopping())
     }
 
     /// A postgres that will not start is no reason to go `Solo`: rule 5 asks the standby.

@@ -8,14 +8,20 @@ use crate::authority::messages::{CanTake, CanTakeReply, ResignReply, Resignation
 use crate::authority::notes::Note;
 use crate::authority::role::{Primary, Resign};
 use crate::authority::settings::OnPostgresCrash;
-use crate::authority::timing::Ms;
+use crate::authority::timing::{Ms, Timing};
 use crate::ids::Incarnation;
 use crate::instance::PostgresState;
 use crate::order::{OrderRefusal, OrderReply};
 use crate::record::{Mode, Record};
 
-/// Time for a polite stop and for finding the end of the log.
-pub(super) const STOP_BUDGET_MS: u64 = 10_000;
+/// A polite stop gets 5 s, and what is killed then is gone in milliseconds. What is still there by now waits for a disk.
+const LINGERS_MS: u64 = 6_000;
+
+/// Time for a polite stop and for finding the end of the log; and whoever lingers falls silent, for long enough that its promise
+/// lapses and the standby takes over.
+pub(super) fn stop_budget(timing: Timing) -> u64 {
+    LINGERS_MS + 3 * timing.ttl()
+}
 
 impl Primary {
     pub(super) fn react_resign(&mut self, c: &mut Common, now: Ms) {
@@ -114,7 +120,7 @@ impl Primary {
             self.resign = Resign::Resigned { since: now, to, heard: None, told: None, refused: false };
             c.note(Note::Resigned(term));
             self.push_resignation(c, now, to, None);
-        } else if now - since > self.stop_budget(c) {
+        } else if now - since > stop_budget(c.timing) {
             if c.orders.hands_over() {
                 c.end_job(OrderReply::Refused(OrderRefusal::TimedOut));
             }
@@ -122,9 +128,11 @@ impl Primary {
         }
     }
 
-    /// A wedged one is silent for long enough that its promise lapses and the standby takes over.
-    fn stop_budget(&self, c: &Common) -> u64 {
-        if self.is_wedged(c) { STOP_BUDGET_MS.max(3 * c.timing.ttl()) } else { STOP_BUDGET_MS }
+    /// A postgres that not even SIGKILL ends, because its disk hangs or is slow, keeps the lock, and nobody can hand its log over: only
+    /// silence lets the standby go on. To go `Solo` for that silence would take the way from it.
+    pub(super) fn is_wedged(&self, c: &Common, now: Ms) -> bool {
+        let Resign::Stopping { since, .. } = self.resign else { return false };
+        Clause::SilentWedge.permits(c.pg.hung || now - since > LINGERS_MS)
     }
 
     fn push_resignation(&mut self, c: &mut Common, now: Ms, to: Incarnation, told: Option<Ms>) {

@@ -14,7 +14,7 @@ use crate::authority::notes::SoloReason;
 use crate::authority::orders::{Job, JobKind, ORDER_BUDGET_MS, Orders};
 use crate::authority::pairing::{HANG_PATIENCE_MS, stall_after};
 use crate::authority::promises::{Given, Held, Promises};
-use crate::authority::resign::STOP_BUDGET_MS;
+use crate::authority::resign::stop_budget;
 use crate::authority::role::{Pairing, Part, Primary, Resign, Standby, Takeover};
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::{OpenCas, View};
@@ -296,7 +296,7 @@ impl Resign {
             Resign::Asking { since } => w.since(since, t.ttl() / 2 + 1),
             Resign::Declined { until } => w.until(until),
             Resign::Stopping { since, to } => {
-                w.since(since, STOP_BUDGET_MS + 1);
+                w.since(since, stop_budget(t) + 1);
                 w.incarnation(to);
             }
             Resign::Resigned { since, to, heard, told, refused: _ } => {

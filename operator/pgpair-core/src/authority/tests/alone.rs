@@ -323,12 +323,18 @@ fn who_has_resigned_a_term_does_not_write_in_it_although_its_role_was_unknown_in
     assert_eq!(terms, [Term(2)], "it writes again in the next one only");
 }
 
-/// Its processes may take long to die on a slow volume; until then nothing is streamed.
-#[test]
-fn a_primary_that_stops_for_its_standby_does_not_go_solo_because_that_streams_no_more() {
-    // It is just being started.
+/// A primary that is just being started, at 0, in `Paired`.
+fn starting_primary() -> (Authority, PgFacts) {
     let settings = Settings { on_crash: OnPostgresCrash::Restart, ..standby(Mode::Paired).0.common.settings };
-    let mut a = Authority::new(PRIMARY, NodeId(1), settings, disk_of_primary(), Ms(0));
+    let disk = Durable {
+        record_uid: Some(RecordUid(1)),
+        term: Term(1),
+        primary: true,
+        volume: Some(VolumeId(1)),
+        longest_ttl_ms: 5_000,
+        ..Durable::default()
+    };
+    let mut a = Authority::new(PRIMARY, NodeId(1), settings, disk, Ms(0));
     let up = PgFacts {
         state: PostgresState::Primary,
         directory: Directory::Primary,
@@ -337,36 +343,73 @@ fn a_primary_that_stops_for_its_standby_does_not_go_solo_because_that_streams_no
         flush: Some(Lsn(10)),
         ..PgFacts::default()
     };
-    let down = PgFacts { state: PostgresState::Down, ..up };
-    commands(&mut a, Ms(0), Mode::Paired, Event::Postgres(down));
-    let mut writes = Vec::new();
-    let mut run = |a: &mut Authority, span: std::ops::Range<u64>, streaming| {
-        for now in span.step_by(100).map(Ms) {
-            let mut told = commands(a, now, Mode::Paired, Event::Tick);
-            while let Some(command) = told.pop() {
-                match command {
-                    Command::Heartbeat(hb) => {
-                        let (volume, timeline) = (Some(VolumeId(2)), Some(TimelineId(1)));
-                        let (flush, replay) = (Some(Lsn(10)), Some(Lsn(10)));
-                        let standby =
-                            StandbyInfo { volume, timeline, flush, replay, streaming, leaving: false };
-                        let (to, seq, verdict) = (PRIMARY.incarnation, hb.seq, Verdict::Promised);
-                        let answer = Answer { to, term: Term(1), seq, number: seq, verdict, standby };
-                        told.extend(commands(a, now, Mode::Paired, Event::Answer(answer)));
-                    }
-                    Command::Cas { record, .. } => writes.push(record),
-                    _ => {}
+    commands(&mut a, Ms(0), Mode::Paired, Event::Postgres(PgFacts { state: PostgresState::Down, ..up }));
+    (a, up)
+}
+
+/// What a primary does in that time, whose standby answers each heartbeat.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sent {
+    heartbeats: usize,
+    resignations: usize,
+    writes: Vec<Record>,
+}
+
+fn answered(a: &mut Authority, span: std::ops::Range<u64>, streaming: bool) -> Sent {
+    let mut sent = Sent::default();
+    for now in span.step_by(100).map(Ms) {
+        let mut told = commands(a, now, Mode::Paired, Event::Tick);
+        while let Some(command) = told.pop() {
+            match command {
+                Command::Heartbeat(hb) => {
+                    sent.heartbeats += 1;
+                    let (volume, timeline) = (Some(VolumeId(2)), Some(TimelineId(1)));
+                    let (flush, replay) = (Some(Lsn(10)), Some(Lsn(10)));
+                    let standby = StandbyInfo { volume, timeline, flush, replay, streaming, leaving: false };
+                    let (to, seq, verdict) = (PRIMARY.incarnation, hb.seq, Verdict::Promised);
+                    let answer = Answer { to, term: Term(1), seq, number: seq, verdict, standby };
+                    told.extend(commands(a, now, Mode::Paired, Event::Answer(answer)));
                 }
+                Command::Resign(_) => sent.resignations += 1,
+                Command::Cas { record, .. } => sent.writes.push(record),
+                _ => {}
             }
         }
-    };
-    run(&mut a, 0..TTL / 5, true);
+    }
+    sent
+}
+
+/// It is told to end at `2 * TTL`, and its standby says that it can take over.
+fn told_to_end() -> (Authority, PgFacts) {
+    let (mut a, up) = starting_primary();
+    answered(&mut a, 0..TTL / 5, true);
     commands(&mut a, Ms(TTL / 5), Mode::Paired, Event::Postgres(up));
-    run(&mut a, TTL / 5..2 * TTL, true);
+    answered(&mut a, TTL / 5..2 * TTL, true);
     let told = commands(&mut a, Ms(2 * TTL), Mode::Paired, Event::Leave);
     assert!(told.iter().any(|c| matches!(c, Command::AskCanTake(_))), "{told:?}");
     let yes = Event::CanTakeReply(Some(CanTakeReply::Yes(STANDBY.incarnation)));
     commands(&mut a, Ms(2 * TTL), Mode::Paired, yes);
-    run(&mut a, 2 * TTL..3 * TTL, false);
-    assert_eq!(writes, []);
+    (a, up)
+}
+
+#[test]
+fn a_primary_that_stops_for_its_standby_does_not_go_solo_because_that_streams_no_more() {
+    let (mut a, _) = told_to_end();
+    assert_eq!(answered(&mut a, 2 * TTL..3 * TTL, false).writes, []);
+}
+
+/// On a slow volume what was killed may take long to die. `Solo`, or a heartbeat, would keep the standby from taking over.
+#[test]
+fn a_postgres_that_was_killed_and_is_not_dead_yet_is_silent_until_its_promise_has_lapsed() {
+    let (mut a, up) = told_to_end();
+    let polite = answered(&mut a, 2 * TTL..2 * TTL + 6_000, false);
+    assert!(polite.heartbeats > 0 && polite.writes.is_empty(), "{polite:?}");
+    let lingers = 2 * TTL + 6_100..4 * TTL + 6_100;
+    let end = lingers.end;
+    assert_eq!(answered(&mut a, lingers, false), Sent::default());
+    // Dead at last, before the standby was seen to have taken over.
+    let dead = PgFacts { state: PostgresState::Down, end: Some((TimelineId(1), Lsn(10))), ..up };
+    commands(&mut a, Ms(end), Mode::Paired, Event::Postgres(dead));
+    let resigned = answered(&mut a, end + 1_000..end + 2_000, false);
+    assert!(resigned.resignations > 0 && resigned.writes.is_empty(), "{resigned:?}");
 }
