@@ -187,8 +187,8 @@ impl Ground {
         let shared = self.shared(volumes, ways);
         volumes.spawn(shared.intake.clone().watch_mounted());
         let servers = tokio::spawn(serve(shared, doors.clone()));
-        let worker = volumes.spawn(self.worker(wishes, timeline, lock, hba_trials, passwords).run());
-        tokio::spawn(self.health().run());
+        let worker = volumes.spawn(self.worker(wishes.clone(), timeline, lock, hba_trials, passwords).run());
+        tokio::spawn(self.health(wishes).run());
         on_sigterm(self.inbox.clone(), self.sql.beside(), last_checkpoint(self.settings.grace))?;
         let (last_word, settings) = (wish.clone(), self.settings.clone());
         let (journal, journal_end) = Journal::start(settings.layout.journal(), &authority);
@@ -252,11 +252,13 @@ impl Ground {
         })
     }
 
-    fn health(&self) -> Health {
+    fn health(&self, wish: watch::Receiver<Wish>) -> Health {
         Health {
             writable: self.writable.clone(),
             sql: self.sql.beside(),
             file: self.settings.layout.write_probe(),
+            pid_file: self.settings.layout.in_pgdata("postmaster.pid"),
+            wish,
             config: self.config.clone(),
             answered: self.answered.clone(),
             inputs: self.inbox.clone(),

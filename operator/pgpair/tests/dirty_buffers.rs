@@ -152,7 +152,7 @@ async fn the_proof_of_sync_does_not_wait_for_the_dirty_buffers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_planned_change_of_the_primary_is_short_with_a_checkpoint_before() {
-    for how in ["switchover", "SIGTERM", "no checkpoint before"] {
+    for how in ["switchover", "SIGTERM", "a fast shutdown by somebody else"] {
         let (pair, volume) = up().await;
         let dirty = make_dirty(&pair).await;
         let slow = Slow::new(volume.path());

@@ -1,13 +1,16 @@
 //! Does a running primary still work? A postmaster that forks no backends, a log that is not flushed, and a disk that
 //! does not take a write all look alive from outside.
 //!
+//! Nor does a primary that somebody else shuts down: it lets nobody in any more, and its last checkpoint, or a session of a "smart" shutdown,
+//! may take for ever.
+//!
 //! Three looks, none of which writes WAL (an idle pair would fill its archive): a new connection is answered; while a
 //! session waits for the log to be flushed, it gets flushed; a small file on the data volume can be written and flushed.
 //! The oldest success of the three decides. Errors count as answers: only silence is a hang. That a log is not flushed
 //! proves nothing while nobody waits for it: a hint bit may lie there for minutes.
 //!
 //! Of a standby the first and the last count: one that answers no new connection, or whose volume takes no write, is no running standby,
-//! though it may still stream.
+//! though it may still stream. That a postmaster is shutting down it writes into `postmaster.pid`.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -16,18 +19,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use pgpair_core::authority::Want;
 use pgpair_core::authority::timing::Ms;
 use pgpair_core::lsn::Lsn;
 use pgpair_wire::config::PairConfig;
 use tokio::sync::{mpsc, watch};
 
 use crate::control::inbox::Input;
+use crate::control::wish::Wish;
 use crate::fence::clock;
 use crate::fence::writable::Writable;
+use crate::postgres::postmaster;
 use crate::postgres::sql::{Sql, SqlError};
 
 /// Looks in the time after which silence counts as a hang.
 const LOOKS: u32 = 5;
+/// A shutdown that nobody here has asked for ends within this time, or counts as a hang.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// When postgres showed last that it works: a new connection was answered, whatever the answer was, and the volume took a write. Shared
 /// with the worker.
@@ -56,6 +64,10 @@ pub struct Health {
     pub sql: Sql,
     /// A file on the data volume that nobody else uses.
     pub file: PathBuf,
+    /// Where the postmaster says how far it is.
+    pub pid_file: PathBuf,
+    /// What postgres is to be.
+    pub wish: watch::Receiver<Wish>,
     /// Says how long is too long; changes while this runs.
     pub config: watch::Receiver<Arc<PairConfig>>,
     /// Told after each look.
@@ -72,11 +84,25 @@ struct Seen {
     written: Instant,
     /// What somebody waited for, and was not on disk, at the last look.
     waits_for: Option<Lsn>,
+    /// It is being shut down, by nobody here, since.
+    ends_since: Option<Instant>,
 }
 
 impl Seen {
     fn new(now: Instant) -> Seen {
-        Seen { answered: now, flushed: now, written: now, waits_for: None }
+        Seen { answered: now, flushed: now, written: now, waits_for: None, ends_since: None }
+    }
+
+    /// What the postmaster says, while it is to serve or not.
+    fn ends(&mut self, now: Instant, says_so: bool, is_wanted: bool) {
+        let unasked = says_so && is_wanted;
+        self.ends_since = if unasked { self.ends_since.or(Some(now)) } else { None };
+    }
+
+    /// Whether it has been silent for `limit`, or does not come to its end.
+    fn hangs(&self, now: Instant, limit: Duration) -> bool {
+        let ends_for = self.ends_since.map(|since| now.saturating_duration_since(since));
+        self.silent_for(now) >= limit || ends_for.is_some_and(|ends_for| ends_for >= ENDS_WITHIN)
     }
 
     /// A log that has reached what somebody waited for at the look before moves; so does one that nobody waits for.
@@ -104,7 +130,12 @@ impl Health {
     pub async fn run(self) {
         let mut seen = Seen::new(Instant::now());
         let (mut told, mut was_writable) = (false, false);
-        let disk = Disk { file: self.file.clone(), busy: Arc::default() };
+        let disk = Disk {
+            file: self.file.clone(),
+            pid_file: self.pid_file.clone(),
+            busy: Arc::default(),
+            ends: Arc::default(),
+        };
         loop {
             let limit = Duration::from_millis(u64::from(self.config.borrow().hang_timeout_ms));
             let pause = (limit / LOOKS).clamp(Duration::from_millis(200), Duration::from_secs(2));
@@ -118,7 +149,7 @@ impl Health {
             self.look(&mut seen, &disk, limit / LOOKS).await;
             self.answered.set(seen.answered.min(seen.written));
             was_writable = self.writable.is_set();
-            let hung = was_writable && seen.silent_for(Instant::now()) >= limit;
+            let hung = was_writable && seen.hangs(Instant::now(), limit);
             if hung != told {
                 told = hung;
                 if hung {
@@ -126,7 +157,8 @@ impl Health {
                         answered_ms = seen.answered.elapsed().as_millis(),
                         flushed_ms = seen.flushed.elapsed().as_millis(),
                         written_ms = seen.written.elapsed().as_millis(),
-                        "the primary hangs: time since its last answer, flush and write"
+                        ends_ms = seen.ends_since.map(|since| since.elapsed().as_millis()),
+                        "the primary hangs: time since its last answer, flush and write, and since somebody else began to shut it down"
                     );
                 }
                 if self.inputs.send(Input::Hung(hung)).await.is_err() {
@@ -140,6 +172,8 @@ impl Health {
         if disk.write() {
             seen.written = Instant::now();
         }
+        let is_wanted = matches!(self.wish.borrow().desired.postgres, Want::Primary | Want::Promoted);
+        seen.ends(Instant::now(), disk.ends.load(Ordering::SeqCst), is_wanted);
         self.ask(seen, limit).await;
     }
 
@@ -170,7 +204,10 @@ fn is_answer(e: &SqlError) -> bool {
 /// Writes in a thread of its own, one at a time: a disk that hangs keeps the thread.
 struct Disk {
     file: PathBuf,
+    pid_file: PathBuf,
     busy: Arc<AtomicBool>,
+    /// Whether the postmaster said at the last look that it is being shut down.
+    ends: Arc<AtomicBool>,
 }
 
 impl Disk {
@@ -179,8 +216,10 @@ impl Disk {
         if self.busy.swap(true, Ordering::SeqCst) {
             return false;
         }
-        let (file, busy) = (self.file.clone(), self.busy.clone());
+        let (file, pid_file) = (self.file.clone(), self.pid_file.clone());
+        let (busy, ends) = (self.busy.clone(), self.ends.clone());
         tokio::task::spawn_blocking(move || {
+            ends.store(postmaster::is_shutting_down(&pid_file), Ordering::SeqCst);
             if let Err(e) = write_through(&file) {
                 tracing::debug!(error = %e, "the write probe is refused"); // a full disk is no hung one
             }

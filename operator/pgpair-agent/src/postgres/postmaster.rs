@@ -1,7 +1,7 @@
 //! The postmaster of this instance: made, started, watched and stopped.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pgpair_core::ids::InstanceId;
@@ -105,6 +105,19 @@ pub struct Postmaster {
     wal_level: WalLevel,
     slot_copies: SlotCopies,
     exit: watch::Receiver<Option<String>>,
+}
+
+/// The first and the eighth line of `postmaster.pid`: process id and state. Empty if they are not there.
+fn said(pid_file: &Path) -> (String, String) {
+    let text = fs::read_to_string(pid_file).unwrap_or_default();
+    let line = |n| text.lines().nth(n).unwrap_or_default().trim().to_owned();
+    (line(0), line(7))
+}
+
+/// Whether a postmaster says that it is being shut down, in whatever way.
+#[must_use]
+pub fn is_shutting_down(pid_file: &Path) -> bool {
+    said(pid_file).1 == "stopping"
 }
 
 /// Writes the configuration and starts postgres. The lock goes to the postmaster, and with it to all its children.
@@ -218,10 +231,8 @@ impl Postmaster {
     /// Whether the eighth line of `postmaster.pid` says that connections are accepted (PostgreSQL, `pidfile.h`).
     #[must_use]
     pub fn says_ready(&self) -> bool {
-        let text = fs::read_to_string(&self.pid_file).unwrap_or_default();
-        let mut lines = text.lines();
-        let ours = lines.next().is_some_and(|pid| pid.trim() == self.pid.as_raw_nonzero().to_string());
-        ours && lines.nth(6).is_some_and(|status| status.trim() == "ready")
+        let (pid, status) = said(&self.pid_file);
+        pid == self.pid.as_raw_nonzero().to_string() && status == "ready"
     }
 
     /// Fast shutdown: ends the sessions, writes the shutdown checkpoint, sends everything to the standby.

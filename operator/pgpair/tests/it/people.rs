@@ -7,6 +7,7 @@ use pgpair_core::instance::PostgresState;
 use pgpair_core::record::Mode;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::paths;
+use rustix::process::{Signal, kill_process};
 
 use crate::pair::{LIMIT, Pair, eventually};
 
@@ -99,4 +100,18 @@ async fn a_library_that_the_image_lacks_is_refused_and_a_correction_arrives_wher
     assert_eq!(push(&pair, A, &with(3, &[("work_mem", "7MB")])).await.0, 200);
     follows(&pair, A, 3).await;
     assert_eq!(pair.report(A).await.unwrap().login_refused, None);
+}
+
+/// A "smart" shutdown waits for sessions, and a fast one for its last checkpoint. Nobody is let in meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_somebody_else_shuts_down_and_that_does_not_come_to_its_end_is_handed_over() {
+    let pair = Pair::up().await;
+    let session = pair.connect(A).await.unwrap();
+    kill_process(pair.postmaster_pid(A), Signal::TERM).unwrap();
+    eventually("b takes writes", LIMIT, async || pair.is_writable(B).await.then_some(())).await;
+    drop(session);
+    eventually("both are paired again", LIMIT, async || {
+        (pair.api.mode() == Mode::Paired && pair.api.record().primary.instance == B).then_some(())
+    })
+    .await;
 }
