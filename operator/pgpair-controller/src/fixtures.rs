@@ -22,6 +22,7 @@ use pgpair_wire::report::{
 };
 use serde_json::json;
 
+use crate::certificates::rotation::PartyView;
 use crate::observed::{
     AgentProcess, InstanceObserved, LeaseView, Mismatch, Observed, PasswordView, PodView, ReportView,
     SeedJob, SeedState, SetView, SliceView,
@@ -202,7 +203,7 @@ pub fn steady() -> Observed {
         refused_passwords: BTreeMap::new(),
         server: None,
         certified: BTreeMap::new(),
-        operator_certified: None,
+        operator_certified: Some(PartyView::default()),
         authority: None,
         refused_certificates: BTreeMap::new(),
         given_certificates: BTreeMap::new(),

@@ -85,6 +85,9 @@ pub(super) fn decide_any(observed: &Observed, rw: &RwPlan) -> AnyPlan {
     if matches!(observed.any, SliceView::Present(_)) && is_changing(observed, rw) {
         return AnyPlan::Keep;
     }
+    if observed.any != SliceView::Missing && is_deaf(observed) {
+        return AnyPlan::Keep;
+    }
     let now: &[String] = match &observed.any {
         SliceView::Present(addresses) | SliceView::Altered(addresses) => addresses,
         SliceView::Missing => &[],
@@ -99,6 +102,13 @@ pub(super) fn decide_any(observed: &Observed, rw: &RwPlan) -> AnyPlan {
     let right =
         matches!(&observed.any, SliceView::Present(_)) && now.iter().eq(targets.iter().map(|t| &t.ip));
     if right { AnyPlan::Keep } else { AnyPlan::Set(targets) }
+}
+
+/// The operator hears no agent, and that says nothing of them: its keys are new, and the agents may not have them yet.
+fn is_deaf(observed: &Observed) -> bool {
+    let is_lost = observed.authority.as_ref().is_some_and(|authority| authority.signing.is_none());
+    let is_new = observed.operator_certified.is_none() || is_lost;
+    is_new && InstanceId::ALL.into_iter().all(|i| observed.instance(i).report.recent().is_none())
 }
 
 /// A primary is about to be replaced, to be promoted, or to get its endpoint.
@@ -144,4 +154,34 @@ fn belongs_to_a_pod(observed: &Observed, address: &str) -> bool {
     [&observed.a, &observed.b]
         .iter()
         .any(|i| i.pod.as_ref().is_some_and(|p| p.ip.as_deref() == Some(address)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificates::rotation::AuthorityView;
+    use crate::fixtures::{ip, now, steady};
+    use crate::observed::ReportView;
+
+    #[test]
+    fn an_operator_whom_the_agents_do_not_know_yet_takes_no_instance_out_of_a_service() {
+        let mut silent = steady().solo().a_silent();
+        silent.b.report = ReportView::Unreachable;
+        silent.any = SliceView::Present(vec![ip(InstanceId::A)]);
+        let any = |observed: &Observed| decide_any(observed, &RwPlan::Keep);
+        assert_eq!(any(&silent), AnyPlan::Set(Vec::new()), "it is known, and hears nobody");
+        let without = Observed { operator_certified: None, ..silent.clone() };
+        assert_eq!(any(&without), AnyPlan::Keep);
+        let authority = |trusted: &[&str]| {
+            let trusted = trusted.iter().map(|mark| (*mark).to_owned()).collect();
+            Some(AuthorityView::established("ca2".into(), trusted, now()))
+        };
+        let following = Observed { authority: authority(&["ca1"]), ..silent.clone() };
+        assert_eq!(any(&following), AnyPlan::Keep);
+        assert_eq!(any(&Observed { authority: authority(&[]), ..silent }), AnyPlan::Set(Vec::new()));
+        let heard = Observed { operator_certified: None, ..steady() };
+        assert_eq!(any(&heard), AnyPlan::Keep, "that is right already");
+        let missing = Observed { any: SliceView::Missing, ..without };
+        assert_eq!(any(&missing), AnyPlan::Set(Vec::new()), "it is made");
+    }
 }
