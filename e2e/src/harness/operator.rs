@@ -5,13 +5,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use pgpair_api::names::OPERATOR;
 use serde_json::json;
 
 use crate::harness::cluster::Cluster;
+use crate::harness::pair::Pair;
 use crate::harness::wait::await_condition;
 
 /// Selects the deployment and its pods.
@@ -147,6 +148,33 @@ pub async fn installation(cluster: &Cluster) -> anyhow::Result<Installation> {
         namespace,
         release,
     })
+}
+
+/// What the operator keeps of a pair in its own namespace.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The Secrets there.
+    pub secrets: Api<Secret>,
+    /// The name of that with the pair's authority.
+    pub authority: String,
+    /// The name of that with the operator's certificate.
+    pub operator_tls: String,
+}
+
+impl Kept {
+    /// Of `pair`. To be asked while there is one installation.
+    ///
+    /// # Errors
+    /// When there is no such pair or no operator, or the API does not answer.
+    pub async fn of(pair: &Pair) -> anyhow::Result<Kept> {
+        let namespace = installation(&pair.cluster).await?.namespace;
+        let uid = pair.uid().await?;
+        Ok(Kept {
+            secrets: Api::namespaced(pair.cluster.client.clone(), &namespace),
+            authority: pair.names.authority_secret(&uid),
+            operator_tls: pair.names.operator_tls_secret(&uid),
+        })
+    }
 }
 
 async fn deployment(cluster: &Cluster) -> anyhow::Result<Deployment> {

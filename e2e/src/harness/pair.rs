@@ -113,6 +113,16 @@ impl Pair {
         pair.status.context("the operator has not written a status yet")
     }
 
+    /// The uid of the resource.
+    ///
+    /// # Errors
+    /// When there is no such pair.
+    pub async fn uid(&self) -> anyhow::Result<String> {
+        let api: Api<PgReplicaPair> = Api::namespaced(self.cluster.client.clone(), &self.names.namespace);
+        let pair = api.get(&self.names.name).await.with_context(|| format!("reading {}", self.names.name))?;
+        pair.metadata.uid.context("the pair has no uid")
+    }
+
     /// Waits until the standby may take over: Ready and FailoverReady, mode Paired, one primary and one standby, both
     /// ready; in a term of at least `term`.
     ///

@@ -6,10 +6,11 @@ use anyhow::{Context as _, ensure};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use pgpair_api::order::UserOrderKind;
 use pgpair_api::status::{ConditionType, OrderState, Reason};
 use pgpair_core::ids::InstanceId;
+use pgpair_e2e::harness::operator::{self, Kept};
 use pgpair_e2e::harness::pair::Pair;
 use pgpair_e2e::harness::rolls::starts;
 use pgpair_e2e::harness::status::{await_told, condition};
@@ -275,7 +276,9 @@ async fn rotate(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
     let before = starts(pair).await?;
     let (old_ca, old_leaf) =
         (pair.app_secret("ca.crt").await?, text(pair, "rotated-a-tls", "tls.crt").await?);
-    secrets(pair).delete("rotated-ca", &DeleteParams::default()).await.context("deleting the authority")?;
+    let kept = Kept::of(pair).await?;
+    let deleted = kept.secrets.delete(&kept.authority, &DeleteParams::default()).await;
+    deleted.context("deleting the authority")?;
     for (authorities, said) in [(2, "both are trusted"), (2, "the new one signs"), (1, "the old one is gone")]
     {
         await_condition(said, STEP, || async {
@@ -287,7 +290,7 @@ async fn rotate(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
         .await?;
         pair.paired_now(1).await?;
         await_agents(pair).await?;
-        shorten(pair).await?;
+        shorten(pair, &kept).await?;
     }
     ensure!(!pair.app_secret("ca.crt").await?.contains(old_ca.trim()), "the old authority is trusted still");
     await_condition("postgres shows a certificate of the new one", MINUTE, || async {
@@ -322,14 +325,91 @@ async fn await_agents(pair: &Pair) -> anyhow::Result<()> {
 }
 
 /// An hour has passed since the Secrets were changed, as far as the operator can tell.
-async fn shorten(pair: &Pair) -> anyhow::Result<()> {
-    let names = &pair.names;
+async fn shorten(pair: &Pair, kept: &Kept) -> anyhow::Result<()> {
+    let (names, beside) = (&pair.names, secrets(pair));
     let of_instances = InstanceId::ALL.map(|instance| names.tls_secret(instance));
-    for secret in of_instances.into_iter().chain([names.operator_tls_secret(), names.app_secret()]) {
+    let with_pair = of_instances.into_iter().chain([names.app_secret()]).map(|name| (&beside, name));
+    for (api, secret) in with_pair.chain([(&kept.secrets, kept.operator_tls.clone())]) {
         let annotations = json!({"pgpair.dev/changed-at": "2020-01-01T00:00:00Z"});
         let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
-        let patched = secrets(pair).patch(&secret, &PatchParams::default(), &patch).await;
+        let patched = api.patch(&secret, &PatchParams::default(), &patch).await;
         patched.with_context(|| format!("shortening the wait of {secret}"))?;
     }
     Ok(())
+}
+
+/// What an earlier version of the operator kept beside the pair goes to the operator's namespace: no certificate of an instance changes, the
+/// operator gives orders after that, and no key of the authority or of the operator is left beside the pair.
+pub async fn the_keys_of_an_earlier_version_leave_the_pairs_namespace(
+    c: &mut Context,
+) -> anyhow::Result<Outcome> {
+    let (pair, _) = pair(c, "moved").await?;
+    let kept = Kept::of(&pair).await?;
+    let absent = operator::take_away(&pair.cluster).await?;
+    let put_back = put_back(&pair, &kept).await;
+    // Others need it, whatever came of that.
+    absent.bring_back(&pair.cluster).await?;
+    let walked = match put_back {
+        Ok(key) => moves(&pair, &kept, &key).await,
+        Err(error) => Err(error),
+    };
+    pair.explain(walked).await?;
+    Ok(Outcome::Passed)
+}
+
+/// Puts the operator's Secrets of the pair where earlier versions had them; gives the key of the authority.
+async fn put_back(pair: &Pair, kept: &Kept) -> anyhow::Result<ByteString> {
+    let owner = json!([{
+        "apiVersion": "pgpair.dev/v1alpha1", "kind": "PgReplicaPair", "name": pair.names.name, "uid": pair.uid().await?,
+        "controller": true, "blockOwnerDeletion": true,
+    }]);
+    let mut key = None;
+    let former = [
+        (&kept.authority, pair.names.former_authority_secret()),
+        (&kept.operator_tls, pair.names.former_operator_tls_secret()),
+    ];
+    for (name, former) in former {
+        let secret = kept.secrets.get(name).await.with_context(|| format!("reading {name}"))?;
+        let metadata = json!({
+            "name": former, "labels": pair.names.labels(), "ownerReferences": owner,
+            "annotations": secret.metadata.annotations,
+        });
+        let beside: Secret =
+            serde_json::from_value(json!({"metadata": metadata, "type": "Opaque", "data": secret.data}))?;
+        key = key.or_else(|| secret.data.and_then(|mut data| data.remove("ca.key")));
+        let created = secrets(pair).create(&PostParams::default(), &beside).await;
+        created.with_context(|| format!("creating {former}"))?;
+        kept.secrets
+            .delete(name, &DeleteParams::default())
+            .await
+            .with_context(|| format!("deleting {name}"))?;
+    }
+    key.context("the authority has no key")
+}
+
+async fn moves(pair: &Pair, kept: &Kept, key: &ByteString) -> anyhow::Result<()> {
+    let leaves = || async {
+        anyhow::Ok((text(pair, "moved-a-tls", "tls.crt").await?, text(pair, "moved-b-tls", "tls.crt").await?))
+    };
+    let before = leaves().await?;
+    await_condition("the keys are with the operator", MINUTE, || async {
+        let moved = kept.secrets.get(&kept.authority).await?;
+        ensure!(
+            moved.data.as_ref().and_then(|data| data.get("ca.key")) == Some(key),
+            "it is another authority"
+        );
+        for former in [pair.names.former_authority_secret(), pair.names.former_operator_tls_secret()] {
+            ensure!(secrets(pair).get_opt(&former).await?.is_none(), "{former} is there still");
+        }
+        Ok(())
+    })
+    .await?;
+    for secret in secrets(pair).list(&ListParams::default()).await? {
+        let data = secret.data.unwrap_or_default();
+        ensure!(data.values().all(|value| value != key), "the key is in {:?}", secret.metadata.name);
+    }
+    ensure!(leaves().await? == before, "an instance has another certificate");
+    // The agents take the operator's new certificate.
+    pair.order(&json!({"kind": "Switchover"})).await?;
+    pair.await_paired(2, BRING_UP).await.map(|_| ())
 }

@@ -118,7 +118,7 @@ const BESIDE: [Test; 8] = tests![
 
 /// When both are done, one after the other: what disturbs nodes, the operator or the control plane. Outages of the control plane come last:
 /// kubelets that have lost their watches start new pods late.
-const ALONE: [Test; 25] = tests![
+const ALONE: [Test; 26] = tests![
     failover::an_evicted_primary_hands_over,
     orders::a_forced_promotion_tells_what_it_may_lose_and_has_lost,
     orders::a_forced_promotion_of_an_async_pair_tells_the_same,
@@ -129,6 +129,7 @@ const ALONE: [Test; 25] = tests![
     floods::strangers_in_numbers_cost_neither_a_failover_nor_the_pairing,
     outages::a_failover_needs_no_operator,
     outages::another_replica_of_the_operator_goes_on_for_the_one_that_led,
+    certificates::the_keys_of_an_earlier_version_leave_the_pairs_namespace,
     refusals::a_refused_write_of_each_kind_is_told_and_made_good,
     installations::a_second_operator_stands_aside_until_it_has_a_class_of_its_own,
     faults::a_stopped_agent_is_fenced_by_its_init_process,

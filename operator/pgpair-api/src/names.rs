@@ -29,6 +29,12 @@ pub const ANNOTATION_CLASS: &str = "pgpair.dev/operator-class";
 pub const ANNOTATION_NAMESPACES: &str = "pgpair.dev/watch-namespaces";
 /// Annotation of that Lease: whether the installation claims these pairs.
 pub const ANNOTATION_CLAIMS: &str = "pgpair.dev/claims";
+/// Label of a Secret in the operator's own namespace: the uid of the pair that it belongs to.
+pub const LABEL_OF_UID: &str = "pgpair.dev/of-uid";
+/// Label of such a Secret: the namespace of the pair.
+pub const LABEL_OF_NAMESPACE: &str = "pgpair.dev/of-namespace";
+/// Label of such a Secret: the name of the pair.
+pub const LABEL_OF_PAIR: &str = "pgpair.dev/of-pair";
 /// Label of Kubernetes that names the program that manages an object.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// On what is applied: a digest of its content, by which another leader knows what need not be applied again.
@@ -39,11 +45,11 @@ pub const ANNOTATION_SEED: &str = "pgpair.dev/seed";
 pub const ANNOTATION_SEED_FAILURES: &str = "pgpair.dev/seed-failures";
 /// Annotation of a pair: the order of a person, see [`crate::order::UserOrder`].
 pub const ANNOTATION_ORDER: &str = "pgpair.dev/order";
-/// Annotation of Secret `NAME-ca`: the authority that signs; empty: its key is lost.
+/// Annotation of the Secret of the authority: the authority that signs; empty: its key is lost.
 pub const ANNOTATION_CA_SIGNING: &str = "pgpair.dev/ca-signing";
-/// Annotation of Secret `NAME-ca`: the authority that will sign next; empty: none.
+/// Annotation of the Secret of the authority: the authority that will sign next; empty: none.
 pub const ANNOTATION_CA_NEXT: &str = "pgpair.dev/ca-next";
-/// Annotation of Secret `NAME-ca`: authorities that sign no more, and are trusted until nobody uses what they signed.
+/// Annotation of the Secret of the authority: authorities that sign no more, and are trusted until nobody uses what they signed.
 pub const ANNOTATION_CA_OLD: &str = "pgpair.dev/ca-old";
 /// Annotation of a Secret with a certificate: the end of its validity (RFC 3339).
 pub const ANNOTATION_NOT_AFTER: &str = "pgpair.dev/not-after";
@@ -65,9 +71,9 @@ pub const ANNOTATION_SERVER_TRUSTS: &str = "pgpair.dev/server-trusts";
 pub const ANNOTATION_VERSION: &str = "pgpair.dev/version";
 /// Annotation of a Secret with certificates: which revocation lists it has. Absent: nothing was ever revoked.
 pub const ANNOTATION_REVOKED: &str = "pgpair.dev/revoked";
-/// Annotation of Secret `NAME-ca`: the order to revoke that was carried out last.
+/// Annotation of the Secret of the authority: the order to revoke that was carried out last.
 pub const ANNOTATION_REVOKED_BY: &str = "pgpair.dev/revoked-by";
-/// Annotation of Secret `NAME-ca`: when the first of its revocation lists is outdated.
+/// Annotation of the Secret of the authority: when the first of its revocation lists is outdated.
 pub const ANNOTATION_REVOKED_UNTIL: &str = "pgpair.dev/revoked-until";
 /// Annotation of a Secret with certificates: the certificate that was made anew so that the one before it can be revoked.
 pub const ANNOTATION_REISSUED: &str = "pgpair.dev/reissued";
@@ -142,9 +148,15 @@ impl PairName {
     pub fn agent(&self) -> String {
         format!("{}-agent", self.name)
     }
-    /// Secret of the pair's certificate authority; read by the operator only.
+    /// Secret of the pair's certificate authority, in the operator's own namespace; read by the operator only. The uid makes the name
+    /// unique over all namespaces, and over pairs of one name that follow each other. It is shorter than the 253 characters of a name: 161 at most.
     #[must_use]
-    pub fn ca_secret(&self) -> String {
+    pub fn authority_secret(&self, uid: &str) -> String {
+        format!("pgpair-{}-{}-{uid}-ca", self.namespace, self.name)
+    }
+    /// Where earlier versions kept the authority: in the pair's namespace.
+    #[must_use]
+    pub fn former_authority_secret(&self) -> String {
         format!("{}-ca", self.name)
     }
     /// Secret with the certificates of an instance.
@@ -152,9 +164,14 @@ impl PairName {
     pub fn tls_secret(&self, i: InstanceId) -> String {
         format!("{}-{i}-tls", self.name)
     }
-    /// Secret with the client certificate by which the operator talks to the agents.
+    /// Secret with the client certificate by which the operator talks to the agents, in the operator's own namespace.
     #[must_use]
-    pub fn operator_tls_secret(&self) -> String {
+    pub fn operator_tls_secret(&self, uid: &str) -> String {
+        format!("pgpair-{}-{}-{uid}-operator-tls", self.namespace, self.name)
+    }
+    /// Where earlier versions kept that certificate: in the pair's namespace.
+    #[must_use]
+    pub fn former_operator_tls_secret(&self) -> String {
         format!("{}-operator-tls", self.name)
     }
     /// Secret with user, password and address for applications.
@@ -250,13 +267,28 @@ impl PairName {
         labels.insert(LABEL_INSTANCE.into(), i.to_string());
         labels
     }
-    /// The Secrets that the operator makes for the pair.
+    /// Labels of what the operator keeps of the pair in its own namespace. Not that of [`PairName::labels`], by which the objects in the
+    /// pair's namespace are watched.
+    #[must_use]
+    pub fn labels_with_operator(&self, uid: &str) -> BTreeMap<String, String> {
+        [
+            ("app.kubernetes.io/name", "pgreplicapair"),
+            (LABEL_MANAGED_BY, OPERATOR),
+            (LABEL_OF_NAMESPACE, &self.namespace),
+            (LABEL_OF_PAIR, &self.name),
+            (LABEL_OF_UID, uid),
+        ]
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
+    }
+    /// The Secrets in the pair's namespace that the operator makes, or that an earlier version of it has made there.
     #[must_use]
     pub fn secrets(&self) -> Vec<String> {
         let of_instances = InstanceId::ALL.into_iter().map(|i| self.tls_secret(i));
         let others = [
-            self.ca_secret(),
-            self.operator_tls_secret(),
+            self.former_authority_secret(),
+            self.former_operator_tls_secret(),
             self.server_tls_secret(),
             self.app_secret(),
             self.superuser_secret(),
@@ -302,5 +334,32 @@ impl PairName {
             ]);
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn what_the_operator_keeps_of_two_pairs_never_has_the_same_name_and_fits() {
+        let pair = |namespace: &str, name: &str| PairName { namespace: namespace.into(), name: name.into() };
+        // Each uid is given once. The rest of these names is the same without it.
+        let pairs = [
+            (pair("shop-a", "b"), "u1"),
+            (pair("shop", "a-b"), "u2"),
+            (pair("shop", "a-b"), "u3"),
+            (pair("bank", "orders"), "u4"),
+            (pair("shop", "orders"), "u5"),
+        ];
+        let names = pairs.iter().flat_map(|(p, uid)| [p.authority_secret(uid), p.operator_tls_secret(uid)]);
+        assert_eq!(names.collect::<BTreeSet<_>>().len(), 2 * pairs.len());
+        let longest = pair(&"n".repeat(63), &"p".repeat(40));
+        let uid = "01234567-89ab-cdef-0123-456789abcdef";
+        assert!(longest.operator_tls_secret(uid).len() <= 253);
+        assert!(longest.labels_with_operator(uid).values().all(|value| value.len() <= 63));
+        assert!(!longest.labels_with_operator(uid).contains_key(LABEL_PAIR));
     }
 }

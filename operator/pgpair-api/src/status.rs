@@ -418,7 +418,7 @@ pub struct RtoEstimate {
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateStatus {
-    /// The Secret that holds it.
+    /// The Secret that holds it, as NAMESPACE/NAME if it is with the operator.
     pub secret: String,
     /// End of its life. The operator renews it before.
     pub not_after: Time,

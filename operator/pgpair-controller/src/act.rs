@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
@@ -29,6 +28,7 @@ use crate::ownership::{Taken, create, is_own, look_at_others};
 use crate::plan::{Notice, OrderPlan, Plan, Scope};
 use crate::secrets::issued::apply_issued;
 use crate::secrets::passwords::{Keeper, Source, apply_passwords, rotate};
+use crate::secrets::place::Place;
 use crate::secrets::server::apply_server;
 use crate::secrets::{self, Extent};
 
@@ -185,9 +185,9 @@ impl Act<'_> {
 
     async fn apply_secrets(&self) -> Result<(), Error> {
         let extent = if self.scope == Scope::Everything { Extent::Spec } else { Extent::Upkeep };
-        let known = |name: &str| {
-            let secret = self.caches.secrets.get(&ObjectRef::new(name).within(&self.pair.name.namespace))?;
-            Some(secret.annotations().clone())
+        let known = |place: &Place| {
+            let meta = place.cached(self.caches, self.pair)?;
+            Some(meta.annotations.unwrap_or_default())
         };
         secrets::apply_secrets(self.requests, self.pair, extent, known, Timestamp::now()).await
     }

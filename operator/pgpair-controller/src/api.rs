@@ -92,6 +92,12 @@ impl Requests {
         Requests { shapes, ..self }
     }
 
+    /// The same requests in another namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Self {
+        Requests { namespace: namespace.to_owned(), ..self.clone() }
+    }
+
     /// What is known from the answers to applies.
     #[must_use]
     pub fn shapes(&self) -> &Shapes {
@@ -252,6 +258,23 @@ impl Requests {
         match bounded::<K, _>("delete", name, self.api::<K>().delete(name, &params)).await {
             Ok(_) => Ok(()),
             Err(e) if e.is_refused_with(404) || e.is_refused_with(409) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Deletes exactly what was read: an object that was changed or made anew since then stays; that it is gone already is no error.
+    ///
+    /// # Errors
+    /// The request failed (409: it is another one by now) or was not answered.
+    pub async fn delete_as_read<K: Object>(&self, read: &ObjectMeta) -> Result<(), Error> {
+        let name = read.name.as_deref().unwrap_or_default();
+        let preconditions =
+            Preconditions { uid: read.uid.clone(), resource_version: read.resource_version.clone() };
+        let params = DeleteParams::default().preconditions(preconditions);
+        self.metrics.wrote(&K::kind(&()), "delete");
+        match bounded::<K, _>("delete", name, self.api::<K>().delete(name, &params)).await {
+            Ok(_) => Ok(()),
+            Err(e) if e.is_refused_with(404) => Ok(()),
             Err(e) => Err(e),
         }
     }

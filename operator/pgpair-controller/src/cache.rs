@@ -4,6 +4,7 @@
 mod foreign;
 mod store;
 mod trim;
+pub mod with_operator;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -24,7 +25,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use pgpair_api::PgPairOrder;
-use pgpair_api::names::LABEL_PAIR;
+use pgpair_api::names::{LABEL_OF_NAMESPACE, LABEL_OF_UID, LABEL_PAIR};
 
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -32,6 +33,7 @@ use crate::triggers::Triggers;
 
 pub use store::{Cache, CacheWriter, NeverFilled, cache};
 pub use trim::{Cached, JOB_NAME, REVISION};
+use with_operator::WithOperator;
 
 /// The task that feeds one cache.
 pub type Feeder = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -66,6 +68,8 @@ pub struct Caches {
     pub services: Cache<PartialObjectMeta<Service>>,
     /// Secrets.
     pub secrets: Cache<PartialObjectMeta<Secret>>,
+    /// Secrets of pairs in the operator's own namespace.
+    pub with_operator: Cache<WithOperator>,
     /// Service accounts.
     pub accounts: Cache<PartialObjectMeta<ServiceAccount>>,
     /// Roles.
@@ -103,6 +107,7 @@ impl Caches {
             networks: maker.make(),
             services: maker.make(),
             secrets: maker.make(),
+            with_operator: maker.make(),
             accounts: maker.make(),
             roles: maker.make(),
             bindings: maker.make(),
@@ -116,12 +121,14 @@ impl Caches {
     pub fn given(&self) -> usize {
         let Caches { stateful_sets, pods, jobs, slices, claims, .. } = self;
         let Caches { config_maps, budgets, services, secrets, accounts, roles, bindings, .. } = self;
+        let Caches { with_operator, .. } = self;
         let given = [&stateful_sets.given, &pods.given, &jobs.given, &slices.given, &claims.given];
         let of_metadata = [
             &config_maps.given,
             &budgets.given,
             &services.given,
             &secrets.given,
+            &with_operator.given,
             &accounts.given,
             &roles.given,
             &bindings.given,
@@ -142,19 +149,38 @@ where
     }
 }
 
-/// Caches of one namespace or of all, the tasks that feed them and then announce changes to `triggers`, and what waits for their first
-/// lists. That wait has no end of its own: the caller bounds it.
+/// Caches of what belongs to the pairs of one namespace or of all, the tasks that feed them and then announce changes to `triggers`, and what
+/// waits for their first lists. That wait has no end of its own: the caller bounds it.
 #[must_use]
 pub fn watch_all(
     client: &Client,
-    namespace: Option<&str>,
+    scope: Scope<'_>,
     triggers: &Triggers,
     signs: &Signs,
 ) -> (Caches, Vec<Feeder>, Vec<FirstList>) {
     let mut watcher =
-        Watcher { client, namespace, triggers, signs, feeders: Vec::new(), first_lists: Vec::new() };
+        Watcher { client, scope, triggers, signs, feeders: Vec::new(), first_lists: Vec::new() };
     let caches = Caches::made_by(&mut watcher);
     (caches, watcher.feeders, watcher.first_lists)
+}
+
+/// Where the objects are.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// The namespace of the pairs; `None`: all.
+    pub pairs: Option<&'a str>,
+    /// The operator's own.
+    pub operator: &'a str,
+}
+
+/// Labels by which the objects of a kind are watched that belong to the pairs of one namespace, or of all; `None`: by none.
+fn labels_of<K: Cached>(namespace: Option<&str>) -> Option<String> {
+    match (K::IS_WITH_OPERATOR, namespace) {
+        _ if K::OPTIONAL => None,
+        (false, _) => Some(LABEL_PAIR.to_owned()),
+        (true, None) => Some(LABEL_OF_UID.to_owned()),
+        (true, Some(namespace)) => Some(format!("{LABEL_OF_UID},{LABEL_OF_NAMESPACE}={namespace}")),
+    }
 }
 
 /// Objects of one page of a list. All kinds are listed at the same time when an API server has forgotten what was seen last, and the pages that are
@@ -181,7 +207,7 @@ impl Signs {
 
 struct Watcher<'a> {
     client: &'a Client,
-    namespace: Option<&'a str>,
+    scope: Scope<'a>,
     triggers: &'a Triggers,
     signs: &'a Signs,
     feeders: Vec<Feeder>,
@@ -192,13 +218,17 @@ impl MakeCache for Watcher<'_> {
     fn make<K: Cached>(&mut self) -> Cache<K> {
         let (cache, mut writer) = cache::<K>();
         let config = watcher::Config::default().page_size(K::PAGE);
-        let config = if K::OPTIONAL { config } else { config.labels(LABEL_PAIR) };
+        let config = match labels_of::<K>(self.scope.pairs) {
+            Some(labels) => config.labels(&labels),
+            None => config,
+        };
+        let namespace = if K::IS_WITH_OPERATOR { Some(self.scope.operator) } else { self.scope.pairs };
         let (triggers, signs) = (self.triggers.clone(), self.signs.clone());
-        let stream = watcher(api_in::<K>(self.client, self.namespace), config)
+        let stream = watcher(api_in::<K>(self.client, namespace), config)
             .default_backoff()
             .inspect(move |item| match item {
                 Err(error) if K::OPTIONAL => note_missing(&K::kind(&()), error),
-                _ => signs.note(&K::kind(&()), item),
+                _ => signs.note(&K::watched_as(), item),
             })
             .for_each(move |item| {
                 // An error has been noted above.

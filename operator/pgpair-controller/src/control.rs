@@ -19,7 +19,7 @@ use pgpair_api::word::Word;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cache::{Caches, PAGE, Signs, api_in, watch_all};
+use crate::cache::{Caches, PAGE, Scope, Signs, api_in, watch_all};
 use crate::context::Context;
 use crate::error::Error;
 use crate::error::chain;
@@ -94,7 +94,8 @@ async fn lead_in(
     mut leading: watch::Receiver<Leadership>,
 ) -> Result<(), RunError> {
     let (triggers, triggered) = Triggers::new();
-    let (caches, feeders, first_lists) = watch_all(&operator.client, scope, &triggers, &operator.signs);
+    let place = Scope { pairs: scope, operator: &operator.defaults.operator_namespace };
+    let (caches, feeders, first_lists) = watch_all(&operator.client, place, &triggers, &operator.signs);
     // Ends the feeders too, when this future is dropped.
     let mut tasks = JoinSet::new();
     for feeder in feeders {

@@ -45,6 +45,17 @@ pub fn pair(spec: serde_json::Value) -> PgReplicaPair {
     .unwrap()
 }
 
+/// The Secret of the authority of that pair.
+pub const CA: &str = "pgpair-shop-orders-11111111-2222-ca";
+/// The Secret by which the operator talks to its agents.
+pub const OPERATOR_TLS: &str = "pgpair-shop-orders-11111111-2222-operator-tls";
+
+/// Where the API server has a Secret of that pair.
+pub fn secret_path(name: &str) -> String {
+    let namespace = if [CA, OPERATOR_TLS].contains(&name) { "pgpair-system" } else { "shop" };
+    format!("/api/v1/namespaces/{namespace}/secrets/{name}")
+}
+
 pub fn defaults() -> Defaults {
     Defaults {
         postgres_image_template: "registry.test/pg:{version}".into(),

@@ -168,6 +168,9 @@ fn kept_answer(
         (&Method::GET, Some(object)) => (StatusCode::OK, object.clone()),
         (&Method::GET, None) => (StatusCode::NOT_FOUND, status(404, "NotFound")),
         (&Method::POST, Some(_)) => (StatusCode::CONFLICT, status(409, "AlreadyExists")),
+        (&Method::DELETE, Some(object)) if !is_as_read(object, &body) => {
+            (StatusCode::CONFLICT, status(409, "Conflict"))
+        }
         (&Method::DELETE, _) => match objects.remove(&key) {
             Some(object) => (StatusCode::OK, object),
             None => (StatusCode::NOT_FOUND, status(404, "NotFound")),
@@ -177,6 +180,14 @@ fn kept_answer(
             (StatusCode::OK, body)
         }
     }
+}
+
+/// Whether an object is the one that is to be deleted.
+fn is_as_read(object: &Value, options: &Value) -> bool {
+    let wanted = |key: &str| options["preconditions"][key].as_str();
+    ["uid", "resourceVersion"]
+        .iter()
+        .all(|key| wanted(key).is_none_or(|read| object["metadata"][key] == read))
 }
 
 fn answer(answers: Answers, method: &Method, path: &str, body: &Value) -> (StatusCode, Value) {

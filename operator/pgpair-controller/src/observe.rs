@@ -47,7 +47,9 @@ use crate::orders;
 use crate::ownership::is_own;
 use crate::rollout::Turn;
 use crate::secrets;
+use crate::secrets::Party;
 use crate::secrets::passwords::{Keeper, Source, read_ledger};
+use crate::secrets::place::Place;
 
 pub use hindrance::Hindrance;
 
@@ -129,7 +131,7 @@ pub async fn observe(
             .map_or_else(Mismatch::default, |(times, since)| Mismatch { times, lasting: since.elapsed() }),
         out_of_service: None,
         taken: memory.evidence.clone(),
-        certificates: observe_certificates(caches, name),
+        certificates: observe_certificates(caches, &desired.pair),
         turn: Turn::default(), // the caller knows
         refused_settings: since(&memory.refused_settings),
         passwords: observe_passwords(caches, &desired.pair),
@@ -137,7 +139,7 @@ pub async fn observe(
         refused_passwords: memory.refused_passwords.iter().map(|(i, at)| (*i, at.elapsed())).collect(),
         server: None,
         certified: server::certified(caches, &desired.pair),
-        operator_certified: server::party(caches, &desired.pair, &name.operator_tls_secret()),
+        operator_certified: server::party(caches, &desired.pair, Party::Operator),
         authority: server::authority(caches, &desired.pair),
         refused_certificates: since(&memory.refused_certificates),
         given_certificates: since(&memory.given_certificates),
@@ -169,7 +171,7 @@ async fn observe_instances(
 ) -> Result<[InstanceObserved; 2], Error> {
     let Pass { ctx, name, requests, .. } = pass;
     let caches = &ctx.caches;
-    let tls = fetch_tls(requests, caches, memory, name).await?;
+    let tls = fetch_tls(requests, caches, memory, pair).await?;
     let mut a = observe_instance(caches, pair, InstanceId::A);
     let mut b = observe_instance(caches, pair, InstanceId::B);
     (a.set, a.update_revision) = observe_set(requests, caches, memory, pair, InstanceId::A).await?;
@@ -284,18 +286,25 @@ async fn fetch_tls(
     requests: &Requests,
     caches: &Caches,
     memory: &mut Memory,
-    name: &PairName,
+    pair: &ValidatedPair,
 ) -> Result<Option<Arc<ClientConfig>>, Error> {
-    let secret_name = name.operator_tls_secret();
-    let key = ObjectRef::new(&secret_name).within(&name.namespace);
-    let Some(version) = caches.secrets.get(&key).and_then(|s| s.resource_version()) else { return Ok(None) };
+    // Until the operator has its own, that of an earlier version, which the agents know.
+    let [_, former] = Place::former(pair);
+    let find = |place: Place| {
+        let meta = place.cached(caches, pair).filter(|meta| is_own(pair, meta))?;
+        Some((meta.resource_version?, place))
+    };
+    let found = [Place::of(Party::Operator, pair), former].into_iter().find_map(find);
+    let Some((version, place)) = found else { return Ok(None) };
     if let Some((known, config)) = &memory.tls
         && *known == version
     {
         return Ok(Some(config.clone()));
     }
-    let Some(secret) = requests.get::<Secret>(&secret_name).await? else { return Ok(None) };
-    let read = |key| secrets::text(&secret, &secret_name, key);
+    let there = place.requests(requests, pair);
+    let Some(secret) = there.get::<Secret>(place.name()).await? else { return Ok(None) };
+    let name = place.told(pair);
+    let read = |key| secrets::text(&secret, &name, key);
     let (ca, certificate, key) = (read("ca.crt")?, read("tls.crt")?, read("tls.key")?);
     let with = |revoked: &str| {
         client_config(ca.as_bytes(), revoked.as_bytes(), certificate.as_bytes(), key.as_bytes())
@@ -303,10 +312,10 @@ async fn fetch_tls(
     let revoked = read(REVOKED).unwrap_or_default();
     // A list that cannot be read must not keep the operator from its agents; they refuse what is revoked themselves.
     let config = with(&revoked).or_else(|error| {
-        tracing::error!(%error, secret = secret_name, "the revocation lists are not used");
+        tracing::error!(%error, secret = name, "the revocation lists are not used");
         with("")
     });
-    let config = config.map_err(|_| Error::Secret { name: secret_name.clone(), key: "tls.crt" })?;
+    let config = config.map_err(|_| Error::Secret { name: name.clone(), key: "tls.crt" })?;
     memory.tls = Some((version, config.clone()));
     Ok(Some(config))
 }
@@ -373,11 +382,8 @@ fn observe_passwords(caches: &Caches, pair: &ValidatedPair) -> Vec<PasswordView>
 }
 
 /// The pair's certificates and their ends, by the annotations of their Secrets.
-fn observe_certificates(caches: &Caches, name: &PairName) -> Vec<(String, Timestamp)> {
-    secrets::read_ends(name, |secret| {
-        let found = caches.secrets.get(&ObjectRef::new(secret).within(&name.namespace))?;
-        Some(found.annotations().clone())
-    })
+fn observe_certificates(caches: &Caches, pair: &ValidatedPair) -> Vec<(String, Timestamp)> {
+    secrets::read_ends(pair, |place| place.cached(caches, pair)?.annotations)
 }
 
 fn build_address(

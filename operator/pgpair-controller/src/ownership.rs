@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
-use pgpair_api::names::LABEL_PAIR;
+use pgpair_api::names::{LABEL_OF_UID, LABEL_PAIR};
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 
@@ -16,13 +16,17 @@ use crate::error::{Error, NotOurs};
 use crate::secrets;
 
 /// Whether an object with this metadata is the pair's: the pair controls it; or nothing does and its label names the pair, as of
-/// the volumes that outlive a pair, and of what was left when a pair was deleted without its objects.
+/// the volumes that outlive a pair, of what was left when a pair was deleted without its objects, and, with the uid, of what is in the
+/// operator's namespace.
 #[must_use]
 pub fn is_own(pair: &ValidatedPair, meta: &ObjectMeta) -> bool {
     let controller = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
     match controller {
         Some(controller) => controller.uid == pair.owner.uid,
-        None => meta.labels.as_ref().and_then(|l| l.get(LABEL_PAIR)) == Some(&pair.name.name),
+        None => meta.labels.as_ref().is_some_and(|labels| {
+            labels.get(LABEL_PAIR) == Some(&pair.name.name)
+                || labels.get(LABEL_OF_UID) == Some(&pair.owner.uid)
+        }),
     }
 }
 

@@ -1,10 +1,13 @@
-//! The Secrets of a pair: made when they are missing, renewed when they near their end, else neither read nor touched.
+//! The Secrets of a pair: made when they are missing, renewed when they near their end, else neither read nor touched. Where each of them
+//! is, [`place`] says.
 
 mod authority;
 mod clients;
+mod former;
 pub mod issued;
 pub(crate) mod party;
 pub mod passwords;
+pub mod place;
 pub mod server;
 
 use std::collections::BTreeSet;
@@ -22,7 +25,7 @@ use pgpair_wire::names;
 use crate::api::Requests;
 use crate::certificates::revocation::{Leaf, Reissue};
 use crate::certificates::rotation::{
-    AuthorityView, CertificateView, PartyStep, PartyView, Policy, Wants, decide_authority, decide_party,
+    AuthorityView, CertificateView, PartyStep, PartyView, Policy, Wants, decide_next, decide_party,
 };
 use crate::certificates::{Pem, Purpose, names_of, new_leaf};
 use crate::error::Error;
@@ -30,12 +33,13 @@ use crate::ownership::{self, Taken};
 use crate::plan::Reissuing;
 use authority::CertificateAuthority;
 pub use authority::revoke;
-use party::{Annotations, build_secret, failed};
+use party::{Annotations, failed};
 pub use party::{ClientRole, Extent, Party, text};
+use place::Place;
 use server::{joined, next_version};
 
 /// Makes what is missing, renews what nears its end, and takes the next step of a change of the authority. `known` gives
-/// the annotations of a Secret by its name, `None` if there is no such Secret. The contents are read only when there is
+/// the annotations of a Secret, `None` if there is no such Secret. The contents are read only when there is
 /// something to do.
 ///
 /// # Errors
@@ -44,16 +48,29 @@ pub async fn apply_secrets(
     requests: &Requests,
     pair: &ValidatedPair,
     extent: Extent,
-    known: impl Fn(&str) -> Option<Annotations>,
+    known: impl Fn(&Place) -> Option<Annotations>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let certified = certify(requests, pair, extent, &known, now).await;
+    // Also if something else could not be written: a key must not lie beside the pair for that.
+    certified.and(former::delete(requests, pair, known).await)
+}
+
+async fn certify(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    extent: Extent,
+    known: impl Fn(&Place) -> Option<Annotations>,
     now: Timestamp,
 ) -> Result<(), Error> {
     let policy = Policy::new(&pair.tls);
-    let seen = known(&pair.name.ca_secret()).as_ref().and_then(AuthorityView::read);
-    let parties = Party::of(pair, |name| known(name).is_some());
-    let view_of = |p: &Party| known(&p.secret(&pair.name)).as_ref().and_then(PartyView::read);
+    let seen = known(&Place::of_authority(pair)).as_ref().and_then(AuthorityView::read);
+    let parties = Party::of(pair, |place| known(place).is_some());
+    let view_of = |p: &Party| known(&Place::of(*p, pair)).as_ref().and_then(PartyView::read);
     let views: Vec<Option<PartyView>> = parties.iter().map(view_of).collect();
+    let instances = InstanceId::ALL.map(|i| view_of(&Party::Instance(i)));
     let mut authority = None;
-    if let Some(step) = decide_authority(seen.as_ref(), &views, policy, now) {
+    if let Some(step) = decide_next(seen.as_ref(), &instances, &views, policy, now) {
         authority = Some(authority::apply_step(requests, pair, step, seen.as_ref(), now).await?);
     }
     let Some(view) = authority.as_ref().map(|a| &a.view).or(seen.as_ref()) else { return Ok(()) };
@@ -95,10 +112,11 @@ pub async fn reissue(
     now: Timestamp,
 ) -> Result<(), Error> {
     let party = order.party();
-    let name = party.secret(&pair.name);
-    let Some(current) = requests.get::<Secret>(&name).await? else { return Ok(()) };
+    let place = Place::of(party, pair);
+    let (name, there) = (place.name(), place.requests(requests, pair));
+    let Some(current) = there.get::<Secret>(name).await? else { return Ok(()) };
     if !ownership::is_own(pair, current.meta()) {
-        return Err(ownership::not_ours::<Secret>(&name));
+        return Err(ownership::not_ours::<Secret>(name));
     }
     let PartyView { certificate, reissue: before, .. } =
         PartyView::read(current.annotations()).unwrap_or_default();
@@ -106,9 +124,9 @@ pub async fn reissue(
     else {
         return Ok(());
     };
-    let pem = text(&current, &name, order.key())?;
+    let pem = text(&current, name, order.key())?;
     let Some(replaced) = Leaf::read(&pem, certificate.signed_by) else {
-        return Err(Error::Secret { name, key: order.key() });
+        return Err(Error::Secret { name: name.to_owned(), key: order.key() });
     };
     let authority = authority::fetch(requests, pair).await?;
     // An order that came to nothing must not leave its certificate good for whoever has a copy of it.
@@ -123,21 +141,25 @@ pub async fn reissue(
     let mut view = PartyView::read(secret.annotations()).unwrap_or_default();
     view.reissue = Some(Reissue { by: order.word.clone(), what: order.what, replaced });
     writer.number(party, &mut secret, view);
-    ownership::apply(requests, pair, &secret, Some(current.meta())).await?;
+    ownership::apply(&there, pair, &secret, Some(current.meta())).await?;
     tracing::info!(secret = name, word = order.word, "certificates were made anew for an order to revoke");
     Ok(())
 }
 
-/// The end of each certificate of a pair, by the name of its Secret; what is not known is left out. `known` as in [`apply_secrets`].
+/// The end of each certificate of a pair, by its Secret as people are told of it; what is not known is left out. `known` as in
+/// [`apply_secrets`].
 #[must_use]
-pub fn read_ends(name: &PairName, known: impl Fn(&str) -> Option<Annotations>) -> Vec<(String, Timestamp)> {
+pub fn read_ends(
+    pair: &ValidatedPair,
+    known: impl Fn(&Place) -> Option<Annotations>,
+) -> Vec<(String, Timestamp)> {
     let certified = Party::ALL.into_iter().filter(|p| !matches!(p, Party::Clients(_)));
-    let names = certified.map(|p| p.secret(name)).chain([name.ca_secret()]);
-    let end = |secret: String| {
-        let end = known(&secret)?.get(ANNOTATION_NOT_AFTER)?.parse().ok()?;
-        Some((secret, end))
+    let places = certified.map(|p| Place::of(p, pair)).chain([Place::of_authority(pair)]);
+    let end = |place: Place| {
+        let end = known(&place)?.get(ANNOTATION_NOT_AFTER)?.parse().ok()?;
+        Some((place.told(pair), end))
     };
-    names.filter_map(end).collect()
+    places.filter_map(end).collect()
 }
 
 struct Writer<'a> {
@@ -164,16 +186,17 @@ impl Writer<'_> {
 
     /// A new certificate; all of the Secret is written, but what it has of a person's.
     async fn apply_certificate(&self, party: Party, has: Option<&PartyView>) -> Result<(), Error> {
-        let name = party.secret(&self.pair.name);
+        let place = Place::of(party, self.pair);
+        let (name, there) = (place.name(), place.requests(self.requests, self.pair));
         let may_be_given = has.is_some_and(|has| has.version > 0 || has.reissue.is_some())
             || self.pair.server_secret().is_some();
         let current = match self.extent == Extent::Upkeep || may_be_given {
-            true => self.requests.get::<Secret>(&name).await?,
+            true => there.get::<Secret>(name).await?,
             false => None,
         };
         let names = match self.extent {
             Extent::Spec => None,
-            Extent::Upkeep => current.as_ref().and_then(|s| names_of(&text(s, &name, "tls.crt").ok()?)),
+            Extent::Upkeep => current.as_ref().and_then(|s| names_of(&text(s, name, "tls.crt").ok()?)),
         };
         let names = names.or_else(|| party.dns_names(self.pair)).unwrap_or_default();
         let (mut secret, view) = self.build_tls(party, names).map_err(|e| failed(self.pair, e))?;
@@ -181,7 +204,7 @@ impl Writer<'_> {
             Some(current) => self.keep_given(party, &mut secret, view, current),
             None => self.number(party, &mut secret, view),
         }
-        ownership::apply(self.requests, self.pair, &secret, None).await.map(|_| ())
+        ownership::apply(&there, self.pair, &secret, None).await.map(|_| ())
     }
 
     /// Keeps in a new Secret what the one before has beside the certificates of the pair's authority.
@@ -240,18 +263,19 @@ impl Writer<'_> {
                 data.extend(named(["tls.crt", "tls.key"], sign(names::OPERATOR, dns, Purpose::Client)?));
             }
         }
-        Ok((build_secret(self.pair, &party.secret(&self.pair.name), data, view.annotations()), view))
+        Ok((Place::of(party, self.pair).build(self.pair, data, view.annotations()), view))
     }
 
     /// The bundle only; the rest stays as it is. `false`: there is no such Secret.
     async fn apply_bundle(&self, party: Party) -> Result<bool, Error> {
-        let name = party.secret(&self.pair.name);
-        let Some(current) = self.requests.get::<Secret>(&name).await? else { return Ok(false) };
+        let place = Place::of(party, self.pair);
+        let (name, there) = (place.name(), place.requests(self.requests, self.pair));
+        let Some(current) = there.get::<Secret>(name).await? else { return Ok(false) };
         let mut data = current.data.clone().unwrap_or_default();
         let before = PartyView::read(current.annotations()).unwrap_or_default();
         let mut view = PartyView { trusts: self.authority.view.trusted(), changed_at: self.now, ..before };
         let mut put = |key: &str, text: String| data.insert(key.to_owned(), ByteString(text.into_bytes()));
-        match (party, text(&current, &name, SERVER_AUTHORITIES)) {
+        match (party, text(&current, name, SERVER_AUTHORITIES)) {
             (Party::Clients(_), Ok(theirs)) => put("ca.crt", joined(&self.authority.bundle(), &theirs)),
             _ => put("ca.crt", self.authority.bundle()),
         };
@@ -262,12 +286,12 @@ impl Writer<'_> {
         } else {
             data.remove(REVOKED);
         }
-        let mut secret = build_secret(self.pair, &name, [], Annotations::new());
+        let mut secret = place.build(self.pair, [], Annotations::new());
         // All of it is applied: what is left out of an apply would be taken away.
         secret.data = Some(data);
         self.number(party, &mut secret, view);
         secret.metadata.resource_version = current.resource_version();
-        ownership::apply(self.requests, self.pair, &secret, Some(current.meta())).await?;
+        ownership::apply(&there, self.pair, &secret, Some(current.meta())).await?;
         Ok(true)
     }
 
@@ -287,7 +311,7 @@ impl Writer<'_> {
         }
         let mut data = clients::build_content(self.pair, role, &password, bundle);
         data.extend(theirs.map(|(pem, _)| (SERVER_AUTHORITIES, pem)));
-        let secret = build_secret(self.pair, &party.secret(&self.pair.name), data, view.annotations());
+        let secret = Place::of(party, self.pair).build(self.pair, data, view.annotations());
         ownership::create(self.requests, self.pair, &secret).await?;
         Ok(())
     }
@@ -310,14 +334,17 @@ fn named([certificate, key]: [&'static str; 2], pem: Pem) -> [(&'static str, Str
     [(certificate, pem.certificate), (key, pem.key)]
 }
 
-/// The names of all of them.
+/// The names of those in the pair's namespace.
 #[must_use]
 pub fn names(name: &PairName) -> Vec<String> {
-    Party::ALL
-        .into_iter()
-        .map(|party| party.secret(name))
-        .chain([name.ca_secret(), name.verifiers_secret()])
-        .collect()
+    let of_instances = InstanceId::ALL.into_iter().map(|i| name.tls_secret(i));
+    of_instances.chain([name.app_secret(), name.superuser_secret(), name.verifiers_secret()]).collect()
+}
+
+/// The names of those that earlier versions of the operator kept there.
+#[must_use]
+pub fn former_names(name: &PairName) -> [String; 2] {
+    [name.former_authority_secret(), name.former_operator_tls_secret()]
 }
 
 #[cfg(test)]

@@ -197,18 +197,47 @@ async fn a_crash_after_any_request_leads_to_the_same_objects() {
     }
 }
 
-/// Verbs that the chart's rules give the operator for the resource of that plural.
-fn rights(plural: &str) -> Vec<String> {
+/// The rules of the chart for what is done in the namespaces of pairs, and for the operator's own namespace where that is not all of them.
+fn rules() -> (String, String) {
     let chart =
         concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/pgreplicapair-operator/templates/rbac.yaml");
     let text = std::fs::read_to_string(chart).unwrap();
+    let between = |from: &str, to: &str| {
+        let (_, rest) = text.split_once(from).unwrap_or_else(|| panic!("{from}"));
+        rest.split_once(to).unwrap_or_else(|| panic!("{to}")).0.to_owned()
+    };
+    (between("define \"operator.rules\"", "{{- end }}"), between("name: {{ .Release.Name }}-own\n", "---"))
+}
+
+/// Verbs that these rules give for the resource of that plural.
+fn rights(rules: &str, plural: &str) -> Vec<String> {
     let list = |line: &str| -> Vec<String> {
         let inside = line.split(['[', ']']).nth(1).unwrap_or_default();
         inside.split(',').map(|word| word.trim().to_owned()).collect()
     };
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let lines: Vec<&str> = rules.lines().map(str::trim).collect();
     let rules = lines.windows(2).filter(|w| w[0].starts_with("resources:") && w[1].starts_with("verbs:"));
     rules.filter(|w| list(w[0]).iter().any(|r| r == plural)).flat_map(|w| list(w[1])).collect()
+}
+
+/// Holds a request against the rules of the namespace that it is for.
+fn check_right(Seen { method, path, .. }: &Seen) {
+    let (of_pairs, own) = rules();
+    let mut parts = path.split('/').skip_while(|part| *part != "namespaces").skip(1);
+    let (namespace, plural) = (parts.next().unwrap(), parts.next().unwrap());
+    let verb = match *method {
+        Method::GET => "get",
+        Method::POST => "create",
+        Method::PATCH => "patch",
+        Method::PUT => "update",
+        Method::DELETE => "delete",
+        ref other => panic!("{other}"),
+    };
+    let rules = if namespace == "shop" { &of_pairs } else { &own };
+    assert!(
+        rights(rules, plural).iter().any(|right| right == verb),
+        "no right to {verb} {plural} in {namespace}"
+    );
 }
 
 #[tokio::test]
@@ -218,18 +247,13 @@ async fn the_chart_gives_the_right_to_every_request() {
     let seeding = steady().solo().b_waits_for(2, &[(1, SeedState::Complete)]);
     for observed in [empty(), astray, seeding] {
         let (_, requests) = run(&observed, Scope::Everything).await;
-        for Seen { method, path, .. } in requests {
-            let plural = path.split('/').skip_while(|part| *part != "shop").nth(1).unwrap();
-            let verb = match method {
-                Method::GET => "get",
-                Method::POST => "create",
-                Method::PATCH => "patch",
-                Method::PUT => "update",
-                Method::DELETE => "delete",
-                other => panic!("{other}"),
-            };
-            assert!(rights(plural).iter().any(|right| right == verb), "no right to {verb} {plural}");
-        }
+        requests.iter().for_each(check_right);
+    }
+    let (of_pairs, own) = rules();
+    for verb in ["get", "list", "watch", "create", "patch"] {
+        let has = |rules: &str| rights(rules, "secrets").iter().any(|right| right == verb);
+        assert!(has(&own), "{verb}: the keys, their watch, and those of pairs that are gone");
+        assert!(has(&of_pairs), "{verb}: those that an earlier version kept beside the pair, too");
     }
 }
 

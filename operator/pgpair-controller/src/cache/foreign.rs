@@ -16,7 +16,8 @@ pub(super) fn pair_of(meta: &ObjectMeta) -> Option<PairName> {
     let name = meta.labels.as_ref()?.get(LABEL_PAIR)?.clone();
     let pair = PairName { namespace: meta.namespace.clone()?, name };
     let object = meta.name.as_deref()?;
-    let is_named = pair.gives(object) || secrets::names(&pair).iter().any(|secret| secret == object);
+    let mut secrets = secrets::names(&pair).into_iter().chain(secrets::former_names(&pair));
+    let is_named = pair.gives(object) || secrets.any(|secret| secret == object);
     (is_named && is_controlled_by_a_pair(meta)).then_some(pair)
 }
 
@@ -67,7 +68,7 @@ mod tests {
         for name in [pair.name.rw(), pair.name.ro(), pair.name.any()] {
             metas.push(services::build_slice(&pair, &name, []).metadata);
         }
-        for name in secrets::names(&pair.name) {
+        for name in secrets::names(&pair.name).into_iter().chain(secrets::former_names(&pair.name)) {
             metas.push(crate::build::owned(&pair, name, pair.name.labels()));
         }
         for i in InstanceId::ALL {

@@ -23,10 +23,27 @@ type Objects = HashMap<Box<str>, BTreeMap<Box<str>, Kept>>;
 
 #[derive(Debug)]
 struct Kept {
-    /// The name of the pair that it belongs to.
+    /// The name of the pair that it belongs to; `NAMESPACE/NAME` if that is in another namespace than the object.
     pair: Box<str>,
     /// As JSON.
     object: Arc<[u8]>,
+}
+
+impl Kept {
+    /// Of an object in `namespace`.
+    fn new(namespace: &str, pair: &PairName, object: Arc<[u8]>) -> Kept {
+        let pair = match pair.namespace == namespace {
+            true => pair.name.as_str().into(),
+            false => format!("{}/{}", pair.namespace, pair.name).into(),
+        };
+        Kept { pair, object }
+    }
+
+    /// The pair of this object in `namespace`.
+    fn pair(&self, namespace: &str) -> PairName {
+        let (namespace, name) = self.pair.split_once('/').unwrap_or((namespace, &self.pair));
+        PairName { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
 }
 
 /// The objects of one kind, as far as the operator reads them.
@@ -173,7 +190,7 @@ fn differing(these: &Objects, others: &Objects) -> BTreeSet<PairName> {
             let other = others.and_then(|others| others.get(name));
             let same = other.is_some_and(|other| other.object == kept.object);
             if !same {
-                pairs.insert(PairName { namespace: namespace.to_string(), name: kept.pair.to_string() });
+                pairs.insert(kept.pair(namespace));
             }
         }
     }
@@ -191,7 +208,7 @@ fn insert<K: Cached>(objects: &mut Objects, mut object: K, pair: &PairName) {
     object.trim();
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let object = serde_json::to_vec(&object).unwrap_or_default().into();
-    let kept = Kept { pair: pair.name.as_str().into(), object };
+    let kept = Kept::new(&namespace, pair, object);
     objects.entry(namespace.into()).or_default().insert(name.into(), kept);
 }
 
@@ -203,7 +220,7 @@ fn remove<K: Cached>(objects: &mut Objects, object: &K) -> Option<PairName> {
     if named.is_empty() {
         objects.remove(namespace.as_str());
     }
-    removed.map(|kept| PairName { namespace, name: kept.pair.into() })
+    removed.map(|kept| kept.pair(&namespace))
 }
 
 #[cfg(test)]

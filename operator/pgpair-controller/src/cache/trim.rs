@@ -1,6 +1,7 @@
 //! What of an object is kept in a cache: what the operator reads there, and nothing else. A pair has two dozen objects, and most of what
 //! stands in them the operator itself has written.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -54,6 +55,13 @@ pub trait Cached:
     const OPTIONAL: bool = false;
     /// Objects of one page of a list.
     const PAGE: u32 = super::PAGE;
+    /// Whether they are in the operator's own namespace, wherever their pairs are.
+    const IS_WITH_OPERATOR: bool = false;
+
+    /// The watch, in words of the log and of metrics.
+    fn watched_as() -> Cow<'static, str> {
+        Self::kind(&())
+    }
 
     /// Takes everything away that is not read in the cache. Who reads more of a kind extends this.
     fn trim(&mut self);
@@ -66,7 +74,7 @@ pub trait Cached:
 
 /// Of the metadata: name, versions, times, annotations of ours and the owner. Of the owner what [`crate::ownership::is_own`] reads;
 /// and labels only where there is no owner, because they say then whose it is.
-fn trim_meta(meta: &mut ObjectMeta) {
+pub(super) fn trim_meta(meta: &mut ObjectMeta) {
     condense(meta);
     meta.finalizers = None;
     meta.generate_name = None;

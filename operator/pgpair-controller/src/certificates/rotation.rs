@@ -12,10 +12,13 @@
 //! Secrets, so the contents are read only when something is to be done. There is no chance in it: the same annotations
 //! and the same time give the same steps.
 //!
-//! A lost `NAME-ca` is a rotation too: the survivors' bundle tells which authorities are trusted, and the new one is
-//! introduced beside them. Deleting that Secret is therefore how a person orders a rotation. Caveat: if the Secret of a party
+//! A lost authority is a rotation too: the survivors' bundle tells which authorities are trusted, and the new one is
+//! introduced beside them. Deleting its Secret is therefore how a person orders a rotation, and how an installation begins that takes a
+//! pair over from another one, whose keys it does not have. Caveat: if the Secret of a party
 //! is lost at the same time, or its certificate ends within the hour, its new certificate is trusted by the others only when
-//! they have their new bundles.
+//! they have their new bundles. So it is with the operator's own certificate, which is beside the authority.
+//!
+//! An authority that another one has followed meanwhile, without this installation, counts as lost: see [`is_estranged`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +68,7 @@ impl Policy {
     }
 }
 
-/// What Secret `NAME-ca` holds.
+/// What the Secret of the authority holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorityView {
     /// The one that signs; `None`: its key is lost.
@@ -113,7 +116,7 @@ pub struct CertificateView {
 /// What is to be done with the authority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthorityStep {
-    /// There is none: make one.
+    /// There is none, or one that is not in use: make one.
     Establish,
     /// Make the next one.
     Introduce,
@@ -186,7 +189,7 @@ impl AuthorityView {
         AuthorityView { old: BTreeSet::new(), ..self }
     }
 
-    /// As annotations of `NAME-ca`. All are always written, so that none is left from an earlier state.
+    /// As annotations of its Secret. All are always written, so that none is left from an earlier state.
     #[must_use]
     pub fn annotations(&self) -> BTreeMap<String, String> {
         let mut pairs = vec![
@@ -205,7 +208,7 @@ impl AuthorityView {
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
-    /// From annotations of `NAME-ca`; `None` if they are not all there.
+    /// From annotations of its Secret; `None` if they are not all there.
     #[must_use]
     pub fn read(annotations: &BTreeMap<String, String>) -> Option<AuthorityView> {
         let mark = |key: &str| annotations.get(key).map(|m| (!m.is_empty()).then(|| m.clone()));
@@ -273,7 +276,38 @@ impl PartyView {
     }
 }
 
-/// What is to be done with the authority; `parties` are all Secrets with a bundle (`None`: missing).
+/// Whether an instance has a certificate of an authority that is none of these, or does not trust the one that signs. As long as one
+/// installation looks after the pair, that cannot be: an authority signs when everybody trusts it, and goes when nobody uses what it has
+/// signed. So another one has looked after it meanwhile: the pair was handed there and back, or this version of the operator was taken back
+/// for a time. To sign with what is here would have the instances distrust each other until they have their Secrets.
+#[must_use]
+pub fn is_estranged(authority: &AuthorityView, instances: &[Option<PartyView>]) -> bool {
+    let trusted = authority.trusted();
+    let is_stranger = |party: &PartyView| {
+        let signed_by = party.certificate.as_ref().map(|certificate| &certificate.signed_by);
+        let trusts = |signing| party.trusts.is_empty() || party.trusts.contains(signing);
+        signed_by.is_some_and(|mark| !trusted.contains(mark))
+            || authority.signing.as_ref().is_some_and(|signing| !trusts(signing))
+    };
+    instances.iter().flatten().any(is_stranger)
+}
+
+/// What is to be done with the authority; `parties` are all Secrets with a bundle (`None`: missing), and `instances` those of the instances.
+#[must_use]
+pub fn decide_next(
+    authority: Option<&AuthorityView>,
+    instances: &[Option<PartyView>],
+    parties: &[Option<PartyView>],
+    policy: Policy,
+    now: Timestamp,
+) -> Option<AuthorityStep> {
+    match authority {
+        Some(authority) if is_estranged(authority, instances) => Some(AuthorityStep::Establish),
+        _ => decide_authority(authority, parties, policy, now),
+    }
+}
+
+/// The same of an authority that is the pair's.
 #[must_use]
 pub fn decide_authority(
     authority: Option<&AuthorityView>,
@@ -336,7 +370,7 @@ fn is_good(
             certificate.signed_by == *signing && certificate.names == names && left >= policy.renew_before
         }
         // A new one would be signed by an authority that is still being introduced: only if it has to be.
-        None => left > SignedDuration::ZERO,
+        None => left > SignedDuration::ZERO && authority.trusted().contains(&certificate.signed_by),
     }
 }
 

@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
-use kube::runtime::reflector::ObjectRef;
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 
@@ -18,33 +16,34 @@ use crate::certificates::server::{Holder, ServerView, Told};
 use crate::memory::{KnownOffer, Memory};
 use crate::observed::{InstanceObserved, IssuerState, Observed, Offer, ServerObserved};
 use crate::ownership::is_own;
+use crate::secrets::Party;
 use crate::secrets::party::Annotations;
+use crate::secrets::place::Place;
 use crate::secrets::server::fetch_offer;
 
 /// How long it is known of the Secret whether it has changed: a renewed certificate is to be in effect within a minute, and no watch brings it.
 const LOOK_AGAIN: Duration = Duration::from_secs(20);
 
 /// The annotations of a Secret of the pair.
-fn annotations(caches: &Caches, pair: &ValidatedPair, secret: &str) -> Option<Annotations> {
-    let key = ObjectRef::new(secret).within(&pair.name.namespace);
-    let secret = caches.secrets.get(&key).filter(|secret| is_own(pair, &secret.metadata))?;
-    Some(secret.annotations().clone())
+fn annotations(caches: &Caches, pair: &ValidatedPair, place: &Place) -> Option<Annotations> {
+    let meta = place.cached(caches, pair).filter(|meta| is_own(pair, meta))?;
+    Some(meta.annotations.unwrap_or_default())
 }
 
-/// What a Secret of the pair says of its certificate.
-pub(super) fn party(caches: &Caches, pair: &ValidatedPair, secret: &str) -> Option<PartyView> {
-    PartyView::read(&annotations(caches, pair, secret)?)
+/// What the Secret of a party says of its certificate.
+pub(super) fn party(caches: &Caches, pair: &ValidatedPair, party: Party) -> Option<PartyView> {
+    PartyView::read(&annotations(caches, pair, &Place::of(party, pair))?)
 }
 
 /// What those of the instances say.
 pub(super) fn certified(caches: &Caches, pair: &ValidatedPair) -> BTreeMap<InstanceId, PartyView> {
-    let of = |i| Some((i, party(caches, pair, &pair.name.tls_secret(i))?));
+    let of = |i| Some((i, party(caches, pair, Party::Instance(i))?));
     InstanceId::ALL.into_iter().filter_map(of).collect()
 }
 
 /// What that of the authorities says.
 pub(super) fn authority(caches: &Caches, pair: &ValidatedPair) -> Option<AuthorityView> {
-    AuthorityView::read(&annotations(caches, pair, &pair.name.ca_secret())?)
+    AuthorityView::read(&annotations(caches, pair, &Place::of_authority(pair))?)
 }
 
 /// `None`: the spec names none, and no instance has anything of one.

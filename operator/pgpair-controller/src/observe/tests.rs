@@ -9,10 +9,11 @@ use super::Freshness::{Glance, Look, Now};
 use super::*;
 use crate::build::config::build_config;
 use crate::build::record::build_lease;
-use crate::fixtures::{defaults, pair, report, valid};
+use crate::fixtures::{OPERATOR_TLS, defaults, now, pair, report, secret_path, valid};
 use crate::memory::Looked;
 use crate::mock_api::{Answers, context, mock_api, seen, store_api};
 use crate::plan::EndpointTarget;
+use crate::secrets::Extent;
 
 /// Paths that two observations ask the API server for, after such a look; the watch has the record of term 0.
 async fn asked(looked: Looked, freshness: [Freshness; 2]) -> Vec<String> {
@@ -173,4 +174,28 @@ async fn of_a_slice_ports_labels_readiness_and_owner_are_seen_too() {
     assert_eq!(slice_with(json!({"/endpoints/0/conditions/ready": false})).await, SliceView::Present(vec![]));
     assert_eq!(slice_with(json!({"/metadata/ownerReferences/0/uid": "theirs"})).await, SliceView::Missing);
     assert_eq!(slice_with(json!({"/metadata/labels/pgpair.dev~1pair": "other"})).await, SliceView::Missing);
+}
+
+#[tokio::test]
+async fn agents_are_called_with_the_certificate_of_an_earlier_version_until_the_operator_has_its_own() {
+    let (client, store) = store_api();
+    let (requests, pair) = (Requests::new(client, "shop", Arc::default()), valid(json!({})));
+    let unknown = |_: &Place| None;
+    secrets::apply_secrets(&requests, &pair, Extent::Spec, unknown, now()).await.unwrap();
+    let own = store.objects().remove(&secret_path(OPERATOR_TLS)).unwrap();
+    let mut memory = Memory::default();
+    let version = |memory: &Memory| memory.tls.as_ref().map(|(version, _)| version.clone());
+    assert!(fetch_tls(&requests, &store.caches(), &mut memory, &pair).await.unwrap().is_none());
+    let former = pair.name.former_operator_tls_secret();
+    let mut earlier = own.clone();
+    earlier["metadata"] = json!({"name": former, "namespace": "shop", "resourceVersion": "5",
+                                 "labels": pair.name.labels(), "ownerReferences": [pair.owner]});
+    store.objects().insert(secret_path(&former), earlier);
+    assert!(fetch_tls(&requests, &store.caches(), &mut memory, &pair).await.unwrap().is_some());
+    assert_eq!(version(&memory).as_deref(), Some("5"));
+    let mut new = own;
+    new["metadata"]["resourceVersion"] = json!("6");
+    store.objects().insert(secret_path(OPERATOR_TLS), new);
+    fetch_tls(&requests, &store.caches(), &mut memory, &pair).await.unwrap();
+    assert_eq!(version(&memory).as_deref(), Some("6"));
 }

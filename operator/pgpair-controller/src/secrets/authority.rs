@@ -1,4 +1,4 @@
-//! Secret `NAME-ca`: the pair's authorities with their keys. Only the operator reads it.
+//! The Secret of a pair's authorities, with their keys. It is in the operator's own namespace, and only the operator reads it.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,17 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt};
 use pgpair_api::validate::ValidatedPair;
+use pgpair_core::ids::InstanceId;
 use pgpair_wire::certificates as files;
 
-use super::party::{Party, build_secret, failed, text};
+use super::former;
+use super::party::{Party, failed, text};
+use super::place::Place;
 use crate::api::{Created, Requests};
 use crate::certificates::revocation::{Leaf, Revocations};
-use crate::certificates::rotation::{AuthorityId, AuthorityStep, AuthorityView, Policy};
+use crate::certificates::rotation::{
+    AuthorityId, AuthorityStep, AuthorityView, PartyView, Policy, is_estranged,
+};
 use crate::certificates::{Pem, certificates, new_authority, subjects};
 use crate::error::Error;
 use crate::ownership;
@@ -19,7 +24,7 @@ use crate::ownership;
 /// Key of what is revoked.
 const REVOKED: &str = "revoked.json";
 
-/// The content of `NAME-ca`.
+/// Its content.
 #[derive(Debug, Clone)]
 pub struct CertificateAuthority {
     /// As its annotations tell it.
@@ -61,7 +66,7 @@ impl CertificateAuthority {
     }
 
     /// From the Secret. What is empty is not there.
-    fn from_secret(secret: &Secret, name: &str) -> Result<CertificateAuthority, Error> {
+    pub(super) fn from_secret(secret: &Secret, name: &str) -> Result<CertificateAuthority, Error> {
         let or_empty = |key| text(secret, name, key).unwrap_or_default();
         let pem = |certificate, key| Pem { certificate: or_empty(certificate), key: or_empty(key) };
         let (current, next, old) =
@@ -100,7 +105,7 @@ impl CertificateAuthority {
             let text = serde_json::to_string(&self.revocations).map_err(|source| Error::Config { source })?;
             data.push((REVOKED, text));
         }
-        let mut secret = build_secret(pair, &pair.name.ca_secret(), data, self.view.annotations());
+        let mut secret = Place::of_authority(pair).build(pair, data, self.view.annotations());
         secret.metadata.resource_version = self.version.clone();
         Ok(secret)
     }
@@ -171,17 +176,17 @@ fn marks(pem: &str) -> BTreeSet<AuthorityId> {
 /// # Errors
 /// There is none, or it cannot be read.
 pub async fn fetch(requests: &Requests, pair: &ValidatedPair) -> Result<CertificateAuthority, Error> {
-    let name = pair.name.ca_secret();
-    let secret = requests.get::<Secret>(&name).await?.unwrap_or_default();
-    own(pair, &secret, &name)?;
-    CertificateAuthority::from_secret(&secret, &name)
+    let place = Place::of_authority(pair);
+    let secret = place.requests(requests, pair).get::<Secret>(place.name()).await?.unwrap_or_default();
+    own(pair, &secret, &place)?;
+    CertificateAuthority::from_secret(&secret, &place.told(pair))
 }
 
 /// Whoever made an authority knows its key: one that is not the pair's never signs for it.
-fn own(pair: &ValidatedPair, secret: &Secret, name: &str) -> Result<(), Error> {
+fn own(pair: &ValidatedPair, secret: &Secret, place: &Place) -> Result<(), Error> {
     let exists = secret.metadata.name.is_some();
     if exists && !ownership::is_own(pair, secret.meta()) {
-        return Err(ownership::not_ours::<Secret>(name));
+        return Err(ownership::not_ours::<Secret>(&place.told(pair)));
     }
     Ok(())
 }
@@ -197,18 +202,51 @@ pub async fn apply_step(
     seen: Option<&AuthorityView>,
     now: Timestamp,
 ) -> Result<CertificateAuthority, Error> {
-    let name = pair.name.ca_secret();
-    let Some(secret) = requests.get::<Secret>(&name).await? else {
+    let place = Place::of_authority(pair);
+    let there = place.requests(requests, pair);
+    let Some(secret) = there.get::<Secret>(place.name()).await? else {
         return create(requests, pair, now).await;
     };
-    own(pair, &secret, &name)?;
-    let stored = CertificateAuthority::from_secret(&secret, &name)?;
+    own(pair, &secret, &place)?;
+    let stored = CertificateAuthority::from_secret(&secret, &place.told(pair))?;
     if seen.is_some_and(|seen| *seen != stored.view) {
         return Ok(stored); // the cache is behind: this step may have been taken already
     }
-    let changed = stored.stepped(step, pair, now)?;
-    ownership::apply(requests, pair, &changed.to_secret(pair)?, Some(secret.meta())).await?;
+    // What the caches have of the instances may be older than the authority.
+    let changed = if step == AuthorityStep::Establish
+        && is_estranged(&stored.view, &fetch_instances(requests, pair).await?)
+    {
+        tracing::warn!("the instances use certificates of another authority than the one that is kept here");
+        CertificateAuthority { version: stored.version, ..find_or_make(requests, pair, now).await? }
+    } else {
+        stored.stepped(step, pair, now)?
+    };
+    ownership::apply(&there, pair, &changed.to_secret(pair)?, Some(secret.meta())).await?;
     Ok(changed)
+}
+
+/// What the Secrets of the instances say now.
+pub(super) async fn fetch_instances(
+    requests: &Requests,
+    pair: &ValidatedPair,
+) -> Result<[Option<PartyView>; 2], Error> {
+    let fetch = async |i| {
+        let found = requests.get_metadata::<Secret>(&pair.name.tls_secret(i)).await?;
+        Ok::<_, Error>(found.and_then(|meta| PartyView::read(&meta.annotations.unwrap_or_default())))
+    };
+    Ok([fetch(InstanceId::A).await?, fetch(InstanceId::B).await?])
+}
+
+/// The authority that an earlier version of the operator has kept beside the pair, if it is in use; else another one.
+async fn find_or_make(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    now: Timestamp,
+) -> Result<CertificateAuthority, Error> {
+    match former::find_authority(requests, pair).await? {
+        Some(former) => Ok(CertificateAuthority { version: None, ..former }),
+        None => make(requests, pair, now).await,
+    }
 }
 
 /// Lists certificates as revoked, unless that was done for this order.
@@ -236,30 +274,46 @@ pub async fn revoke(
     let signed = authority.revocations.sign(&mark, &authority.current, now, life);
     signed.map_err(|e| failed(pair, e))?;
     let authority = authority.listed(pair, now)?;
-    ownership::apply(requests, pair, &authority.to_secret(pair)?, None).await?;
+    let there = Place::of_authority(pair).requests(requests, pair);
+    ownership::apply(&there, pair, &authority.to_secret(pair)?, None).await?;
     for leaf in all {
         tracing::info!(serial = leaf.serial, by, "a certificate is revoked");
     }
     Ok(())
 }
 
-/// The first authority; or, if parties are left of one that was lost, the one that follows it.
+/// Writes one where there is none.
 async fn create(
+    requests: &Requests,
+    pair: &ValidatedPair,
+    now: Timestamp,
+) -> Result<CertificateAuthority, Error> {
+    let authority = find_or_make(requests, pair, now).await?;
+    let there = Place::of_authority(pair).requests(requests, pair);
+    match ownership::create(&there, pair, &authority.to_secret(pair)?).await? {
+        Created::Yes => Ok(authority),
+        Created::AlreadyExists => fetch(requests, pair).await,
+    }
+}
+
+/// The first authority; or, if parties are left of one that was lost, the one that follows it.
+async fn make(
     requests: &Requests,
     pair: &ValidatedPair,
     now: Timestamp,
 ) -> Result<CertificateAuthority, Error> {
     let (mut old, mut lists) = (String::new(), String::new());
     for party in Party::ALL {
-        let name = party.secret(&pair.name);
-        if let Some(secret) = requests.get::<Secret>(&name).await? {
+        let place = Place::of(party, pair);
+        let name = place.name();
+        if let Some(secret) = place.requests(requests, pair).get::<Secret>(name).await? {
             // Authorities of a person's certificate stand beside ours in the Secrets of clients: agents never trust them.
-            let theirs = text(&secret, &name, files::SERVER_AUTHORITIES).unwrap_or_default();
-            old = text(&secret, &name, "ca.crt").unwrap_or_default();
+            let theirs = text(&secret, name, files::SERVER_AUTHORITIES).unwrap_or_default();
+            old = text(&secret, name, "ca.crt").unwrap_or_default();
             if matches!(party, Party::Clients(_)) && !theirs.is_empty() {
                 old = old.replace(&theirs, "");
             }
-            lists = text(&secret, &name, files::REVOKED).unwrap_or_default();
+            lists = text(&secret, name, files::REVOKED).unwrap_or_default();
         }
         if !old.is_empty() {
             break;
@@ -270,10 +324,5 @@ async fn create(
     let (current, next) = if view.signing.is_some() { (made, Pem::none()) } else { (Pem::none(), made) };
     // What was revoked stays so without the key that had signed it.
     let revocations = Revocations::recovered(&lists, &subjects(&old));
-    let authority = CertificateAuthority { view, current, next, old, revocations, version: None };
-    let authority = authority.listed(pair, now)?;
-    match ownership::create(requests, pair, &authority.to_secret(pair)?).await? {
-        Created::Yes => Ok(authority),
-        Created::AlreadyExists => fetch(requests, pair).await,
-    }
+    CertificateAuthority { view, current, next, old, revocations, version: None }.listed(pair, now)
 }

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use pgpair_api::names::PairName;
 use pgpair_api::validate::ValidatedPair;
 use pgpair_core::ids::InstanceId;
 
-use crate::build::owned;
+use super::place::Place;
 use crate::certificates::digest;
 use crate::certificates::rotation::{PartyStep, PartyView};
 use crate::error::Error;
@@ -45,11 +44,11 @@ pub enum Party {
 
 impl Party {
     /// Those that have a Secret, or are to have one: a superuser that may not log in needs none.
-    pub(super) fn of(pair: &ValidatedPair, is_there: impl Fn(&str) -> bool) -> Vec<Party> {
+    pub(super) fn of(pair: &ValidatedPair, is_there: impl Fn(&Place) -> bool) -> Vec<Party> {
         let wanted = |party: &Party| {
             *party != Party::Clients(ClientRole::Superuser)
                 || pair.config().superuser_access
-                || is_there(&party.secret(&pair.name))
+                || is_there(&Place::of(*party, pair))
         };
         Party::ALL.into_iter().filter(wanted).collect()
     }
@@ -61,15 +60,6 @@ impl Party {
         Party::Clients(ClientRole::Application),
         Party::Clients(ClientRole::Superuser),
     ];
-
-    pub(super) fn secret(self, name: &PairName) -> String {
-        match self {
-            Party::Instance(i) => name.tls_secret(i),
-            Party::Operator => name.operator_tls_secret(),
-            Party::Clients(ClientRole::Application) => name.app_secret(),
-            Party::Clients(ClientRole::Superuser) => name.superuser_secret(),
-        }
-    }
 
     /// Names in its certificate; `None`: it has no certificate.
     pub(super) fn dns_names(self, pair: &ValidatedPair) -> Option<Vec<String>> {
@@ -116,6 +106,17 @@ pub enum ClientRole {
     Superuser,
 }
 
+impl ClientRole {
+    /// The Secret with its password.
+    #[must_use]
+    pub fn secret(self, name: &PairName) -> String {
+        match self {
+            ClientRole::Application => name.app_secret(),
+            ClientRole::Superuser => name.superuser_secret(),
+        }
+    }
+}
+
 /// The text below `key` of a Secret.
 ///
 /// # Errors
@@ -130,15 +131,12 @@ pub(super) fn failed(pair: &ValidatedPair, source: rcgen::Error) -> Error {
     Error::Certificates { pair: pair.name.name.clone(), source }
 }
 
-/// A Secret of the pair.
+/// A Secret in the pair's namespace.
 pub(super) fn build_secret(
     pair: &ValidatedPair,
     name: &str,
     data: impl IntoIterator<Item = (&'static str, String)>,
     annotations: Annotations,
 ) -> Secret {
-    let data = data.into_iter().map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes()))).collect();
-    let mut metadata = owned(pair, name, pair.name.labels());
-    metadata.annotations = Some(annotations);
-    Secret { metadata, type_: Some("Opaque".into()), data: Some(data), ..Secret::default() }
+    Place::WithPair(name.to_owned()).build(pair, data, annotations)
 }

@@ -16,7 +16,8 @@ use pgpair_wire::certificates::{
 use pgpair_wire::names;
 
 use super::authority;
-use super::party::{Annotations, ClientRole, Party, build_secret, failed, text};
+use super::party::{Annotations, ClientRole, Party, failed, text};
+use super::place::Place;
 use crate::api::Requests;
 use crate::certificates::offered::{self, NotTaken, Offered};
 use crate::certificates::rotation::{PartyView, Policy};
@@ -153,9 +154,10 @@ async fn forget(
     offer: Option<&Offered>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let operator = Party::Operator.secret(&pair.name);
-    let bundle = requests.get::<Secret>(&operator).await?.filter(|secret| is_own(pair, secret.meta()));
-    let Some(bundle) = bundle.and_then(|secret| text(&secret, &operator, AUTHORITIES).ok()) else {
+    let place = Place::of(Party::Operator, pair);
+    let found = place.requests(requests, pair).get::<Secret>(place.name()).await?;
+    let bundle = found.filter(|secret| is_own(pair, secret.meta()));
+    let Some(bundle) = bundle.and_then(|secret| text(&secret, place.name(), AUTHORITIES).ok()) else {
         return Ok(());
     };
     let theirs = offer.map(|offer| offer.authorities.clone()).unwrap_or_default();
@@ -183,10 +185,11 @@ pub(super) async fn amend(
     now: Timestamp,
     change: impl FnOnce(&mut Data, &mut PartyView),
 ) -> Result<(), Error> {
-    let name = party.secret(&pair.name);
-    let Some(current) = requests.get::<Secret>(&name).await? else { return Ok(()) };
+    let place = Place::of(party, pair);
+    let (name, there) = (place.name(), place.requests(requests, pair));
+    let Some(current) = there.get::<Secret>(name).await? else { return Ok(()) };
     if !is_own(pair, current.meta()) {
-        return Err(ownership::not_ours::<Secret>(&name));
+        return Err(ownership::not_ours::<Secret>(name));
     }
     let Some(mut view) = PartyView::read(current.annotations()) else { return Ok(()) };
     let mut data = current.data.clone().unwrap_or_default();
@@ -201,10 +204,10 @@ pub(super) async fn amend(
     }
     let mut annotations = others(&current);
     annotations.extend(view.annotations());
-    let mut secret = build_secret(pair, &name, [], annotations);
+    let mut secret = place.build(pair, [], annotations);
     secret.data = Some(data);
     secret.metadata.resource_version = current.resource_version();
-    ownership::apply(requests, pair, &secret, Some(current.meta())).await.map(|_| ())
+    ownership::apply(&there, pair, &secret, Some(current.meta())).await.map(|_| ())
 }
 
 /// A version after this one; by the clock, so that it grows also after a Secret was lost.

@@ -11,15 +11,16 @@ use serde_json::{Value, json};
 use super::*;
 use crate::certificates::certificates;
 use crate::certificates::rotation::SPREAD;
-use crate::fixtures::{now, valid};
+use crate::fixtures::{CA, OPERATOR_TLS, now, secret_path, valid};
 use crate::metrics::Metrics;
 use crate::mock_api::{Store, store_api};
 use crate::plan::Reissuing;
 use pgpair_core::ids::InstanceId;
 
-const CERTIFIED: [&str; 3] = ["orders-a-tls", "orders-b-tls", "orders-operator-tls"];
-const BUNDLED: [&str; 5] =
-    ["orders-a-tls", "orders-b-tls", "orders-operator-tls", "orders-app", "orders-superuser"];
+mod moved;
+
+const CERTIFIED: [&str; 3] = ["orders-a-tls", "orders-b-tls", OPERATOR_TLS];
+const BUNDLED: [&str; 5] = ["orders-a-tls", "orders-b-tls", OPERATOR_TLS, "orders-app", "orders-superuser"];
 
 /// The operator and the Secrets of one namespace.
 struct Shop {
@@ -42,11 +43,12 @@ impl Shop {
     }
 
     fn path(name: &str) -> String {
-        format!("/api/v1/namespaces/shop/secrets/{name}")
+        secret_path(name)
     }
 
     fn secret(&self, name: &str) -> Option<Secret> {
-        let stored = self.store.objects().get(&Self::path(name)).cloned();
+        let path = Self::path(name).replace("pgpair-system", &self.pair.operator_namespace);
+        let stored = self.store.objects().get(&path).cloned();
         stored.map(|value| serde_json::from_value(value).unwrap())
     }
 
@@ -68,28 +70,32 @@ impl Shop {
     }
 
     async fn ensure(&self, now: Timestamp) -> Result<(), Error> {
-        let known = |name: &str| self.secret(name).map(|s| s.annotations().clone());
+        let known = |place: &Place| self.secret(place.name()).map(|s| s.annotations().clone());
         apply_secrets(&self.requests, &self.pair, self.extent, known, now).await
     }
 
     /// Every party accepts the certificate of every other one, as the agents' TLS judges it.
     fn check_that_all_trust_each_other(&self, now: Timestamp) {
         for judge in BUNDLED {
-            let mut roots = RootCertStore::empty();
-            for root in CertificateDer::pem_slice_iter(self.text(judge, "ca.crt").as_bytes()) {
-                roots.add(root.unwrap()).unwrap();
-            }
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
             for user in CERTIFIED {
-                let leaf = CertificateDer::from_pem_slice(self.text(user, "tls.crt").as_bytes()).unwrap();
-                let since = std::time::Duration::from_secs(now.as_second().try_into().unwrap());
-                let judged = verifier.verify_client_cert(&leaf, &[], UnixTime::since_unix_epoch(since));
+                let judged = judge_by(&self.text(judge, "ca.crt"), &self.text(user, "tls.crt"), now);
                 judged.unwrap_or_else(|e| panic!("{judge} does not accept {user}: {e}"));
             }
         }
     }
+}
+
+/// Whether one who trusts this bundle accepts a certificate.
+fn judge_by(bundle: &str, certificate: &str, now: Timestamp) -> Result<(), rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+        roots.add(root.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
+    let leaf = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    let since = std::time::Duration::from_secs(now.as_second().try_into().unwrap());
+    verifier.verify_client_cert(&leaf, &[], UnixTime::since_unix_epoch(since)).map(|_| ())
 }
 
 #[tokio::test]
@@ -101,8 +107,8 @@ async fn a_new_pair_gets_its_secrets_at_once_and_then_nothing_is_asked_or_writte
     let later = now() + SignedDuration::from_hours(59 * 24);
     shop.ensure(later).await.unwrap();
     assert_eq!(shop.store.requests(), before);
-    let known = |name: &str| shop.secret(name).map(|s| s.annotations().clone());
-    let ends = read_ends(&shop.pair.name, known);
+    let known = |place: &Place| shop.secret(place.name()).map(|s| s.annotations().clone());
+    let ends = read_ends(&shop.pair, known);
     assert_eq!(ends.len(), 4);
     assert_eq!(ends[0], ("orders-a-tls".into(), now() + SignedDuration::from_hours(90 * 24)));
 }
@@ -111,7 +117,7 @@ async fn a_new_pair_gets_its_secrets_at_once_and_then_nothing_is_asked_or_writte
 async fn only_the_operators_secret_holds_the_key_of_the_authority() {
     let shop = Shop::new(json!({}));
     shop.ensure(now()).await.unwrap();
-    let key = shop.text("orders-ca", "ca.key");
+    let key = shop.text(CA, "ca.key");
     assert!(key.contains("PRIVATE KEY"));
     for name in BUNDLED {
         let data = shop.secret(name).unwrap().data.unwrap();
@@ -172,7 +178,7 @@ async fn a_lost_authority_is_followed_by_another_and_all_trust_each_other_at_eve
     shop.ensure(now()).await.unwrap();
     let password = shop.text("orders-superuser", "password");
     let first = certificates(&shop.text("orders-app", "ca.crt"))[0].0.clone();
-    shop.delete("orders-ca");
+    shop.delete(CA);
     let mut bundles = Vec::new();
     for step in 0..4 {
         let at = now() + SPREAD * step;
@@ -192,15 +198,15 @@ async fn a_lost_authority_is_followed_by_another_and_all_trust_each_other_at_eve
 async fn an_authority_near_its_end_is_followed_by_another_without_an_old_key_left() {
     let shop = Shop::new(json!({}));
     shop.ensure(now()).await.unwrap();
-    let key = shop.text("orders-ca", "ca.key");
+    let key = shop.text(CA, "ca.key");
     let near = now() + SignedDuration::from_hours((3650 - 89) * 24);
     for step in 0..4 {
         shop.ensure(near + SPREAD * step).await.unwrap();
         shop.check_that_all_trust_each_other(near + SPREAD * step);
     }
-    let data = shop.secret("orders-ca").unwrap().data.unwrap();
+    let data = shop.secret(CA).unwrap().data.unwrap();
     assert!(data.values().all(|v| v.0 != key.as_bytes()));
-    assert_eq!(shop.text("orders-ca", "old.crt"), "");
+    assert_eq!(shop.text(CA, "old.crt"), "");
 }
 
 #[tokio::test]
@@ -219,7 +225,7 @@ async fn a_superuser_that_may_not_log_in_has_no_secret_and_keeps_no_authority_fr
     let mut shop = Shop::new(json!({"bootstrap": {"superuserAccess": false}}));
     shop.ensure(now()).await.unwrap();
     assert_eq!(shop.secret("orders-superuser"), None);
-    shop.delete("orders-ca");
+    shop.delete(CA);
     for step in 0..3 {
         shop.ensure(now() + SPREAD * step).await.unwrap();
     }
@@ -258,7 +264,7 @@ async fn a_secret_of_another_owner_is_left_alone_and_the_others_are_made() {
         assert_eq!(shop.secret(theirs).unwrap().data.unwrap().len(), 1, "{theirs}");
     }
     assert!(!shop.text("orders-a-tls", "tls.crt").is_empty());
-    assert!(!shop.text("orders-operator-tls", "tls.crt").is_empty());
+    assert!(!shop.text(OPERATOR_TLS, "tls.crt").is_empty());
 }
 
 /// Who made it knows its key.
@@ -267,10 +273,10 @@ async fn an_authority_of_another_owner_signs_nothing() {
     let shop = Shop::new(json!({}));
     let theirs = Shop::new(json!({}));
     theirs.ensure(now()).await.unwrap();
-    let data = theirs.store.objects()[&Shop::path("orders-ca")]["data"].clone();
-    shop.put("orders-ca", &data);
+    let data = theirs.store.objects()[&Shop::path(CA)]["data"].clone();
+    shop.put(CA, &data);
     let error = shop.ensure(now()).await.unwrap_err().to_string();
-    assert!(error.contains("Secret orders-ca exist"), "{error}");
+    assert!(error.contains(&format!("Secret pgpair-system/{CA} exist")), "{error}");
     assert!(shop.secret("orders-a-tls").is_none());
 }
 
@@ -280,7 +286,7 @@ async fn order_revocation(shop: &Shop, what: CertificateKind, word: &str, now: T
     for _ in 0..2 {
         reissue(&shop.requests, &shop.pair, &order, now).await.unwrap();
     }
-    let secret = shop.secret(&order.party().secret(&shop.pair.name)).unwrap();
+    let secret = shop.secret(Place::of(order.party(), &shop.pair).name()).unwrap();
     let replaced = PartyView::read(secret.annotations()).unwrap().reissue.unwrap().replaced;
     for _ in 0..2 {
         revoke(&shop.requests, &shop.pair, &replaced, word, now).await.unwrap();
@@ -333,7 +339,7 @@ async fn for_one_order_a_certificate_is_made_anew_once_and_the_one_before_is_ref
     let before = shop.store.requests();
     shop.ensure(now()).await.unwrap();
     assert_eq!(shop.store.requests(), before);
-    let operators = shop.text("orders-operator-tls", "tls.crt");
+    let operators = shop.text(OPERATOR_TLS, "tls.crt");
     order_revocation(&shop, CertificateKind::Operator, "x-2", now()).await;
     for certificate in [&old, &operators] {
         assert!(is_revoked(&shop, "orders-b-tls", certificate, now()));
@@ -364,13 +370,13 @@ async fn what_was_revoked_is_not_forgotten_when_it_cannot_be_read() {
     shop.ensure(now()).await.unwrap();
     let old = shop.text("orders-a-tls", "tls.crt");
     order_revocation(&shop, CertificateKind::Agent, "x-1", now()).await;
-    let ca = Shop::path("orders-ca");
+    let ca = Shop::path(CA);
     shop.store.objects().get_mut(&ca).unwrap()["data"]["revoked.json"] = json!("e30K"); // {}
     shop.delete("orders-b-tls");
     let error = shop.ensure(now()).await.unwrap_err().to_string();
-    assert!(error.contains("orders-ca has no usable revoked.json: delete the secret"), "{error}");
+    assert!(error.contains(&format!("{CA} has no usable revoked.json: delete the secret")), "{error}");
     assert!(is_revoked(&shop, "orders-a-tls", &old, now()));
-    shop.delete("orders-ca");
+    shop.delete(CA);
     shop.ensure(now() + SignedDuration::from_secs(1)).await.unwrap();
     assert!(is_revoked(&shop, "orders-b-tls", &old, now() + SignedDuration::from_secs(1)));
 }
@@ -382,7 +388,7 @@ async fn while_one_authority_follows_another_each_has_a_list_and_what_was_revoke
     let old = shop.text("orders-a-tls", "replication.crt");
     order_revocation(&shop, CertificateKind::Replication, "x-1", now()).await;
     // The key is lost with its Secret: the list that it has signed is not.
-    shop.delete("orders-ca");
+    shop.delete(CA);
     let mut at = now() + SignedDuration::from_secs(1); // an authority has the second of its birth in its name
     for _ in 0..4 {
         shop.ensure(at).await.unwrap();

@@ -3,9 +3,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixtures::{now, valid};
+use crate::fixtures::{now, secret_path, valid};
 use crate::metrics::Metrics;
 use crate::mock_api::{Store, store_api};
+use crate::secrets::place::Place;
 use crate::secrets::{Extent, apply_secrets};
 
 /// The operator and the Secrets of one namespace.
@@ -30,7 +31,7 @@ impl Shop {
     }
 
     fn path(name: &str) -> String {
-        format!("/api/v1/namespaces/shop/secrets/{name}")
+        secret_path(name)
     }
 
     fn secret(&self, name: &str) -> Option<Secret> {
@@ -57,7 +58,7 @@ impl Shop {
     }
 
     async fn apply_at(&self, now: Timestamp) {
-        let annotations = |name: &str| self.secret(name).map(|s| s.annotations().clone());
+        let annotations = |place: &Place| self.secret(place.name()).map(|s| s.annotations().clone());
         apply_secrets(&self.requests, &self.pair, Extent::Spec, annotations, now).await.unwrap();
         self.follow_at(now).await;
     }

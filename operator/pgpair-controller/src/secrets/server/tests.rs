@@ -7,7 +7,7 @@ use super::*;
 use crate::certificates::offered::OfferSummary;
 use crate::certificates::server::{Holder, Told, decide_server};
 use crate::certificates::{Pem, certificates, new_authority};
-use crate::fixtures::{now, valid};
+use crate::fixtures::{CA, OPERATOR_TLS, now, secret_path, valid};
 use crate::metrics::Metrics;
 use crate::mock_api::{Store, store_api};
 use crate::secrets::{Extent, apply_secrets};
@@ -34,12 +34,12 @@ impl Shop {
     }
 
     async fn renew(&self, now: Timestamp) {
-        let known = |name: &str| self.secret(name).map(|s| s.annotations().clone());
+        let known = |place: &Place| self.secret(place.name()).map(|s| s.annotations().clone());
         apply_secrets(&self.requests, &self.pair, Extent::Spec, known, now).await.unwrap();
     }
 
     fn path(name: &str) -> String {
-        format!("/api/v1/namespaces/shop/secrets/{name}")
+        secret_path(name)
     }
 
     fn secret(&self, name: &str) -> Option<Secret> {
@@ -180,7 +180,7 @@ async fn agents_do_not_trust_the_authority_of_a_person_though_only_a_secret_of_c
     let pair_ca = shop.text("orders-app", "ca.crt").unwrap();
     shop.offer(shop.pair.server_names());
     shop.settle().await;
-    for lost in ["orders-ca", "orders-a-tls", "orders-b-tls", "orders-operator-tls"] {
+    for lost in [CA, "orders-a-tls", "orders-b-tls", OPERATOR_TLS] {
         shop.store.objects().remove(&Shop::path(lost));
     }
     shop.renew(now() + DAY).await;
@@ -207,7 +207,7 @@ async fn a_secret_that_is_made_anew_does_not_seem_to_be_older_than_the_one_that_
 async fn a_pair_that_names_no_secret_has_neither_a_version_nor_a_word_of_one() {
     let shop = Shop { pair: valid(json!({})), ..Shop::made().await };
     shop.renew(now()).await;
-    for name in ["orders-a-tls", "orders-b-tls", "orders-app", "orders-operator-tls"] {
+    for name in ["orders-a-tls", "orders-b-tls", "orders-app", OPERATOR_TLS] {
         let secret = shop.secret(name).unwrap();
         let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
         assert!(!keys.contains(&"version") && !keys.contains(&"server-ca.crt"), "{name}: {keys:?}");
