@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
 };
@@ -17,6 +17,7 @@ use pgpair_api::names::FIELD_MANAGER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::cache::{PAGE_OF_METADATA, api_in};
 use crate::error::{Error, MayBeRefusal, Refusal};
 use crate::managed::Shapes;
 use crate::metrics::Metrics;
@@ -141,6 +142,36 @@ impl Requests {
     pub async fn get_metadata<K: Object>(&self, name: &str) -> Result<Option<ObjectMeta>, Error> {
         let found = bounded::<K, _>("get", name, self.api::<K>().get_metadata_opt(name)).await?;
         Ok(found.map(|found| found.metadata))
+    }
+
+    /// Reads the metadata of all objects of a kind in one namespace or in all (`None`), page by page.
+    ///
+    /// # Errors
+    /// A request failed or was not answered: what was read until then is not all.
+    pub async fn list_metadata<K: Object>(
+        &self,
+        namespace: Option<&str>,
+        params: ListParams,
+        mut take: impl FnMut(&ObjectMeta),
+    ) -> Result<(), Error> {
+        let (api, mut params) = (api_in::<K>(&self.client.0, namespace), params.limit(PAGE_OF_METADATA));
+        loop {
+            let page = bounded::<K, _>("list", "", api.list_metadata(&params)).await?;
+            page.items.iter().for_each(|item| take(&item.metadata));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Whether there is a namespace of that name.
+    ///
+    /// # Errors
+    /// The request failed or was not answered.
+    pub async fn has_namespace(&self, name: &str) -> Result<bool, Error> {
+        let namespaces = Api::<Namespace>::all(self.client.0.clone());
+        Ok(bounded::<Namespace, _>("get", name, namespaces.get_metadata_opt(name)).await?.is_some())
     }
 
     /// Creates an object. That it exists already is no error; whose it is then, [`crate::ownership`] tells.

@@ -187,7 +187,7 @@ fn labels_of<K: Cached>(namespace: Option<&str>) -> Option<String> {
 /// being read are the most that this process ever holds: with the usual 500, 200 MiB.
 pub const PAGE: u32 = 100;
 /// The same where only the metadata come, which are small. For each page etcd walks over all that are left.
-const PAGE_OF_METADATA: u32 = 500;
+pub const PAGE_OF_METADATA: u32 = 500;
 
 /// Where it is noted whether watches live.
 #[derive(Debug, Clone)]

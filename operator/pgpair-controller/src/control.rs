@@ -19,6 +19,7 @@ use pgpair_api::word::Word;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::api::Requests;
 use crate::cache::{Caches, PAGE, Scope, Signs, api_in, watch_all};
 use crate::context::Context;
 use crate::error::Error;
@@ -33,6 +34,7 @@ use crate::neighbours::Domain;
 use crate::orders::orphans;
 use crate::rollout::Rollout;
 use crate::run::RunError;
+use crate::secrets::orphans::Orphans;
 use crate::triggers::Triggers;
 use crate::undecodable::{reconcile_watched, watched_error_policy};
 use crate::watched::{Watched, only_class};
@@ -78,11 +80,20 @@ pub async fn lead(operator: &Operator, leading: watch::Receiver<Leadership>) -> 
     let rollout = Arc::new(Rollout::new(operator.max_rolling));
     let filling = AtomicUsize::new(operator.domain.scopes().len());
     let scopes = operator.domain.scopes().into_iter();
-    let result =
-        try_join_all(scopes.map(|scope| lead_in(operator, scope, &filling, &rollout, leading.clone()))).await;
+    let work = scopes.map(|scope| lead_in(operator, scope, &filling, &rollout, leading.clone()));
+    let result = tokio::select! {
+        result = try_join_all(work) => result,
+        () = orphaned_secrets(operator).take_away() => Ok(Vec::new()), // that has no end
+    };
     operator.signs.metrics.show_rollout((0, 0)); // a matter of the next leader
     health.enter(Phase::Waiting);
     result.map(|_| ())
+}
+
+fn orphaned_secrets(operator: &Operator) -> Orphans {
+    let namespace = &operator.defaults.operator_namespace;
+    let requests = Requests::new(operator.client.clone(), namespace, operator.signs.metrics.clone());
+    Orphans::new(requests, namespace, operator.domain.clone())
 }
 
 /// In one namespace, or in all.

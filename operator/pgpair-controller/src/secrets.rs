@@ -5,6 +5,7 @@ mod authority;
 mod clients;
 mod former;
 pub mod issued;
+pub mod orphans;
 pub(crate) mod party;
 pub mod passwords;
 pub mod place;

@@ -250,7 +250,7 @@ async fn the_chart_gives_the_right_to_every_request() {
         requests.iter().for_each(check_right);
     }
     let (of_pairs, own) = rules();
-    for verb in ["get", "list", "watch", "create", "patch"] {
+    for verb in ["get", "list", "watch", "create", "patch", "delete"] {
         let has = |rules: &str| rights(rules, "secrets").iter().any(|right| right == verb);
         assert!(has(&own), "{verb}: the keys, their watch, and those of pairs that are gone");
         assert!(has(&of_pairs), "{verb}: those that an earlier version kept beside the pair, too");

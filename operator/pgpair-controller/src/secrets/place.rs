@@ -1,7 +1,7 @@
 //! Where a Secret of a pair is. With the pair: what its pods and its clients need. With the operator, in the namespace that it runs in: the
 //! keys of the authority, and the operator's own certificate, so that who reads the Secrets beside a pair cannot sign or speak for it.
 //!
-//! No owner reference leads from one namespace into another, so what is with the operator outlives its pair.
+//! No owner reference leads from one namespace into another, so what is with the operator outlives its pair; [`super::orphans`] sees to it.
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
