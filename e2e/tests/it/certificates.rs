@@ -211,12 +211,16 @@ async fn revoke(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
     let secret = pair.names.tls_secret(standby);
     let stolen =
         (text(pair, &secret, "replication.crt").await?, text(pair, &secret, "replication.key").await?);
-    ensure!(streams_with(pair, primary, &stolen).await?, "the certificate works before");
-    for certificate in ["Replication", "Agent", "Server", "Restore", "Operator"] {
+    let of_standby = ("pgpair_replication", &stolen);
+    ensure!(logs_in_with(pair, primary, of_standby).await?, "the certificate works before");
+    let stolen_of_role = certify_role(pair, primary).await?;
+    for certificate in ["Replication", "Agent", "Server", "Restore", "Operator", "Role"] {
         let begun = Instant::now();
         let mut order = json!({"kind": "RevokeCertificate", "certificate": certificate});
-        if certificate != "Operator" {
-            order["instance"] = json!(standby.as_str());
+        match certificate {
+            "Operator" => {}
+            "Role" => order["role"] = json!("daily_report"),
+            _ => order["instance"] = json!(standby.as_str()),
         }
         let last = pair.status().await?.order.map(|order| order.id);
         pair.order(&order).await?;
@@ -228,26 +232,57 @@ async fn revoke(pair: &Pair, primary: InstanceId) -> anyhow::Result<()> {
         })
         .await
         .with_context(|| format!("revoking {certificate}"))?;
-        ensure!(!streams_with(pair, primary, &stolen).await?, "it is let in still");
+        ensure!(!logs_in_with(pair, primary, of_standby).await?, "it is let in still");
         ensure!(begun.elapsed() <= MINUTE, "{certificate} took {:?}", begun.elapsed());
         // The standby connects anew, by the list that it has now.
         let status = pair.await_paired(1, MINUTE).await?;
         ensure!(status.term == Some(1), "{certificate}: term {:?}", status.term);
     }
+    ensure!(
+        !logs_in_with(pair, primary, ("daily_report", &stolen_of_role)).await?,
+        "the role is let in still"
+    );
+    let renewed = certificate_of(pair, "revoked.role-daily-report-tls").await?;
+    ensure!(logs_in_with(pair, primary, ("daily_report", &renewed)).await?, "the next one is of no use");
     pair.await_equal("SELECT pg_is_in_recovery() IS NOT NULL", MINUTE).await?;
     ensure!(starts(pair).await? == before, "postgres was restarted");
     Ok(())
 }
 
-/// Whether the replication role is let in with this certificate and key.
-async fn streams_with(
+async fn certificate_of(pair: &Pair, secret: &str) -> anyhow::Result<(String, String)> {
+    Ok((text(pair, secret, "tls.crt").await?, text(pair, secret, "tls.key").await?))
+}
+
+/// A role of the spec that logs in by its certificate, on both instances, and by nothing else.
+async fn certify_role(pair: &Pair, primary: InstanceId) -> anyhow::Result<(String, String)> {
+    let trusting = json!(["hostssl all all all trust"]);
+    let role = json!({"name": "daily_report", "certificate": true});
+    pair.set(&json!({"roles": [role], "postgres": {"hba": trusting}})).await?;
+    let certificate = await_condition("the role gets in by its certificate", MINUTE, || async {
+        let certificate = certificate_of(pair, "revoked.role-daily-report-tls").await?;
+        for instance in InstanceId::ALL {
+            let gets_in = logs_in_with(pair, instance, ("daily_report", &certificate)).await?;
+            ensure!(gets_in, "{instance} does not let it in");
+        }
+        Ok(certificate)
+    })
+    .await?;
+    let host = pair.address(primary).await?;
+    let to = format!("host={host} user=daily_report dbname=postgres sslmode=require connect_timeout=5");
+    let said = pair.shell(primary, &format!("psql -X -w -Atc 'SELECT 1' '{to}' 2>&1 || true")).await?;
+    ensure!(said.contains("requires a valid client certificate"), "without a certificate: {said}");
+    Ok(certificate)
+}
+
+/// Whether the role is let in with this certificate and key.
+async fn logs_in_with(
     pair: &Pair,
     primary: InstanceId,
-    (certificate, key): &(String, String),
+    (role, (certificate, key)): (&str, &(String, String)),
 ) -> anyhow::Result<bool> {
     let host = pair.address(primary).await?;
     let to = format!(
-        "host={host} user=pgpair_replication dbname=postgres sslmode=require sslcert=/tmp/stolen.crt sslkey=/tmp/stolen.key connect_timeout=5"
+        "host={host} user={role} dbname=postgres sslmode=require sslcert=/tmp/stolen.crt sslkey=/tmp/stolen.key connect_timeout=5"
     );
     let script = format!(
         "umask 077; printf '%s' '{certificate}' > /tmp/stolen.crt; printf '%s' '{key}' > /tmp/stolen.key; \
@@ -255,8 +290,15 @@ async fn streams_with(
     );
     let said = pair.shell(primary, &script).await?;
     // Postgres may have closed the connection before libpq reads why.
-    let is_refused =
-        ["SSL", "revoked", "reset by peer", "closed the connection"].iter().any(|w| said.contains(w));
+    let refusals = [
+        "SSL",
+        "revoked",
+        "reset by peer",
+        "closed the connection",
+        "no password supplied",
+        "does not exist",
+    ];
+    let is_refused = refusals.iter().any(|w| said.contains(w));
     ensure!(said == "1" || is_refused, "said: {said}");
     Ok(said == "1")
 }

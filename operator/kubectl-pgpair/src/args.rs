@@ -95,12 +95,15 @@ pub enum Command {
     RevokeCertificate {
         /// Name of the pair
         name: String,
-        /// Which one: Agent, Server, Replication or Restore of an instance, or Operator
+        /// Which one: Agent, Server, Replication or Restore of an instance, Operator, or Role
         #[arg(long)]
         certificate: CertificateKind,
-        /// Whose: a, b, NAME-a or NAME-b; not for Operator
+        /// Whose: a, b, NAME-a or NAME-b; not for Operator and Role
         #[arg(long)]
         instance: Option<String>,
+        /// Of which role of spec.roles; for Role
+        #[arg(long)]
+        role: Option<String>,
         #[command(flatten)]
         follow: Follow,
     },

@@ -52,9 +52,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::RotatePassword { name, role, follow } => {
             orders::rotate_password(&cluster, &name, role, follow).await
         }
-        Command::RevokeCertificate { name, certificate, instance, follow } => {
+        Command::RevokeCertificate { name, certificate, instance, role, follow } => {
             let instance = instance.map(|text| args::instance(&name, &text)).transpose()?;
-            orders::revoke_certificate(&cluster, &name, certificate, instance, follow).await
+            orders::revoke_certificate(&cluster, &name, certificate, (instance, role), follow).await
         }
         Command::Psql { name, superuser, instance, args } => {
             let pair = cluster.pair(&name).await?;

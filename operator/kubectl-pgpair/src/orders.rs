@@ -50,12 +50,12 @@ pub async fn revoke_certificate(
     cluster: &Cluster,
     name: &str,
     certificate: CertificateKind,
-    instance: Option<InstanceId>,
+    (instance, role): (Option<InstanceId>, Option<String>),
     how: Follow,
 ) -> anyhow::Result<()> {
     let record = cluster.record(name).await?;
     let order = order::new(UserOrderKind::RevokeCertificate, instance, &record, id())?;
-    carry_out(cluster, name, &UserOrder { certificate: Some(certificate), ..order }, how).await
+    carry_out(cluster, name, &UserOrder { certificate: Some(certificate), role, ..order }, how).await
 }
 
 /// Restart, fence, unfence.
@@ -311,11 +311,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_certificate_is_revoked_of_the_instance_that_is_named() {
-        for (certificate, instance) in
-            [(CertificateKind::Agent, Some(InstanceId::B)), (CertificateKind::Operator, None)]
-        {
+        for (certificate, instance, role) in [
+            (CertificateKind::Agent, Some(InstanceId::B), None),
+            (CertificateKind::Operator, None, None),
+            (CertificateKind::Role, None, Some("report")),
+        ] {
             let (cluster, server) = server("Done", None);
-            revoke_certificate(&cluster, "orders", certificate, instance, HOW).await.unwrap();
+            let whose = (instance, role.map(str::to_owned));
+            revoke_certificate(&cluster, "orders", certificate, whose, HOW).await.unwrap();
             drop(cluster);
             let orders = orders(server).await;
             assert_eq!(
@@ -323,6 +326,7 @@ mod tests {
                 (&json!("RevokeCertificate"), &json!(certificate))
             );
             assert_eq!(orders[0]["instance"].as_str(), instance.map(|i| i.as_str()));
+            assert_eq!(orders[0]["role"].as_str(), role);
         }
     }
 

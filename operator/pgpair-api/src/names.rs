@@ -189,6 +189,20 @@ impl PairName {
     pub fn verifiers_secret(&self) -> String {
         format!("{}-verifiers", self.name)
     }
+    /// Secret with the client certificate of a role of the spec. No other name of a pair has a dot, so that no pair's name gives it to something
+    /// else; names of roles have no hyphen, so that no two share one.
+    #[must_use]
+    pub fn role_secret(&self, role: &str) -> String {
+        format!("{}.role-{}-tls", self.name, role.replace('_', "-"))
+    }
+    /// Whether that is the name of such a Secret.
+    #[must_use]
+    pub fn gives_role_secret(&self, object: &str) -> bool {
+        let role = object
+            .strip_prefix(&self.name)
+            .and_then(|rest| rest.strip_prefix(".role-")?.strip_suffix("-tls"));
+        role.is_some_and(|role| !role.is_empty())
+    }
     /// ConfigMap with the settings that the agents follow.
     #[must_use]
     pub fn config(&self) -> String {

@@ -36,7 +36,7 @@ pub struct UserOrder {
     /// For `Promote`: the incarnation that the person knows to be dead, as the record's Lease names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead: Option<Incarnation>,
-    /// For `RotatePassword`: the role; without it the owner of the application's database.
+    /// For `RotatePassword`: the role; without it the owner of the application's database. For `RevokeCertificate` of a role: which one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
     /// For `RevokeCertificate`: which one.
@@ -59,6 +59,8 @@ pub enum CertificateKind {
     Restore,
     /// The operator, as a client of the agents of this pair.
     Operator,
+    /// A role of the spec that logs in by a certificate.
+    Role,
 }
 
 impl CertificateKind {
@@ -87,8 +89,8 @@ pub enum Task {
     Agent(OrderKind),
     /// The operator makes another password for this role; without one, for the owner of the application's database.
     RotatePassword(Option<String>),
-    /// The operator makes another certificate, and revokes the one before.
-    RevokeCertificate(CertificateKind),
+    /// The operator makes another certificate, and revokes the one before. With the role, if it is one's.
+    RevokeCertificate(CertificateKind, Option<String>),
 }
 
 impl CheckedOrder {
@@ -97,7 +99,7 @@ impl CheckedOrder {
     pub fn for_agent(&self) -> Option<Order> {
         match self.task {
             Task::Agent(kind) => Some(Order { id: self.id.clone(), term: self.term, kind }),
-            Task::RotatePassword(_) | Task::RevokeCertificate(_) => None,
+            Task::RotatePassword(_) | Task::RevokeCertificate(..) => None,
         }
     }
 }
@@ -167,8 +169,11 @@ pub enum InvalidOrder {
     #[error("{0} takes no certificate")]
     CertificateGiven(&'static str),
     /// See the text.
-    #[error("RevokeCertificate needs a certificate: Agent, Server, Replication, Restore or Operator")]
+    #[error("RevokeCertificate needs a certificate: Agent, Server, Replication, Restore, Operator or Role")]
     CertificateMissing,
+    /// See the text.
+    #[error("RevokeCertificate of a role needs the role: one of spec.roles with certificate: true")]
+    RoleMissing,
 }
 
 impl InvalidOrder {
@@ -247,7 +252,7 @@ impl UserOrder {
         }
         let word = self.kind.as_str();
         let takes_none = matches!(self.kind, UserOrderKind::Switchover | UserOrderKind::RotatePassword)
-            || self.certificate == Some(CertificateKind::Operator);
+            || matches!(self.certificate, Some(CertificateKind::Operator | CertificateKind::Role));
         match self.instance {
             Some(_) if takes_none => return Err(InvalidOrder::InstanceGiven(word)),
             None if !takes_none && self.kind != UserOrderKind::Promote => {
@@ -255,7 +260,8 @@ impl UserOrder {
             }
             _ => {}
         }
-        if self.role.is_some() && self.kind != UserOrderKind::RotatePassword {
+        let is_for_role = self.certificate == Some(CertificateKind::Role);
+        if self.role.is_some() && self.kind != UserOrderKind::RotatePassword && !is_for_role {
             return Err(InvalidOrder::RoleGiven(word));
         }
         if self.certificate.is_some() && self.kind != UserOrderKind::RevokeCertificate {
@@ -275,7 +281,10 @@ impl UserOrder {
             }
             (UserOrderKind::RevokeCertificate, None) => {
                 let certificate = self.certificate.ok_or(InvalidOrder::CertificateMissing)?;
-                return Ok(self.checked(Task::RevokeCertificate(certificate)));
+                if is_for_role && self.role.is_none() {
+                    return Err(InvalidOrder::RoleMissing);
+                }
+                return Ok(self.checked(Task::RevokeCertificate(certificate, self.role.clone())));
             }
         };
         Ok(self.checked(Task::Agent(kind)))
@@ -324,12 +333,16 @@ mod tests {
 
     #[test]
     fn a_certificate_is_revoked_by_what_it_is_for_and_whose_it_is() {
-        for (certificate, instance) in [("Agent", r#","instance":"b""#), ("Operator", "")] {
+        for (certificate, whose, role) in [
+            ("Agent", r#","instance":"b""#, None),
+            ("Operator", "", None),
+            ("Role", r#","role":"report""#, Some("report")),
+        ] {
             let json = format!(
-                r#"{{"id":"x-1763727990","kind":"RevokeCertificate","certificate":"{certificate}","term":3{instance}}}"#
+                r#"{{"id":"x-1763727990","kind":"RevokeCertificate","certificate":"{certificate}","term":3{whose}}}"#
             );
             let order = check(&json).unwrap();
-            let task = Task::RevokeCertificate(certificate.parse().unwrap());
+            let task = Task::RevokeCertificate(certificate.parse().unwrap(), role.map(str::to_owned));
             assert_eq!((order.for_agent(), order.task), (None, task));
         }
     }
@@ -371,6 +384,14 @@ mod tests {
             (
                 r#"{"id":"x-1763727990","kind":"Restart","certificate":"Agent","instance":"a","term":3}"#,
                 "CertificateGiven",
+            ),
+            (
+                r#"{"id":"x-1763727990","kind":"RevokeCertificate","certificate":"Role","term":3}"#,
+                "RoleMissing",
+            ),
+            (
+                r#"{"id":"x-1763727990","kind":"RevokeCertificate","certificate":"Agent","instance":"a","role":"app","term":3}"#,
+                "RoleGiven",
             ),
         ];
         for (json, reason) in cases {

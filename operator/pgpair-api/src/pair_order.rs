@@ -37,9 +37,10 @@ use crate::word::Word;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("an order never changes: delete it and create another one"))]
-#[x_kube(validation = Rule::new("self.kind == 'Promote' || (self.kind in ['Switchover', 'RotatePassword'] || (has(self.certificate) && self.certificate == 'Operator')) != has(self.instance)").message("spec.instance must be a or b; Switchover and RotatePassword take none, because the instance follows from the record, nor does the certificate Operator"))]
-#[x_kube(validation = Rule::new("(self.kind == 'RevokeCertificate') == has(self.certificate)").message("spec.certificate is for RevokeCertificate, which needs it: Agent, Server, Replication, Restore or Operator"))]
-#[x_kube(validation = Rule::new("self.kind == 'RotatePassword' || !has(self.role)").message("spec.role is for RotatePassword: leave it out"))]
+#[x_kube(validation = Rule::new("self.kind == 'Promote' || (self.kind in ['Switchover', 'RotatePassword'] || (has(self.certificate) && self.certificate in ['Operator', 'Role'])) != has(self.instance)").message("spec.instance must be a or b; Switchover and RotatePassword take none, because the instance follows from the record, nor do the certificates Operator and Role"))]
+#[x_kube(validation = Rule::new("(self.kind == 'RevokeCertificate') == has(self.certificate)").message("spec.certificate is for RevokeCertificate, which needs it: Agent, Server, Replication, Restore, Operator or Role"))]
+#[x_kube(validation = Rule::new("!has(self.certificate) || (self.certificate == 'Role') == has(self.role)").message("spec.role is for the certificate of a Role, which needs it: one of spec.roles of the pair with certificate: true"))]
+#[x_kube(validation = Rule::new("self.kind == 'RotatePassword' || has(self.certificate) || !has(self.role)").message("spec.role is for RotatePassword, and for the certificate of a Role: leave it out"))]
 #[x_kube(validation = Rule::new("(self.kind == 'Promote') == has(self.dead)").message("spec.dead is for Promote, which needs it: the incarnation that you know to be dead, as the record's Lease names it"))]
 pub struct PgPairOrderSpec {
     /// Name of the pair, in the same namespace.
@@ -59,11 +60,12 @@ pub struct PgPairOrderSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9a-f]{16}$"))]
     pub dead: Option<String>,
-    /// For `RotatePassword`: the role whose password is made anew. Without it the owner of the application's database.
+    /// For `RotatePassword`: the role whose password is made anew. Without it the owner of the application's database. For `RevokeCertificate` of a
+    /// `Role`: which one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub role: Option<String>,
-    /// For `RevokeCertificate`: `Agent`, `Server`, `Replication` or `Restore` of the instance, or `Operator`.
+    /// For `RevokeCertificate`: `Agent`, `Server`, `Replication` or `Restore` of the instance, `Operator`, or `Role`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schemas::words::<CertificateKind>")]
     pub certificate: Option<String>,

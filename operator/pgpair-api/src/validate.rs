@@ -161,6 +161,11 @@ pub enum InvalidSpec {
     OwnPasswordSecret(String),
     /// See the text.
     #[error(
+        "spec.roles has {0:?} with a certificate, which is for a role that may log in, and takes the place of its password: set login to true, and remove passwordSecret"
+    )]
+    CertificateBesidePassword(String),
+    /// See the text.
+    #[error(
         "spec.bootstrap.{0} names a Secret that the operator makes itself: name a Secret of yours, or leave the field out"
     )]
     OwnSecret(&'static str),
@@ -324,7 +329,9 @@ fn roles(spec: &PgReplicaPairSpec, name: &PairName) -> Result<(), InvalidSpec> {
             || role.starts_with("pgpair_")
     };
     let made = [name.app_secret(), name.superuser_secret()];
-    for RoleSpec { name: role, member_of, connection_limit, password_secret, .. } in &spec.roles {
+    for RoleSpec { name: role, login, member_of, connection_limit, password_secret, certificate } in
+        &spec.roles
+    {
         range("spec.roles[].connectionLimit", (*connection_limit).into(), -1, 10_000)?;
         let is_ours = |of: &String| of == "postgres" || of.starts_with("pgpair_") || of == role;
         if is_reserved(role) || *role == spec.bootstrap.owner || member_of.iter().any(is_ours) {
@@ -332,6 +339,9 @@ fn roles(spec: &PgReplicaPairSpec, name: &PairName) -> Result<(), InvalidSpec> {
         }
         if password_secret.as_ref().is_some_and(|secret| made.contains(secret)) {
             return Err(InvalidSpec::OwnPasswordSecret(role.clone()));
+        }
+        if *certificate && (!login || password_secret.is_some()) {
+            return Err(InvalidSpec::CertificateBesidePassword(role.clone()));
         }
     }
     for DatabaseSpec { name: database, owner, .. } in &spec.databases {

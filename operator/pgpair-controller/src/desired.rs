@@ -1,7 +1,7 @@
 //! What a pair is to be. While its spec cannot be carried out, something stands in for it, so that what runs is still looked after.
 
 use pgpair_api::PgReplicaPair;
-use pgpair_api::spec::{BootstrapSpec, PgReplicaPairSpec, TlsSpec};
+use pgpair_api::spec::{BootstrapSpec, PgReplicaPairSpec, RoleSpec, TlsSpec};
 use pgpair_api::validate::{Defaults, InvalidSpec, ValidatedPair, validate};
 
 /// What a reconcile goes by.
@@ -39,10 +39,16 @@ impl DesiredPair {
 /// The same object with a spec of defaults, but for what upkeep needs; its times of certificates, and the names of roles, only if they are valid.
 fn stand_in(pair: &PgReplicaPair, defaults: &Defaults) -> Option<ValidatedPair> {
     let of_defaults: PgReplicaPairSpec = serde_json::from_str("{}").ok()?;
-    let with = |tls: &TlsSpec, bootstrap: &BootstrapSpec| {
-        let (tls, bootstrap) = (tls.clone(), bootstrap.clone());
-        let spec = PgReplicaPairSpec { paused: pair.spec.paused, tls, bootstrap, ..of_defaults.clone() };
+    // Their certificates end by themselves.
+    let certified: Vec<_> = pair.spec.roles.iter().filter(|role| role.certificate).cloned().collect();
+    let with_roles = |tls: &TlsSpec, bootstrap: &BootstrapSpec, roles: &[RoleSpec]| {
+        let (tls, bootstrap, roles) = (tls.clone(), bootstrap.clone(), roles.to_vec());
+        let spec =
+            PgReplicaPairSpec { paused: pair.spec.paused, tls, bootstrap, roles, ..of_defaults.clone() };
         validate(&PgReplicaPair { spec, metadata: pair.metadata.clone(), status: None }, defaults).ok()
+    };
+    let with = |tls: &TlsSpec, bootstrap: &BootstrapSpec| {
+        with_roles(tls, bootstrap, &certified).or_else(|| with_roles(tls, bootstrap, &[]))
     };
     let names_only = TlsSpec { dns_names: pair.spec.tls.dns_names.clone(), ..of_defaults.tls.clone() };
     [&pair.spec.bootstrap, &of_defaults.bootstrap]
@@ -85,6 +91,14 @@ mod tests {
         assert_eq!(other.pair.database_owner, "clerk");
         assert!(other.pair.config().superuser_access);
         assert!(of(json!({"bootstrap": {"owner": "postgres"}})).invalid.is_some(), "it is no name of one");
+        let roles = |names: &[&str]| {
+            let roles: Vec<Value> =
+                names.iter().map(|name| json!({"name": name, "certificate": true})).collect();
+            let other = of(json!({"postgres": {"parameters": owned}, "roles": roles}));
+            other.pair.roles.into_iter().map(|role| role.name).collect::<Vec<_>>()
+        };
+        assert_eq!(roles(&["report", "audit"]), ["report", "audit"], "their certificates end by themselves");
+        assert_eq!(roles(&["report", "pg_audit"]), Vec::<String>::new());
     }
 
     #[test]

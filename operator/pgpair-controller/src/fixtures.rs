@@ -215,6 +215,7 @@ pub fn steady() -> Observed {
         server: None,
         certified: BTreeMap::new(),
         operator_certified: Some(PartyView::default()),
+        roles_certified: BTreeMap::new(),
         authority: None,
         refused_certificates: BTreeMap::new(),
         given_certificates: BTreeMap::new(),

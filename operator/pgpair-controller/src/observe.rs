@@ -140,6 +140,7 @@ pub async fn observe(
         server: None,
         certified: server::certified(caches, &desired.pair),
         operator_certified: server::party(caches, &desired.pair, Party::Operator),
+        roles_certified: server::roles(caches, &desired.pair),
         authority: server::authority(caches, &desired.pair),
         refused_certificates: since(&memory.refused_certificates),
         given_certificates: since(&memory.given_certificates),

@@ -81,6 +81,8 @@ pub struct Observed {
     pub certified: BTreeMap<InstanceId, PartyView>,
     /// What that of the operator says.
     pub operator_certified: Option<PartyView>,
+    /// The same of the roles that log in by a certificate, by their names; those that have one.
+    pub roles_certified: BTreeMap<String, PartyView>,
     /// What the Secret of the authorities says.
     pub authority: Option<AuthorityView>,
     /// Certificates that the agent of an instance refused last, why, and how long ago.

@@ -154,7 +154,7 @@ pub fn read_ends(
     pair: &ValidatedPair,
     known: impl Fn(&Place) -> Option<Annotations>,
 ) -> Vec<(String, Timestamp)> {
-    let certified = Party::ALL.into_iter().filter(|p| !matches!(p, Party::Clients(_)));
+    let certified = Party::FIXED.into_iter().filter(|p| !p.is_client()).chain(Party::roles(pair));
     let places = certified.map(|p| Place::of(p, pair)).chain([Place::of_authority(pair)]);
     let end = |place: Place| {
         let end = known(&place)?.get(ANNOTATION_NOT_AFTER)?.parse().ok()?;
@@ -175,10 +175,15 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    async fn carry_out(&self, party: Party, step: PartyStep, has: Option<&PartyView>) -> Result<(), Error> {
+    async fn carry_out(
+        &self,
+        party: Party<'_>,
+        step: PartyStep,
+        has: Option<&PartyView>,
+    ) -> Result<(), Error> {
         match (step, party) {
             (PartyStep::Issue, Party::Clients(role)) => self.create_clients(party, role).await,
-            (PartyStep::Issue, Party::Instance(_) | Party::Operator) => {
+            (PartyStep::Issue, Party::Instance(_) | Party::Operator | Party::Role(_)) => {
                 self.apply_certificate(party, has).await
             }
             (PartyStep::Spread, _) => self.apply_bundle(party).await.map(|_| ()),
@@ -186,7 +191,7 @@ impl Writer<'_> {
     }
 
     /// A new certificate; all of the Secret is written, but what it has of a person's.
-    async fn apply_certificate(&self, party: Party, has: Option<&PartyView>) -> Result<(), Error> {
+    async fn apply_certificate(&self, party: Party<'_>, has: Option<&PartyView>) -> Result<(), Error> {
         let place = Place::of(party, self.pair);
         let (name, there) = (place.name(), place.requests(self.requests, self.pair));
         let may_be_given = has.is_some_and(|has| has.version > 0 || has.reissue.is_some())
@@ -201,27 +206,45 @@ impl Writer<'_> {
         };
         let names = names.or_else(|| party.dns_names(self.pair)).unwrap_or_default();
         let (mut secret, view) = self.build_tls(party, names).map_err(|e| failed(self.pair, e))?;
-        match &current {
-            Some(current) => self.keep_given(party, &mut secret, view, current),
-            None => self.number(party, &mut secret, view),
+        match (&current, party) {
+            (Some(current), _) => self.keep_given(party, &mut secret, view, current),
+            (None, Party::Role(_)) => self.give_server_authorities(&mut secret, view).await?,
+            (None, _) => self.number(party, &mut secret, view),
         }
         ownership::apply(&there, self.pair, &secret, None).await.map(|_| ())
     }
 
     /// Keeps in a new Secret what the one before has beside the certificates of the pair's authority.
-    fn keep_given(&self, party: Party, secret: &mut Secret, mut view: PartyView, current: &Secret) {
+    fn keep_given(&self, party: Party<'_>, secret: &mut Secret, mut view: PartyView, current: &Secret) {
         let Some(before) = PartyView::read(current.annotations()) else { return };
         let shown = [SERVER_CERTIFICATE, SERVER_KEY].into_iter().filter(|_| before.server.shows.is_some());
         let kept = shown.chain([SERVER_AUTHORITIES]);
         let found = kept.filter_map(|key| Some((key.to_owned(), current.data.as_ref()?.get(key)?.clone())));
-        secret.data.get_or_insert_default().extend(found);
+        let data = secret.data.get_or_insert_default();
+        data.extend(found);
+        if let (true, Some(theirs)) = (party.is_client(), data.get(SERVER_AUTHORITIES)) {
+            let bundle = joined(&self.authority.bundle(), &String::from_utf8_lossy(&theirs.0));
+            data.insert("ca.crt".to_owned(), ByteString(bundle.into_bytes()));
+        }
         (view.server, view.reissue, view.version) = (before.server, before.reissue, before.version);
         self.number(party, secret, view);
         secret.metadata.resource_version = current.resource_version();
     }
 
+    /// What a client trusts beside the pair's authority, if there is anything.
+    async fn give_server_authorities(&self, secret: &mut Secret, mut view: PartyView) -> Result<(), Error> {
+        let Some((theirs, trusts)) = self.fetch_server_authorities().await? else { return Ok(()) };
+        let bundle = joined(&self.authority.bundle(), &theirs);
+        let given = [("ca.crt", bundle), (SERVER_AUTHORITIES, theirs)];
+        let given = given.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes())));
+        secret.data.get_or_insert_default().extend(given);
+        view.server.trusts = trusts;
+        secret.metadata.annotations = Some(view.annotations());
+        Ok(())
+    }
+
     /// Gives a Secret of an instance the version after the one that it has, if it is to have any.
-    fn number(&self, party: Party, secret: &mut Secret, mut view: PartyView) {
+    fn number(&self, party: Party<'_>, secret: &mut Secret, mut view: PartyView) {
         let is_instance = matches!(party, Party::Instance(_));
         if is_instance && (self.numbers || view.version > 0 || view.lists.is_some()) {
             view.version = next_version(view.version, self.now);
@@ -231,7 +254,7 @@ impl Writer<'_> {
         secret.metadata.annotations = Some(view.annotations());
     }
 
-    fn build_tls(&self, party: Party, dns: Vec<String>) -> Result<(Secret, PartyView), rcgen::Error> {
+    fn build_tls(&self, party: Party<'_>, dns: Vec<String>) -> Result<(Secret, PartyView), rcgen::Error> {
         let view = PartyView {
             trusts: self.authority.view.trusted(),
             certificate: Some(CertificateView {
@@ -263,12 +286,15 @@ impl Writer<'_> {
             Party::Operator | Party::Clients(_) => {
                 data.extend(named(["tls.crt", "tls.key"], sign(names::OPERATOR, dns, Purpose::Client)?));
             }
+            Party::Role(role) => {
+                data.extend(named(["tls.crt", "tls.key"], sign(role, dns, Purpose::Client)?))
+            }
         }
         Ok((Place::of(party, self.pair).build(self.pair, data, view.annotations()), view))
     }
 
     /// The bundle only; the rest stays as it is. `false`: there is no such Secret.
-    async fn apply_bundle(&self, party: Party) -> Result<bool, Error> {
+    async fn apply_bundle(&self, party: Party<'_>) -> Result<bool, Error> {
         let place = Place::of(party, self.pair);
         let (name, there) = (place.name(), place.requests(self.requests, self.pair));
         let Some(current) = there.get::<Secret>(name).await? else { return Ok(false) };
@@ -277,11 +303,13 @@ impl Writer<'_> {
         let mut view = PartyView { trusts: self.authority.view.trusted(), changed_at: self.now, ..before };
         let mut put = |key: &str, text: String| data.insert(key.to_owned(), ByteString(text.into_bytes()));
         match (party, text(&current, name, SERVER_AUTHORITIES)) {
-            (Party::Clients(_), Ok(theirs)) => put("ca.crt", joined(&self.authority.bundle(), &theirs)),
+            (party, Ok(theirs)) if party.is_client() => {
+                put("ca.crt", joined(&self.authority.bundle(), &theirs))
+            }
             _ => put("ca.crt", self.authority.bundle()),
         };
         view.lists = None;
-        if let (Party::Instance(_) | Party::Operator, Some(lists)) = (party, self.authority.lists()) {
+        if let (false, Some(lists)) = (matches!(party, Party::Clients(_)), self.authority.lists()) {
             put(REVOKED, lists);
             view.lists = self.authority.view.lists.as_ref().map(|lists| lists.mark.clone());
         } else {
@@ -297,7 +325,7 @@ impl Writer<'_> {
     }
 
     /// A password and addresses, unless there are some already.
-    async fn create_clients(&self, party: Party, role: ClientRole) -> Result<(), Error> {
+    async fn create_clients(&self, party: Party<'_>, role: ClientRole) -> Result<(), Error> {
         if self.apply_bundle(party).await? {
             return Ok(()); // it was there, without a word about its bundle
         }

@@ -94,6 +94,9 @@ pub struct RoleConfig {
     pub member_of: Vec<String>,
     /// Connections at the same time; -1: any number.
     pub connection_limit: i32,
+    /// Whether it logs in by a certificate of the pair's authority, and by nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub certificate: bool,
 }
 
 /// A database that there is to be.

@@ -9,7 +9,13 @@ use crate::sessions::TRAPS;
 
 fn role(name: &str, member_of: &[&str]) -> RoleConfig {
     let member_of = member_of.iter().map(|of| (*of).to_owned()).collect();
-    RoleConfig { name: name.into(), login: name != "reader", member_of, connection_limit: -1 }
+    RoleConfig {
+        name: name.into(),
+        login: name != "reader",
+        member_of,
+        connection_limit: -1,
+        certificate: false,
+    }
 }
 
 fn database(name: &str, owner: &str, extensions: &[&str]) -> DatabaseConfig {

@@ -37,6 +37,8 @@ pub enum OrderStage {
     PasswordRefused,
     /// The operator keeps no password of that role.
     NoSuchPassword,
+    /// The operator makes no certificate for that role.
+    NoSuchCertificate,
     /// The new certificate is being brought into use; after that the one before is revoked.
     Reissued,
     /// The certificate is revoked, which the agents have not all been told yet.

@@ -12,6 +12,7 @@ use super::schemas;
 #[x_kube(validation = Rule::new("!(self.name in ['postgres', 'public', 'none']) && !self.name.startsWith('pg_') && !self.name.startsWith('pgpair_')").message("spec.roles has a name that is reserved: use another one, such as report"))]
 #[x_kube(validation = Rule::new("!has(self.memberOf) || self.memberOf.all(role, !(role in ['postgres', self.name]) && !role.startsWith('pgpair_'))").message("spec.roles[].memberOf names the role itself, postgres or a role of the operator: remove it"))]
 #[x_kube(validation = Rule::new("self.login || !has(self.passwordSecret)").message("spec.roles[].passwordSecret is for a role that may log in: set login to true or remove it"))]
+#[x_kube(validation = Rule::new("!has(self.certificate) || !self.certificate || self.login && !has(self.passwordSecret)").message("spec.roles[].certificate is for a role that may log in, and takes the place of its password: set login to true, and remove passwordSecret"))]
 pub struct RoleSpec {
     /// Its name.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z_][a-z0-9_]*$"))]
@@ -32,14 +33,19 @@ pub struct RoleSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = schemas::OBJECT_NAME))]
     pub password_secret: Option<String>,
+    /// Whether it logs in over the network by a client certificate, and by nothing else, whatever `postgres.hba` says. The operator makes one
+    /// (Secret `NAME.role-ROLE-tls`, with `-` for each `_` of the role: `tls.crt`, `tls.key`, `ca.crt`) and renews it.
+    #[serde(default)]
+    pub certificate: bool,
 }
 
 impl RoleSpec {
     /// What the agents are given: all but the password.
     #[must_use]
     pub fn config(&self) -> RoleConfig {
-        let RoleSpec { name, login, member_of, connection_limit, password_secret: _ } = self.clone();
-        RoleConfig { name, login, member_of, connection_limit }
+        let RoleSpec { name, login, member_of, connection_limit, password_secret: _, certificate } =
+            self.clone();
+        RoleConfig { name, login, member_of, connection_limit, certificate }
     }
 }
 

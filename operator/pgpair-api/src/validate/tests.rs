@@ -91,6 +91,7 @@ fn every_setting_reaches_the_agents() {
             login: true,
             member_of: vec!["pg_monitor".into()],
             connection_limit: 3,
+            certificate: false,
         }],
         databases: vec![
             DatabaseConfig {

@@ -17,7 +17,8 @@ pub(super) fn pair_of(meta: &ObjectMeta) -> Option<PairName> {
     let pair = PairName { namespace: meta.namespace.clone()?, name };
     let object = meta.name.as_deref()?;
     let mut secrets = secrets::names(&pair).into_iter().chain(secrets::former_names(&pair));
-    let is_named = pair.gives(object) || secrets.any(|secret| secret == object);
+    let is_secret = secrets.any(|secret| secret == object) || pair.gives_role_secret(object);
+    let is_named = pair.gives(object) || is_secret;
     (is_named && is_controlled_by_a_pair(meta)).then_some(pair)
 }
 

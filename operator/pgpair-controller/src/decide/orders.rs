@@ -149,9 +149,9 @@ fn decide_receiver(
             "the operator has made no password of that role: see status.passwords, and change yours in its Secret",
         ));
     }
-    if let Task::RevokeCertificate(what) = order.task {
+    if let Task::RevokeCertificate(what, role) = &order.task {
         // Also while its agent does not answer: its node may be what was lost to somebody.
-        return revocation::refusal(observed, what, to).map_or(Ok(to), Err);
+        return revocation::refusal(observed, *what, to, role.as_deref()).map_or(Ok(to), Err);
     }
     if observed.instance(to).report.fresh().is_none() {
         return Err((
@@ -173,7 +173,7 @@ fn find_hold(observed: &Observed, task: &Task) -> Option<(OrderReason, &'static 
     let builds = observed.invalid.is_some()
         && matches!(
             task,
-            Task::Agent(OrderKind::Rebuild) | Task::RotatePassword(_) | Task::RevokeCertificate(_)
+            Task::Agent(OrderKind::Rebuild) | Task::RotatePassword(_) | Task::RevokeCertificate(..)
         );
     let message = "the spec cannot be carried out: correct it as condition Degraded says, and order again";
     builds.then_some((OrderStage::InvalidSpec.into(), message))
@@ -183,7 +183,7 @@ fn find_hold(observed: &Observed, task: &Task) -> Option<(OrderReason, &'static 
 fn build_announcement(observed: &Observed, to: InstanceId, task: &Task) -> (String, Option<Lag>) {
     match (task, observed.record()) {
         (Task::RotatePassword(_), _) => ("the Secret gets another password next".into(), None),
-        (Task::RevokeCertificate(_), _) => ("the Secret gets another certificate next".into(), None),
+        (Task::RevokeCertificate(..), _) => ("the Secret gets another certificate next".into(), None),
         (Task::Agent(OrderKind::Promote { .. }), Some(record)) => {
             let loss = loss::estimate(observed, record, to);
             (format!("estimated loss: {}", loss.sentence(observed.now)), loss.amount())

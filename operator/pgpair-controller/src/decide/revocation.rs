@@ -23,7 +23,14 @@ pub(super) fn refusal(
     observed: &Observed,
     what: CertificateKind,
     i: InstanceId,
+    role: Option<&str>,
 ) -> Option<(OrderReason, &'static str)> {
+    if role.is_some_and(|role| !observed.roles_certified.contains_key(role)) {
+        return Some((
+            OrderStage::NoSuchCertificate.into(),
+            "the operator has made no certificate for that role: see spec.roles[].certificate and kubectl pgpair certs",
+        ));
+    }
     let is_settled = observed.authority.as_ref().is_some_and(|authority| {
         authority.signing.is_some() && authority.next.is_none() && authority.old.is_empty()
     });
@@ -92,8 +99,8 @@ impl Running<'_> {
                 self.fail(OrderStage::TimedOut, "the Secret could not be changed: see condition Degraded")
             }
             Ok(order) => match order.task {
-                Task::RevokeCertificate(what) => {
-                    OrderPlan::Reissue(Reissuing { instance: self.i, what, word: self.last.id.clone() })
+                Task::RevokeCertificate(what, role) => {
+                    OrderPlan::Reissue(Reissuing { instance: self.i, what, role, word: self.last.id.clone() })
                 }
                 Task::Agent(_) | Task::RotatePassword(_) => OrderPlan::None,
             },
@@ -155,12 +162,14 @@ impl Running<'_> {
 fn find<'a>(observed: &'a Observed, last: &OrderStatus, i: InstanceId) -> Option<&'a Reissue> {
     let of_instance = observed.certified.get(&i).and_then(|view| view.reissue.as_ref());
     let of_operator = observed.operator_certified.as_ref().and_then(|view| view.reissue.as_ref());
-    [of_instance, of_operator].into_iter().flatten().find(|reissue| reissue.by == last.id)
+    let of_roles = observed.roles_certified.values().filter_map(|view| view.reissue.as_ref());
+    [of_instance, of_operator].into_iter().flatten().chain(of_roles).find(|reissue| reissue.by == last.id)
 }
 
-/// The operator's is used from the moment on in which its Secret is seen.
+/// The operator's is used from the moment on in which its Secret is seen. What clients use nobody knows, and who has their key is not to use it
+/// for any longer.
 fn is_in_use(observed: &Observed, reissue: &Reissue, i: InstanceId) -> bool {
-    reissue.what == CertificateKind::Operator || has_taken(observed, i)
+    matches!(reissue.what, CertificateKind::Operator | CertificateKind::Role) || has_taken(observed, i)
 }
 
 fn refuses(observed: &Observed, i: InstanceId, lists: &str) -> bool {
@@ -209,8 +218,9 @@ mod tests {
     fn ordered(what: &str, reason: &str, seconds_ago: i64) -> Observed {
         let at = Timestamp::from_second(now().as_second() - seconds_ago).unwrap();
         let told = json!({"id": ID, "kind": "RevokeCertificate", "instance": "orders-b", "state": "Running", "reason": reason, "time": at});
-        let instance = (what != "Operator").then_some("b");
-        let order = json!({"id": ID, "kind": "RevokeCertificate", "certificate": what, "instance": instance, "term": 3});
+        let instance = (!["Operator", "Role"].contains(&what)).then_some("b");
+        let role = (what == "Role").then_some("report");
+        let order = json!({"id": ID, "kind": "RevokeCertificate", "certificate": what, "instance": instance, "role": role, "term": 3});
         let authority = AuthorityView::established("ca1".into(), [].into(), now());
         let certified = InstanceId::ALL.map(|i| (i, PartyView { version: 4, ..PartyView::default() }));
         let mut observed = Observed {
@@ -219,6 +229,7 @@ mod tests {
             authority: Some(authority),
             certified: certified.into(),
             operator_certified: Some(PartyView::default()),
+            roles_certified: [("report".to_owned(), PartyView::default())].into(),
             ..steady()
         };
         for i in InstanceId::ALL {
@@ -261,7 +272,8 @@ mod tests {
     fn nothing_is_revoked_before_its_successor_is_in_use_and_the_order_is_done_when_both_agents_refuse_it() {
         let new = Observed { last_order: None, ..ordered("Agent", "", 0) };
         assert_eq!(told_of(&new), (OrderState::Running, "Announced"));
-        let reissuing = Reissuing { instance: InstanceId::B, what: CertificateKind::Agent, word: ID.into() };
+        let reissuing =
+            Reissuing { instance: InstanceId::B, what: CertificateKind::Agent, role: None, word: ID.into() };
         assert_eq!(decide(&ordered("Agent", "Announced", 1)).order, OrderPlan::Reissue(reissuing));
         assert_eq!(told_of(&reissued("Announced", 1, 5)), (OrderState::Running, "Reissued"));
         assert_eq!(decide(&reissued("Reissued", 1, 5)).order, OrderPlan::None, "b uses version 4 still");
@@ -316,6 +328,20 @@ mod tests {
         assert_eq!(decide(&observed).order, OrderPlan::Revoke(vec![leaf()], ID.into()));
     }
 
+    /// Nobody knows what clients use, and no agent has to answer first.
+    #[test]
+    fn the_certificate_of_a_role_is_revoked_as_soon_as_there_is_another() {
+        let announced = ordered("Role", "Announced", 1);
+        let OrderPlan::Reissue(reissuing) = decide(&announced).order else { panic!("{announced:?}") };
+        assert_eq!(reissuing.party(), crate::secrets::Party::Role("report"));
+        let mut observed = ordered("Role", "Reissued", 1);
+        (observed.a.report, observed.b.report) = (ReportView::Unreachable, ReportView::Unreachable);
+        let reissue = Reissue { by: ID.into(), what: CertificateKind::Role, replaced: vec![leaf()] };
+        let view = PartyView { reissue: Some(reissue), ..PartyView::default() };
+        observed.roles_certified.insert("report".into(), view);
+        assert_eq!(decide(&observed).order, OrderPlan::Revoke(vec![leaf()], ID.into()));
+    }
+
     #[test]
     fn what_cannot_be_revoked_is_refused_with_a_word() {
         let new = |what| Observed { last_order: None, ..ordered(what, "", 0) };
@@ -326,6 +352,9 @@ mod tests {
         view(&mut theirs, InstanceId::B).server.shows = Some("m".into());
         assert_eq!(told_of(&theirs), (OrderState::Refused, "NotOurCertificate"));
         assert_eq!(told_of(&Observed { paused: true, ..new("Agent") }), (OrderState::Refused, "Paused"));
+        let mut nobodys = new("Role");
+        nobodys.roles_certified.clear();
+        assert_eq!(told_of(&nobodys), (OrderState::Refused, "NoSuchCertificate"));
         let withdrawn = Observed { order: None, ..ordered("Agent", "Announced", 1) };
         assert_eq!(told_of(&withdrawn), (OrderState::Refused, "Withdrawn"));
         assert_eq!(told_of(&ordered("Agent", "Announced", LATE)), (OrderState::Failed, "TimedOut"));

@@ -50,7 +50,7 @@ pub(super) fn decide_running(
             }
             Ok(order) => match order.task {
                 Task::RotatePassword(role) => rotate(observed, role.as_deref(), last),
-                Task::Agent(_) | Task::RevokeCertificate(_) => OrderPlan::None,
+                Task::Agent(_) | Task::RevokeCertificate(..) => OrderPlan::None,
             },
         },
         Some(view) if is_announced => {

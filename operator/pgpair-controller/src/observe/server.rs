@@ -31,7 +31,7 @@ fn annotations(caches: &Caches, pair: &ValidatedPair, place: &Place) -> Option<A
 }
 
 /// What the Secret of a party says of its certificate.
-pub(super) fn party(caches: &Caches, pair: &ValidatedPair, party: Party) -> Option<PartyView> {
+pub(super) fn party(caches: &Caches, pair: &ValidatedPair, party: Party<'_>) -> Option<PartyView> {
     PartyView::read(&annotations(caches, pair, &Place::of(party, pair))?)
 }
 
@@ -39,6 +39,12 @@ pub(super) fn party(caches: &Caches, pair: &ValidatedPair, party: Party) -> Opti
 pub(super) fn certified(caches: &Caches, pair: &ValidatedPair) -> BTreeMap<InstanceId, PartyView> {
     let of = |i| Some((i, party(caches, pair, Party::Instance(i))?));
     InstanceId::ALL.into_iter().filter_map(of).collect()
+}
+
+/// What those of the roles with a certificate say.
+pub(super) fn roles(caches: &Caches, pair: &ValidatedPair) -> BTreeMap<String, PartyView> {
+    let named = pair.roles.iter().filter(|role| role.certificate).map(|role| &role.name);
+    named.filter_map(|role| Some((role.clone(), party(caches, pair, Party::Role(role))?))).collect()
 }
 
 /// What that of the authorities says.

@@ -35,10 +35,12 @@ pub enum OrderPlan {
 /// A certificate that is made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reissuing {
-    /// Whose; not for the operator's.
+    /// Whose; not for the operator's, nor for one of a role.
     pub instance: InstanceId,
     /// Which one.
     pub what: CertificateKind,
+    /// Whose, if it is one of a role.
+    pub role: Option<String>,
     /// The id of the order.
     pub word: String,
 }
@@ -46,9 +48,10 @@ pub struct Reissuing {
 impl Reissuing {
     /// Whose Secret holds it.
     #[must_use]
-    pub fn party(&self) -> Party {
-        match self.what {
-            CertificateKind::Operator => Party::Operator,
+    pub fn party(&self) -> Party<'_> {
+        match (self.what, &self.role) {
+            (CertificateKind::Operator, _) => Party::Operator,
+            (CertificateKind::Role, Some(role)) => Party::Role(role),
             _ => Party::Instance(self.instance),
         }
     }
@@ -57,7 +60,7 @@ impl Reissuing {
     #[must_use]
     pub fn key(&self) -> &'static str {
         match self.what {
-            CertificateKind::Agent | CertificateKind::Operator => "tls.crt",
+            CertificateKind::Agent | CertificateKind::Operator | CertificateKind::Role => "tls.crt",
             CertificateKind::Server => "server.crt",
             CertificateKind::Replication => "replication.crt",
             CertificateKind::Restore => "restore.crt",

@@ -303,14 +303,14 @@ async fn make(
     now: Timestamp,
 ) -> Result<CertificateAuthority, Error> {
     let (mut old, mut lists) = (String::new(), String::new());
-    for party in Party::ALL {
+    for party in Party::FIXED.into_iter().chain(Party::roles(pair)) {
         let place = Place::of(party, pair);
         let name = place.name();
         if let Some(secret) = place.requests(requests, pair).get::<Secret>(name).await? {
             // Authorities of a person's certificate stand beside ours in the Secrets of clients: agents never trust them.
             let theirs = text(&secret, name, files::SERVER_AUTHORITIES).unwrap_or_default();
             old = text(&secret, name, "ca.crt").unwrap_or_default();
-            if matches!(party, Party::Clients(_)) && !theirs.is_empty() {
+            if party.is_client() && !theirs.is_empty() {
                 old = old.replace(&theirs, "");
             }
             lists = text(&secret, name, files::REVOKED).unwrap_or_default();

@@ -26,34 +26,47 @@ pub enum Extent {
 }
 
 impl Extent {
-    pub(super) fn has(self, party: Party, step: PartyStep) -> bool {
+    pub(super) fn has(self, party: Party<'_>, step: PartyStep) -> bool {
         self == Extent::Spec || !matches!((party, step), (Party::Clients(_), PartyStep::Issue))
     }
 }
 
 /// Whose Secret it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Party {
+pub enum Party<'a> {
     /// The agent of an instance.
     Instance(InstanceId),
     /// The operator itself.
     Operator,
     /// Clients with this role.
     Clients(ClientRole),
+    /// A role of the spec that logs in by a certificate.
+    Role(&'a str),
 }
 
-impl Party {
+impl<'a> Party<'a> {
     /// Those that have a Secret, or are to have one: a superuser that may not log in needs none.
-    pub(super) fn of(pair: &ValidatedPair, is_there: impl Fn(&Place) -> bool) -> Vec<Party> {
+    pub(super) fn of(pair: &'a ValidatedPair, is_there: impl Fn(&Place) -> bool) -> Vec<Party<'a>> {
         let wanted = |party: &Party| {
             *party != Party::Clients(ClientRole::Superuser)
                 || pair.config().superuser_access
                 || is_there(&Place::of(*party, pair))
         };
-        Party::ALL.into_iter().filter(wanted).collect()
+        Party::FIXED.into_iter().filter(wanted).chain(Party::roles(pair)).collect()
     }
 
-    pub(super) const ALL: [Party; 5] = [
+    /// The roles of the spec that log in by a certificate.
+    pub(super) fn roles(pair: &'a ValidatedPair) -> impl Iterator<Item = Party<'a>> {
+        pair.roles.iter().filter(|role| role.certificate).map(|role| Party::Role(&role.name))
+    }
+
+    /// Whether it is somebody who logs in, and trusts what the server shows.
+    pub(super) fn is_client(self) -> bool {
+        matches!(self, Party::Clients(_) | Party::Role(_))
+    }
+
+    /// Those that each pair has.
+    pub(super) const FIXED: [Party<'static>; 5] = [
         Party::Instance(InstanceId::A),
         Party::Instance(InstanceId::B),
         Party::Operator,
@@ -69,7 +82,7 @@ impl Party {
                 names.extend(pair.tls.dns_names.iter().cloned());
                 Some(names)
             }
-            Party::Operator => Some(Vec::new()),
+            Party::Operator | Party::Role(_) => Some(Vec::new()),
             Party::Clients(_) => None,
         }
     }
@@ -78,7 +91,7 @@ impl Party {
     pub(super) fn mark(self, names: &[String]) -> String {
         let kinds = match self {
             Party::Instance(_) => "|agent,server,replication,restore",
-            Party::Operator | Party::Clients(_) => "",
+            Party::Operator | Party::Clients(_) | Party::Role(_) => "",
         };
         digest(format!("{}{kinds}", names.join(",")).as_bytes())
     }

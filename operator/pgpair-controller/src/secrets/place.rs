@@ -32,11 +32,12 @@ impl Place {
 
     /// Of what a party has.
     #[must_use]
-    pub fn of(party: Party, pair: &ValidatedPair) -> Place {
+    pub fn of(party: Party<'_>, pair: &ValidatedPair) -> Place {
         match party {
             Party::Instance(i) => Place::WithPair(pair.name.tls_secret(i)),
             Party::Operator => Place::WithOperator(pair.name.operator_tls_secret(&pair.owner.uid)),
             Party::Clients(role) => Place::WithPair(role.secret(&pair.name)),
+            Party::Role(role) => Place::WithPair(pair.name.role_secret(role)),
         }
     }
 

@@ -16,7 +16,7 @@ use pgpair_wire::certificates::{
 use pgpair_wire::names;
 
 use super::authority;
-use super::party::{Annotations, ClientRole, Party, failed, text};
+use super::party::{Annotations, Party, failed, text};
 use super::place::Place;
 use crate::api::Requests;
 use crate::certificates::offered::{self, NotTaken, Offered};
@@ -78,13 +78,10 @@ pub async fn apply_server(
     }
 }
 
-/// Those whose bundles hold the authorities of servers.
-const TRUSTING: [Party; 4] = [
-    Party::Instance(InstanceId::A),
-    Party::Instance(InstanceId::B),
-    Party::Clients(ClientRole::Application),
-    Party::Clients(ClientRole::Superuser),
-];
+/// Those whose bundles hold the authorities of servers: all but the operator.
+fn trusting(pair: &ValidatedPair) -> impl Iterator<Item = Party<'_>> {
+    Party::FIXED.into_iter().filter(|party| *party != Party::Operator).chain(Party::roles(pair))
+}
 
 async fn trust(
     requests: &Requests,
@@ -92,11 +89,11 @@ async fn trust(
     offer: &Offered,
     now: Timestamp,
 ) -> Result<(), Error> {
-    for party in TRUSTING {
+    for party in trusting(pair) {
         let amended = amend(requests, pair, party, now, |data, view| {
             if !offer.summary.trusts.is_subset(&view.server.trusts) {
                 append(data, SERVER_AUTHORITIES, &offer.authorities);
-                if let Party::Clients(_) = party {
+                if party.is_client() {
                     append(data, AUTHORITIES, &offer.authorities);
                 }
                 view.server.trusts.extend(offer.summary.trusts.clone());
@@ -161,13 +158,13 @@ async fn forget(
         return Ok(());
     };
     let theirs = offer.map(|offer| offer.authorities.clone()).unwrap_or_default();
-    for party in TRUSTING {
+    for party in trusting(pair) {
         let amended = amend(requests, pair, party, now, |data, view| {
             data.remove(SERVER_AUTHORITIES);
             if !theirs.is_empty() {
                 put(data, SERVER_AUTHORITIES, theirs.clone());
             }
-            if let Party::Clients(_) = party {
+            if party.is_client() {
                 put(data, AUTHORITIES, joined(&bundle, &theirs));
             }
             view.server.trusts = offer.map(|offer| offer.summary.trusts.clone()).unwrap_or_default();
@@ -181,7 +178,7 @@ async fn forget(
 pub(super) async fn amend(
     requests: &Requests,
     pair: &ValidatedPair,
-    party: Party,
+    party: Party<'_>,
     now: Timestamp,
     change: impl FnOnce(&mut Data, &mut PartyView),
 ) -> Result<(), Error> {

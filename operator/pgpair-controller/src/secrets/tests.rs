@@ -19,8 +19,11 @@ use pgpair_core::ids::InstanceId;
 
 mod moved;
 
-const CERTIFIED: [&str; 3] = ["orders-a-tls", "orders-b-tls", OPERATOR_TLS];
-const BUNDLED: [&str; 5] = ["orders-a-tls", "orders-b-tls", OPERATOR_TLS, "orders-app", "orders-superuser"];
+const CERTIFIED: [&str; 4] = ["orders-a-tls", "orders-b-tls", OPERATOR_TLS, ROLE_TLS];
+const BUNDLED: [&str; 6] =
+    ["orders-a-tls", "orders-b-tls", OPERATOR_TLS, ROLE_TLS, "orders-app", "orders-superuser"];
+/// Of role `daily_report`.
+const ROLE_TLS: &str = "orders.role-daily-report-tls";
 
 /// The operator and the Secrets of one namespace.
 struct Shop {
@@ -31,11 +34,14 @@ struct Shop {
 }
 
 impl Shop {
-    /// One whose superuser may log in, unless `spec` says otherwise.
+    /// One whose superuser may log in, and a role by a certificate, unless `spec` says otherwise.
     fn new(mut spec: Value) -> Shop {
         let access = &mut spec["bootstrap"]["superuserAccess"];
         if access.is_null() {
             *access = true.into();
+        }
+        if spec["roles"].is_null() {
+            spec["roles"] = json!([{"name": "daily_report", "certificate": true}, {"name": "audit"}]);
         }
         let (client, store) = store_api();
         let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
@@ -109,7 +115,7 @@ async fn a_new_pair_gets_its_secrets_at_once_and_then_nothing_is_asked_or_writte
     assert_eq!(shop.store.requests(), before);
     let known = |place: &Place| shop.secret(place.name()).map(|s| s.annotations().clone());
     let ends = read_ends(&shop.pair, known);
-    assert_eq!(ends.len(), 4);
+    assert_eq!(ends.len(), 5);
     assert_eq!(ends[0], ("orders-a-tls".into(), now() + SignedDuration::from_hours(90 * 24)));
 }
 
@@ -282,7 +288,8 @@ async fn an_authority_of_another_owner_signs_nothing() {
 
 /// Orders that a certificate is revoked, in the two steps of it.
 async fn order_revocation(shop: &Shop, what: CertificateKind, word: &str, now: Timestamp) {
-    let order = Reissuing { instance: InstanceId::A, what, word: word.into() };
+    let role = (what == CertificateKind::Role).then(|| "daily_report".to_owned());
+    let order = Reissuing { instance: InstanceId::A, what, role, word: word.into() };
     for _ in 0..2 {
         reissue(&shop.requests, &shop.pair, &order, now).await.unwrap();
     }
@@ -341,9 +348,26 @@ async fn for_one_order_a_certificate_is_made_anew_once_and_the_one_before_is_ref
     assert_eq!(shop.store.requests(), before);
     let operators = shop.text(OPERATOR_TLS, "tls.crt");
     order_revocation(&shop, CertificateKind::Operator, "x-2", now()).await;
-    for certificate in [&old, &operators] {
+    let reports = shop.text(ROLE_TLS, "tls.crt");
+    order_revocation(&shop, CertificateKind::Role, "x-3", now()).await;
+    for certificate in [&old, &operators, &reports] {
         assert!(is_revoked(&shop, "orders-b-tls", certificate, now()));
     }
+    assert!(!is_revoked(&shop, "orders-b-tls", &shop.text(ROLE_TLS, "tls.crt"), now()));
+}
+
+/// PostgreSQL compares the name with that of the role, and an agent with those of its callers, which have a hyphen each.
+#[tokio::test]
+async fn the_certificate_of_a_role_is_for_that_role_and_to_call_only() {
+    let shop = Shop::new(json!({}));
+    shop.ensure(now()).await.unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(shop.text(ROLE_TLS, "tls.crt").as_bytes()).unwrap();
+    let leaf = pem.parse_x509().unwrap();
+    assert_eq!(leaf.subject().iter_common_name().next().unwrap().as_str(), Ok("daily_report"));
+    let usage = leaf.extended_key_usage().unwrap().unwrap().value;
+    assert!(usage.client_auth && !usage.server_auth && leaf.subject_alternative_name().unwrap().is_none());
+    assert_eq!(shop.text(ROLE_TLS, "ca.crt"), shop.text("orders-app", "ca.crt"));
+    assert!(shop.secret("orders.role-audit-tls").is_none(), "nobody has asked for one");
 }
 
 #[tokio::test]
@@ -352,7 +376,8 @@ async fn what_an_order_has_not_had_revoked_is_revoked_by_the_next_one() {
     shop.ensure(now()).await.unwrap();
     let stolen = shop.text("orders-a-tls", "tls.crt");
     // The agent does not answer, so the order comes to an end before anything is revoked.
-    let order = Reissuing { instance: InstanceId::A, what: CertificateKind::Agent, word: "x-1".into() };
+    let order =
+        Reissuing { instance: InstanceId::A, what: CertificateKind::Agent, role: None, word: "x-1".into() };
     reissue(&shop.requests, &shop.pair, &order, now()).await.unwrap();
     let between = shop.text("orders-a-tls", "tls.crt");
     order_revocation(&shop, CertificateKind::Agent, "x-2", now()).await;

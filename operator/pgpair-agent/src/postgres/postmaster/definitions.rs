@@ -325,6 +325,7 @@ mod tests {
             login: true,
             member_of: vec!["reader".into()],
             connection_limit: 5,
+            certificate: false,
         }
     }
 

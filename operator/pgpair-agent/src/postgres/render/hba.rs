@@ -61,6 +61,15 @@ pub fn hba_conf(config: &PairConfig, clients: ClientAccess) -> Result<String, Re
         // Whatever the user's lines let in: over the network the superuser comes by its password, if at all.
         let method = if config.superuser_access { "scram-sha-256" } else { "reject" };
         let _ = writeln!(out, "host all {SUPERUSER} all {method}\nhost replication {SUPERUSER} all reject");
+        // Quoted, as `all` would be everybody.
+        for role in config.roles.iter().filter(|role| role.certificate).map(|role| &role.name) {
+            for database in ["all", "replication"] {
+                let _ = writeln!(
+                    out,
+                    "hostssl {database} \"{role}\" all cert\nhost {database} \"{role}\" all reject"
+                );
+            }
+        }
     }
     for line in &config.hba {
         check(line).map_err(|reason| RenderError::HbaLine { line: line.clone(), reason })?;
@@ -179,6 +188,33 @@ mod tests {
             assert!(at("hostnossl all all") < at(line) && at(line) < at("10.0.0.0/8"), "{text}");
             assert!(at("host replication postgres all reject") < at("10.0.0.0/8"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_role_with_a_certificate_comes_by_that_and_by_nothing_else_whatever_the_user_adds() {
+        let role = |name: &str, certificate| pgpair_wire::config::RoleConfig {
+            name: name.into(),
+            login: true,
+            member_of: Vec::new(),
+            connection_limit: -1,
+            certificate,
+        };
+        let roles = vec![role("all", true), role("audit", false)];
+        let config = PairConfig { roles, ..config("host all all all trust", ClientTls::Optional) };
+        let text = hba_conf(&config, ClientAccess::Open).unwrap();
+        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} in {text}"));
+        for database in ["all", "replication"] {
+            let (cert, reject) = (
+                format!("hostssl {database} \"all\" all cert"),
+                format!("host {database} \"all\" all reject"),
+            );
+            assert!(at(&cert) < at(&reject) && at(&reject) < at("host all all all trust"), "{text}");
+        }
+        assert!(!text.contains("audit"), "its password counts");
+        assert!(
+            !hba_conf(&config, ClientAccess::Closed).unwrap().contains("\"all\""),
+            "nobody is let in yet"
+        );
     }
 
     #[test]

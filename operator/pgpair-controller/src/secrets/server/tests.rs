@@ -22,11 +22,15 @@ struct Shop {
     company: Pem,
 }
 
+fn roles() -> Value {
+    json!([{"name": "report", "certificate": true}])
+}
+
 impl Shop {
     async fn made() -> Shop {
         let (client, store) = store_api();
         let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
-        let pair = valid(json!({"tls": {"serverSecret": "db-cert"}}));
+        let pair = valid(json!({"tls": {"serverSecret": "db-cert"}, "roles": roles()}));
         let shop =
             Shop { requests, store, pair, company: new_authority("company", now(), DAY * 400).unwrap() };
         shop.renew(now()).await;
@@ -101,6 +105,7 @@ impl Shop {
     }
 }
 
+const CLIENTS: [&str; 2] = ["orders-app", "orders.role-report-tls"];
 const INSTANCES: [&str; 2] = ["orders-a-tls", "orders-b-tls"];
 
 #[tokio::test]
@@ -123,16 +128,19 @@ async fn a_certificate_of_a_person_reaches_the_instances_and_its_authority_the_c
         versions.push(shop.view(i).version);
     }
     let both = joined(&pair_ca, &shop.company.certificate);
-    assert_eq!(shop.text("orders-app", "ca.crt").unwrap(), both);
     assert!(shop.text("orders-app", "password").is_some());
-    shop.store.objects().remove(&Shop::path("orders-app"));
-    shop.renew(now()).await;
-    assert_eq!(shop.text("orders-app", "ca.crt").unwrap(), both, "one that is made anew as well");
+    for client in CLIENTS {
+        assert_eq!(shop.text(client, "ca.crt").unwrap(), both);
+        shop.store.objects().remove(&Shop::path(client));
+        shop.renew(now()).await;
+        assert_eq!(shop.text(client, "ca.crt").unwrap(), both, "one that is made anew as well");
+    }
     // The pair's own certificates are renewed around it.
     let agent = shop.text("orders-a-tls", "tls.crt");
     shop.renew(now() + DAY * 61).await;
     assert_ne!(shop.text("orders-a-tls", "tls.crt"), agent);
     assert_eq!(shop.text("orders-a-tls", "server.crt").unwrap(), leaf.certificate);
+    CLIENTS.iter().for_each(|client| assert_eq!(shop.text(client, "ca.crt").unwrap(), both));
     assert_eq!(shop.text("orders-a-tls", "server-ca.crt").unwrap(), shop.company.certificate);
     assert!(shop.view(InstanceId::A).version > versions[0], "the agent is given it at once");
     assert_eq!(shop.next().await, ServerStep::None);
@@ -163,14 +171,14 @@ async fn a_spec_that_names_no_secret_any_more_leads_back_to_the_pairs_own_certif
     let pair_ca = shop.text("orders-app", "ca.crt").unwrap();
     shop.offer(shop.pair.server_names());
     shop.settle().await;
-    shop.pair = valid(json!({}));
+    shop.pair = valid(json!({"roles": roles()}));
     assert_eq!(shop.settle().await, 2, "shown, then forgotten");
     for name in INSTANCES {
         assert_eq!(shop.text(name, "server-ca.crt"), None);
         let own = crate::certificates::names_of(&shop.text(name, "server.crt").unwrap()).unwrap();
         assert!(own.contains(&"orders-rw.shop.svc".to_owned()));
     }
-    assert_eq!(shop.text("orders-app", "ca.crt").unwrap(), pair_ca);
+    CLIENTS.iter().for_each(|client| assert_eq!(shop.text(client, "ca.crt").unwrap(), pair_ca));
     assert_eq!(shop.view(InstanceId::A).server, crate::certificates::server::ServerView::default());
 }
 
@@ -180,7 +188,7 @@ async fn agents_do_not_trust_the_authority_of_a_person_though_only_a_secret_of_c
     let pair_ca = shop.text("orders-app", "ca.crt").unwrap();
     shop.offer(shop.pair.server_names());
     shop.settle().await;
-    for lost in [CA, "orders-a-tls", "orders-b-tls", OPERATOR_TLS] {
+    for lost in [CA, "orders-a-tls", "orders-b-tls", OPERATOR_TLS, "orders.role-report-tls"] {
         shop.store.objects().remove(&Shop::path(lost));
     }
     shop.renew(now() + DAY).await;
@@ -195,7 +203,7 @@ async fn a_secret_that_is_made_anew_does_not_seem_to_be_older_than_the_one_that_
     let mut shop = Shop::made().await;
     shop.offer(shop.pair.server_names());
     shop.settle().await;
-    shop.pair = valid(json!({}));
+    shop.pair = valid(json!({"roles": roles()}));
     shop.settle().await;
     let before = shop.view(InstanceId::A).version;
     shop.store.objects().remove(&Shop::path("orders-a-tls"));

@@ -95,8 +95,13 @@ fn a_new_password_is_told_once_when_it_is_in_effect_and_a_new_agent_is_no_news()
 fn defining(generation: i64, wrong: Vec<WrongDefinition>) -> Observed {
     let mut observed =
         with_primary(|report| report.definitions = Some(DefinitionsReport { generation, wrong }));
-    observed.config.roles =
-        vec![RoleConfig { name: "report".into(), login: true, member_of: Vec::new(), connection_limit: -1 }];
+    observed.config.roles = vec![RoleConfig {
+        name: "report".into(),
+        login: true,
+        member_of: Vec::new(),
+        connection_limit: -1,
+        certificate: false,
+    }];
     observed.config.databases =
         vec![DatabaseConfig { name: "reporting".into(), owner: "report".into(), extensions: Vec::new() }];
     observed
