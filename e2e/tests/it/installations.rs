@@ -28,11 +28,13 @@ const SOON: Duration = Duration::from_secs(60);
 const WATCHED: Duration = Duration::from_secs(20);
 /// Name of the second release.
 const SECOND: &str = "pgpair-second";
-/// Class of the pairs that become its own.
+/// Where the pairs are that become its own.
+const WATCHED_BY_SECOND: &str = "pgpair-watched";
+/// Their class.
 const CLASS: &str = "e2e-second";
 
-/// It writes nothing for pairs that another one looks after, and says so. With a class of its own it looks after its own pair,
-/// and each leaves the other's alone.
+/// It writes nothing for pairs that another one looks after, and says so. With a class and a namespace of its own, and rights in that namespace
+/// only, it looks after its own pair, and each leaves the other's alone.
 pub async fn a_second_operator_stands_aside_until_it_has_a_class_of_its_own(
     c: &mut Context,
 ) -> anyhow::Result<Outcome> {
@@ -43,12 +45,14 @@ pub async fn a_second_operator_stands_aside_until_it_has_a_class_of_its_own(
     await_settled(&pair, BRING_UP).await?;
     let (cluster, first) = (pair.cluster.clone(), operator::installation(&pair.cluster).await?);
     in_namespace(&cluster, SECOND, async |namespace| {
-        let done = async {
-            install(&cluster, namespace, &first, "").await?;
+        let done = in_namespace(&cluster, WATCHED_BY_SECOND, async |watched| {
+            install(&cluster, namespace, &first, &[]).await?;
             it_stands_aside(&pair, namespace, &first, &audit).await?;
-            install(&cluster, namespace, &first, CLASS).await?;
-            it_looks_after_its_own(&pair, namespace, &first, &audit).await
-        };
+            let values = [format!("class={CLASS}"), format!("watchNamespaces={{{watched}}}")];
+            install(&cluster, namespace, &first, &values).await?;
+            it_may_see_no_secrets_elsewhere(&cluster, namespace, watched).await?;
+            it_looks_after_its_own(&pair, (namespace, watched), &first, &audit).await
+        });
         let done = done.await;
         let done = pair.explain(done).await;
         // Rights in the whole cluster do not go with the namespace.
@@ -62,16 +66,34 @@ async fn install(
     cluster: &Cluster,
     namespace: &str,
     first: &Installation,
-    class: &str,
+    more: &[String],
 ) -> anyhow::Result<()> {
     let chart = repository::root().join("charts/pgreplicapair-operator");
-    let values = [first.image_values(), vec![format!("class={class}"), "replicas=1".to_owned()]].concat();
+    let values = [first.image_values(), more.to_vec(), vec!["replicas=1".to_owned()]].concat();
     let template = format!("postgresImageTemplate={}", first.postgres_image);
     let chart = chart.to_str().context("the path of the chart is no text")?;
     let mut args = vec!["upgrade", "--install", SECOND, chart, "-n", namespace, "--skip-crds"];
     args.extend(values.iter().flat_map(|value| ["--set", value]));
     args.extend(["--set-literal", &template]);
     cluster.helm(&args).await.map(|_| ())
+}
+
+async fn it_may_see_no_secrets_elsewhere(
+    cluster: &Cluster,
+    namespace: &str,
+    watched: &str,
+) -> anyhow::Result<()> {
+    let account = user(namespace);
+    let may = async |where_: &str| {
+        // "no" is an exit status, too.
+        let command = format!("auth can-i list secrets {where_} --as={account}");
+        let args: Vec<&str> = command.split_whitespace().collect();
+        cluster.kubectl(&args).await.is_ok()
+    };
+    ensure!(!may("--all-namespaces").await, "it may list all Secrets");
+    ensure!(may(&format!("-n {watched}")).await, "it may not list those of its pairs");
+    ensure!(may(&format!("-n {namespace}")).await, "it may not list its own");
+    Ok(())
 }
 
 async fn it_stands_aside(
@@ -126,15 +148,18 @@ async fn it_stands_aside(
 
 async fn it_looks_after_its_own(
     shared: &Pair,
-    namespace: &str,
+    (namespace, watched): (&str, &str),
     first: &Installation,
     audit: &AuditLog,
 ) -> anyhow::Result<()> {
     let begin = audit.position()?;
     let class = format!("  operatorClassName: {CLASS}\n");
-    apply(&shared.cluster, namespace, &(manifest("own", 17) + &class)).await?;
-    let own = Pair::new(&shared.cluster, namespace, "own");
+    apply(&shared.cluster, watched, &(manifest("own", 17) + &class)).await?;
+    let own = Pair::new(&shared.cluster, watched, "own");
     own.await_paired(1, BRING_UP).await?;
+    // What it keeps of the pair is in its own namespace, and the agents answer to it.
+    own.order(&json!({"kind": "Switchover"})).await?;
+    own.await_paired(2, BRING_UP).await?;
     await_settled(shared, SOON).await?;
     let writes = audit.since(begin)?;
     let by = |user: &str, pair: &Pair| -> Vec<Write> {
@@ -144,7 +169,7 @@ async fn it_looks_after_its_own(
     let (crossed, back) = (by(&first.user, &own), by(&user(namespace), shared));
     ensure!(crossed.is_empty(), "the first operator wrote for the other's pair: {}", tell(&crossed));
     ensure!(back.is_empty(), "the second operator wrote for the other's pair: {}", tell(&back));
-    let delete = ["-n", namespace, "delete", "pgreplicapair", "own", "--timeout=60s"];
+    let delete = ["-n", watched, "delete", "pgreplicapair", "own", "--timeout=60s"];
     shared.cluster.kubectl(&delete).await.map(|_| ())
 }
 
