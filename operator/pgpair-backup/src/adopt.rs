@@ -7,9 +7,10 @@
 //! - Where that is not known a person is asked, with what each choice loses. Where it is not even clear whose volumes they are, or whether
 //!   a process still uses them, nothing is done.
 
+use pgpair_core::authority::Durable;
 use pgpair_core::ids::{Lineage, SystemIdentifier, Term, VolumeId};
 use pgpair_core::lsn::Lsn;
-use pgpair_core::record::{Durability, Mode};
+use pgpair_core::record::{Began, Beginning, Durability, Mode};
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
 
 /// One of two places: the arguments of [`adopt`], in their order.
@@ -84,31 +85,24 @@ pub struct State {
     pub term: Term,
     /// Whether it was primary in that term.
     pub primary: bool,
-    /// Mode of the record, as far as it was seen; on a primary's volume before a commit rests on it.
+    /// Mode of the record, as far as it was seen. On the primary's volume `Solo` before commits stopped waiting for the standby, and `Paired` before
+    /// the standby could take over.
     pub mode: Mode,
     /// Which commits wait for the standby.
     pub durability: Durability,
-    /// How that term began.
-    pub began: Began,
-    /// In which mode the term before ended.
-    pub before: Mode,
+    /// How that term began; `None`: not known.
+    pub began: Option<Began>,
 }
 
-/// How a term began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Began {
-    /// With the pair.
-    Born,
-    /// The promises to the primary before had lapsed.
-    Lapse,
-    /// The primary before had handed over.
-    Resigned,
-    /// The agent before was proven dead.
-    Evidence,
-    /// A person has accepted a loss.
-    Forced,
-    /// By an adoption.
-    Adopted,
+impl State {
+    /// What an agent remembers, as far as it is about this volume and tells everything.
+    #[must_use]
+    pub fn of(durable: &Durable, volume: VolumeId) -> Option<State> {
+        let is_meant = !durable.primary || durable.volume == Some(volume);
+        let (mode, durability) = durable.mode.zip(durable.durability).filter(|_| is_meant)?;
+        let Durable { term, primary, began, .. } = *durable;
+        Some(State { term, primary, mode, durability, began })
+    }
 }
 
 /// Both instances have stopped, the standby after it had all of the primary's WAL.
@@ -291,10 +285,11 @@ fn last(a: &Volume, b: &Volume) -> Side {
 fn later(a: &Volume, b: &Volume) -> Option<Side> {
     let (of_a, of_b) = (a.state?, b.state?);
     let succeeds = |later: State, earlier: State| {
-        let in_order = matches!(later.began, Began::Lapse | Began::Resigned | Began::Evidence);
+        let in_order = |how| matches!(how, Beginning::Lapse | Beginning::Resigned | Beginning::Evidence);
         let waited = later.durability != Durability::Async && earlier.durability != Durability::Async;
-        let was_paired = later.before == Mode::Paired && earlier.mode == Mode::Paired;
-        later.primary && later.term == earlier.term.next() && in_order && waited && was_paired
+        let began = later.began.is_some_and(|began| in_order(began.how) && began.before == Mode::Paired);
+        let next = later.primary && later.term == earlier.term.next();
+        next && began && waited && earlier.mode == Mode::Paired
     };
     match (succeeds(of_a, of_b), succeeds(of_b, of_a)) {
         (true, false) => Some(Side::A),

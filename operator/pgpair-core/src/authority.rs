@@ -81,6 +81,7 @@ impl Authority {
         self.take(now, event);
         self.learn_term();
         self.react(now);
+        self.common.remember(self.part.primary());
         self.common.persist();
         std::mem::take(&mut self.common.out)
     }

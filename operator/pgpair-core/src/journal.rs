@@ -16,7 +16,7 @@ use crate::authority::{Authority, Event};
 use shorthand::Short;
 
 /// Form of the lines; a reader understands this one only.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The rules that took the decisions: another version may decide otherwise.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -67,6 +67,36 @@ impl Durability {
     }
 }
 
+/// How a term began.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, EnumString, VariantNames,
+)]
+pub enum Beginning {
+    /// With the pair.
+    Born,
+    /// The promises to the primary before had lapsed.
+    Lapse,
+    /// The primary before had handed over.
+    Resigned,
+    /// The agent before was proven dead.
+    Evidence,
+    /// A person has accepted a loss.
+    Forced,
+    /// The primary before had resigned, and took the next term itself.
+    TakenBack,
+    /// By an adoption.
+    Adopted,
+}
+
+/// How a term began, and what the record had said until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Began {
+    /// By what.
+    pub how: Beginning,
+    /// The mode in which the term before ended.
+    pub before: Mode,
+}
+
 /// One agent process of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Holder {

@@ -85,6 +85,10 @@ pub enum Action {
     Unfence(InstanceId),
     /// The operator carries out an ordered rebuild: the agent is asked to leave, then the directory is emptied.
     Copied(InstanceId),
+    /// Somebody keeps a copy of its volume.
+    Kept(InstanceId),
+    /// Kubernetes is restored from a backup of the time when the pair was `Paired` in term 1.
+    Restored,
     /// A person deletes the record.
     Deleted,
     /// Somebody makes a Lease of the same name.
@@ -185,6 +189,8 @@ impl fmt::Display for Action {
             Action::Order(i, ordered) => write!(f, "{i}: {ordered:?} ordered"),
             Action::Unfence(i) => write!(f, "{i}: Unfence ordered"),
             Action::Copied(i) => write!(f, "{i}: asked to leave, to be copied anew"),
+            Action::Kept(i) => write!(f, "{i}: a copy of the volume is kept"),
+            Action::Restored => write!(f, "Kubernetes is restored: Paired in term 1"),
             Action::Deleted => write!(f, "the record is deleted"),
             Action::MadeAnew(anew) => write!(f, "a Lease is made anew: {anew:?}"),
             Action::Breaks(i) => write!(f, "{i}: postgres would not start any more"),
@@ -210,6 +216,10 @@ impl World {
         }
         if self.uid.is_some() && self.spent.foreign < bounds.foreign {
             out.push(Action::Deleted);
+        }
+        let runs = InstanceId::ALL.iter().any(|i| self.node(*i).agent.is_some());
+        if !runs && self.spent.restores < bounds.restores {
+            out.push(Action::Restored);
         }
         if self.uid.is_none() {
             out.extend([Action::MadeAnew(Anew::Copy), Action::MadeAnew(Anew::OfTheOther)]);
@@ -318,6 +328,9 @@ impl World {
         }
         if node.server.writes() && !node.server.hung && self.spent.hangs < bounds.hangs {
             out.push(Action::Hangs(i));
+        }
+        if self.spent.copies < bounds.copies && node.server.volume.is_some() {
+            out.push(Action::Kept(i));
         }
         if node.agent.is_none() {
             out.push(Action::Start(i));

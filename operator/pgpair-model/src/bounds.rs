@@ -91,6 +91,10 @@ pub struct Bounds {
     pub promotions: u8,
     /// Workers of standbys that are stuck.
     pub stuck: u8,
+    /// Copies kept of a volume.
+    pub copies: u8,
+    /// Times that Kubernetes is restored while nothing runs: the record says again that the pair is `Paired` in term 1.
+    pub restores: u8,
     /// A read may be answered by a record that is no longer the newest.
     pub stale_reads: bool,
     /// The agent may see the new time later than its clock shows it: it is stalled.
@@ -136,6 +140,8 @@ impl Bounds {
         hangs: 0,
         promotions: 0,
         stuck: 0,
+        copies: 0,
+        restores: 0,
         stale_reads: false,
         stalls: false,
         refusals: false,

@@ -7,6 +7,7 @@ use pgpair_core::ids::InstanceId;
 
 use crate::bounds::Bounds;
 use crate::calm;
+use crate::kept;
 use crate::world::World;
 
 /// A claim about one state.
@@ -19,7 +20,7 @@ pub struct Claim {
 }
 
 /// All of them.
-pub const CLAIMS: [Claim; 8] = [
+pub const CLAIMS: [Claim; 10] = [
     Claim { name: "S1: no two postgres take writes at once", holds: one_writes },
     Claim {
         name: "S2: in the sync modes whoever takes writes has every acknowledged commit",
@@ -43,6 +44,14 @@ pub const CLAIMS: [Claim; 8] = [
         holds: nobody_takes_over_unseen,
     },
     Claim {
+        name: "A1: wherever the pair is given up, an adoption chooses no volume unasked that lacks an acknowledged commit which the other has",
+        holds: |w, _| kept::nothing_is_given_up_unasked(w),
+    },
+    Claim {
+        name: "A2: a volume that says it was alone has every acknowledged commit, unless a person ordered a promotion",
+        holds: |w, _| kept::a_volume_that_was_alone_is_whole(w),
+    },
+    Claim {
         name: "P: without further faults the pair becomes Paired again, unless its only good volume or its record is gone",
         holds: finds_together_again,
     },
@@ -60,7 +69,7 @@ fn nothing_acknowledged_is_lost(w: &World, bounds: &Bounds) -> bool {
             .all(|s| !s.writes() || commits_that_count(w).all(|commit| s.log.binary_search(commit).is_ok()))
 }
 
-fn commits_that_count(w: &World) -> impl Iterator<Item = &u32> {
+pub(crate) fn commits_that_count(w: &World) -> impl Iterator<Item = &u32> {
     w.acked.iter().filter(|commit| **commit > w.excused)
 }
 

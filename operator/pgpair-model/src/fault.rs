@@ -8,7 +8,7 @@ use pgpair_core::record::{Holder, Mode, Record, RecordUid, Version};
 
 use crate::action::{Action, Anew};
 use crate::bounds::Bounds;
-use crate::world::{Agent, Jam, Kind, REPLY, Server, Worker, World, index};
+use crate::world::{Agent, Jam, KeptVolume, Kind, Node, REPLY, Server, Worker, World, index};
 
 impl World {
     pub(crate) fn fault(&mut self, action: Action, bounds: &Bounds) {
@@ -59,6 +59,14 @@ impl World {
                 self.node_mut(i).rebuild = true;
                 self.tell(i, Event::Leave, bounds);
             }
+            Action::Kept(i) => {
+                self.spent.copies += 1;
+                let Node { disk, server, .. } = self.node(i);
+                let mut server = server.clone();
+                server.kill();
+                self.copy = Some(KeptVolume { of: i, disk: *disk, server });
+            }
+            Action::Restored => self.restore(),
             Action::Deleted => {
                 self.spent.foreign += 1;
                 self.uid = None;
@@ -106,6 +114,22 @@ impl World {
         if let Some(term) = self.authority(i).map(Authority::term) {
             self.tell(i, Event::Order(REPLY, term, kind), bounds);
         }
+    }
+
+    /// What a client was told since is not in the record that agents find, and counts no more for what they do.
+    fn restore(&mut self) {
+        self.spent.restores += 1;
+        self.excused = self.commits;
+        self.version = Version(self.version.0 + 1);
+        let [a, b] = InstanceId::ALL.map(|i| VolumeId(1 + index(i) as u64));
+        self.record = Record {
+            term: Term(1),
+            primary: Holder { instance: InstanceId::A, incarnation: first_incarnation(InstanceId::A) },
+            mode: Mode::Paired,
+            primary_volume: Some(a),
+            standby_volume: Some(b),
+            ..self.record
+        };
     }
 
     /// Somebody makes a Lease of the same name: a copy of the old one, or one that suits the other instance.

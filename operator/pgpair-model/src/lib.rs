@@ -56,6 +56,7 @@ pub mod calm;
 mod canon;
 pub mod claims;
 pub mod fault;
+mod kept;
 pub mod mutations;
 pub mod page;
 pub mod pair;

@@ -40,7 +40,7 @@ const fn without(claim: &'static str, part: Part, bounds: Bounds) -> Mutation {
 }
 
 /// All of them. The names V1 to V10 are those of the traces that shaped the rules.
-pub const MUTATIONS: [Mutation; 34] = [
+pub const MUTATIONS: [Mutation; 36] = [
     breaks("S1", &[Clause::Fence], PAIRED),
     // V5: a take-over of an earlier process lands while its successor has promised again.
     Mutation {
@@ -116,7 +116,11 @@ pub const MUTATIONS: [Mutation; 34] = [
             Action::Start(A),
             Action::Start(B),
         ],
-        ..breaks("S2", &[Clause::StoredFirst], Bounds { crashes: 2, commits: 1, slow_node: true, ..PAIRED })
+        ..breaks(
+            "S2",
+            &[Clause::StoredFirst, Clause::SoloStored],
+            Bounds { crashes: 2, commits: 1, slow_node: true, ..PAIRED },
+        )
     },
     // A person says that a process is dead; its successor is not.
     Mutation {
@@ -138,16 +142,48 @@ pub const MUTATIONS: [Mutation; 34] = [
             Action::Clock(A),
             Action::ReadDone(A),
             Action::Written(A, 0),
+            Action::Stored(A),
             Action::Works(A),
             Action::Commit(A),
             Action::Clock(A),
             Action::Answers(B, Kind::Heartbeat),
+            Action::Stored(A),
             Action::Written(A, 0),
         ],
         ..breaks("S2", &[Clause::ProofOfThisWish], Bounds { slow_node: true, ..WITH_COMMIT })
     },
     breaks("P", &[Clause::HasReplayed], Bounds { crashes: 1, progress_of: 1, ..WITH_COMMIT }),
     breaks("S5", &[Clause::OwnRecord], Bounds { foreign: 1, ..ALONE }),
+    // What b lacks was acknowledged while the disk of a still said `Paired`.
+    Mutation {
+        before: &[
+            Action::Clock(A),
+            Action::ReadDone(A),
+            Action::Written(A, 0),
+            Action::Works(A),
+            Action::Commit(A),
+            Action::Crash(A),
+            Action::Crash(B),
+            Action::Restored,
+            Action::Start(B),
+        ],
+        ..breaks(
+            "A1",
+            &[Clause::SoloStored],
+            Bounds { crashes: 2, restores: 1, commits: 1, slow_node: true, ..PAIRED },
+        )
+    },
+    // a gives its term up in `Solo`, and its disk still says that nobody else can have it.
+    Mutation {
+        before: &[
+            Action::Clock(A),
+            Action::ReadDone(A),
+            Action::Written(A, 0),
+            Action::Stored(A),
+            Action::Leave(A),
+        ],
+        ..breaks("A2", &[Clause::SharedStored], Bounds { leaves: 1, slow_node: true, ..WITH_COMMIT })
+    },
     without("S4", Part::Rewind, Bounds { commits: 2, ..PAIRED }),
     without("S1", Part::Deadman, Bounds { stalls: true, ..PAIRED }),
     without("S1", Part::Clocks, PAIRED),

@@ -94,8 +94,9 @@ fn born(bounds: &Bounds) -> World {
                 primary,
                 volume: primary.then_some(volume(i)),
                 longest_ttl_ms: TTL_MS,
-                node: None,
-                fenced: false,
+                mode: Some(Mode::Solo),
+                durability: Some(bounds.durability),
+                ..Durable::default()
             },
             server: Server {
                 directory: if primary { Directory::Primary } else { Directory::Standby },
@@ -126,6 +127,7 @@ fn born(bounds: &Bounds) -> World {
         wrote_foreign: false,
         took_unseen: false,
         forced: None,
+        copy: None,
         spent: Spent::default(),
         told: None,
     }
@@ -162,6 +164,8 @@ impl Model for Pair {
             Property::always(CLAIMS[5].name, |m: &Pair, w| m.holds(5, w)),
             Property::always(CLAIMS[6].name, |m: &Pair, w| m.holds(6, w)),
             Property::always(CLAIMS[7].name, |m: &Pair, w| m.holds(7, w)),
+            Property::always(CLAIMS[8].name, |m: &Pair, w| m.holds(8, w)),
+            Property::always(CLAIMS[9].name, |m: &Pair, w| m.holds(9, w)),
         ]
     }
 

@@ -52,6 +52,8 @@ pub struct World {
     pub took_unseen: bool,
     /// A term that is being taken because a person said so: what the one who takes it lacks is given up.
     pub forced: Option<Term>,
+    /// A copy of a volume that somebody has kept.
+    pub copy: Option<KeptVolume>,
     /// What happened so far of that which has a bound.
     pub spent: Spent,
     /// `None`: nobody listens.
@@ -100,6 +102,21 @@ pub struct Spent {
     pub promotions: u8,
     /// Workers that were stuck.
     pub stuck: u8,
+    /// Copies of volumes.
+    pub copies: u8,
+    /// Records set back.
+    pub restores: u8,
+}
+
+/// A volume as it was at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KeptVolume {
+    /// Whose.
+    pub of: InstanceId,
+    /// What the agent had stored.
+    pub disk: Durable,
+    /// The directory.
+    pub server: Server,
 }
 
 /// The one relation between the two clocks: before the clock of the one who gave a promise has moved `lapse` steps, that

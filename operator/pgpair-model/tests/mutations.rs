@@ -68,9 +68,9 @@ fn a_storm_in_time_finds_what_is_missing() {
         let broken = (0..150).find_map(|seed| {
             let run = || Timed::storm(seed, Durability::Sync, false).run_for(90_000);
             let storm = std::panic::catch_unwind(run);
-            storm.err()?.downcast_ref::<String>().cloned()
+            storm.err()?.downcast_ref::<String>().filter(|broken| broken.starts_with(claim)).cloned()
         });
         take_away(&[]);
-        assert!(broken.as_ref().is_some_and(|b| b.starts_with(claim)), "{taken:?}: {broken:?}");
+        assert!(broken.is_some(), "{taken:?}: no run breaks {claim}");
     }
 }

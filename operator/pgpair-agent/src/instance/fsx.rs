@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -110,6 +111,30 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), FileError>
     write(path, &bytes, 0o600)
 }
 
+/// As [`write_json`], and on a volume without a free block too: `spare`, which stays, and `path` take turns.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_json_in_turn<T: Serialize>(path: &Path, spare: &Path, value: &T) -> Result<(), FileError> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let mut bytes = serde_json::to_vec(value).map_err(io::Error::from).at("encode", path)?;
+    bytes.push(b'\n');
+    // Not emptied first: its blocks would be free for others.
+    let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(spare);
+    let mut file = options.at("open", spare)?;
+    let written = file.write_all(&bytes).and_then(|()| file.set_len(bytes.len() as u64));
+    written.and_then(|()| file.sync_all()).at("write", spare)?;
+    match renameat_with(CWD, spare, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => {}
+        // The first one of all; or a file system that cannot exchange two.
+        Err(Errno::NOENT | Errno::INVAL | Errno::NOSYS) => {
+            fs::rename(spare, path).at("rename into place", path)?;
+        }
+        Err(e) => return Err(e).at("exchange for the one before", path),
+    }
+    sync_parent(path)
+}
+
 /// Reads a JSON file; `None` if there is none.
 ///
 /// # Errors
@@ -169,7 +194,6 @@ pub fn remove(path: &Path) -> Result<bool, FileError> {
 /// The file system refused for another reason.
 pub fn publish(tmp: &Path, path: &Path) -> Result<bool, FileError> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
-    use rustix::io::Errno;
     match renameat_with(CWD, tmp, CWD, path, RenameFlags::NOREPLACE) {
         Ok(()) => {}
         Err(Errno::EXIST) => return Ok(false),
@@ -252,6 +276,22 @@ mod tests {
         assert!(read_json::<u8>(&path).is_err());
         write_json(&path, &7u8).unwrap();
         assert_eq!(read_json::<u8>(&path).unwrap(), Some(7));
+    }
+
+    #[test]
+    fn two_files_take_turns_and_no_other_is_made() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, spare) = (dir.path().join("p"), dir.path().join("s"));
+        let mut inodes = Vec::new();
+        for text in ["first", "a longer second one", "third", "4"] {
+            write_json_in_turn(&path, &spare, &text).unwrap();
+            assert_eq!(read_json::<String>(&path).unwrap().as_deref(), Some(text));
+            inodes.push(fs::metadata(&path).unwrap().ino());
+        }
+        assert_eq!(inodes[1], inodes[3], "{inodes:?}");
+        assert_eq!(inodes[0], inodes[2], "{inodes:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[tokio::test]

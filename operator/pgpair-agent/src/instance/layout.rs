@@ -117,6 +117,12 @@ impl Layout {
         self.data.join("state.json")
     }
 
+    /// The state before the last one, in whose place the next is written.
+    #[must_use]
+    pub fn state_spare(&self) -> PathBuf {
+        self.data.join("state.json.spare")
+    }
+
     /// Data directories that were replaced.
     #[must_use]
     pub fn moved_aside(&self) -> PathBuf {
@@ -125,7 +131,7 @@ impl Layout {
 
     /// What the agent has made on the data volume, or will: no place for a tablespace, and nothing of it is for postgres but PGDATA.
     #[must_use]
-    pub fn own_in_data(&self) -> [PathBuf; 16] {
+    pub fn own_in_data(&self) -> [PathBuf; 17] {
         [
             self.pgdata(),
             self.seeding(),
@@ -139,6 +145,7 @@ impl Layout {
             self.promoting_json(),
             self.write_probe(),
             self.state_json(),
+            self.state_spare(),
             self.moved_aside(),
             self.proven_config(),
             self.passwords_json(),

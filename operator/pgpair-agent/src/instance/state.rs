@@ -44,7 +44,7 @@ pub fn begin(layout: &Layout) -> Result<(), FileError> {
 /// The file cannot be written.
 pub fn store(layout: &Layout, durable: &Durable) -> Result<(), FileError> {
     let ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
-    if *ended { Ok(()) } else { fsx::write_json(&layout.state_json(), durable) }
+    if *ended { Ok(()) } else { write(layout, durable) }
 }
 
 /// Stores the last word of an agent that is about to end: what its tasks may still want to store is older.
@@ -54,7 +54,12 @@ pub fn store(layout: &Layout, durable: &Durable) -> Result<(), FileError> {
 pub fn store_last(layout: &Layout, durable: &Durable) -> Result<(), FileError> {
     let mut ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
     *ended = true;
-    fsx::write_json(&layout.state_json(), durable)
+    write(layout, durable)
+}
+
+/// Commits wait for it when the standby is lost, so it must not wait for room.
+fn write(layout: &Layout, durable: &Durable) -> Result<(), FileError> {
+    fsx::write_json_in_turn(&layout.state_json(), &layout.state_spare(), durable)
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ mod tests {
         for path in [layout.pgdata(), layout.data.join("fast"), layout.tls.clone(), layout.archive.clone()] {
             fs::create_dir_all(path).unwrap();
         }
-        for file in [layout.state_json(), layout.passwords_json()] {
+        for file in [layout.state_json(), layout.state_spare(), layout.passwords_json()] {
             fs::write(file, "").unwrap();
         }
         let Open { whole, .. } = Open::of(&layout);
@@ -147,7 +147,13 @@ mod tests {
         {
             assert!(!reaches(path.clone()), "{path:?}");
         }
-        for path in [layout.passwords_json(), layout.journal(), layout.stored_config(), layout.trigger()] {
+        for path in [
+            layout.state_spare(),
+            layout.passwords_json(),
+            layout.journal(),
+            layout.stored_config(),
+            layout.trigger(),
+        ] {
             assert!(!reaches(path.clone()), "{path:?}");
         }
     }

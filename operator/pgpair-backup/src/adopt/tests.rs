@@ -14,8 +14,34 @@ fn state(term: u32, primary: bool) -> State {
         primary,
         mode: Mode::Paired,
         durability: Durability::Sync,
-        began: Began::Lapse,
-        before: Mode::Paired,
+        began: began(Beginning::Lapse),
+    }
+}
+
+/// From `Paired`.
+fn began(how: Beginning) -> Option<Began> {
+    Some(Began { how, before: Mode::Paired })
+}
+
+#[test]
+fn what_an_agent_remembers_counts_for_the_directory_that_it_was_written_for() {
+    let durable = Durable {
+        term: Term(3),
+        primary: true,
+        volume: Some(VolumeId(7)),
+        mode: Some(Mode::Solo),
+        durability: Some(Durability::Sync),
+        began: began(Beginning::Resigned),
+        ..Durable::default()
+    };
+
+    let told = State { mode: Mode::Solo, began: began(Beginning::Resigned), ..state(3, true) };
+    assert_eq!(State::of(&durable, VolumeId(7)), Some(told));
+    assert_eq!(State::of(&durable, VolumeId(8)), None, "another directory lies there");
+    let standby = Durable { primary: false, volume: None, ..durable };
+    assert_eq!(State::of(&standby, VolumeId(8)), Some(State { primary: false, ..told }));
+    for earlier in [Durable { mode: None, ..durable }, Durable { durability: None, ..durable }] {
+        assert_eq!(State::of(&earlier, VolumeId(7)), None, "written by an agent that did not know of it");
     }
 }
 
@@ -78,9 +104,11 @@ fn a_tail_that_was_never_acknowledged_gives_way() {
 }
 
 #[rstest]
-#[case(|_: &mut State, b: &mut State| b.began = Began::Forced)]
-#[case(|_: &mut State, b: &mut State| b.began = Began::Adopted)]
-#[case(|_: &mut State, b: &mut State| b.before = Mode::Solo)]
+#[case(|_: &mut State, b: &mut State| b.began = began(Beginning::Forced))]
+#[case(|_: &mut State, b: &mut State| b.began = began(Beginning::Adopted))]
+#[case(|_: &mut State, b: &mut State| b.began = began(Beginning::TakenBack))]
+#[case(|_: &mut State, b: &mut State| b.began = None)]
+#[case(|_: &mut State, b: &mut State| b.began.as_mut().unwrap().before = Mode::Solo)]
 #[case(|_: &mut State, b: &mut State| b.durability = Durability::Async)]
 #[case(|a: &mut State, _: &mut State| a.durability = Durability::Async)]
 #[case(|a: &mut State, _: &mut State| a.mode = Mode::Solo)]
@@ -187,7 +215,7 @@ enum Happens {
     /// The standby follows again, with everything.
     Pairs,
     /// The standby takes over from `Paired`.
-    TakesOver(Began),
+    TakesOver(Beginning),
     /// A person makes the other one the primary, whatever is lost.
     Forces,
 }
@@ -195,7 +223,7 @@ enum Happens {
 impl Life {
     fn born(durability: Durability) -> Life {
         let of = |id, primary| {
-            let state = State { durability, began: Began::Born, ..state(1, primary) };
+            let state = State { durability, began: began(Beginning::Born), ..state(1, primary) };
             volume(id, history(1, &[]), 10, state)
         };
         Life {
@@ -245,11 +273,11 @@ impl Life {
                 self.volumes[s].end = self.volumes[p].end;
                 *self.state(s) = State { primary: false, term, mode, ..of_primary };
             }
-            Happens::TakesOver(began) if paired => self.promote(s, began, Mode::Paired),
+            Happens::TakesOver(how) if paired => self.promote(s, Began { how, before: Mode::Paired }),
             Happens::TakesOver(_) => {}
             Happens::Forces => {
                 let before = self.mode;
-                self.promote(s, Began::Forced, before);
+                self.promote(s, Began { how: Beginning::Forced, before });
                 // What a person has given up does not count any more.
                 let new = &self.volumes[s];
                 let kept =
@@ -261,7 +289,7 @@ impl Life {
     }
 
     /// A new term, of the other instance, without the first.
-    fn promote(&mut self, new: usize, began: Began, before: Mode) {
+    fn promote(&mut self, new: usize, began: Began) {
         let term = self.state(self.primary).term.next();
         let durability = self.state(self.primary).durability;
         self.timelines += 1;
@@ -269,7 +297,7 @@ impl Life {
         let history = &mut self.volumes[new].history;
         history.ancestors.push((from, at));
         history.timeline = TimelineId(self.timelines);
-        *self.state(new) = State { term, primary: true, mode: Mode::Solo, durability, began, before };
+        *self.state(new) = State { term, primary: true, mode: Mode::Solo, durability, began: Some(began) };
         self.volumes[new].end = Some(Lsn(at.0 + 1));
         (self.primary, self.mode) = (new, Mode::Solo);
     }
@@ -277,12 +305,12 @@ impl Life {
 
 fn lives() -> impl Strategy<Value = (Durability, Vec<Happens>)> {
     let durability = prop::sample::select(vec![Durability::Sync, Durability::SyncStrict, Durability::Async]);
-    let began = prop::sample::select(vec![Began::Lapse, Began::Resigned, Began::Evidence]);
+    let how = prop::sample::select(vec![Beginning::Lapse, Beginning::Resigned, Beginning::Evidence]);
     let what = prop_oneof![
         4 => (0u64..30, 0u64..40).prop_map(|(bytes, shipped)| Happens::Writes(bytes, shipped)),
         1 => Just(Happens::Solo),
         2 => Just(Happens::Pairs),
-        2 => began.prop_map(Happens::TakesOver),
+        2 => how.prop_map(Happens::TakesOver),
         1 => Just(Happens::Forces),
     ];
     (durability, prop::collection::vec(what, 0..14))
@@ -303,7 +331,7 @@ fn found() -> impl Strategy<Value = Found> {
         any::<bool>(),
         any::<bool>(),
         any::<bool>(),
-        prop::sample::select(vec![Began::Born, Began::Lapse, Began::Forced, Began::Adopted]),
+        prop::sample::select(vec![Beginning::Born, Beginning::Lapse, Beginning::Forced, Beginning::Adopted]),
     );
     let kind = prop::sample::select(vec![0, 1, 2, 2, 2, 2, 2, 2]);
     (kind, 1u64..3, legs, prop::option::weighted(0.9, term)).prop_map(|(kind, id, legs, state)| {
@@ -315,9 +343,10 @@ fn found() -> impl Strategy<Value = Found> {
             _ => history(3, &[(1, one), (2, one + two)]),
         };
         let after = history.ancestors.last().map_or(0, |(_, l)| l.0);
-        let state = state.map(|(term, primary, paired, was_paired, began)| {
+        let state = state.map(|(term, primary, paired, was_paired, how)| {
             let mode = |paired| if paired { Mode::Paired } else { Mode::Solo };
-            State { mode: mode(paired), before: mode(was_paired), began, ..self::state(term, primary) }
+            let began = Some(Began { how, before: mode(was_paired) });
+            State { mode: mode(paired), began, ..self::state(term, primary) }
         });
         let volume = volume(id, history, 0, self::state(0, false));
         let volume = Volume { state, end: end.map(|e| Lsn(after + e)), ..volume };

@@ -61,6 +61,10 @@ clauses! {
     ResignedToMe,
     /// Rule 0: the term is on disk before postgres is writable.
     StoredFirst,
+    /// Rule 1: `Solo` is on disk before commits stop waiting.
+    SoloStored,
+    /// Rules 4 and 5: before the standby may take over, the disk does not say any more that it may not.
+    SharedStored,
     /// The promise: an answer repeated proves the way back.
     WayBack,
     /// Rule 1: the write to `Solo` follows a read that was asked after the loss was noticed.

@@ -7,6 +7,7 @@ use crate::authority::messages::{Answer, CanTake, Heartbeat, StandbyInfo, Verdic
 use crate::authority::notes::Note;
 use crate::authority::orders::Orders;
 use crate::authority::promises::Promises;
+use crate::authority::role::Primary;
 use crate::authority::settings::{Durable, NodeId, Settings};
 use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::{CasId, OpenCas, View};
@@ -14,7 +15,7 @@ use crate::ids::{Incarnation, InstanceId, Term};
 use crate::instance::{PostgresState, Role};
 use crate::lsn::Lsn;
 use crate::order::OrderReply;
-use crate::record::{Durability, Holder, Mode, Record, Versioned};
+use crate::record::{Began, Beginning, Durability, Holder, Mode, Record, Versioned};
 
 /// The state that means the same in both roles.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -41,6 +42,8 @@ pub(super) struct Common {
     pub(super) given_up: Option<Term>,
     pub(super) cas_tried: Option<Ms>,
     pub(super) next_cas: u64,
+    /// The term that this process last tried to begin, and how.
+    pub(super) beginning: Option<(Term, Began)>,
     /// Empty between two events.
     pub(super) out: Vec<Command>,
 }
@@ -68,6 +71,7 @@ impl Common {
             given_up: None,
             cas_tried: None,
             next_cas: 0,
+            beginning: None,
             out: Vec::new(),
         }
     }
@@ -262,6 +266,7 @@ impl Common {
         let is_new = v.record.term > self.durable.term;
         if is_new {
             self.durable.term = v.record.term;
+            (self.durable.mode, self.durable.began) = (None, self.how_began(&v.record));
             self.promises.given.new_term();
             self.peer = None;
             self.given_up = None;
@@ -280,6 +285,48 @@ impl Common {
         is_new
     }
 
+    /// Tries to begin the next term, or the first one.
+    pub(super) fn begin_term(&mut self, now: Ms, base: &Versioned, how: Beginning, record: Record) -> bool {
+        let sent = self.cas(now, base, record);
+        if sent {
+            self.beginning = Some((record.term, Began { how, before: base.record.mode }));
+        }
+        sent
+    }
+
+    /// Only the process that began a term knows how.
+    fn how_began(&self, record: &Record) -> Option<Began> {
+        let (term, began) = self.beginning?;
+        (term == record.term && record.primary == self.me).then_some(began)
+    }
+
+    /// What the record says of the present term besides, for the volume; of a primary with what it is about to do.
+    pub(super) fn remember(&mut self, primary: Option<&Primary>) {
+        let Some(record) = self.record().copied().filter(|r| r.term == self.durable.term) else { return };
+        let pairs_with = primary.and_then(|p| p.pairing.pairs_with);
+        let waits_to_pair = primary.is_some_and(|p| p.pairing.sync_since.is_some());
+        let gives_up = self.has_resigned() || primary.is_some_and(|p| p.resign.hands_over_log());
+        let is_primary = record.primary.instance == self.me.instance;
+        let mode = match record.mode {
+            Mode::Solo if is_primary && gives_up => None,
+            Mode::Solo if is_primary && pairs_with.is_some() => Some(Mode::Paired),
+            // Whoever wrote it may have paired, or commits still wait.
+            Mode::Solo if is_primary && (waits_to_pair || !self.is_settled_solo()) => self.durable.mode,
+            mode => Some(mode),
+        };
+        let d = &mut self.durable;
+        (d.mode, d.durability) = (mode, Some(record.durability));
+        d.standby_volume = match mode {
+            Some(Mode::Paired) => record.standby_volume.or(pairs_with).or(d.standby_volume),
+            Some(Mode::Solo) | None => None,
+        };
+    }
+
+    /// Whether the disk says this of the present term.
+    pub(super) fn has_stored(&self, mode: Mode) -> bool {
+        self.persisted.term == self.term() && self.persisted.mode == Some(mode)
+    }
+
     pub(super) fn persist(&mut self) {
         if self.durable != self.persisted && !self.persisting {
             self.persisting = true;
@@ -287,14 +334,21 @@ impl Common {
         }
     }
 
-    /// Commits wait for the standby except under settled `Solo` in `Sync`, and in `Async`. Never weakened on less.
+    /// Commits wait for the standby except under settled `Solo` in `Sync`, and in `Async`. Never weakened on less, and not before the disk says so.
     pub(super) fn wants_sync(&self, waiting_to_pair: bool) -> bool {
         match self.durability() {
-            Durability::Async => false,
+            Durability::Async => !Clause::SoloStored.demands(self.has_stored_async()),
             Durability::SyncStrict => true,
             Durability::Sync if Clause::SyncUntilSolo.is_taken_away() && self.view.has_open() => false,
-            Durability::Sync => !self.is_settled_solo() || waiting_to_pair,
+            Durability::Sync => {
+                let stored = Clause::SoloStored.demands(self.has_stored(Mode::Solo));
+                !self.is_settled_solo() || !stored || waiting_to_pair
+            }
         }
+    }
+
+    fn has_stored_async(&self) -> bool {
+        self.persisted.term == self.term() && self.persisted.durability == Some(Durability::Async)
     }
 
     /// Clients are let in only when what they see cannot be lost: see `Desired::admit_clients`.

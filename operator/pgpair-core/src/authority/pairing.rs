@@ -221,6 +221,7 @@ impl Primary {
 
     /// Rule 4: the standby streams and is caught up, sync is on and confirmed, and a fresh promise is held.
     pub(super) fn pair(&mut self, c: &mut Common, now: Ms) {
+        self.pairing.pairs_with = None;
         let ready = self.standby_to_pair(c, now);
         let (Some((v, info)), true) = (ready, now >= self.pairing.not_before) else {
             if c.is_settled_solo() {
@@ -247,6 +248,11 @@ impl Primary {
                 }
                 return;
             }
+        }
+        self.pairing.pairs_with = info.volume;
+        let stored = c.has_stored(Mode::Paired) && c.persisted.standby_volume == info.volume;
+        if !Clause::SharedStored.demands(stored) {
+            return;
         }
         let fresh =
             c.promises.held.promised(v.record.term).is_some_and(|p| now - p.sent < c.timing.ttl() / 4);

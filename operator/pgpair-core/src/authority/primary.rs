@@ -11,7 +11,7 @@ use crate::authority::timing::Ms;
 use crate::authority::wish::Want;
 use crate::ids::Term;
 use crate::instance::PostgresState;
-use crate::record::{Mode, Record};
+use crate::record::{Beginning, Mode, Record};
 
 impl Primary {
     pub(super) fn desired(&self, c: &Common, now: Ms, gate: Gate) -> Want {
@@ -85,7 +85,7 @@ impl Primary {
                 system_identifier: Some(system),
                 durability: c.settings.durability,
             };
-            c.cas(now, &v, record);
+            c.begin_term(now, &v, Beginning::Born, record);
         }
     }
 

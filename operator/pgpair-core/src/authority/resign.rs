@@ -12,7 +12,7 @@ use crate::authority::timing::{Ms, Timing};
 use crate::ids::Incarnation;
 use crate::instance::PostgresState;
 use crate::order::{OrderRefusal, OrderReply};
-use crate::record::{Mode, Record};
+use crate::record::{Beginning, Mode, Record};
 
 /// A polite stop gets 5 s, and what is killed then is gone in milliseconds. What is still there by now waits for a disk.
 const LINGERS_MS: u64 = 6_000;
@@ -113,7 +113,8 @@ impl Primary {
     /// Dead by the lock, the end of the log known, and no write of ours under way: then, and not before, it is given up.
     fn finish_stop(&mut self, c: &mut Common, now: Ms, since: Ms, to: Incarnation) {
         let dead = !c.postgres_is_up();
-        if dead && c.pg.end.is_some() && !c.view.has_open() {
+        let stored = Clause::SharedStored.demands(!c.has_stored(Mode::Solo));
+        if dead && c.pg.end.is_some() && stored && !c.view.has_open() {
             let term = c.term();
             c.promises.held.void();
             c.given_up = Some(term);
@@ -186,7 +187,7 @@ impl Primary {
             standby_volume: None,
             ..v.record
         };
-        if c.cas(now, &v, record) {
+        if c.begin_term(now, &v, Beginning::TakenBack, record) {
             c.note(Note::TakingBack(record.term));
             if same {
                 (self.resign, c.given_up) = (Resign::None, None);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::messages::{EvidenceKind, Resignation};
 use crate::authority::notes::SoloReason;
 use crate::authority::timing::Ms;
-use crate::ids::Incarnation;
+use crate::ids::{Incarnation, VolumeId};
 use crate::instance::Role;
 use crate::lsn::Lsn;
 
@@ -74,6 +74,9 @@ pub(super) struct Pairing {
     pub(super) hung_since: Option<Ms>,
     /// Commits are made to wait, to pair, since.
     pub(super) sync_since: Option<Ms>,
+    /// The standby's data directory that the record is about to name: it has all that was acknowledged, and commits wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pairs_with: Option<VolumeId>,
     /// No pairing before.
     pub(super) not_before: Ms,
     /// Consecutive pairings that did not last; the back-off doubles with each.

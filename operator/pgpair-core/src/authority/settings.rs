@@ -5,7 +5,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::authority::timing::Timing;
 use crate::ids::{Term, VolumeId};
-use crate::record::{Durability, RecordUid};
+use crate::record::{Began, Durability, Mode, RecordUid};
 
 /// Identity of the node (a hash of its name): on another node than the one it last held, a lock proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,4 +68,17 @@ pub struct Durable {
     /// A person wants postgres to stay down.
     #[serde(default)]
     pub fenced: bool,
+    /// On the volume of the term's primary: `Solo` is there before commits stop waiting for the standby, `Paired` before the record says so,
+    /// and never while the standby lacks something acknowledged; neither while it gives the term up. On a standby's: as the record was seen last. Absent: not known, as the next ones.
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// What an acknowledged commit is worth, by the record; on a primary's before commits are worth less.
+    #[serde(default)]
+    pub durability: Option<Durability>,
+    /// The other data directory, while `Paired`.
+    #[serde(default)]
+    pub standby_volume: Option<VolumeId>,
+    /// How the term began; known to the one that began it.
+    #[serde(default)]
+    pub began: Option<Began>,
 }

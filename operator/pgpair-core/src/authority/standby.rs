@@ -10,7 +10,7 @@ use crate::authority::timing::{Ms, Timing};
 use crate::authority::wish::Want;
 use crate::ids::Incarnation;
 use crate::instance::PostgresState;
-use crate::record::{Durability, Mode, Record};
+use crate::record::{Beginning, Durability, Mode, Record};
 
 type Holds = fn(&Standby, &Common, Ms) -> bool;
 
@@ -136,7 +136,7 @@ impl Standby {
             standby_volume: None,
             ..v.record
         };
-        if c.cas(now, &v, record) {
+        if c.begin_term(now, &v, Standby::beginning(cause), record) {
             let primary = v.record.primary.incarnation;
             let evidence = self.proof_against(primary).filter(|_| cause == FailoverCause::Evidence);
             let signals = self.signals(c, now, primary);
@@ -147,6 +147,15 @@ impl Standby {
                 signals,
                 last_heartbeat: c.promises.given.last_heartbeat(),
             });
+        }
+    }
+
+    fn beginning(cause: FailoverCause) -> Beginning {
+        match cause {
+            FailoverCause::PromiseLapsed => Beginning::Lapse,
+            FailoverCause::Resigned | FailoverCause::Switchover => Beginning::Resigned,
+            FailoverCause::Evidence => Beginning::Evidence,
+            FailoverCause::Forced => Beginning::Forced,
         }
     }
 

@@ -92,6 +92,7 @@ impl Common {
             given_up: _,
             cas_tried,
             next_cas,
+            beginning: _,
             out: _,
         } = self;
         let t = *timing;
@@ -335,6 +336,7 @@ impl Pairing {
             behind,
             hung_since,
             sync_since,
+            pairs_with: _,
             not_before,
             flaps,
             paired_at,

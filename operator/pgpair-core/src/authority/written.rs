@@ -1,4 +1,4 @@
-//! The state as a journal has it. Its form does not move with the parts of the state: format 2 of [`crate::journal`].
+//! The state as a journal has it. Its form does not move with the parts of the state: format 3 of [`crate::journal`].
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::authority::timing::{Ms, Timing};
 use crate::authority::view::View;
 use crate::ids::Term;
 use crate::instance::Role;
-use crate::record::Holder;
+use crate::record::{Began, Holder};
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Written {
@@ -43,6 +43,8 @@ pub(super) struct Written {
     given_up: Option<Term>,
     cas_tried: Option<Ms>,
     next_cas: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    beginning: Option<(Term, Began)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,6 +81,7 @@ impl Written {
             given_up,
             cas_tried,
             next_cas,
+            beginning,
             out: _,
         } = common;
         Written {
@@ -105,6 +108,7 @@ impl Written {
             given_up,
             cas_tried,
             next_cas,
+            beginning,
         }
     }
 
@@ -112,7 +116,8 @@ impl Written {
     pub(super) fn read(self) -> (Common, Part) {
         let Written { me, node, timing, settings, durable, persisted, persisting, born, .. } = self;
         let Written { quarantine_until, view, pg, held, given, peer, resign, takeover, .. } = self;
-        let Written { pairing, questions, orders, leaving, given_up, cas_tried, next_cas, .. } = self;
+        let Written { pairing, questions, orders, leaving, given_up, cas_tried, next_cas, beginning, .. } =
+            self;
         let WrittenPairing { pairing, sync_epoch } = pairing;
         let resigned = matches!(resign, Resign::Resigned { .. }).then_some(durable.term);
         let common = Common {
@@ -135,6 +140,7 @@ impl Written {
             given_up: given_up.or(resigned),
             cas_tried,
             next_cas,
+            beginning,
             out: Vec::new(),
         };
         let part = match common.role() {

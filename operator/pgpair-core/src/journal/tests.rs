@@ -165,11 +165,11 @@ fn a_look_at_a_primary_is_written_short_while_it_and_its_standby_move() {
     }
 }
 
-/// Recorded in the simulated world by the rules of format 2: both instances were primary and standby, by resignation, lapse,
+/// Recorded in the simulated world by the rules of format 3: both instances were primary and standby, by resignation, lapse,
 /// hang and order. A journal of an earlier build is read by this one, and played to the very same states.
 #[test]
 fn recorded_journals_are_played_to_the_states_that_they_were_recorded_in() {
-    let recorded = [(include_str!("recorded/a.jsonl"), 7), (include_str!("recorded/b.jsonl"), 6)];
+    let recorded = [(include_str!("recorded/a.jsonl"), 10), (include_str!("recorded/b.jsonl"), 9)];
     for (recorded, snapshots) in recorded {
         let mut lines = recorded.lines().map(|line| serde_json::from_str::<Line>(line).unwrap());
         let Some(Line::Snapshot(first)) = lines.next() else { panic!("a journal begins with a snapshot") };

@@ -10,7 +10,7 @@ use crate::authority::{
 use crate::instance::Role;
 use crate::journal::replay::{Look, Part, Told};
 use crate::order::OrderReply;
-use crate::record::{Holder, Record};
+use crate::record::{Holder, Mode, Record};
 
 /// What came in. What is said over and over matters only when it differs from the last time.
 pub(super) fn came_in(
@@ -79,7 +79,8 @@ fn record(r: &Record) -> String {
 fn on_disk(d: &Durable) -> String {
     let role = if d.primary { "primary" } else { "standby" };
     let fenced = if d.fenced { ", fenced" } else { "" };
-    format!("term {}, {role}, longest promise {} ms{fenced}", d.term, d.longest_ttl_ms)
+    let mode = d.mode.map_or("mode not known", Mode::as_str);
+    format!("term {}, {role}, {mode}, longest promise {} ms{fenced}", d.term, d.longest_ttl_ms)
 }
 
 /// Positions move all the time; what else is new matters.

@@ -17,4 +17,5 @@ mod pair;
 mod passwords;
 mod people;
 mod refusal;
+mod remembered;
 mod stalled;
