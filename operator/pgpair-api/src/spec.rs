@@ -146,6 +146,7 @@ impl PgReplicaPairSpec {
 #[serde(rename_all = "camelCase")] // KubeSchema knows no default of a whole struct: each field names its own
 #[x_kube(validation = Rule::new("self.version == oldSelf.version").message("spec.postgres.version cannot change: a data directory belongs to one major version; create a new pair with the other version and move the data with pg_dump or logical replication"))]
 #[x_kube(validation = Rule::new("self.uid == oldSelf.uid").message("spec.postgres.uid cannot change: the files on the volumes belong to it; create a new pair"))]
+#[x_kube(validation = Rule::new(r"!has(self.image) || self.image.matches('^[A-Za-z0-9\\[][A-Za-z0-9._:/@\\[\\]-]*$')").message("spec.postgres.image is no reference of an image: write registry/name:tag or name@digest, with the version in place of {version} and without blanks"))]
 pub struct PostgresSpec {
     /// Major version, 15 to 18. Pairs of version 14 that exist go on; no new one is made.
     #[serde(default = "default_version")]

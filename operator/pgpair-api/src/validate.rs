@@ -141,6 +141,11 @@ pub enum InvalidSpec {
     )]
     OwnHbaLine(String),
     /// See the text.
+    #[error(
+        "spec.postgres.image {0:?} is no reference of an image: write registry/name:tag or name@digest, with the version in place of {{version}} and without blanks"
+    )]
+    Image(String),
+    /// See the text.
     #[error("spec.bootstrap.owner {0:?} is reserved: use another name, such as app")]
     ReservedOwner(String),
     /// See the text.
@@ -219,6 +224,9 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
         range("spec.passwords.maxAgeDays", days.into(), 1, 3650)?;
     }
     let config = config(spec, pair.metadata.generation.unwrap_or(0))?;
+    if let Some(image) = spec.postgres.image.as_ref().filter(|image| !is_image(image)) {
+        return Err(InvalidSpec::Image(image.clone()));
+    }
     let default_image =
         || defaults.postgres_image_template.replace("{version}", &spec.postgres.version.to_string());
     Ok(ValidatedPair {
@@ -316,6 +324,12 @@ fn bootstrap(bootstrap: &BootstrapSpec, name: &PairName) -> Result<(), InvalidSp
         }
     }
     Ok(())
+}
+
+/// By its characters: the kubelet judges the rest, and what it says is told.
+fn is_image(text: &str) -> bool {
+    let is_ok = |c: char| c.is_ascii_alphanumeric() || "._:/@[]-".contains(c);
+    text.chars().all(is_ok) && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
 }
 
 /// Roles and databases. What PostgreSQL alone can judge, it judges one by one.

@@ -102,7 +102,7 @@ impl WalFile {
         }
         let (stem, rest) = name.split_at_checked(24)?;
         let per_id = size.per_id();
-        let low = u64::from(hex(&stem[16..])?);
+        let low = u64::from(hex(stem.get(16..)?)?);
         let high = u64::from(hex(stem.get(8..16)?)?);
         let timeline = TimelineId(hex(stem.get(..8)?)?);
         if low >= per_id {
@@ -157,6 +157,7 @@ mod tests {
     #[case("0000000100000000000000ff", None)]
     #[case("000000010000000000000100", None)]
     #[case("00000001000000000000000é", None)]
+    #[case("000000010000000é00000003", None)]
     #[case("RECOVERYXLOG", None)]
     fn other_names_are_told_apart(#[case] name: &str, #[case] want: Option<WalFile>) {
         assert_eq!(WalFile::parse(name, SegmentSize::DEFAULT), want);
