@@ -80,9 +80,10 @@ start_controllers() {
 
 # cert-manager's controllers, with its kinds known to the API server.
 start_cert_manager() {
-  local crd
+  local crd crds
+  crds=$(cert_manager_crds) # apart: a failure inside an argument stops nothing
   for crd in certificaterequests certificates clusterissuers issuers; do
-    kctl apply --server-side -f "$(cert_manager_crds)/cert-manager.io_$crd.yaml" >/dev/null
+    kctl apply --server-side -f "$crds/cert-manager.io_$crd.yaml" >/dev/null
   done
   kctl wait --for=condition=Established --timeout=60s crd/certificates.cert-manager.io crd/issuers.cert-manager.io >/dev/null
   is_running cert-manager || start_in "$CP" cert-manager "$CACHE/bin/cert-manager" --kubeconfig "$RUN/pki/admin.kubeconfig"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What runs, and whether it is healthy.
 
-CONTROL_PLANE=(etcd apiserver controller-manager scheduler provisioner api-inside api-outside)
+CONTROL_PLANE=(etcd apiserver controller-manager scheduler cert-manager provisioner api-inside api-outside)
 
 # problems: prints one line per thing that is not as it should be.
 problems() {
