@@ -96,13 +96,7 @@ pub async fn observe(
     let Pass { ctx, pair, name, requests } = pass;
     let caches = &ctx.caches;
     let status = pair.status.clone().unwrap_or_default();
-    let watched =
-        (freshness == Freshness::Glance).then(|| find_watched_record(caches, memory, name)).flatten();
-    let is_glance = watched.is_some();
-    let lease = match watched {
-        Some(record) => LeaseView::Present(record),
-        None => views::lease_view(requests.get::<Lease>(name.lease()).await?.as_ref()),
-    };
+    let (lease, is_glance) = observe_record(pass, memory, freshness).await?;
     let [a, b] = observe_instances(pass, memory, &desired.pair, &status, freshness).await?;
     let config = observe_settings(requests, caches, memory, desired).await?;
     let mut observed = Observed {
@@ -149,6 +143,20 @@ pub async fn observe(
     observed.server = server::observe_server(requests, memory, &desired.pair, &observed).await;
     observed.out_of_service = observe_out_of_service(requests, &observed).await;
     Ok(observed)
+}
+
+/// The record, and whether it is the watch's and was not read.
+async fn observe_record(
+    pass: &Pass<'_>,
+    memory: &Memory,
+    freshness: Freshness,
+) -> Result<(LeaseView, bool), Error> {
+    let Pass { ctx, name, requests, .. } = pass;
+    let watched = || find_watched_record(&ctx.caches, memory, name);
+    if let Some(record) = (freshness == Freshness::Glance).then(watched).flatten() {
+        return Ok((LeaseView::Present(record), true));
+    }
+    Ok((views::lease_view(requests.get::<Lease>(name.lease()).await?.as_ref()), false))
 }
 
 /// What agents took or refused, and how long ago.

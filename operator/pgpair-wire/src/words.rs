@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::certificates::CertificatesReport;
-use crate::report::{InstanceReport, Need, PasswordReport};
+use crate::report::{DefinitionsReport, InstanceReport, Need, PasswordReport};
 
 /// Longest text of a report, in characters.
 pub const WORDS: usize = 256;
@@ -60,6 +60,14 @@ fn bound_passwords(passwords: &mut BTreeMap<String, PasswordReport>) {
     for password in passwords.values_mut() {
         password.mark = shown(&password.mark, NAME);
         bound(&mut password.why);
+    }
+}
+
+fn bound_definitions(definitions: &mut DefinitionsReport) {
+    definitions.wrong.truncate(MEMBERS);
+    for wrong in &mut definitions.wrong {
+        wrong.name = shown(&wrong.name, NAME);
+        wrong.why = shown(&wrong.why, WORDS);
     }
 }
 
@@ -126,13 +134,7 @@ impl InstanceReport {
             bound(trouble);
             *mark = mark.take().map(|mark| shown(&mark, NAME));
         }
-        if let Some(definitions) = definitions {
-            definitions.wrong.truncate(MEMBERS);
-            for wrong in &mut definitions.wrong {
-                wrong.name = shown(&wrong.name, NAME);
-                wrong.why = shown(&wrong.why, WORDS);
-            }
-        }
+        definitions.iter_mut().for_each(bound_definitions);
         self
     }
 }
