@@ -208,7 +208,7 @@ impl Writer<'_> {
         let (mut secret, view) = self.build_tls(party, names).map_err(|e| failed(self.pair, e))?;
         match (&current, party) {
             (Some(current), _) => self.keep_given(party, &mut secret, view, current),
-            (None, Party::Role(_)) => self.give_server_authorities(&mut secret, view).await?,
+            (None, Party::Role(_)) => self.give_server_authorities(party, &mut secret, view).await?,
             (None, _) => self.number(party, &mut secret, view),
         }
         ownership::apply(&there, self.pair, &secret, None).await.map(|_| ())
@@ -222,20 +222,29 @@ impl Writer<'_> {
         let found = kept.filter_map(|key| Some((key.to_owned(), current.data.as_ref()?.get(key)?.clone())));
         let data = secret.data.get_or_insert_default();
         data.extend(found);
-        if let (true, Some(theirs)) = (party.is_client(), data.get(SERVER_AUTHORITIES)) {
-            let bundle = joined(&self.authority.bundle(), &String::from_utf8_lossy(&theirs.0));
-            data.insert("ca.crt".to_owned(), ByteString(bundle.into_bytes()));
-        }
+        let theirs = data.get(SERVER_AUTHORITIES).map(|theirs| String::from_utf8_lossy(&theirs.0));
+        let bundle = self.bundle(party, theirs.as_deref());
+        data.insert("ca.crt".to_owned(), ByteString(bundle.into_bytes()));
         (view.server, view.reissue, view.version) = (before.server, before.reissue, before.version);
         self.number(party, secret, view);
         secret.metadata.resource_version = current.resource_version();
     }
 
+    /// What a party trusts: the pair's authorities, and a client those of a person's certificate as well.
+    fn bundle(&self, party: Party<'_>, theirs: Option<&str>) -> String {
+        let ours = self.authority.bundle();
+        theirs.filter(|_| party.is_client()).map_or_else(|| ours.clone(), |theirs| joined(&ours, theirs))
+    }
+
     /// What a client trusts beside the pair's authority, if there is anything.
-    async fn give_server_authorities(&self, secret: &mut Secret, mut view: PartyView) -> Result<(), Error> {
+    async fn give_server_authorities(
+        &self,
+        party: Party<'_>,
+        secret: &mut Secret,
+        mut view: PartyView,
+    ) -> Result<(), Error> {
         let Some((theirs, trusts)) = self.fetch_server_authorities().await? else { return Ok(()) };
-        let bundle = joined(&self.authority.bundle(), &theirs);
-        let given = [("ca.crt", bundle), (SERVER_AUTHORITIES, theirs)];
+        let given = [("ca.crt", self.bundle(party, Some(&theirs))), (SERVER_AUTHORITIES, theirs)];
         let given = given.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes())));
         secret.data.get_or_insert_default().extend(given);
         view.server.trusts = trusts;
@@ -302,12 +311,8 @@ impl Writer<'_> {
         let before = PartyView::read(current.annotations()).unwrap_or_default();
         let mut view = PartyView { trusts: self.authority.view.trusted(), changed_at: self.now, ..before };
         let mut put = |key: &str, text: String| data.insert(key.to_owned(), ByteString(text.into_bytes()));
-        match (party, text(&current, name, SERVER_AUTHORITIES)) {
-            (party, Ok(theirs)) if party.is_client() => {
-                put("ca.crt", joined(&self.authority.bundle(), &theirs))
-            }
-            _ => put("ca.crt", self.authority.bundle()),
-        };
+        let theirs = text(&current, name, SERVER_AUTHORITIES).ok();
+        put("ca.crt", self.bundle(party, theirs.as_deref()));
         view.lists = None;
         if let (false, Some(lists)) = (matches!(party, Party::Clients(_)), self.authority.lists()) {
             put(REVOKED, lists);
@@ -332,12 +337,11 @@ impl Writer<'_> {
         let password = clients::fetch_password(self.requests, self.pair, role).await?;
         let trusts = self.authority.view.trusted();
         let mut view = PartyView { trusts, changed_at: self.now, ..PartyView::default() };
-        let mut bundle = self.authority.bundle();
         let theirs = self.fetch_server_authorities().await?;
-        if let Some((pem, trusts)) = &theirs {
-            bundle = joined(&bundle, pem);
+        if let Some((_, trusts)) = &theirs {
             view.server.trusts.clone_from(trusts);
         }
+        let bundle = self.bundle(party, theirs.as_ref().map(|(pem, _)| pem.as_str()));
         let mut data = clients::build_content(self.pair, role, &password, bundle);
         data.extend(theirs.map(|(pem, _)| (SERVER_AUTHORITIES, pem)));
         let secret = Place::of(party, self.pair).build(self.pair, data, view.annotations());

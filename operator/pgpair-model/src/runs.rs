@@ -117,7 +117,7 @@ const TAKEN_OVER_UNREPLAYED: &[Action] = &[
 ];
 
 /// a goes on alone as soon as it may, and a client is told of a commit that b never got; then all is restored from before.
-pub(crate) const RESTORED: &[Action] = &[
+const RESTORED: &[Action] = &[
     Action::Clock(A),
     Action::ReadDone(A),
     Action::Written(A, 0),

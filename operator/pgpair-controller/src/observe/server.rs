@@ -17,7 +17,7 @@ use crate::memory::{KnownOffer, Memory};
 use crate::observed::{InstanceObserved, IssuerState, Observed, Offer, ServerObserved};
 use crate::ownership::is_own;
 use crate::secrets::Party;
-use crate::secrets::party::Annotations;
+use crate::secrets::party::{Annotations, certified_roles};
 use crate::secrets::place::Place;
 use crate::secrets::server::fetch_offer;
 
@@ -43,8 +43,9 @@ pub(super) fn certified(caches: &Caches, pair: &ValidatedPair) -> BTreeMap<Insta
 
 /// What those of the roles with a certificate say.
 pub(super) fn roles(caches: &Caches, pair: &ValidatedPair) -> BTreeMap<String, PartyView> {
-    let named = pair.roles.iter().filter(|role| role.certificate).map(|role| &role.name);
-    named.filter_map(|role| Some((role.clone(), party(caches, pair, Party::Role(role))?))).collect()
+    certified_roles(pair)
+        .filter_map(|role| Some((role.to_owned(), party(caches, pair, Party::Role(role))?)))
+        .collect()
 }
 
 /// What that of the authorities says.

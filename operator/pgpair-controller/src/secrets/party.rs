@@ -57,7 +57,7 @@ impl<'a> Party<'a> {
 
     /// The roles of the spec that log in by a certificate.
     pub(super) fn roles(pair: &'a ValidatedPair) -> impl Iterator<Item = Party<'a>> {
-        pair.roles.iter().filter(|role| role.certificate).map(|role| Party::Role(&role.name))
+        certified_roles(pair).map(Party::Role)
     }
 
     /// Whether it is somebody who logs in, and trusts what the server shows.
@@ -108,6 +108,11 @@ impl<'a> Party<'a> {
             _ => Some(self.mark(&self.dns_names(pair)?)),
         }
     }
+}
+
+/// The names of the roles of the spec that log in by a certificate.
+pub(crate) fn certified_roles(pair: &ValidatedPair) -> impl Iterator<Item = &str> {
+    pair.roles.iter().filter(|role| role.certificate).map(|role| role.name.as_str())
 }
 
 /// Who logs in with it.
