@@ -310,8 +310,10 @@ impl Run<'_> {
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
 
+    /// Unknown fields without a warning: each would be a header, and the client takes a hundred of those.
     async fn request(&self, method: &str, path: &str, kind: &str, body: &Value) -> anyhow::Result<Answer> {
-        let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
+        let uri = format!("{path}?fieldValidation=Ignore");
+        let request = http::Request::builder().method(method).uri(uri).header("content-type", kind);
         match self.client.request::<Value>(request.body(serde_json::to_vec(body)?)?).await {
             Ok(object) => Ok(Answer::Taken(object)),
             Err(kube::Error::Api(status)) => Ok(Answer::Refused(status.code, status.message.clone())),
