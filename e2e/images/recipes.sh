@@ -47,12 +47,12 @@ busybox_image() {
 # of the images that people run (999), so it must exist before the packages come.
 postgresql_image() { # SUITE VERSION
   local suite=$1 version=$2 name=localhost/postgresql:$2 tar
-  tar=$(image_file "postgresql-$version" "$suite" "$(declare -f postgresql_image rootfs)")
+  tar=$(image_file "postgresql-$version" "$suite" "$(declare -f postgresql_image rootfs)" "$IMAGES_DIR/apt-sources")
   if [[ ! -e $tar ]]; then
     say "image $name from Debian $suite (about 1 min the first time) ..."
     # The index of a suite that is not released expires within days, and a mirror that is kept at one day has it longer.
     rootfs "$suite" "postgresql-$version,postgresql-client-$version,ca-certificates" "$STORE/rootfs.tar" \
-      --aptopt='Acquire::Check-Valid-Until "false"' \
+      --aptopt='Acquire::Check-Valid-Until "false"' --setup-hook="$IMAGES_DIR/apt-sources \"\$1\" $suite $version" \
       --essential-hook='echo "postgres:x:999:" >>"$1/etc/group"' \
       --essential-hook='echo "postgres:x:999:999:PostgreSQL administrator:/var/lib/postgresql:/bin/bash" >>"$1/etc/passwd"' \
       --essential-hook='echo "postgres:*:20000:0:99999:7:::" >>"$1/etc/shadow"' \

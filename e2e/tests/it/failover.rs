@@ -116,24 +116,31 @@ pub async fn version_15_comes_up_and_fails_over(c: &mut Context) -> anyhow::Resu
     fails_over(&pair, &Case::new(fault, "version_15", 10.0, comes_back)).await
 }
 
+/// The newest version that is out, with a pair of its own.
+pub async fn version_18_comes_up_and_fails_over(c: &mut Context) -> anyhow::Result<Outcome> {
+    let pair = c.bring_up("current", 18).await?;
+    let (fault, comes_back) = (Fault::ContainerKill, Return::FollowedOrRewound);
+    fails_over(&pair, &Case::new(fault, "version_18", 10.0, comes_back)).await
+}
+
 /// The newest version that is tested, with a pair of its own, whose logical slot goes from one primary to the next.
-pub async fn version_18_comes_up_fails_over_and_back_and_keeps_a_logical_slot(
+pub async fn version_19_comes_up_fails_over_and_back_and_keeps_a_logical_slot(
     c: &mut Context,
 ) -> anyhow::Result<Outcome> {
     let (plain, logical) = ("shared_buffers: 32MB", "shared_buffers: 32MB\n      wal_level: logical");
-    let manifest = manifest("modern", 18).replace(plain, logical);
+    let manifest = manifest("modern", 19).replace(plain, logical);
     let pair = c.bring_up_as("modern", &manifest).await?;
     let first = pair.primary_of(&pair.status().await?)?;
     pair.psql(first, "CREATE TABLE seen (n int)").await?;
     let slot = "SELECT pg_create_logical_replication_slot('consumer', 'test_decoding', false, false, true)";
     pair.psql(first, slot).await?;
     slot_is_copied(&pair, first).await?;
-    let killed = Case::new(Fault::PostmasterKill, "version_18", 10.0, Return::Followed);
+    let killed = Case::new(Fault::PostmasterKill, "version_19", 10.0, Return::Followed);
     if let skipped @ Outcome::Skipped(_) = fails_over(&pair, &killed).await? {
         return Ok(skipped);
     }
     slot_is_copied(&pair, first.peer()).await?;
-    let ordered = Case::new(Fault::Switchover, "version_18_back", 10.0, Return::Followed);
+    let ordered = Case::new(Fault::Switchover, "version_19_back", 10.0, Return::Followed);
     fails_over(&pair, &ordered).await?;
     pair.psql(first, "INSERT INTO seen VALUES (1812)").await?;
     // The slot has the writers' rows too.

@@ -61,7 +61,7 @@ macro_rules! tests {
 
 /// One after the other on a pair that they share, and on some of their own: what is quick and what others stand on comes first. They disturb no
 /// other pair.
-const SHARED: [Test; 40] = tests![
+const SHARED: [Test; 39] = tests![
     chart::an_image_is_named_by_its_digest_if_there_is_one,
     chart::the_image_has_no_shell,
     samples::invalid_samples_are_refused_with_the_sentence_they_expect,
@@ -99,13 +99,12 @@ const SHARED: [Test; 40] = tests![
     record::a_deleted_record_is_made_anew_by_nobody,
     data::both_archives_are_without_a_gap_and_equal,
     failover::loss_of_the_primarys_data_is_made_good_by_a_base_backup,
-    failover::version_15_comes_up_and_fails_over,
-    failover::version_18_comes_up_fails_over_and_back_and_keeps_a_logical_slot,
+    failover::version_19_comes_up_fails_over_and_back_and_keeps_a_logical_slot,
     quotas::a_pair_that_its_namespace_does_not_admit_says_why_and_comes_up_when_it_fits,
 ];
 
 /// Beside those, one after the other: pairs of their own that mostly wait, the longest first.
-const BESIDE: [Test; 8] = tests![
+const BESIDE: [Test; 10] = tests![
     certificates::an_authority_follows_another_without_an_interruption,
     certificates::a_certificate_of_a_person_is_shown_and_renewed_without_a_restart,
     certificates::cert_manager_makes_the_certificate_of_postgres,
@@ -114,6 +113,8 @@ const BESIDE: [Test; 8] = tests![
     passwords::a_secret_is_the_truth_for_its_password,
     options::a_paused_pair_is_left_alone,
     names::objects_of_other_owners_are_named_and_left_alone,
+    failover::version_15_comes_up_and_fails_over,
+    failover::version_18_comes_up_and_fails_over,
 ];
 
 /// When both are done, one after the other: what disturbs nodes, the operator or the control plane. Outages of the control plane come last:

@@ -52,7 +52,7 @@ pub use tls::{IssuerRef, TlsSpec};
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be at most 40 characters of a-z, 0-9 and '-', and begin with a letter: the names of Services and pods are derived from it"),
     validation = Rule::new("self.spec.postgres.version != 14 || has(self.status)")
-        .message("spec.postgres.version 14 is for pairs that exist: PostgreSQL 14 has been out of support since November 2026. Use 15, 16, 17 or 18"),
+        .message("spec.postgres.version 14 is for pairs that exist: PostgreSQL 14 has been out of support since November 2026. Use 15, 16, 17, 18 or 19"),
     validation = Rule::new("[self.metadata.name + '-app', self.metadata.name + '-superuser'].all(made, (!has(self.spec.bootstrap.ownerSecret) || self.spec.bootstrap.ownerSecret != made) && (!has(self.spec.bootstrap.superuserSecret) || self.spec.bootstrap.superuserSecret != made))")
         .message("spec.bootstrap.ownerSecret and superuserSecret must name Secrets of yours: NAME-app and NAME-superuser are made by the operator; use another name, or leave the field out"),
     validation = Rule::new("!has(self.spec.roles) || [self.metadata.name + '-app', self.metadata.name + '-superuser'].all(made, self.spec.roles.all(role, !has(role.passwordSecret) || role.passwordSecret != made))")
@@ -148,9 +148,9 @@ impl PgReplicaPairSpec {
 #[x_kube(validation = Rule::new("self.uid == oldSelf.uid").message("spec.postgres.uid cannot change: the files on the volumes belong to it; create a new pair"))]
 #[x_kube(validation = Rule::new(r"!has(self.image) || self.image.matches('^[A-Za-z0-9\\[][A-Za-z0-9._:/@\\[\\]-]*$')").message("spec.postgres.image is no reference of an image: write registry/name:tag or name@digest, with the version in place of {version} and without blanks"))]
 pub struct PostgresSpec {
-    /// Major version, 15 to 18. Pairs of version 14 that exist go on; no new one is made.
+    /// Major version, 15 to 19. Pairs of version 14 that exist go on; no new one is made.
     #[serde(default = "default_version")]
-    #[schemars(range(min = 14, max = 18))]
+    #[schemars(range(min = 14, max = 19))]
     pub version: i32,
     /// Image with that version of PostgreSQL. Default: the operator's `--postgres-image-template`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

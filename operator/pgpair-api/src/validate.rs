@@ -114,7 +114,7 @@ pub enum InvalidSpec {
     )]
     Name(String),
     /// See the text.
-    #[error("spec.postgres.version {0} is not supported: use 15, 16, 17 or 18")]
+    #[error("spec.postgres.version {0} is not supported: use 15, 16, 17, 18 or 19")]
     Version(i32),
     /// See the text.
     #[error("spec.postgres.parameters.{name} {}: remove it", reason.words())]
@@ -212,7 +212,7 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
     let owner = pair.controller_owner_ref(&()).ok_or(InvalidSpec::NoIdentity("metadata.uid"))?;
     range("spec.archiveTimeoutSeconds", spec.archive_timeout_seconds.into(), 10, 3600)?;
     range("spec.postgres.uid", spec.postgres.uid, 1, 65535)?;
-    if !(14..=18).contains(&spec.postgres.version) {
+    if !(14..=19).contains(&spec.postgres.version) {
         return Err(InvalidSpec::Version(spec.postgres.version));
     }
     parameters(&spec.postgres.parameters)?;

@@ -16,7 +16,7 @@ pub enum Reason {
     Container,
 }
 
-/// Parameters by name. Source: PostgreSQL, Server Configuration, of 14 to 18.
+/// Parameters by name. Source: PostgreSQL, Server Configuration, of 14 to 19.
 const NAMED: &[(&str, Reason)] = &[
     ("allow_alter_system", Reason::Operator),
     ("cluster_name", Reason::Operator),
@@ -26,6 +26,8 @@ const NAMED: &[(&str, Reason)] = &[
     ("fsync", Reason::Operator),
     ("full_page_writes", Reason::Operator),
     ("hba_file", Reason::Operator),
+    // 19: with `ssl_sni`, whose certificates postgres shows, and by which authorities it judges those of clients.
+    ("hosts_file", Reason::Operator),
     ("hot_standby", Reason::Operator),
     ("hot_standby_feedback", Reason::Operator),
     ("ident_file", Reason::Operator),
@@ -56,6 +58,8 @@ const NAMED: &[(&str, Reason)] = &[
     ("wal_receiver_status_interval", Reason::Operator),
     ("wal_receiver_timeout", Reason::Operator),
     ("wal_retrieve_retry_interval", Reason::Operator),
+    // 19: a primary that is stopped would not wait until its standby has all it wrote.
+    ("wal_sender_shutdown_timeout", Reason::Operator),
     ("wal_sender_timeout", Reason::Operator),
     ("allow_in_place_tablespaces", Reason::Durability),
     ("allow_system_table_mods", Reason::Durability),
@@ -141,6 +145,9 @@ mod tests {
             ("Port", Reason::Operator),
             ("PRIMARY_CONNINFO", Reason::Operator),
             ("ssl_key_file", Reason::Operator),
+            ("ssl_sni", Reason::Operator),
+            ("hosts_file", Reason::Operator),
+            ("wal_sender_shutdown_timeout", Reason::Operator),
             ("include_dir", Reason::Operator),
             ("recovery_target_lsn", Reason::Operator),
             ("data_sync_retry", Reason::Durability),

@@ -53,8 +53,8 @@ pub struct Observed {
 }
 
 /// What was seen of a standby is not known any more after this many milliseconds. A round of the worker that waits in vain for an
-/// answer of the peer takes 2.5 s.
-const KNOWN_FOR_MS: u64 = 3_000;
+/// answer of the peer takes 1.7 s.
+const KNOWN_FOR_MS: u64 = 2_000;
 
 /// Whether what was seen last of postgres still counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -92,19 +92,23 @@ pub struct Floors {
     pub prepared_transactions: u32,
     /// `max_locks_per_transaction`.
     pub locks_per_transaction: u32,
+    /// Major version of the directory: what postgres takes when nobody sets a parameter depends on it. `None`: not known.
+    pub major: Option<u32>,
     /// Logical replication slots lie in the directory: postgres does not start with a `wal_level` below `logical`.
     pub has_logical_slots: bool,
 }
 
 impl Floors {
-    fn named(self) -> [(&'static str, u32, u32); 5] {
-        // With the default that postgres has when nobody sets the parameter.
+    /// With the value that postgres takes when nobody sets the parameter.
+    #[must_use]
+    pub fn named(self) -> [(&'static str, u32, u32); 5] {
+        let default_locks = if self.major.is_some_and(|major| major >= 19) { 128 } else { 64 };
         [
             ("max_connections", self.connections, 100),
             ("max_worker_processes", self.worker_processes, 8),
             ("max_wal_senders", self.wal_senders, 10),
             ("max_prepared_transactions", self.prepared_transactions, 0),
-            ("max_locks_per_transaction", self.locks_per_transaction, 64),
+            ("max_locks_per_transaction", self.locks_per_transaction, default_locks),
         ]
     }
 
@@ -483,5 +487,10 @@ mod tests {
         assert!(raised.contains("max_prepared_transactions = '3'\n") && !raised.contains("max_locks"));
         let own = conf(&[("max_connections", "200")], floors).unwrap();
         assert!(own.contains("max_connections = '200'\n"));
+        // A primary of 19 has 128 of its own accord, and so has its standby.
+        let of_19 = Floors { locks_per_transaction: 128, major: Some(19), ..Floors::default() };
+        assert_eq!(super::raised(&settings(), &PairConfig::default(), of_19), Vec::<String>::new());
+        let of_18 = Floors { major: Some(18), ..of_19 };
+        assert_eq!(super::raised(&settings(), &PairConfig::default(), of_18), ["max_locks_per_transaction"]);
     }
 }

@@ -23,8 +23,8 @@ use crate::postgres::tablespaces;
 use crate::standby::rejoin::{self, Branch, KeptBranch, RejoinError, Relation};
 use crate::wal::archive;
 
-/// A question to the peer's agent.
-const ASK: Duration = Duration::from_secs(2);
+/// A question to the peer's agent. What is seen of a standby counts for 2 s, and a round that asks in vain must not take longer.
+const ASK: Duration = Duration::from_millis(1200);
 /// A standby that does not stream for this long compares itself with the primary again.
 const DOUBT: Duration = Duration::from_secs(20);
 /// From the first to the second look for log that is gone.

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::Worker;
-use crate::postgres::render::decoding::WalLevel;
 use crate::postgres::slots;
 
 /// How often they are looked for.
@@ -19,9 +18,9 @@ pub(super) struct Slots {
 
 impl Worker {
     pub(super) async fn watch_slots(&mut self) {
-        let level = self.server.running().map(|running| running.postmaster.wal_level());
+        let Some(postmaster) = self.server.running().map(|running| &running.postmaster) else { return };
         let is_due = self.slots.looked.is_none_or(|at| at.elapsed() >= LOOK);
-        if level != Some(WalLevel::Logical) || !is_due {
+        if !is_due || !postmaster.wal_level().may_have_slots(postmaster.floors().major) {
             return;
         }
         self.slots.looked = Some(Instant::now());

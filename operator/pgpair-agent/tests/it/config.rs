@@ -87,6 +87,18 @@ fn a_standby_starts_with_no_less_than_its_primary_has_whatever_is_configured() {
 }
 
 #[test]
+fn what_is_taken_for_postgres_default_is_its_default() {
+    run(async |mut w| {
+        w.primary().await;
+        let client = w.a.person("postgres").await.unwrap();
+        for (name, _, default) in floors(&w.a.settings, &w.a.bin, &StartAs::Primary).await.named() {
+            let row = client.query_one("SELECT boot_val FROM pg_settings WHERE name = $1", &[&name]).await;
+            assert_eq!(row.unwrap().get::<_, &str>(0), default.to_string(), "{name}");
+        }
+    });
+}
+
+#[test]
 fn without_the_primarys_values_a_standby_would_not_start() {
     run(async |mut w| {
         lowered(&mut w).await;

@@ -28,8 +28,8 @@ fn config(generation: i64, ttl_ms: u32, level: &str) -> PairConfig {
     PairConfig { generation, ttl_ms, parameters, ..PairConfig::default() }
 }
 
-/// The programs of a PostgreSQL that copies slots to a standby, which 17 is the first to do.
-fn programs() -> PathBuf {
+/// The programs of a PostgreSQL of this major version or a later one; 17 is the first that copies slots to a standby.
+fn programs(least: u32) -> PathBuf {
     let given = std::env::var_os("PGPAIR_TEST_PG_BINS").unwrap_or_default();
     let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let installed = installed.filter_map(|version| Some(version.ok()?.path().join("bin")));
@@ -38,8 +38,8 @@ fn programs() -> PathBuf {
         let text = String::from_utf8(out.stdout).ok()?;
         text.split_whitespace().nth(2)?.split(['.', 'r', 'b', 'd']).next()?.parse().ok()
     };
-    let found = std::env::split_paths(&given).chain(installed).find(|bin| major(bin) >= Some(17));
-    found.expect("PostgreSQL 17 or later, in PGPAIR_TEST_PG_BINS or installed (make setup, make unit)")
+    let found = std::env::split_paths(&given).chain(installed).find(|bin| major(bin) >= Some(least));
+    found.unwrap_or_else(|| panic!("no PostgreSQL {least} in PGPAIR_TEST_PG_BINS or installed (make setup, make unit)"))
 }
 
 /// A PostgreSQL of its own that subscribes to table `t` of the pair, wherever the primary is. Ends when it is dropped.
@@ -220,7 +220,7 @@ async fn reports_slots(pair: &Pair, who: InstanceId, slots: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_gets_every_row_once_across_a_failover_and_a_switchover() {
-    let bin = programs();
+    let bin = programs(17);
     // Long enough for b to take the term before a takes it back, however busy the machine is.
     let pair = Arc::new(Pair::up_on(&bin, config(1, 20_000, "logical")).await);
     let subscriber = Subscriber::of(&pair, &bin).await;
@@ -248,7 +248,7 @@ async fn a_subscriber_gets_every_row_once_across_a_failover_and_a_switchover() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_never_has_what_a_paired_standby_lacks_and_waits_for_none_that_is_away() {
-    let bin = programs();
+    let bin = programs(17);
     let mut pair = Pair::up_on(&bin, config(1, 20_000, "logical")).await;
     let subscriber = Subscriber::of(&pair, &bin).await;
     let receiver = pair.sql(B, "SELECT pid FROM pg_stat_wal_receiver").await.unwrap().parse().unwrap();
@@ -265,6 +265,15 @@ async fn a_subscriber_never_has_what_a_paired_standby_lacks_and_waits_for_none_t
     pair.kill_container(B);
     eventually("the row comes", 2 * LIMIT, async || (subscriber.numbers().await? == [1]).then_some(())).await;
     assert_eq!(pair.api.mode(), Mode::Solo);
+}
+
+/// A primary of 19 or later raises its level by itself when such a slot is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_made_without_wal_level_logical_is_reported_too() {
+    let pair = Pair::up_on(&programs(19), config(1, 2_000, "replica")).await;
+    pair.sql(A, "SELECT pg_create_logical_replication_slot('mine', 'pgoutput', failover => true)").await.unwrap();
+    reports_slots(&pair, A, &["mine"]).await;
+    reports_slots(&pair, B, &[]).await;
 }
 
 /// PostgreSQL would not start again: a logical slot exists, but `wal_level` is below `logical`.

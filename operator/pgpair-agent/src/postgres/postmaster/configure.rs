@@ -98,7 +98,7 @@ pub async fn floors(settings: &InstanceEnv, bin: &PgBin, role: &StartAs) -> Floo
         }
     };
     let has_logical_slots = slots::list_logical(layout).is_ok_and(|found| !found.is_empty());
-    Floors { has_logical_slots, ..of_role }
+    Floors { has_logical_slots, major: control_file::major(&layout.pgdata()), ..of_role }
 }
 
 /// Whether a standby copies slots, with the `wal_level` that postgres is started with.

@@ -8,6 +8,8 @@ use super::{Floors, RenderError};
 pub const WAL_LEVEL: &str = "wal_level";
 /// The first major version of PostgreSQL in which a standby copies the logical slots of its primary.
 const COPIES_SINCE: u32 = 17;
+/// The first in which a primary raises its level by itself, when its first logical slot is made.
+const RAISES_ITSELF_SINCE: u32 = 19;
 
 /// What a primary writes into its WAL.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +50,12 @@ impl WalLevel {
     #[must_use]
     pub fn at_start(config: &PairConfig, floors: Floors) -> WalLevel {
         if floors.has_logical_slots { WalLevel::Logical } else { WalLevel::configured(config) }
+    }
+
+    /// Whether a postgres that was started with this level can have logical slots. Not known counts as yes.
+    #[must_use]
+    pub fn may_have_slots(self, major: Option<u32>) -> bool {
+        self == WalLevel::Logical || major.is_none_or(|major| major >= RAISES_ITSELF_SINCE)
     }
 }
 

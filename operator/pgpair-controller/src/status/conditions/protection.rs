@@ -45,8 +45,8 @@ fn lost_slots(observed: &Observed, primary: InstanceId) -> Option<String> {
     let lost: Vec<&str> = all.iter().filter(|slot| !copies.contains(slot)).map(String::as_str).collect();
     (!lost.is_empty()).then(|| {
         format!(
-            "; a failover now loses these logical replication slots, of which the standby has no copy: {}. It copies slots that were made with \
-             failover = true (PostgreSQL 17 or later), once their consumers have moved on",
+            "; a failover now loses these logical replication slots, of which the standby has no copy: {}. With wal_level: logical it \
+             copies slots that were made with failover = true (PostgreSQL 17 or later), once their consumers have moved on",
             lost.join(", ")
         )
     })
