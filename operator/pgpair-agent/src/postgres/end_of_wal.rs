@@ -10,6 +10,7 @@ use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_core::wal::{Segment, WalFile};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 
 use crate::instance::fsx::Context;
 use crate::instance::layout::Layout;
@@ -19,6 +20,9 @@ use crate::postgres::tool::{PgBin, ToolError};
 
 pub mod records;
 
+use records::WalRecord;
+
+const WALDUMP: &str = "pg_waldump";
 /// Reading all WAL since the last checkpoint.
 const DUMP: Duration = Duration::from_secs(120);
 /// How far before a known position the search for the end of WAL starts: a few records, and quick to read.
@@ -100,7 +104,8 @@ fn last_segment(layout: &Layout, control: &ControlData, first: Segment) -> Segme
     }
 }
 
-/// Reads records from `start` on and returns the end of the last one.
+/// Reads records from `start` on and returns the end of the last one. The text of a record takes ten times as long as the record, so
+/// the last one is looked for without it.
 async fn dump(
     bin: &PgBin,
     layout: &Layout,
@@ -108,10 +113,28 @@ async fn dump(
     timeline: TimelineId,
     start: Lsn,
 ) -> Result<Lsn, PgDataError> {
+    let command = |from| waldump(bin, layout, control, timeline, from);
+    let last = last_record(command(start)).await?.filter(|last| *last >= start);
+    let record = described(command(last.unwrap_or(start))).await?;
+    record.and_then(|r| r.end(control.page_size, control.segment_size)).ok_or(PgDataError::NoWal {
+        timeline,
+        checkpoint: start,
+        output: "pg_waldump found no record".into(),
+    })
+}
+
+/// `pg_waldump` of everything from `start` on.
+fn waldump(
+    bin: &PgBin,
+    layout: &Layout,
+    control: &ControlData,
+    timeline: TimelineId,
+    start: Lsn,
+) -> Command {
     let from = Segment::holding(timeline, start, control.segment_size);
     let to = last_segment(layout, control, from);
     let behind = Segment { number: to.number + 1, ..to };
-    let mut command = bin.command("pg_waldump");
+    let mut command = bin.command(WALDUMP);
     command
         .arg("-p")
         .arg(layout.pg_wal())
@@ -121,11 +144,23 @@ async fn dump(
         .arg(start.to_string())
         // Without an end it waits five seconds for a segment that does not exist.
         .arg("-e")
-        .arg(behind.start(control.segment_size).to_string())
-        // By their names: else it takes the size of a segment from any file that it finds, and one made in advance is empty.
-        .args([from, to].map(|segment| segment.file_name(control.segment_size)));
+        .arg(behind.start(control.segment_size).to_string());
+    // By their names: else it takes the size of a segment from any file that it finds, and one made in advance is empty.
+    command.args([from, to].map(|segment| segment.file_name(control.segment_size)));
+    command
+}
+
+/// Where the last record begins, which `pg_waldump` says of its own accord when the log ends with anything but a whole segment.
+async fn last_record(mut command: Command) -> Result<Option<Lsn>, ToolError> {
+    command.arg("--quiet").stdout(Stdio::null()).stderr(Stdio::piped());
+    let output = command.output();
+    let output = tokio::time::timeout(DUMP, output).await.map_err(|_| late())?.map_err(failed)?;
+    Ok(records::last(&output.stderr))
+}
+
+/// The last record that it describes. It ends with an error at the end of WAL in any case: the records count, not the status.
+async fn described(mut command: Command) -> Result<Option<WalRecord>, ToolError> {
     command.stdout(Stdio::piped()).stderr(Stdio::null());
-    let failed = |source| ToolError::Start { program: "pg_waldump".into(), source };
     let mut child = command.spawn().map_err(failed)?;
     let mut last = None;
     let read = async {
@@ -141,15 +176,17 @@ async fn dump(
             last = records::parse(&line).or(last);
         }
     };
-    let late = || ToolError::Late { program: "pg_waldump".into(), limit: DUMP };
     tokio::time::timeout(DUMP, read).await.map_err(|_| late())?.map_err(failed)?;
-    // It ends with an error at the end of WAL in any case: the records count, not the status.
     let _ = child.wait().await;
-    last.and_then(|r| r.end(control.page_size, control.segment_size)).ok_or(PgDataError::NoWal {
-        timeline,
-        checkpoint: start,
-        output: "pg_waldump found no record".into(),
-    })
+    Ok(last)
+}
+
+fn late() -> ToolError {
+    ToolError::Late { program: WALDUMP.into(), limit: DUMP }
+}
+
+fn failed(source: io::Error) -> ToolError {
+    ToolError::Start { program: WALDUMP.into(), source }
 }
 
 #[cfg(test)]

@@ -38,6 +38,15 @@ pub fn parse(line: &[u8]) -> Option<WalRecord> {
     })
 }
 
+/// Where the last record begins, in what `pg_waldump` says when there is no further one:
+/// `pg_waldump: error: error in WAL record at 0/9EB2F48: invalid record length at 0/9EB2F70: expected at least 24, got 0`.
+#[must_use]
+pub fn last(errors: &[u8]) -> Option<Lsn> {
+    let text = String::from_utf8_lossy(errors);
+    let (lsn, _) = text.split_once("error in WAL record at ")?.1.split_once(':')?;
+    lsn.parse().ok()
+}
+
 impl WalRecord {
     /// Where the next record may begin, as replay would report it. `None`: beyond the last position that there is.
     #[must_use]
@@ -83,6 +92,15 @@ mod tests {
         let line = b"rmgr: XLOG        len (rec/tot):     24/    24, tx:          0, lsn: 0/03000110, prev 0/030000D8, desc: SWITCH ";
         assert!(parse(line).unwrap().switch);
         assert_eq!(parse(b"pg_waldump: error: \xff"), None);
+    }
+
+    #[test]
+    fn the_last_record_is_the_one_behind_which_something_is_wrong() {
+        let error = b"pg_waldump: error: error in WAL record at 0/9EB2F48: invalid record length at 0/9EB2F70: expected at least 24, got 0\n";
+        assert_eq!(last(error), Some(Lsn(0x9eb_2f48)));
+        assert_eq!(last(b"pg_waldump: error: could not find a valid record after 0/9EB2F48\n"), None);
+        assert_eq!(last(b"error in WAL record at \xff: no"), None);
+        assert_eq!(last(b""), None);
     }
 
     #[test]
