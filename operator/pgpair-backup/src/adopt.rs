@@ -51,8 +51,8 @@ pub struct Volume {
     pub id: VolumeId,
     /// The cluster.
     pub system: SystemIdentifier,
-    /// Whose past it is.
-    pub lineage: Lineage,
+    /// Whose past it is; `None`: of the pair that made the cluster.
+    pub lineage: Option<Lineage>,
     /// The major version of PostgreSQL.
     pub version: u32,
     /// Whether a process uses it.

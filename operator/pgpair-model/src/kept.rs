@@ -2,7 +2,7 @@
 
 use pgpair_backup::adopt::{Adoption, Doubt, Found, Lock, Side, State, Volume, adopt};
 use pgpair_core::authority::{Durability, Durable};
-use pgpair_core::ids::{InstanceId, Lineage, SystemIdentifier};
+use pgpair_core::ids::{InstanceId, SystemIdentifier};
 use pgpair_core::lsn::Lsn;
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
 
@@ -16,7 +16,7 @@ fn found(disk: &Durable, server: &Server) -> Found {
     Found::Volume(Volume {
         id,
         system: SystemIdentifier(1),
-        lineage: Lineage(1),
+        lineage: None,
         version: 17,
         lock: Lock::Free,
         history: TimelineHistory {

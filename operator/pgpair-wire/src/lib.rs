@@ -1,6 +1,7 @@
 //! What the programs of PgReplicaPair say to each other: an agent's report, orders, the configuration of a pair, and the ports,
 //! paths and fields by which they travel. Agent, operator, plug-in and tests share it; none of them knows another.
 
+pub mod adopt;
 pub mod certificates;
 #[cfg(feature = "client")]
 pub mod client;

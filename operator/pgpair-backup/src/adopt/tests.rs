@@ -49,7 +49,7 @@ fn volume(id: u64, history: TimelineHistory, end: u64, state: State) -> Volume {
     Volume {
         id: VolumeId(id),
         system: SystemIdentifier(7),
-        lineage: Lineage(1),
+        lineage: Some(Lineage(1)),
         version: 17,
         lock: Lock::Free,
         history,
@@ -181,7 +181,7 @@ fn what_is_not_of_one_pair_or_is_in_use_is_left_alone() {
     let (a, b) = pair();
     for (other, why) in [
         (Volume { system: SystemIdentifier(8), ..b.clone() }, Refusal::OtherSystem),
-        (Volume { lineage: Lineage(2), ..b.clone() }, Refusal::OtherLineage),
+        (Volume { lineage: Some(Lineage(2)), ..b.clone() }, Refusal::OtherLineage),
         (Volume { version: 18, ..b.clone() }, Refusal::OtherVersion),
         (Volume { id: a.id, ..b.clone() }, Refusal::SameVolume),
         (Volume { lock: Lock::Held, ..b.clone() }, Refusal::InUse),
