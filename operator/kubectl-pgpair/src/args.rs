@@ -121,6 +121,17 @@ pub enum Command {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// What was found on the volumes of an earlier pair, and with --primary and --accept which of them becomes the primary's
+    Adopt {
+        /// Name of the pair
+        name: String,
+        /// Whose volume: a, b, NAME-a or NAME-b
+        #[arg(long, requires = "accept")]
+        primary: Option<String>,
+        /// The word for what was found, by which this command asks
+        #[arg(long, requires = "primary", value_name = "WORD")]
+        accept: Option<String>,
+    },
     /// The pair's certificates and when they end
     Certs {
         /// Name of the pair

@@ -11,6 +11,7 @@ use kube::{Api, Client, Config, Resource, ResourceExt};
 use pgpair_api::names::ANNOTATION_ORDER;
 use pgpair_api::order::UserOrder;
 use pgpair_api::{PgPairOrder, PgPairOrderSpec, PgReplicaPair};
+use pgpair_core::ids::InstanceId;
 use pgpair_core::record::Record;
 use pgpair_wire::lease;
 use pgpair_wire::words::plain as plain_text;
@@ -123,6 +124,17 @@ impl Cluster {
             (Err(error), Some(first)) => Err(error.context(format!("as an object: {first}"))),
             (Err(error), None) => Err(error),
         }
+    }
+
+    /// Says whose volume becomes the primary's, by what was found.
+    ///
+    /// # Errors
+    /// The API server refused or did not answer.
+    pub async fn choose(&self, name: &str, primary: InstanceId, accept: &str) -> anyhow::Result<()> {
+        let what = format!("giving the choice to pair {}/{name}", self.namespace);
+        let patch = json!({"spec": {"bootstrap": {"adopt": {"primary": primary, "accept": accept}}}});
+        within(&what, self.pairs.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await?;
+        Ok(())
     }
 
     /// Takes an order back. An annotation only if no other one has taken its place.

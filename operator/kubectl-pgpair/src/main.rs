@@ -1,5 +1,6 @@
 //! `kubectl pgpair`: what a person wants to know about a pair, and what a person may order.
 
+mod adopt;
 mod args;
 mod certs;
 mod cluster;
@@ -67,6 +68,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             let role = if superuser { "postgres" } else { &bootstrap.owner };
             let login = psql::Login { role, database: &bootstrap.database };
             psql::run(&cli.access, &cluster.namespace, &pod, login, &args)
+        }
+        Command::Adopt { name, primary, accept } => {
+            let primary = primary.map(|text| args::instance(&name, &text)).transpose()?;
+            adopt::run(&cluster, &name, primary.zip(accept)).await
         }
         Command::Certs { name, output } => certs::show(&cluster, &name, output).await,
     }

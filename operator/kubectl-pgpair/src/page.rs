@@ -10,6 +10,8 @@ use pgpair_api::status::{
     PgReplicaPairStatus, RpoBasis, RpoStatus, RtoStatus, SeedingStatus, StorageStatus,
 };
 
+use crate::adopt;
+
 /// The page. What is not known is shown as `-`.
 #[must_use]
 pub fn render(pair: &PgReplicaPair, now: Timestamp) -> String {
@@ -34,6 +36,9 @@ pub fn render(pair: &PgReplicaPair, now: Timestamp) -> String {
     volumes(&mut out, &status.storage);
     if let Some(seeding) = &status.seeding {
         seeding_line(&mut out, seeding);
+    }
+    if let Some(adoption) = &status.adoption {
+        line(&mut out, &format!("\n{}", adopt::page(adoption).trim_end()));
     }
     expiring(&mut out, &status.certificates, pair.spec.tls.renew_before_days, now);
     if let Some(order) = &status.order {

@@ -7,6 +7,8 @@ use strum::{IntoStaticStr, VariantNames};
 pub enum EventReason {
     /// The record of term 0 was created.
     Bootstrapping,
+    /// The volumes of an earlier pair were taken up.
+    Adopted,
     /// A base backup began.
     SeedingStarted,
     /// A base backup is complete.

@@ -87,6 +87,29 @@ pub const OUR_ROLES: [&str; 3] = [SUPERUSER, AGENT_ROLE, REPLICATION_ROLE];
 /// Port of PostgreSQL.
 pub const POSTGRES_PORT: i32 = 5432;
 
+/// What a Job of an adoption does with the volumes of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AdoptStep {
+    /// Looks at them, and changes nothing.
+    Look,
+    /// Lets them take another record for theirs.
+    Release,
+}
+
+impl AdoptStep {
+    /// Both, in their order.
+    pub const ALL: [AdoptStep; 2] = [AdoptStep::Look, AdoptStep::Release];
+
+    /// Part of the name of its Job, and of the command.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AdoptStep::Look => "look",
+            AdoptStep::Release => "release",
+        }
+    }
+}
+
 /// Name and namespace of a pair; gives the names of everything that belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PairName {
@@ -238,7 +261,12 @@ impl PairName {
     pub fn seed_job_stem(&self, i: InstanceId) -> String {
         format!("{}-{i}-seed-", self.name)
     }
-    /// Whether the pair gives this name to one of its objects, Secrets aside, or the name of a seeding pod follows from it.
+    /// The Job of an adoption that looks at the volumes of an instance, or lets go of them.
+    #[must_use]
+    pub fn adopt_job(&self, i: InstanceId, step: AdoptStep) -> String {
+        format!("{}-{i}-adopt-{}", self.name, step.as_str())
+    }
+    /// Whether the pair gives this name to one of its objects, Secrets aside, or the name of a Job's pod follows from it.
     #[must_use]
     pub fn gives(&self, object: &str) -> bool {
         let fixed = [
@@ -252,10 +280,14 @@ impl PairName {
         ];
         let of_instance = |i: InstanceId| {
             let seeds = object.strip_prefix(&self.seed_job_stem(i));
+            let is_of_job = |job: String| {
+                object.strip_prefix(&job).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            };
             [self.instance(i), self.pod(i), self.data_claim(i), self.archive_claim(i)]
                 .iter()
                 .any(|name| name == object)
                 || seeds.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+                || AdoptStep::ALL.into_iter().any(|step| is_of_job(self.adopt_job(i, step)))
         };
         object == self.lease()
             || fixed.iter().any(|name| name == object)

@@ -1,6 +1,7 @@
 //! What a user writes. Defaults live here, in one place; ranges and relations are rules of the CRD, so that a wrong
 //! object is refused by the API server with a sentence that says what to do.
 
+mod adopt;
 mod bootstrap;
 mod failover;
 mod network;
@@ -19,6 +20,7 @@ use pgpair_wire::config::StandbyProfile;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use adopt::{AdoptChoice, AdoptSpec};
 pub use bootstrap::BootstrapSpec;
 pub use failover::FailoverSpec;
 pub use network::NetworkPolicySpec;
@@ -79,7 +81,7 @@ pub struct PgReplicaPairSpec {
     pub failover: FailoverSpec,
     /// The database made at first start.
     #[serde(default)]
-    #[x_kube(validation = Rule::new(bootstrap::used_once()).message("spec.bootstrap is used once, when the data directory is made, but superuserAccess may be changed: create databases and roles with SQL"))]
+    #[x_kube(validation = Rule::new(bootstrap::used_once()).message("spec.bootstrap is used once, when the data directory is made, but superuserAccess and adopt may be changed: create databases and roles with SQL"))]
     pub bootstrap: BootstrapSpec,
     /// Roles beside the owner of the database of the first start. One that is removed here stays in the database. At most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

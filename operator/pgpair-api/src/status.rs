@@ -1,5 +1,6 @@
 //! What the operator tells about a pair. What is not known is absent; it is never zero.
 
+mod adoption;
 mod instance;
 mod reasons;
 mod roles;
@@ -17,6 +18,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::order::{OrderReason, UserOrderKind};
 use crate::word::Word;
 
+pub use adoption::{AdoptionPhase, AdoptionStatus, FoundVolumeStatus, FoundWord};
 pub use instance::{InstanceState, Unreported};
 pub use reasons::{ConditionType, Reason};
 pub use roles::{DefinitionStage, DefinitionStatus, PasswordStage, PasswordStatus};
@@ -90,6 +92,9 @@ pub struct PgReplicaPairStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub databases: Vec<DefinitionStatus>,
+    /// How the volumes of an earlier pair are taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adoption: Option<AdoptionStatus>,
     /// The last change of primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<FailoverStatus>,

@@ -10,8 +10,8 @@ use pgpair_wire::parameters::{Reason, WAL_LEVELS, refusal};
 
 use crate::names::{OUR_ROLES, PairName};
 use crate::spec::{
-    BootstrapSpec, DatabaseSpec, FailoverSpec, MOST, NetworkPolicySpec, PgReplicaPair, PgReplicaPairSpec,
-    ResourcesSpec, RoleSpec, SchedulingSpec, ServiceSpec, TlsSpec, VolumeSpec,
+    AdoptSpec, BootstrapSpec, DatabaseSpec, FailoverSpec, MOST, NetworkPolicySpec, PgReplicaPair,
+    PgReplicaPairSpec, ResourcesSpec, RoleSpec, SchedulingSpec, ServiceSpec, TlsSpec, VolumeSpec,
 };
 use crate::{quantity, settings};
 
@@ -70,6 +70,8 @@ pub struct ValidatedPair {
     pub owner_secret: Option<String>,
     /// Secret of the user with the superuser's password; `None`: it is generated.
     pub superuser_secret: Option<String>,
+    /// The volumes of an earlier pair are taken up.
+    pub adopt: Option<AdoptSpec>,
     /// Roles beside the owner.
     pub roles: Vec<RoleSpec>,
     /// Days after which a password that the operator has made is made anew; `None`: never.
@@ -248,6 +250,7 @@ pub fn validate(pair: &PgReplicaPair, defaults: &Defaults) -> Result<ValidatedPa
         database_owner: spec.bootstrap.owner.clone(),
         owner_secret: spec.bootstrap.owner_secret.clone(),
         superuser_secret: spec.bootstrap.superuser_secret.clone(),
+        adopt: spec.bootstrap.adopt.clone(),
         roles: spec.roles.clone(),
         password_max_age_days: spec.passwords.max_age_days,
         read_lag_bytes: config.read_lag_bytes,

@@ -1,5 +1,6 @@
 //! Carries a plan out. No choice is left to make here: everything may run twice, and may stop after any step.
 
+mod adoption;
 mod agents;
 mod slices;
 
@@ -113,13 +114,14 @@ impl Act<'_> {
             }
             Step::Passwords => self.apply_passwords().await?,
             Step::Record => {
-                if plan.create_lease
-                    && create::<Lease>(requests, pair, &record::build_lease(pair)).await?
+                if let Some(record) = &plan.create_lease
+                    && create::<Lease>(requests, pair, &record::build_lease(pair, record)).await?
                         == Created::AlreadyExists
                 {
                     done = Vec::new();
                 }
             }
+            Step::Adoption => done = adoption::carry_out(requests, pair, plan, done).await?,
             Step::Slices => slices::apply_slices(requests, self.memory, pair, plan).await?,
             Step::Jobs => {
                 for (i, number) in &plan.delete_jobs {

@@ -1,5 +1,6 @@
 //! The objects of a pair as pure functions of the validated spec and of what was decided.
 
+pub mod adopt_job;
 pub mod budget;
 pub mod claims;
 pub mod config;

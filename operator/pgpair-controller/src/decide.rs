@@ -15,6 +15,7 @@
 //!
 //! Assumptions: a report tells the truth about its own instance; everything else may be old or missing.
 
+mod adoption;
 mod certificates;
 mod loss;
 mod orders;
@@ -53,7 +54,8 @@ pub fn decide(observed: &Observed) -> Plan {
     let rw = slices::decide_rw(observed);
     let mut plan = Plan {
         any: slices::decide_any(observed, &rw),
-        create_lease: false,
+        create_lease: None,
+        adoption: None,
         a: None,
         b: None,
         create_job: None,
@@ -75,11 +77,13 @@ pub fn decide(observed: &Observed) -> Plan {
         problems: observed.invalid.clone().map(Problem::InvalidSpec).into_iter().collect(),
         settled: false,
     };
+    let is_taken_up = adoption::decide_adoption(observed, &mut plan);
     match &observed.lease {
+        _ if is_taken_up => {}
         LeaseView::Missing if observed.has_data() => plan.problems.push(Problem::RecordMissing),
         LeaseView::Unreadable(why) => plan.problems.push(Problem::RecordUnreadable(why.clone())),
         LeaseView::Missing => {
-            plan.create_lease = true;
+            plan.create_lease = Some(Record { durability: observed.config.durability, ..Record::initial() });
             plan.notices.push(Notice::Bootstrapping);
             decide_instances(observed, &Record::initial(), &mut plan);
         }
@@ -89,7 +93,9 @@ pub fn decide(observed: &Observed) -> Plan {
             plan.notices.extend(plan.release.clone().map(|(i, pod)| Notice::PodReleased(i, pod)));
         }
     }
-    plan.problems.extend(find_foreign_data(observed));
+    if !is_taken_up {
+        plan.problems.extend(find_foreign_data(observed));
+    }
     for proof in decide_evidence(observed) {
         plan.evidence.extend(decide_receivers(observed, &proof).into_iter().map(|(i, by)| (i, by, proof)));
     }
@@ -125,12 +131,16 @@ fn find_foreign_data(observed: &Observed) -> Vec<Problem> {
     if observed.record().is_none() {
         return Vec::new(); // a record that is gone is a problem of its own
     }
-    let foreign = |i: InstanceId| {
-        let report = observed.instance(i).report.fresh()?;
-        let refuses = report.authority.refusal.as_deref() == Some(Refusal::ForeignRecord.as_str());
-        refuses.then_some(Problem::ForeignData(i, report.system_identifier))
-    };
-    InstanceId::ALL.into_iter().filter_map(foreign).collect()
+    let system = |i: InstanceId| observed.instance(i).report.fresh().and_then(|r| r.system_identifier);
+    refusing(observed).map(|i| Problem::ForeignData(i, system(i))).collect()
+}
+
+/// Instances whose agents say that the record is not theirs.
+fn refusing(observed: &Observed) -> impl Iterator<Item = InstanceId> {
+    InstanceId::ALL.into_iter().filter(|i| {
+        let report = observed.instance(*i).report.fresh();
+        report.is_some_and(|r| r.authority.refusal.as_deref() == Some(Refusal::ForeignRecord.as_str()))
+    })
 }
 
 /// Agents that are given newer settings now. One that refused them is asked again from time to time: what it lacked (a file, a

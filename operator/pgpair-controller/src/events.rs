@@ -64,6 +64,23 @@ pub fn of_notice(name: &PairName, notice: &Notice) -> EventDraft {
                 name.instance(pgpair_core::ids::InstanceId::A)
             ),
         ),
+        Notice::Adopted(i, term) => EventDraft::new(
+            EventReason::Adopted,
+            false,
+            format!(
+                "took up the volumes of an earlier pair: {} is the primary of term {}",
+                name.instance(*i),
+                term.0
+            ),
+        ),
+        Notice::RecordDiscarded => EventDraft::new(
+            EventReason::Adopted,
+            true,
+            format!(
+                "deleted lease {}, to which no volume belongs: spec.bootstrap.adopt asks to take up the volumes",
+                name.lease()
+            ),
+        ),
         Notice::SeedingStarted(i, n) => EventDraft::new(
             EventReason::SeedingStarted,
             false,

@@ -220,6 +220,7 @@ pub fn steady() -> Observed {
         refused_certificates: BTreeMap::new(),
         given_certificates: BTreeMap::new(),
         rolled_ago: None,
+        adoption: None,
         any: SliceView::Present(vec![ip(InstanceId::A), ip(InstanceId::B)]),
         system_identifier: Some("99".into()),
         lease: LeaseView::Present(record(InstanceId::A, Mode::Paired)),

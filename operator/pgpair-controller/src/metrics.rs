@@ -230,6 +230,8 @@ fn encoded(registry: &Registry) -> String {
 fn decision(notice: &Notice) -> &'static str {
     match notice {
         Notice::Bootstrapping => "bootstrapping",
+        Notice::Adopted(..) => "adopted",
+        Notice::RecordDiscarded => "record_discarded",
         Notice::RebuildStarted(..) => "rebuild_started",
         Notice::SeedingStarted(..) => "seeding_started",
         Notice::SeedingFinished(..) => "seeding_finished",

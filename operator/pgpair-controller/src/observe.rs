@@ -1,5 +1,6 @@
 //! Reads what there is to know about a pair: watch caches, the agents, and the record from the API server itself.
 
+mod adoption;
 mod hindrance;
 mod server;
 mod silence;
@@ -28,6 +29,7 @@ use pgpair_wire::paths;
 use pgpair_wire::report::InstanceReport;
 use rustls::ClientConfig;
 
+use self::adoption::observe_adoption;
 use self::hindrance::observe_hindrance;
 use crate::agent_client::{AgentAddress, client_config};
 use crate::api::Requests;
@@ -139,6 +141,7 @@ pub async fn observe(
         refused_certificates: since(&memory.refused_certificates),
         given_certificates: since(&memory.given_certificates),
         rolled_ago: memory.rolled.map(|at| at.elapsed()),
+        adoption: observe_adoption(caches, &desired.pair),
     };
     observed.server = server::observe_server(requests, memory, &desired.pair, &observed).await;
     observed.out_of_service = observe_out_of_service(requests, &observed).await;
@@ -418,7 +421,7 @@ fn observe_seed(
         return;
     };
     let job_name = pair.name.seed_job(i, job.number);
-    let pods = views::seed_pods(caches, pair, i, &job_name);
+    let pods = views::job_pods(caches, pair, i, &job_name);
     if job.state == SeedState::Running {
         // A container beside the program keeps its pod, and with it the Job, from ever failing.
         job.state =

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pgpair_api::loss::KnownWal;
+use pgpair_api::spec::AdoptChoice;
 use pgpair_api::status::OrderStatus;
 use pgpair_core::authority::messages::EvidenceKind;
 use pgpair_core::ids::{Incarnation, InstanceId};
 use pgpair_core::instance::PostgresState;
 use pgpair_core::record::{Mode, Record};
+use pgpair_wire::adopt::Look;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::InstanceReport;
 use pgpair_wire::seed::SeedProgress;
@@ -91,6 +93,8 @@ pub struct Observed {
     pub given_certificates: BTreeMap<InstanceId, (u64, Duration)>,
     /// How long ago this process took a step of a rolling change; `None`: never.
     pub rolled_ago: Option<Duration>,
+    /// The volumes of an earlier pair are to be taken up.
+    pub adoption: Option<AdoptionObserved>,
 }
 
 /// The certificate of a person for postgres.
@@ -334,6 +338,51 @@ pub struct SeedJob {
     pub progress: Option<SeedProgress>,
     /// How its last pod failed, in the words of the seeding program.
     pub failure: Option<SeedFailure>,
+}
+
+/// What is known of an adoption: only of pairs whose spec asks for one.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AdoptionObserved {
+    /// What a person has chosen.
+    pub choice: Option<AdoptChoice>,
+    /// Instance a.
+    pub a: AdoptJobs,
+    /// Instance b.
+    pub b: AdoptJobs,
+}
+
+impl AdoptionObserved {
+    /// The Jobs of an instance.
+    #[must_use]
+    pub fn instance(&self, i: InstanceId) -> &AdoptJobs {
+        match i {
+            InstanceId::A => &self.a,
+            InstanceId::B => &self.b,
+        }
+    }
+}
+
+/// The Jobs of an adoption of one instance.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AdoptJobs {
+    /// The one that looks at its volumes.
+    pub look: JobView<Look>,
+    /// The one that lets go of them.
+    pub release: JobView<()>,
+}
+
+/// A Job that is there once.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum JobView<T> {
+    /// There is none.
+    #[default]
+    Missing,
+    /// It has not ended.
+    Running,
+    /// It has failed; when, and in whose words.
+    Failed(Timestamp, String),
+    /// It has ended; when, and with what result.
+    Done(Timestamp, T),
 }
 
 /// How a seeding pod failed.

@@ -58,6 +58,8 @@ pub enum Step {
     RotatePassword,
     /// Keep the verifiers of the passwords.
     Passwords,
+    /// Look at the volumes of an earlier pair, or let go of them.
+    Adoption,
     /// Create the record.
     Record,
     /// Lead the Services where they belong.
@@ -81,7 +83,7 @@ pub enum Step {
 }
 
 /// Everything, in the order in which it runs: an object comes after those that it needs.
-const EVERYTHING: [Step; 32] = [
+const EVERYTHING: [Step; 33] = [
     Step::Names,
     Step::Base(Child::Account),
     Step::Base(Child::Role),
@@ -103,6 +105,7 @@ const EVERYTHING: [Step; 32] = [
     Step::ServerCertificate,
     Step::RotatePassword,
     Step::Passwords,
+    Step::Adoption,
     Step::Record,
     Step::Slices,
     Step::Jobs,
@@ -168,6 +171,11 @@ impl Step {
                 ),
             ) => is_new(i),
             (Step::SeedJob | Step::Roll, Step::Set(_)) => true,
+            // A Job's pod waits for claims, and is made by nobody without its account.
+            (Step::Adoption, Step::Base(Child::Account | Child::DataClaim(_) | Child::ArchiveClaim(_))) => {
+                true
+            }
+            (Step::Record, Step::Adoption) => true,
             _ => false,
         }
     }
@@ -176,7 +184,8 @@ impl Step {
     #[must_use]
     pub fn tells(self, notice: &Notice) -> bool {
         match notice {
-            Notice::Bootstrapping => self == Step::Record,
+            Notice::Bootstrapping | Notice::Adopted(..) => self == Step::Record,
+            Notice::RecordDiscarded => self == Step::Adoption,
             Notice::EndpointRepaired(_) => self == Step::Slices,
             Notice::RebuildStarted(i, _) | Notice::SeedingFinished(i, _) => self == Step::Set(*i),
             Notice::SeedingStarted(..) => self == Step::SeedJob,
@@ -218,6 +227,7 @@ impl fmt::Display for Step {
             Step::GiveCertificates => f.write_str("give certificates to the agents"),
             Step::RotatePassword => f.write_str("make a password anew"),
             Step::Passwords => f.write_str("keep the verifiers of the passwords"),
+            Step::Adoption => f.write_str("look at the volumes of an earlier pair"),
             Step::Record => f.write_str("create the record"),
             Step::Slices => f.write_str("write the endpoints of the services"),
             Step::Jobs => f.write_str("delete old seeding jobs"),

@@ -1,14 +1,19 @@
 //! What is decided about a pair. Plain data: `decide` makes it, the steps carry it out, the status tells it.
 
+mod adoption;
 mod order;
 mod roll;
 mod slices;
 
+use pgpair_api::names::AdoptStep;
+use pgpair_backup::adopt::{self, Doubt, Loss};
 use pgpair_core::authority::messages::Evidence;
-use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier};
+use pgpair_core::ids::{Incarnation, InstanceId, SystemIdentifier, Term};
+use pgpair_core::record::Record;
 
 use crate::certificates::server::ServerStep;
 use crate::outcome::{FaultKind, StepFailure};
+pub use adoption::{AdoptJob, AdoptionPlan, Verdict};
 pub use order::{OrderPlan, OrderProgress, Reissuing, Rotation};
 pub use roll::{Pending, RollPlan, RollStep, Waits};
 pub use slices::{AnyPlan, EndpointTarget, RoPlan, RwPlan};
@@ -16,8 +21,10 @@ pub use slices::{AnyPlan, EndpointTarget, RoPlan, RwPlan};
 /// Steps and reasons.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Create the record of term 0.
-    pub create_lease: bool,
+    /// Create this record.
+    pub create_lease: Option<Record>,
+    /// The volumes of an earlier pair are taken up.
+    pub adoption: Option<AdoptionPlan>,
     /// Instance a; `None`: leave it as it is.
     pub a: Option<InstancePlan>,
     /// Instance b; `None`: leave it as it is.
@@ -144,6 +151,10 @@ pub enum Scope {
 pub enum Notice {
     /// The record of term 0 is created.
     Bootstrapping,
+    /// The record of a pair with the data of an earlier one is created: its primary, and the term.
+    Adopted(InstanceId, Term),
+    /// A record that no volume belongs to is deleted.
+    RecordDiscarded,
     /// An instance goes down to be copied anew; why.
     RebuildStarted(InstanceId, String),
     /// A Job begins.
@@ -171,6 +182,21 @@ pub enum Problem {
     RecordUnreadable(String),
     /// The last Job of an instance failed; what its pod said, or else Kubernetes.
     SeedFailed(InstanceId, u32, String),
+    /// A Job of an adoption has failed; why.
+    AdoptionFailed(InstanceId, AdoptStep, String),
+    /// A person has to choose which volume becomes the primary's.
+    AdoptionAsks {
+        /// Why.
+        why: Doubt,
+        /// What a choice of a loses.
+        a: Option<Loss>,
+        /// The same of b.
+        b: Option<Loss>,
+        /// What was found, in one word.
+        accept: String,
+    },
+    /// The volumes of an earlier pair are not taken up; why.
+    AdoptionRefused(adopt::Refusal),
     /// An instance asks for a base backup and cannot get it yet; why not.
     RebuildBlocked(InstanceId, Blocked),
     /// A step of the operator failed.

@@ -55,6 +55,7 @@ impl Retries {
             | Step::Base(_)
             | Step::Secrets
             | Step::Issuer
+            | Step::Adoption
             | Step::Record
             | Step::Set(_)
             | Step::SeedJob => LONGEST,

@@ -1,5 +1,6 @@
 //! The status as a pure function of what was observed and decided, and when it is worth a write.
 
+pub(crate) mod adoption;
 mod conditions;
 mod estimate;
 mod failover;
@@ -64,6 +65,7 @@ pub fn compute(
     if let Some(failover) = failover::newest(name, observed, old) {
         status.last_failover = Some(failover);
     }
+    status.adoption = adoption::adoption(name, observed, plan, old);
     status.rpo = estimate::rpo(observed, &status);
     status.rto = estimate::rto(observed, &status);
     status.certificates = certificates(observed);

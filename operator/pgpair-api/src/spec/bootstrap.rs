@@ -3,6 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::adopt::AdoptSpec;
 use super::schemas;
 
 /// The database made at first start. Used once; its password is in Secret `NAME-app`.
@@ -49,6 +50,9 @@ pub struct BootstrapSpec {
     #[serde(default, rename = "postInitSQL", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::statements")]
     pub post_init_sql: Vec<String>,
+    /// Takes up the volumes of an earlier pair of this name, instead of making new data. May be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<AdoptSpec>,
 }
 
 impl Default for BootstrapSpec {
@@ -63,6 +67,7 @@ impl Default for BootstrapSpec {
             locale: default_locale(),
             encoding: default_encoding(),
             post_init_sql: Vec::new(),
+            adopt: None,
         }
     }
 }
@@ -75,7 +80,7 @@ impl BootstrapSpec {
     }
 }
 
-/// The rule by which all of it is used once, but who may log in.
+/// The rule by which all of it is used once, but who may log in, and what is taken up.
 pub(super) fn used_once() -> String {
     let required = ["database", "owner", "checksums", "locale", "encoding"];
     let optional = ["ownerSecret", "superuserSecret", "postInitSQL"];

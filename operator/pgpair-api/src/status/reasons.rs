@@ -136,6 +136,12 @@ pub enum Reason {
     RecordMissing,
     /// The record's Lease cannot be read as a record.
     RecordUnreadable,
+    /// The volumes of an earlier pair are being taken up.
+    Adopting,
+    /// Which of the volumes of an earlier pair becomes the primary's is for a person to say.
+    AdoptionAsks,
+    /// The volumes of an earlier pair are not taken up.
+    AdoptionRefused,
     /// An instance asks for a base backup and cannot get it yet.
     RebuildBlocked,
     /// An instance does not report.

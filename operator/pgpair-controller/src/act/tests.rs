@@ -1,3 +1,4 @@
+use pgpair_core::record::Record;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -332,7 +333,7 @@ async fn upkeep_leads_the_services_where_they_belong_and_builds_nothing() {
 async fn what_existed_already_is_not_told_as_done() {
     let (client, server) = mock_api(Answers::Conflict);
     let requests = Requests::new(client, "shop", Arc::new(Metrics::default()));
-    let lease = record::build_lease(&valid(json!({})));
+    let lease = record::build_lease(&valid(json!({})), &Record::initial());
     assert_eq!(requests.create(&lease).await.unwrap(), Created::AlreadyExists);
     drop(requests);
     assert_eq!(seen(server).await.len(), 1, "a conflict is not followed by another try");

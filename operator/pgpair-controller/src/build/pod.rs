@@ -31,7 +31,7 @@ enum Purpose {
 /// Template of the pod that runs instance `i`.
 #[must_use]
 pub fn build_instance_pod(pair: &ValidatedPair, i: InstanceId) -> PodTemplateSpec {
-    let mut container = container(pair, i, "agent");
+    let mut container = container(pair, i, vec!["agent".into()]);
     let probe = |path: &str, period: i32, failures: i32| Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.into()),
@@ -55,11 +55,27 @@ pub fn build_instance_pod(pair: &ValidatedPair, i: InstanceId) -> PodTemplateSpe
 /// Template of the pod that seeds instance `i`.
 #[must_use]
 pub fn build_seed_pod(pair: &ValidatedPair, i: InstanceId) -> PodTemplateSpec {
-    let mut container = container(pair, i, "basebackup");
+    let mut container = container(pair, i, vec!["basebackup".into()]);
     // It copies, and neither writes the record nor makes roles.
     let is_needed = |mount: &VolumeMount| !["app", "token"].contains(&mount.name.as_str());
     container.volume_mounts = container.volume_mounts.map(|all| all.into_iter().filter(is_needed).collect());
     template(pair, i, Purpose::Seed, vec![container])
+}
+
+/// Template of the pod that does something with the volumes of instance `i` at rest: it needs nothing but these.
+#[must_use]
+pub fn build_adopt_pod(pair: &ValidatedPair, i: InstanceId, command: Vec<String>) -> PodTemplateSpec {
+    let is_needed = |name: &str| ["data", "archive", "run", "bin", "tmp"].contains(&name);
+    let mut container = container(pair, i, command);
+    container.ports = None;
+    if let Some(mounts) = &mut container.volume_mounts {
+        mounts.retain(|mount| is_needed(&mount.name));
+    }
+    let mut template = template(pair, i, Purpose::Seed, vec![container]);
+    if let Some(volumes) = template.spec.as_mut().and_then(|spec| spec.volumes.as_mut()) {
+        volumes.retain(|volume| is_needed(&volume.name));
+    }
+    template
 }
 
 /// A primary that is told to stop makes a checkpoint, for at most 15 s, and waits for two `ttl` at most until its standby has taken over; it
@@ -175,7 +191,7 @@ fn install(pair: &ValidatedPair) -> Container {
     }
 }
 
-fn container(pair: &ValidatedPair, i: InstanceId, subcommand: &str) -> Container {
+fn container(pair: &ValidatedPair, i: InstanceId, command: Vec<String>) -> Container {
     let port = |name: &str, number: i32| ContainerPort {
         name: Some(name.into()),
         container_port: number,
@@ -186,7 +202,7 @@ fn container(pair: &ValidatedPair, i: InstanceId, subcommand: &str) -> Container
         name: "postgres".into(),
         image: Some(pair.postgres_image.clone()),
         image_pull_policy: Some(pair.image_pull_policy.clone()),
-        command: Some(vec![BINARY.into(), subcommand.into()]),
+        command: Some([vec![BINARY.into()], command].concat()),
         env: Some(environment(pair, i)),
         termination_message_policy: last_words(),
         ports: Some(vec![

@@ -1,12 +1,15 @@
 use insta::assert_yaml_snapshot;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PodSpec;
 use pgpair_core::ids::InstanceId::{A, B};
+use pgpair_core::ids::VolumeId;
+use pgpair_core::record::Record;
 use pgpair_wire::config::{CONFIG_KEY, PairConfig};
 use serde_json::json;
 
 use super::*;
 use crate::fixtures::valid;
-use crate::plan::{EndpointTarget, InstancePlan};
+use crate::plan::{AdoptJob, EndpointTarget, InstancePlan};
 
 mod restricted;
 
@@ -49,6 +52,23 @@ fn seed_job_of_a_full_pair() {
 }
 
 #[test]
+fn the_job_of_an_adoption_has_the_volumes_and_nothing_else_of_the_pair() {
+    let job = adopt_job::build_adopt_job(&full(), AdoptJob::Release(B, VolumeId(0x2a)));
+    let pod = job.spec.as_ref().unwrap().template.spec.clone().unwrap();
+    let names: Vec<String> = pod.volumes.unwrap().into_iter().map(|volume| volume.name).collect();
+    assert_eq!(names, ["data", "archive", "run", "bin", "tmp"]);
+    let of_seed = pod::build_seed_pod(&full(), B).spec.unwrap();
+    assert_eq!(pod.containers[0].security_context, of_seed.containers[0].security_context);
+    let command = |job: &Job| job.spec.clone().unwrap().template.spec.unwrap().containers[0].command.clone();
+    let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    let expected = ["/pgpair/bin/pgpair", "adopt-release", "--volume=000000000000002a"];
+    assert_eq!(command(&job), words(&expected));
+    let look = adopt_job::build_adopt_job(&full(), AdoptJob::Look(A));
+    assert_eq!(look.metadata.name.as_deref(), Some("orders-a-adopt-look"));
+    assert_eq!(command(&look), words(&["/pgpair/bin/pgpair", "adopt-look"]));
+}
+
+#[test]
 fn services_of_a_full_pair() {
     assert_yaml_snapshot!(services::build_services(&full()));
 }
@@ -83,14 +103,16 @@ fn rights_of_the_agents() {
 
 #[test]
 fn record_and_claims() {
-    assert_yaml_snapshot!((record::build_lease(&full()), claims::build_claims(&full(), B)));
+    let pair = full();
+    let record = Record { durability: pair.config().durability, ..Record::initial() };
+    assert_yaml_snapshot!((record::build_lease(&pair, &record), claims::build_claims(&pair, B)));
 }
 
 #[test]
 fn claims_outlive_the_pair_and_everything_else_goes_with_it() {
     let pair = full();
     assert!(claims::build_claims(&pair, A).iter().all(|c| c.metadata.owner_references.is_none()));
-    assert!(record::build_lease(&pair).metadata.owner_references.is_some());
+    assert!(record::build_lease(&pair, &Record::initial()).metadata.owner_references.is_some());
     assert!(seed_job::build_seed_job(&pair, A, 1).metadata.owner_references.is_some());
 }
 

@@ -42,15 +42,16 @@ mod tests {
     use k8s_openapi::api::core::v1::{ConfigMap, Pod};
     use kube::runtime::reflector::ObjectRef;
     use kube::runtime::watcher::Event;
-    use pgpair_core::ids::InstanceId;
+    use pgpair_core::ids::{InstanceId, VolumeId};
+    use pgpair_core::record::Record;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::build::{record, seed_job, services, stateful_set};
+    use crate::build::{adopt_job, record, seed_job, services, stateful_set};
     use crate::cache::{Cached, cache};
     use crate::children::build_children;
     use crate::fixtures::valid;
-    use crate::plan::InstancePlan;
+    use crate::plan::{AdoptJob, InstancePlan};
 
     #[test]
     fn every_object_of_a_pair_is_kept() {
@@ -62,7 +63,7 @@ mod tests {
             children.binding.metadata,
             children.budget.metadata,
             children.config.metadata,
-            record::build_lease(&pair).metadata,
+            record::build_lease(&pair, &Record::initial()).metadata,
         ];
         metas.extend(children.services.map(|service| service.metadata));
         metas.extend(children.claims.map(|claim| claim.metadata));
@@ -80,6 +81,12 @@ mod tests {
             let pod = format!("{}-x7k2p", pair.name.seed_job(i, 12));
             metas.push(pod_of(job.spec.unwrap().template.metadata, &pod, "Job"));
             metas.extend([set.metadata, job.metadata]);
+            for job in [AdoptJob::Look(i), AdoptJob::Release(i, VolumeId(7))] {
+                let job = adopt_job::build_adopt_job(&pair, job);
+                let pod = format!("{}-x7k2p", job.metadata.name.as_deref().unwrap());
+                metas.push(pod_of(job.spec.unwrap().template.metadata, &pod, "Job"));
+                metas.push(job.metadata);
+            }
         }
         for meta in &metas {
             assert_eq!(pair_of(meta), Some(pair.name.clone()), "{:?}", meta.name);
@@ -110,8 +117,16 @@ mod tests {
         let owner = |version: &str, kind: &str| json!([{"apiVersion": version, "kind": kind, "name": "x", "uid": "u", "controller": true}]);
         let none = || json!([]);
         assert!(pair_of(&meta("orders-config", none())).is_some());
-        for name in ["orders-configs", "orders-a-seed", "orders-a-seed-x", "order", "config", "books-config"]
-        {
+        for name in [
+            "orders-configs",
+            "orders-a-seed",
+            "orders-a-seed-x",
+            "orders-a-adopt",
+            "orders-a-adopt-looks",
+            "order",
+            "config",
+            "books-config",
+        ] {
             assert_eq!(pair_of(&meta(name, none())), None, "{name}");
         }
         assert!(pair_of(&meta("orders-config", owner("pgpair.dev/v1alpha1", "PgReplicaPair"))).is_some());
@@ -125,7 +140,7 @@ mod tests {
     #[test]
     fn an_object_that_is_given_to_another_owner_leaves_the_cache() {
         let (cache, mut writer) = cache::<Lease>();
-        let lease = record::build_lease(&valid(json!({})));
+        let lease = record::build_lease(&valid(json!({})), &Record::initial());
         let key = ObjectRef::new("orders").within("shop");
         assert_eq!(writer.take(Event::Apply(lease.clone())).len(), 1);
         assert!(cache.get(&key).is_some());

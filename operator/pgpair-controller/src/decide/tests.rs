@@ -36,7 +36,7 @@ fn rebuild() -> Need {
 #[test]
 fn a_new_pair_gets_its_record_and_only_instance_a_runs() {
     let plan = decide(&empty());
-    assert!(plan.create_lease);
+    assert!(plan.create_lease.is_some());
     assert_eq!((plan.a, plan.b), (plan_of(1, 0), plan_of(0, 1)));
     assert_eq!(plan.rw, RwPlan::Create(None));
     assert_eq!(plan.notices, [Notice::Bootstrapping]);
@@ -53,7 +53,7 @@ fn the_record_is_never_made_again_once_anything_says_that_there_is_data() {
     };
     for observed in [by_status, by_report] {
         let plan = decide(&observed);
-        assert!(!plan.create_lease);
+        assert!(plan.create_lease.is_none());
         assert_eq!(plan.problems, [Problem::RecordMissing]);
         assert_eq!((plan.a, plan.b), (None, None), "nothing is scaled on a guess");
     }
@@ -64,7 +64,7 @@ fn a_lease_that_is_no_record_changes_nothing() {
     let mut observed = steady();
     observed.lease = LeaseView::Unreadable("the lease has no holderIdentity".into());
     let plan = decide(&observed);
-    assert_eq!((plan.a, plan.b, plan.create_lease), (None, None, false));
+    assert_eq!((plan.a, plan.b, plan.create_lease), (None, None, None));
     assert!(matches!(plan.problems[..], [Problem::RecordUnreadable(_)]));
 }
 
@@ -328,7 +328,7 @@ fn data_of_an_earlier_pair_is_told_and_left_alone() {
     observed.b = InstanceObserved::default();
     let plan = decide(&observed);
     assert_eq!(plan.problems, [Problem::ForeignData(A, Some(SystemIdentifier(99)))]);
-    assert_eq!((plan.create_lease, plan.create_job, plan.a), (false, None, plan_of(1, 0)));
+    assert_eq!((plan.create_lease, plan.create_job, plan.a), (None, None, plan_of(1, 0)));
 }
 
 #[test]

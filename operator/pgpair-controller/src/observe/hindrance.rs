@@ -120,10 +120,13 @@ fn suspect(
         let pod = views::instance_pod(caches, pair, i);
         return of_pods(pod.iter(), None, || views::instance_set(caches, pair, i)?.uid());
     }
-    let job_view = instance.jobs.iter().rev().find(|job| job.state == SeedState::Running)?;
-    let job_name = pair.name.seed_job(i, job_view.number);
-    let pods = views::seed_pods(caches, pair, i, &job_name);
-    of_pods(pods.iter(), Some(job_view), || views::own_seed_job(caches, pair, &job_name)?.uid())
+    let job_view = instance.jobs.iter().rev().find(|job| job.state == SeedState::Running);
+    let job_name = match job_view {
+        Some(job) => pair.name.seed_job(i, job.number),
+        None => super::adoption::running_job(caches, pair, i)?,
+    };
+    let pods = views::job_pods(caches, pair, i, &job_name);
+    of_pods(pods.iter(), job_view, || views::own_job(caches, pair, &job_name)?.uid())
 }
 
 fn of_pods<'a>(

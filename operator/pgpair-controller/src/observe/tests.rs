@@ -3,6 +3,7 @@ use std::time::Instant;
 use pgpair_core::ids::InstanceId::A;
 use pgpair_core::ids::{Incarnation, Term};
 use pgpair_core::instance::PostgresState;
+use pgpair_core::record::Record;
 use serde_json::json;
 
 use super::Freshness::{Glance, Look, Now};
@@ -19,7 +20,7 @@ use crate::secrets::Extent;
 async fn asked(looked: Looked, freshness: [Freshness; 2]) -> Vec<String> {
     let (client, store) = store_api();
     let requests = Requests::new(client, "shop", Arc::default());
-    requests.create(&build_lease(&valid(json!({})))).await.unwrap();
+    requests.create(&build_lease(&valid(json!({})), &Record::initial())).await.unwrap();
     let (client, server) = mock_api(Answers::Empty);
     let ctx = context(client, store.caches());
     let (pair, desired) = (pair(json!({})), DesiredPair { pair: valid(json!({})), invalid: None });

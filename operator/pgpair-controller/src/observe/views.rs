@@ -23,7 +23,7 @@ use pgpair_wire::seed::SeedEnd;
 use pgpair_wire::words::{WORDS, shown};
 
 use crate::cache::{Caches, JOB_NAME, REVISION};
-use crate::observed::{Ended, LeaseView, PodView, SeedFailure, SeedJob, SeedState, SetView};
+use crate::observed::{Ended, JobView, LeaseView, PodView, SeedFailure, SeedJob, SeedState, SetView};
 use crate::ownership::is_own;
 
 /// The container of a pod that runs the agent, or the seeding program.
@@ -127,28 +127,38 @@ pub(crate) fn seed_jobs(caches: &Caches, pair: &ValidatedPair, i: InstanceId) ->
 
 fn seed_job(job: &Job, stem: &str) -> Option<SeedJob> {
     let number = job.name_any().strip_prefix(stem)?.parse().ok()?;
-    let conditions = job.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
-    let holds = |type_: &str| conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
-    let state = if let Some(failed) = holds("Failed") {
-        let at = failed.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
-        SeedState::Failed { at, message: failed.message.clone().unwrap_or_default() }
-    } else if holds("Complete").is_some() {
-        SeedState::Complete
-    } else {
-        SeedState::Running
+    let state = match job_view(job) {
+        JobView::Failed(at, message) => SeedState::Failed { at, message },
+        JobView::Done(..) => SeedState::Complete,
+        JobView::Missing | JobView::Running => SeedState::Running,
     };
     Some(SeedJob { number, state, progress: None, failure: None })
 }
 
-/// A seeding Job of the pair.
-pub(crate) fn own_seed_job(caches: &Caches, pair: &ValidatedPair, job: &str) -> Option<Job> {
+/// How a Job that is there has ended, by its conditions.
+pub(crate) fn job_view(job: &Job) -> JobView<()> {
+    let conditions = job.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let holds = |type_: &str| {
+        let condition = conditions.iter().find(|c| c.type_ == type_ && c.status == "True")?;
+        let at = condition.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+        Some((at, condition.message.clone().unwrap_or_default()))
+    };
+    match (holds("Failed"), holds("Complete")) {
+        (Some((at, message)), _) => JobView::Failed(at, message),
+        (None, Some((at, _))) => JobView::Done(at, ()),
+        (None, None) => JobView::Running,
+    }
+}
+
+/// A Job of the pair.
+pub(crate) fn own_job(caches: &Caches, pair: &ValidatedPair, job: &str) -> Option<Job> {
     let job = caches.jobs.get(&ObjectRef::new(job).within(&pair.name.namespace))?;
     is_own(pair, &job.metadata).then_some(job)
 }
 
-/// The pods that a seeding Job of the pair controls. Their last words end the wait for a copy, so a name and labels are not enough.
-pub(crate) fn seed_pods(caches: &Caches, pair: &ValidatedPair, i: InstanceId, job: &str) -> Vec<Pod> {
-    let Some(uid) = own_seed_job(caches, pair, job).and_then(|job| job.metadata.uid) else {
+/// The pods that a Job of the pair controls. Their last words end the wait for a copy, or decide an adoption, so a name and labels are not enough.
+pub(crate) fn job_pods(caches: &Caches, pair: &ValidatedPair, i: InstanceId, job: &str) -> Vec<Pod> {
+    let Some(uid) = own_job(caches, pair, job).and_then(|job| job.metadata.uid) else {
         return Vec::new();
     };
     // The name of a pair is short enough for the names of such pods to begin with the whole name of their Job.

@@ -18,6 +18,7 @@ use pgpair_wire::report::{ArchiveReport, HistoryPlace, TwoPasts};
 use crate::observed::{Observed, SeedState};
 use crate::outcome::{FaultKind, StepFailure};
 use crate::plan::{Blocked, Plan, Problem};
+use crate::status::adoption;
 
 /// Segments that may wait for the archiver before the archive counts as unhealthy: 512 MiB of WAL.
 const BACKLOG_LIMIT: u64 = 32;
@@ -51,7 +52,7 @@ pub(super) fn compute(
     old: &[Condition],
 ) -> Vec<Draft> {
     let mut all = vec![
-        ready(name, observed),
+        ready(name, observed, plan, status),
         protection::failover_ready(name, observed, status),
         archive_healthy(name, observed),
         storage::storage_healthy(name, observed, old),
@@ -70,7 +71,7 @@ pub fn degraded(reason: Reason, message: String) -> Draft {
     draft(ConditionType::Degraded, true, reason, message)
 }
 
-fn ready(name: &PairName, observed: &Observed) -> Draft {
+fn ready(name: &PairName, observed: &Observed, plan: &Plan, status: &PgReplicaPairStatus) -> Draft {
     let type_ = ConditionType::Ready;
     if let Some((primary, _)) = observed.served_lately() {
         let (me, service) = (name.instance(primary), name.rw());
@@ -106,7 +107,15 @@ fn ready(name: &PairName, observed: &Observed) -> Draft {
             let why = why(record.primary.instance).unwrap_or_default();
             draft(type_, false, Reason::Bootstrapping, format!("the first data directory is being made{why}"))
         }
-        None => draft(type_, false, Reason::Bootstrapping, "the record is not there yet"),
+        None => match &status.adoption {
+            Some(adoption) if plan.adoption.is_some() => draft(
+                type_,
+                false,
+                Reason::Adopting,
+                format!("the volumes are taken up: {}", adoption.message),
+            ),
+            _ => draft(type_, false, Reason::Bootstrapping, "the record is not there yet"),
+        },
     }
 }
 
@@ -254,6 +263,14 @@ fn describe(name: &PairName, problem: &Problem) -> (Reason, String) {
                 ),
             )
         }
+        Problem::AdoptionFailed(i, step, why) => (
+            Reason::AdoptionRefused,
+            format!("job {} failed and is tried again: {why}", name.adopt_job(*i, *step)),
+        ),
+        Problem::AdoptionAsks { why, a, b, accept } => {
+            (Reason::AdoptionAsks, adoption::question(name, *why, (*a, *b), accept))
+        }
+        Problem::AdoptionRefused(why) => (Reason::AdoptionRefused, adoption::refused(*why).to_owned()),
         Problem::RebuildBlocked(i, blocked) => {
             let why = match blocked {
                 Blocked::IsPrimary => "the record names it as primary",

@@ -5,6 +5,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use pgpair_api::names::FIELD_MANAGER;
 use pgpair_core::ids::InstanceId::A;
+use pgpair_core::record::Record;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -144,12 +145,12 @@ fn of_a_seeding_job_its_end_is_kept_and_its_pod_is_found_by_its_labels() {
     assert_eq!(seen.number, 12);
     let told = format!("{:?}", seen.state);
     assert!(told.contains("BackoffLimitExceeded") && told.contains("2026-05-01"), "{told}");
-    let found = views::seed_pods(&caches, &valid(json!({})), A, "orders-a-seed-12");
+    let found = views::job_pods(&caches, &valid(json!({})), A, "orders-a-seed-12");
     let now: Timestamp = "2026-05-01T13:00:00Z".parse().unwrap();
     assert_eq!(found.len(), 1);
     assert!(views::stuck(&found[0], now).is_some());
     assert_eq!(views::stuck(&found[0], now), views::stuck(&pod, now));
-    assert!(views::seed_pods(&caches, &valid(json!({})), A, "orders-a-seed-1").is_empty());
+    assert!(views::job_pods(&caches, &valid(json!({})), A, "orders-a-seed-1").is_empty());
 }
 
 #[test]
@@ -176,7 +177,7 @@ fn of_slices_the_addresses_are_kept() {
 
 #[test]
 fn of_a_record_all_that_the_protocol_reads_is_kept() {
-    let lease = dressed(&record::build_lease(&valid(json!({}))), Value::Null);
+    let lease = dressed(&record::build_lease(&valid(json!({})), &Record::initial()), Value::Null);
     assert_eq!(views::lease_view(Some(&kept(&lease))), views::lease_view(Some(&lease)));
     assert!(views::lease_view(Some(&lease)).record().is_some());
 }
