@@ -25,9 +25,9 @@ pub struct Drawn {
     pub object: Value,
 }
 
-/// Fields that lead away from what is tried: to another operator, to Secrets that are not there, to a pair that is left alone.
-const RARE: [&str; 6] =
-    ["operatorClassName", "ownerSecret", "superuserSecret", "paused", "serverSecret", "issuerRef"];
+/// Fields that lead away from what is tried: to another operator, to Secrets and volumes that are not there, to a pair that is left alone.
+const RARE: [&str; 7] =
+    ["operatorClassName", "ownerSecret", "superuserSecret", "paused", "serverSecret", "issuerRef", "adopt"];
 /// Parameters that PostgreSQL has, and values that it may have.
 const PARAMETERS: [&str; 8] = [
     "work_mem",

@@ -4,6 +4,7 @@
 //! `cargo test -p pgpair-e2e --features cluster --test it -- [PART-OF-A-NAME ...] [--list] [--long]`; with `--long` those that
 //! take many minutes, and only those.
 
+mod adoption;
 mod certificates;
 mod chart;
 mod context;
@@ -104,8 +105,9 @@ const SHARED: [Test; 39] = tests![
 ];
 
 /// Beside those, one after the other: pairs of their own that mostly wait, the longest first.
-const BESIDE: [Test; 10] = tests![
+const BESIDE: [Test; 11] = tests![
     certificates::an_authority_follows_another_without_an_interruption,
+    adoption::a_deleted_pair_is_taken_up_with_all_that_it_acknowledged,
     certificates::a_certificate_of_a_person_is_shown_and_renewed_without_a_restart,
     certificates::cert_manager_makes_the_certificate_of_postgres,
     certificates::a_revoked_certificate_is_refused_within_a_minute,
@@ -149,7 +151,8 @@ const ALONE: [Test; 26] = tests![
 ];
 
 /// What takes many minutes: `make e2e-long`.
-const LONG: [Test; 3] = tests![
+const LONG: [Test; 4] = tests![
+    adoption::deleted_pairs_are_taken_up_again_and_again,
     copies::a_standby_whose_node_is_lost_for_good_is_made_anew_elsewhere,
     copies::a_copy_that_fails_for_good_leaves_the_standby_what_it_had,
     upgrades::an_upgrade_of_the_operator_and_its_rollback_roll_one_pair_after_the_other,

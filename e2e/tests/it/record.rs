@@ -6,9 +6,11 @@ use anyhow::{Context as _, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use pgpair_e2e::harness::pair::Pair;
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::Outcome;
+use crate::adoption::await_adopted;
 use crate::context::Context;
 
 const WHOLE: Duration = Duration::from_secs(120);
@@ -40,6 +42,13 @@ pub async fn a_deleted_record_is_made_anew_by_nobody(c: &mut Context) -> anyhow:
     written.context("the commit that waited")?;
     pair.psql(primary, "INSERT INTO t VALUES (2)").await.context("afterwards")?;
     stays_away(&pair, STANDSTILL).await?;
+    // A person asks for it: both are stopped, and their volumes prove which of them goes on.
+    pair.set(&json!({"bootstrap": {"adopt": {}}})).await?;
+    let adoption = await_adopted(&pair).await?;
+    println!("  {}", adoption.message);
+    let now = pair.primary_of(&pair.status().await?)?;
+    let rows = pair.psql(now, "SELECT count(*) FROM t").await?;
+    ensure!(rows == "2", "{rows} rows of the two that were acknowledged");
     let delete = ["-n", &pair.names.namespace, "delete", "pgreplicapair", &pair.names.name];
     pair.cluster.kubectl(&delete).await.map(|_| Outcome::Passed)
 }

@@ -240,7 +240,9 @@ fn describe(name: &PairName, problem: &Problem) -> (Reason, String) {
         Problem::RecordMissing => (
             Reason::RecordMissing,
             format!(
-                "lease {} is gone although the pair has data: it is not made anew, because a wrong one could make two primaries, and a restored one is another object, which no agent accepts; save the data and create the pair again",
+                "lease {} is gone although the pair has data: none is made by itself, because a wrong one could make two primaries, and a restored \
+                 one is another object, which no agent accepts. Set spec.bootstrap.adopt to {{}}: both instances are stopped, and what their \
+                 volumes prove decides",
                 name.lease()
             ),
         ),
@@ -254,9 +256,8 @@ fn describe(name: &PairName, problem: &Problem) -> (Reason, String) {
             (
                 Reason::ForeignData,
                 format!(
-                    "volume {} holds data of an earlier pair of this name{system}: nothing is done with it. If it is not needed, \
-                     delete this pair and the claims {} and {}, then create the pair again; if it is, delete this pair, \
-                     read the data with a pod of your own that mounts the claim, and create the pair under another name",
+                    "volume {} holds data of an earlier pair of this name{system}: nothing is done with it. To take it up, set \
+                     spec.bootstrap.adopt to {{}}; if it is not needed, delete this pair and the claims {} and {}, then create the pair again",
                     name.data_claim(*i),
                     name.data_claim(*i),
                     name.archive_claim(*i),
