@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use pgpair_api::convert::{bytes, number};
+use pgpair_api::convert::number;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{AdoptionPhase, AdoptionStatus, FoundVolumeStatus, FoundWord, PgReplicaPairStatus};
 use pgpair_backup::adopt::{Doubt, Loss, Other, Refusal};
@@ -83,8 +83,7 @@ fn answer(name: &PairName, primary: InstanceId, other: Option<Other>, accepted: 
     let why = match (other, accepted) {
         (_, Some(Loss::Nothing)) => format!("as a person has chosen; {peer} has nothing that it lacks"),
         (_, Some(Loss::Bytes(n))) => format!(
-            "as a person has chosen; up to {} that only {peer} has are not in it (kept in lost/ on its archive volume)",
-            bytes(n)
+            "as a person has chosen; up to {n} bytes that only {peer} has are not in it (kept in lost/ on its archive volume)"
         ),
         (_, Some(Loss::Unknown)) => "as a person has chosen; what is lost by that is not known".to_owned(),
         (Some(Other::Follow), None) => format!("its WAL contains all of that of {peer}, which follows"),
@@ -126,7 +125,7 @@ pub(crate) fn question(
         let (me, peer) = (name.instance(i), name.instance(i.peer()));
         loss.map(|loss| match loss {
             Loss::Nothing => format!("{me} loses nothing"),
-            Loss::Bytes(n) => format!("{me} loses up to {} that only {peer} has", bytes(n)),
+            Loss::Bytes(n) => format!("{me} loses up to {n} bytes that only {peer} has"),
             Loss::Unknown => format!("{me} loses what is not known"),
         })
     };

@@ -19,6 +19,7 @@ use crate::fixtures::{empty, lag as lag_of, name, now, report, steady};
 use crate::observed::{LeaseView, SeedJob, SliceView};
 use crate::trouble::PodTrouble;
 
+mod adoption;
 mod certificate;
 mod pace;
 mod roles;
@@ -108,7 +109,7 @@ fn problems_become_degraded_with_what_to_do() {
     let status = status_of(&gone);
     let degraded = condition(&status, ConditionType::Degraded).unwrap();
     assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "RecordMissing"));
-    assert!(degraded.message.contains("create the pair again"));
+    assert!(degraded.message.contains("Set spec.bootstrap.adopt to {}"));
     let blocked = status_of(&steady().b_needs(Need::Seed));
     assert_eq!(condition(&blocked, ConditionType::Degraded).unwrap().reason, "RebuildBlocked");
 }
