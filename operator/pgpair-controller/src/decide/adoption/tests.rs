@@ -11,7 +11,7 @@ use pgpair_core::timeline::TimelineId;
 use super::*;
 use crate::decide::decide;
 use crate::fixtures::{empty, now, record, report, steady};
-use crate::observed::{AdoptJobs, Observed, ReportView, SeedJob, SetView};
+use crate::observed::{AdoptJobs, InstanceObserved, Observed, ReportView, SeedJob, SetView};
 
 /// A volume of the pair, whose log ends there.
 fn volume(id: u64, end: u64, term: u32, primary: bool) -> KeptVolume {
@@ -244,6 +244,11 @@ fn a_record_that_nobody_belongs_to_is_deleted_and_no_other() {
     assert!(discards(&observed));
     observed.adoption = None;
     assert_eq!(decide(&observed).adoption, None, "nobody has asked for it");
+    // Somebody has deleted the StatefulSet of the primary.
+    observed =
+        Observed { a: InstanceObserved::default(), adoption: Some(AdoptionObserved::default()), ..observed };
+    observed.b.report = foreign(B);
+    assert!(!discards(&observed), "what a has may belong to it");
 }
 
 #[test]
