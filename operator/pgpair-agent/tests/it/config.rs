@@ -88,7 +88,7 @@ fn a_standby_starts_with_no_less_than_its_primary_has_whatever_is_configured() {
 
 #[test]
 fn what_is_taken_for_postgres_default_is_its_default() {
-    run(async |mut w| {
+    run(async |w| {
         w.primary().await;
         let client = w.a.person("postgres").await.unwrap();
         for (name, _, default) in floors(&w.a.settings, &w.a.bin, &StartAs::Primary).await.named() {

@@ -39,7 +39,9 @@ fn programs(least: u32) -> PathBuf {
         text.split_whitespace().nth(2)?.split(['.', 'r', 'b', 'd']).next()?.parse().ok()
     };
     let found = std::env::split_paths(&given).chain(installed).find(|bin| major(bin) >= Some(least));
-    found.unwrap_or_else(|| panic!("no PostgreSQL {least} in PGPAIR_TEST_PG_BINS or installed (make setup, make unit)"))
+    found.unwrap_or_else(|| {
+        panic!("no PostgreSQL {least} in PGPAIR_TEST_PG_BINS or installed (make setup, make unit)")
+    })
 }
 
 /// A PostgreSQL of its own that subscribes to table `t` of the pair, wherever the primary is. Ends when it is dropped.
@@ -271,7 +273,9 @@ async fn a_subscriber_never_has_what_a_paired_standby_lacks_and_waits_for_none_t
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_is_made_without_wal_level_logical_is_reported_too() {
     let pair = Pair::up_on(&programs(19), config(1, 2_000, "replica")).await;
-    pair.sql(A, "SELECT pg_create_logical_replication_slot('mine', 'pgoutput', failover => true)").await.unwrap();
+    pair.sql(A, "SELECT pg_create_logical_replication_slot('mine', 'pgoutput', failover => true)")
+        .await
+        .unwrap();
     reports_slots(&pair, A, &["mine"]).await;
     reports_slots(&pair, B, &[]).await;
 }
