@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use pgpair_core::ids::VolumeId;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -46,6 +47,14 @@ enum Command {
     Witness,
     /// Seed this instance's volume from the primary: run by a Job
     Basebackup,
+    /// Say what the volumes of an instance hold whose pair is gone: run by a Job
+    AdoptLook,
+    /// Let a volume forget the record of the pair that is gone: run by a Job
+    AdoptRelease {
+        /// Its id, as a look tells it
+        #[arg(long)]
+        volume: VolumeId,
+    },
     /// Copy this program into a directory: run by an init container
     Install {
         /// The directory
@@ -95,6 +104,8 @@ fn main() -> ExitCode {
         Command::WalRestore { name, path } => pgpair_agent::wal::restore::run(&name, &path),
         Command::Witness => pgpair_agent::fence::witness::main(),
         Command::Basebackup => pgpair_agent::standby::base_backup::run(),
+        Command::AdoptLook => pgpair_agent::standby::adopt::look(),
+        Command::AdoptRelease { volume } => pgpair_agent::standby::adopt::release(volume),
         Command::Operator(settings) => exit(operator(settings)),
         Command::Install { dir } => exit(install(&dir)),
         Command::Explain { paths, all } => exit(explain::run(&paths, all)),

@@ -123,6 +123,18 @@ impl Layout {
         self.data.join("state.json.spare")
     }
 
+    /// The state as it was when this volume was let go of, for another record.
+    #[must_use]
+    pub fn state_before_adoption(&self) -> PathBuf {
+        self.data.join("state.json.before-adoption")
+    }
+
+    /// The same of earlier adoptions, in files with numbers.
+    #[must_use]
+    pub fn states_before_earlier_adoptions(&self) -> PathBuf {
+        self.data.join("states-before-adoption")
+    }
+
     /// Data directories that were replaced.
     #[must_use]
     pub fn moved_aside(&self) -> PathBuf {
@@ -131,7 +143,7 @@ impl Layout {
 
     /// What the agent has made on the data volume, or will: no place for a tablespace, and nothing of it is for postgres but PGDATA.
     #[must_use]
-    pub fn own_in_data(&self) -> [PathBuf; 17] {
+    pub fn own_in_data(&self) -> [PathBuf; 19] {
         [
             self.pgdata(),
             self.seeding(),
@@ -146,6 +158,8 @@ impl Layout {
             self.write_probe(),
             self.state_json(),
             self.state_spare(),
+            self.state_before_adoption(),
+            self.states_before_earlier_adoptions(),
             self.moved_aside(),
             self.proven_config(),
             self.passwords_json(),

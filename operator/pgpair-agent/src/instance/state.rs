@@ -17,7 +17,7 @@ static ENDED: Mutex<bool> = Mutex::new(false);
 /// # Errors
 /// The file cannot be read or is damaged: then nothing may be done, for the quarantine is unknown.
 pub fn load(layout: &Layout) -> Result<Durable, FileError> {
-    if let Some(durable) = fsx::read_json(&layout.state_json())? {
+    if let Some(durable) = stored(layout)? {
         return Ok(durable);
     }
     let is_forgotten = layout.volume_json().exists();
@@ -27,6 +27,14 @@ pub fn load(layout: &Layout) -> Result<Durable, FileError> {
         );
     }
     Ok(Durable { longest_ttl_ms: if is_forgotten { MAX_TTL_MS } else { 0 }, ..Durable::default() })
+}
+
+/// What is on the disk; `None` if nothing was ever stored, or it is lost.
+///
+/// # Errors
+/// As [`load`].
+pub fn stored(layout: &Layout) -> Result<Option<Durable>, FileError> {
+    fsx::read_json(&layout.state_json())
 }
 
 /// Says on a volume that never had a data directory before that nothing was promised yet; of another one it says nothing.

@@ -60,6 +60,20 @@ pub async fn end_of_wal(
     Ok(Position { timeline, end })
 }
 
+/// The same of one timeline, whatever is there of later ones.
+///
+/// # Errors
+/// The WAL from where the timeline begins, or from the last checkpoint on, is missing or unreadable.
+pub async fn end_on(
+    bin: &PgBin,
+    layout: &Layout,
+    control: &ControlData,
+    timeline: TimelineId,
+) -> Result<Position, PgDataError> {
+    let base = start_on(layout, control, timeline)?;
+    Ok(Position { timeline, end: dump(bin, layout, control, timeline, base).await? })
+}
+
 /// Where to start for a hint: a margin before it, for a flush position may lie inside a record that never got its end.
 fn near(hint: Option<Lsn>, base: Lsn) -> Option<Lsn> {
     hint.map(|h| Lsn(h.0.saturating_sub(HINT_MARGIN))).filter(|h| *h > base)
@@ -124,13 +138,7 @@ async fn dump(
 }
 
 /// `pg_waldump` of everything from `start` on.
-fn waldump(
-    bin: &PgBin,
-    layout: &Layout,
-    control: &ControlData,
-    timeline: TimelineId,
-    start: Lsn,
-) -> Command {
+fn waldump(bin: &PgBin, layout: &Layout, control: &ControlData, timeline: TimelineId, start: Lsn) -> Command {
     let from = Segment::holding(timeline, start, control.segment_size);
     let to = last_segment(layout, control, from);
     let behind = Segment { number: to.number + 1, ..to };

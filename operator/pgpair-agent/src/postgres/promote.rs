@@ -13,7 +13,7 @@ use crate::fence::clock;
 use crate::instance::env::InstanceEnv;
 use crate::instance::fsx::{self, Context, FileError};
 use crate::instance::layout::Layout;
-use crate::postgres::control_file::control_data;
+use crate::postgres::control_file::{ControlData, control_data};
 use crate::postgres::pgdata::PgDataError;
 use crate::postgres::postmaster::{Postmaster, PostmasterError};
 use crate::postgres::render::{self, decoding::SlotCopies};
@@ -173,6 +173,17 @@ pub async fn settle(layout: &Layout, bin: &PgBin) -> Result<Settled, PgDataError
     }
     fsx::write(&signal, b"", 0o600)?;
     Ok(Settled::Undone)
+}
+
+/// The timeline that was followed by a directory that was left in the middle of a promotion: between the removal of `standby.signal` and the control
+/// file of the new timeline. Nothing of the new timeline was acknowledged then. `None`: it was not left there, or that is not known.
+///
+/// # Errors
+/// The mark of the promotion cannot be read.
+pub fn cut_off_from(layout: &Layout, control: &ControlData) -> Result<Option<TimelineId>, FileError> {
+    let mark = fsx::read_json::<Mark>(&layout.promoting_json())?;
+    let between = !layout.in_pgdata("standby.signal").exists();
+    Ok(mark.map(|mark| mark.from).filter(|from| between && control.newest_timeline() <= *from))
 }
 
 /// A file that is written in a thread of its own, for as long as a promotion waits for a volume.

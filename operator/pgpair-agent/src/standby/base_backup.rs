@@ -21,7 +21,6 @@ use tokio::sync::watch;
 use crate::fence::lock::VolumeLock;
 use crate::instance::env::{InstanceEnv, InstanceEnvError};
 use crate::instance::fsx::{self, Context, FileError};
-use crate::instance::layout::TERMINATION_LOG;
 use crate::instance::state;
 use crate::postgres::control_file;
 use crate::postgres::pair_config::{self, ConfigError};
@@ -31,7 +30,7 @@ use crate::postgres::render::{self, Upstream};
 use crate::postgres::tablespaces::{self, MisplacedTablespace, Tablespace};
 use crate::postgres::tool::{self, PgBin, ToolError};
 use crate::postgres::trust::ServerTrust;
-use crate::standby::room;
+use crate::standby::{job, room};
 use crate::wal::cleanup;
 
 /// Connecting, asking and creating a slot.
@@ -349,13 +348,9 @@ async fn tell(mut progress: watch::Receiver<SeedProgress>) {
     }
 }
 
+/// The seeding is more important than what is said of it.
 fn report(words: &impl Serialize) {
-    let line = serde_json::to_string(words).unwrap_or_default();
-    println!("{line}");
-    // Outside a container there is no such file, and none is made.
-    if Path::new(TERMINATION_LOG).exists() {
-        let _ = fs::write(TERMINATION_LOG, line);
-    }
+    let _ = job::tell(words);
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The agent's parts against real postgres processes.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, outside of test functions")]
 
+mod adopt;
 mod archive;
 mod certificates;
 mod clients;

@@ -18,7 +18,7 @@ async fn newest(i: &Instance) -> TimelineId {
 }
 
 /// Promotes, and kills everything so long after `standby.signal` is gone.
-async fn cut_off(i: &Instance, role: StartAs, after: Duration) {
+pub async fn cut_off(i: &Instance, role: StartAs, after: Duration) {
     let postmaster = i.start(role).await;
     let signal = i.settings.layout.in_pgdata("standby.signal");
     let killer = std::thread::spawn(move || {
