@@ -90,6 +90,20 @@ impl Api {
         lease::read(lease["spec"]["holderIdentity"].as_str(), transitions, &annotations).unwrap()
     }
 
+    /// The record is gone, and this is another one in its place.
+    pub fn replace(&self, uid: &str, record: &Record) {
+        let mut objects = self.objects.lock().unwrap();
+        let lease = &mut objects[0].1;
+        let version: u64 = lease["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+        let metadata = &mut lease["metadata"];
+        metadata["uid"] = json!(uid);
+        metadata["resourceVersion"] = json!((version + 1).to_string());
+        metadata["annotations"] = json!(lease::annotations(record));
+        lease["spec"] = json!({
+            "holderIdentity": lease::holder_identity(record), "leaseTransitions": record.term.0,
+        });
+    }
+
     pub fn mode(&self) -> Mode {
         self.record().mode
     }

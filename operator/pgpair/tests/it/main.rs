@@ -1,7 +1,8 @@
 //! Two agents, real postgres, and an API server of a hundred lines that can be taken away.
 
-#![allow(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test that cannot go on fails the test")]
 
+mod adopt;
 mod api;
 mod certificates;
 mod config;

@@ -322,7 +322,8 @@ impl Pair {
         give(&run, self.owner);
     }
 
-    fn command(&self, i: InstanceId, subcommand: &str) -> Command {
+    /// The program in the pod of an instance.
+    pub fn command(&self, i: InstanceId, subcommand: &str) -> Command {
         let (own, peer) = (self.ports[index(i)], self.ports[index(i.peer())]);
         let root = self.root(i);
         let mut c = own_memory::command(&self.dir.path().join("pgpair"), self.owner);
