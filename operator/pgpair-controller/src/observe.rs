@@ -1,6 +1,6 @@
 //! Reads what there is to know about a pair: watch caches, the agents, and the record from the API server itself.
 
-mod adoption;
+pub(crate) mod adoption;
 mod hindrance;
 mod server;
 mod silence;

@@ -13,7 +13,8 @@ pub const WORDS: usize = 500;
 
 /// What was found on the volumes of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "found")]
+// Without a tag inside: serde reads no 128 bits then, and the id of a record has as many.
+#[serde(rename_all = "camelCase")]
 pub enum Look {
     /// No complete data directory.
     Nothing,
@@ -56,6 +57,7 @@ pub struct KeptVolume {
 
 #[cfg(test)]
 mod tests {
+    use pgpair_core::record::RecordUid;
     use pgpair_core::timeline::TimelineId;
 
     use super::*;
@@ -74,12 +76,12 @@ mod tests {
             end: Some(Lsn(u64::MAX)),
             end_unknown: Some("x".repeat(WORDS)),
             written_ms: Some(u64::MAX),
-            state: Some(Durable::default()),
+            state: Some(Durable { record_uid: Some(RecordUid(u128::MAX)), ..Durable::default() }),
         };
         let text = serde_json::to_string(&Look::Volume(volume.clone())).unwrap();
         // What the state may have beside its defaults: some words.
         assert!(text.len() < 4096 - 300, "{}", text.len());
         assert_eq!(serde_json::from_str::<Look>(&text).unwrap(), Look::Volume(volume));
-        assert_eq!(serde_json::to_string(&Look::Nothing).unwrap(), r#"{"found":"nothing"}"#);
+        assert_eq!(serde_json::to_string(&Look::Nothing).unwrap(), r#""nothing""#);
     }
 }

@@ -13,7 +13,7 @@ use crate::observed::{AdoptJobs, AdoptionObserved, JobView, PodView};
 const WORDS: usize = 500;
 
 /// The Jobs, and what a person has chosen.
-pub(super) fn observe_adoption(caches: &Caches, pair: &ValidatedPair) -> Option<AdoptionObserved> {
+pub(crate) fn observe_adoption(caches: &Caches, pair: &ValidatedPair) -> Option<AdoptionObserved> {
     let choice = pair.adopt.as_ref()?.choice();
     let [a, b] = InstanceId::ALL.map(|i| adopt_jobs(caches, pair, i));
     Some(AdoptionObserved { choice, a, b })
@@ -27,6 +27,8 @@ fn adopt_jobs(caches: &Caches, pair: &ValidatedPair, i: InstanceId) -> AdoptJobs
         pods.iter().flat_map(|pod| &pod.ended).find_map(|ended| serde_json::from_str(&ended.message).ok());
     let look = match (look, said) {
         (JobView::Done(at, ()), Some(look)) => JobView::Done(at, look),
+        // It may be known of the Job that it has ended before its pod tells.
+        (JobView::Done(..), None) if !pods.is_empty() => JobView::Running,
         (JobView::Done(at, ()), None) => {
             JobView::Failed(at, "its pod, which knew what it had found, is gone".into())
         }

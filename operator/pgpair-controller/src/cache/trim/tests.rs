@@ -4,19 +4,26 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use pgpair_api::names::FIELD_MANAGER;
+use pgpair_core::authority::Durable;
 use pgpair_core::ids::InstanceId::A;
-use pgpair_core::record::Record;
+use pgpair_core::ids::{SystemIdentifier, VolumeId};
+use pgpair_core::lsn::Lsn;
+use pgpair_core::record::{Record, RecordUid};
+use pgpair_core::timeline::{TimelineHistory, TimelineId};
+use pgpair_wire::adopt::{KeptVolume, Look};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::build::{claims, record, seed_job, services, stateful_set};
+use crate::build::{adopt_job, claims, record, seed_job, services, stateful_set};
 use crate::cache::{Caches, cache};
 use crate::fixtures::{name, valid};
 use crate::mock_api::{Store, empty_caches};
+use crate::observe::adoption::observe_adoption;
 use crate::observe::views;
+use crate::observed::{AdoptJobs, JobView};
 use crate::ownership::is_own;
-use crate::plan::InstancePlan;
+use crate::plan::{AdoptJob, InstancePlan};
 use crate::trouble::of_pod;
 
 /// Of every object here.
@@ -151,6 +158,47 @@ fn of_a_seeding_job_its_end_is_kept_and_its_pod_is_found_by_its_labels() {
     assert!(views::stuck(&found[0], now).is_some());
     assert_eq!(views::stuck(&found[0], now), views::stuck(&pod, now));
     assert!(views::job_pods(&caches, &valid(json!({})), A, "orders-a-seed-1").is_empty());
+}
+
+#[test]
+fn of_the_job_of_an_adoption_its_pod_says_what_was_found() {
+    let pair = valid(json!({"bootstrap": {"adopt": {}}}));
+    let look = Look::Volume(KeptVolume {
+        volume_id: VolumeId(u64::MAX),
+        system_identifier: SystemIdentifier(u64::MAX),
+        version: 17,
+        history: TimelineHistory {
+            timeline: TimelineId(u32::MAX),
+            ancestors: vec![(TimelineId(u32::MAX), Lsn(u64::MAX)); pgpair_wire::adopt::ANCESTORS],
+        },
+        end: Some(Lsn(u64::MAX)),
+        end_unknown: None,
+        written_ms: Some(u64::MAX),
+        state: Some(Durable { record_uid: Some(RecordUid(u128::MAX)), ..Durable::default() }),
+    });
+    let job = adopt_job::build_adopt_job(&pair, AdoptJob::Look(A));
+    let template = job.spec.clone().unwrap().template;
+    let mut pod = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
+    pod.metadata.name = Some("orders-a-adopt-look-x7k2p".into());
+    pod.metadata.namespace = Some("shop".into());
+    pod.labels_mut().insert(JOB_NAME.into(), "orders-a-adopt-look".into());
+    let maker = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "orders-a-adopt-look", "uid": UID, "controller": true}]);
+    pod.metadata.owner_references = serde_json::from_value(maker).unwrap();
+    let complete =
+        json!([{"type": "Complete", "status": "True", "lastTransitionTime": "2026-05-01T12:00:00Z"}]);
+    let job = dressed(&job, json!({"conditions": complete}));
+    let with = |state: Value| {
+        let status = json!({"phase": "Succeeded", "containerStatuses": [container("postgres", state)]});
+        let seen = observe_adoption(&seeding(job.clone(), dressed(&pod, status)), &pair).unwrap();
+        assert_eq!(seen.b, AdoptJobs::default());
+        seen.a.look
+    };
+    let at = "2026-05-01T12:00:00Z".parse().unwrap();
+    let words = serde_json::to_string(&look).unwrap();
+    let ended = json!({"terminated": {"exitCode": 0, "reason": "Completed", "message": words}});
+    assert_eq!(with(ended), JobView::Done(at, look));
+    // The Job may be known to have ended before its pod is.
+    assert_eq!(with(json!({"running": {}})), JobView::Running);
 }
 
 #[test]
