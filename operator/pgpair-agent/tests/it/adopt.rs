@@ -228,7 +228,7 @@ fn leave_promotion_before_its_first_record(i: &Instance, left: Lsn) {
     File::create(segment(i, 2, left)).unwrap().write_all(&bytes).unwrap();
     fs::write(layout.pg_wal().join("00000002.history"), format!("1\t{left}\tno recovery target specified\n"))
         .unwrap();
-    fs::remove_file(layout.in_pgdata("standby.signal")).unwrap();
+    let _ = fs::remove_file(layout.in_pgdata("standby.signal"));
     fs::write(layout.promoting_json(), r#"{"from":1}"#).unwrap();
 }
 
@@ -237,9 +237,13 @@ fn a_log_ends_on_the_old_timeline_if_a_promotion_was_cut_off_before_the_first_re
     run(async |w| {
         let (a, b) = w.pair().await;
         w.a.stop(&a).await;
-        w.b.stop(&b).await;
+        w.b.kill(&b).await;
         let before = kept(&w.b).await;
         let end = before.end.unwrap();
+        // What the old timeline got after it was left is no part of what the promotion goes on from.
+        let left = Lsn(end.0 - 8);
+        leave_promotion_before_its_first_record(&w.b, left);
+        assert_eq!(kept(&w.b).await.end, Some(left));
         leave_promotion_before_its_first_record(&w.b, end);
         let layout = &w.b.settings.layout;
         let control = control_data(&w.b.bin, &layout.pgdata()).await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pgpair_backup::adopt::{Adoption, Found, Lock, Other, Side, State, Volume, adopt};
-use pgpair_core::ids::{Incarnation, InstanceId, Term};
+use pgpair_core::ids::{Incarnation, InstanceId, Term, VolumeId};
 use pgpair_core::record::{Holder, Mode, Record};
 use pgpair_wire::adopt::{KeptVolume, Look};
 use pgpair_wire::config::PairConfig;
@@ -93,18 +93,14 @@ async fn write(config: &Config, client: &mut Option<Client>, n: usize) -> Result
     client.batch_execute(&format!("INSERT INTO t VALUES ({n})")).await
 }
 
-/// A volume by itself: what serde buffers, as it does all that stands beside a tag, can have no number of 128 bits, and a record's uid is one.
-fn read(said: &str) -> Look {
-    serde_json::from_str(said).or_else(|_| serde_json::from_str(said).map(Look::Volume)).unwrap()
-}
-
 /// The Job that looks at the volumes of an instance.
 async fn look(pair: &Pair, i: InstanceId) -> Look {
     eventually("the volume is not in use any more", LIMIT, async || {
         let output = pair.command(i, "adopt-look").output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
-        Some(read(said.lines().last().unwrap())).filter(|look| *look != Look::InUse)
+        let look: Look = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        Some(look).filter(|look| *look != Look::InUse)
     })
     .await
 }
@@ -116,11 +112,15 @@ async fn kept(pair: &Pair, i: InstanceId) -> KeptVolume {
     }
 }
 
-/// The Job that lets go of a volume.
+/// The Job that lets go of a volume; what it says if it fails.
+fn try_release(pair: &Pair, i: InstanceId, volume: VolumeId) -> Result<(), String> {
+    let output = pair.command(i, "adopt-release").arg(format!("--volume={volume}")).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    if output.status.success() { Ok(()) } else { Err(said) }
+}
+
 fn release(pair: &Pair, i: InstanceId, of: &KeptVolume) {
-    let option = format!("--volume={}", of.volume_id);
-    let output = pair.command(i, "adopt-release").arg(option).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    try_release(pair, i, of.volume_id).unwrap();
 }
 
 fn found(kept: &KeptVolume) -> Found {
@@ -255,11 +255,15 @@ async fn a_volume_that_was_not_let_go_of_refuses_the_record_and_nothing_is_writt
     let mut pair = pair(TTL).await;
     let writer = Writer::start(&pair, 1);
     writer.writes(50).await;
+    let running = try_release(&pair, A, VolumeId(0)).unwrap_err();
+    assert!(running.contains("scale the instance to 0 first"), "{running}");
     kill_both(&mut pair, [A, B]);
     let acknowledged = writer.end();
     let (a, b) = (kept(&pair, A).await, kept(&pair, B).await);
     let (primary, _) = verdict(&a, &b);
     let (chosen, other) = if primary == A { (&a, &b) } else { (&b, &a) };
+    let mistaken = try_release(&pair, primary.peer(), chosen.volume_id).unwrap_err();
+    assert!(mistaken.contains("look at the volume again"), "{mistaken}");
     release(&pair, primary.peer(), other);
     let record = record_of(primary, [&a, &b]);
     pair.api.replace(&uid(1), &record);
