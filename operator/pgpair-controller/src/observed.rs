@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pgpair_api::loss::KnownWal;
+use pgpair_api::names::AdoptStep;
 use pgpair_api::spec::AdoptChoice;
 use pgpair_api::status::OrderStatus;
 use pgpair_core::authority::messages::EvidenceKind;
@@ -369,6 +370,15 @@ pub struct AdoptJobs {
     pub look: JobView<Look>,
     /// The one that lets go of them.
     pub release: JobView<()>,
+}
+
+impl AdoptJobs {
+    /// The one that runs.
+    #[must_use]
+    pub fn running(&self) -> Option<AdoptStep> {
+        let looks = (self.look == JobView::Running).then_some(AdoptStep::Look);
+        looks.or((self.release == JobView::Running).then_some(AdoptStep::Release))
+    }
 }
 
 /// A Job that is there once.

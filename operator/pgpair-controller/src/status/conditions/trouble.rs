@@ -4,7 +4,7 @@ use pgpair_api::names::PairName;
 use pgpair_api::status::Reason;
 use pgpair_core::ids::InstanceId;
 
-use crate::observed::{InstanceObserved, Observed, ReportView};
+use crate::observed::{Observed, ReportView};
 
 /// `server_version_num` is the major version times this, plus the minor one.
 const MINOR: u32 = 10_000;
@@ -21,7 +21,7 @@ pub(super) fn of_pair(name: &PairName, observed: &Observed) -> Option<(Reason, S
 pub(super) fn of_instance(name: &PairName, observed: &Observed, i: InstanceId) -> Option<(Reason, String)> {
     let instance = observed.instance(i);
     if let Some(trouble) = &instance.trouble {
-        return Some((trouble.reason(), trouble.sentence(&pod_of(name, i, instance))));
+        return Some((trouble.reason(), trouble.sentence(&pod_of(name, observed, i))));
     }
     let trouble = instance.report.recent()?.trouble.as_ref()?;
     let first = observed.system_identifier.is_none() && instance.report.recent()?.system_identifier.is_none();
@@ -34,11 +34,14 @@ pub(super) fn of_instance(name: &PairName, observed: &Observed, i: InstanceId) -
     Some((Reason::InstanceInTrouble, format!("{}: {trouble}{again}", name.instance(i))))
 }
 
-fn pod_of(name: &PairName, i: InstanceId, instance: &InstanceObserved) -> String {
-    match instance.jobs.last() {
-        Some(job) if instance.is_seeding() => format!("the pod of job {}", name.seed_job(i, job.number)),
-        _ => format!("pod {}", name.pod(i)),
-    }
+fn pod_of(name: &PairName, observed: &Observed, i: InstanceId) -> String {
+    let instance = observed.instance(i);
+    let seeds =
+        instance.jobs.last().filter(|_| instance.is_seeding()).map(|job| name.seed_job(i, job.number));
+    let adopts = || Some(name.adopt_job(i, observed.adoption.as_ref()?.instance(i).running()?));
+    seeds
+        .or_else(adopts)
+        .map_or_else(|| format!("pod {}", name.pod(i)), |job| format!("the pod of job {job}"))
 }
 
 fn of_version(name: &PairName, observed: &Observed, i: InstanceId) -> Option<(Reason, String)> {
@@ -56,7 +59,8 @@ fn of_version(name: &PairName, observed: &Observed, i: InstanceId) -> Option<(Re
 }
 
 fn of_silence(name: &PairName, observed: &Observed, i: InstanceId) -> Option<(Reason, String)> {
-    let silent = observed.instance(i).report == ReportView::Unreachable;
+    let is_stopped = observed.adoption.is_some() && observed.record().is_none();
+    let silent = observed.instance(i).report == ReportView::Unreachable && !is_stopped;
     silent.then(|| (Reason::InstanceUnreachable, format!("{} does not answer", name.instance(i))))
 }
 

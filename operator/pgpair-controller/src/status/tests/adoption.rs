@@ -6,7 +6,7 @@ use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_wire::adopt::{KeptVolume, Look};
 
 use super::*;
-use crate::observed::{AdoptJobs, AdoptionObserved, JobView};
+use crate::observed::{AdoptJobs, AdoptionObserved, JobView, ReportView};
 
 fn looked(id: u64, end: u64, written_s: u64) -> JobView<Look> {
     let volume = KeptVolume {
@@ -86,4 +86,22 @@ fn what_came_of_it_is_told_once_the_record_is_there_and_stays() {
 fn a_pair_that_took_nothing_up_tells_of_nothing() {
     let asks = Observed { adoption: Some(AdoptionObserved::default()), ..steady() };
     assert_eq!(status_of(&asks).adoption, None);
+}
+
+#[test]
+fn what_is_stopped_for_it_is_not_called_silent_and_the_pod_of_its_job_is_told() {
+    let mut observed =
+        Observed { lease: LeaseView::Missing, adoption: Some(AdoptionObserved::default()), ..steady() };
+    (observed.a.report, observed.b.report) = (ReportView::Unreachable, ReportView::Unreachable);
+    let degraded =
+        |observed: &Observed| condition(&status_of(observed), ConditionType::Degraded).unwrap().clone();
+    assert_eq!(degraded(&observed).reason, "AsExpected");
+    observed.adoption.as_mut().unwrap().b.look = JobView::Running;
+    observed.b.trouble = Some(PodTrouble::Unschedulable("no node is left".into()));
+    let told = degraded(&observed);
+    assert_eq!(told.reason, "PodUnschedulable");
+    assert!(told.message.contains("the pod of job orders-b-adopt-look"), "{}", told.message);
+    observed.adoption = None;
+    observed.b.trouble = None;
+    assert_eq!(degraded(&observed).reason, "RecordMissing");
 }
