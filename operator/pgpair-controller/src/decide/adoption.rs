@@ -243,10 +243,12 @@ fn judge(
         Verdict::Primary { instance, .. } => {
             next.phase = AdoptionPhase::Releasing;
             let with_data = InstanceId::ALL.into_iter().filter_map(|i| Some((i, found.volume(i)?.volume_id)));
-            let release =
-                |(i, id)| run(observed, &adoption.instance(i).release, AdoptJob::Release(i, id), next, plan);
-            // Each of them, also after one that is not done.
-            let done = with_data.map(release).fold(true, |all, done| all && done);
+            // Each of them, also beside one that is not done.
+            let mut done = true;
+            for (i, id) in with_data {
+                let job = AdoptJob::Release(i, id);
+                done &= run(observed, &adoption.instance(i).release, job, next, plan);
+            }
             plan.create_lease = record(observed, found, instance).filter(|_| done);
             if let Some(record) = &plan.create_lease {
                 plan.notices.push(Notice::Adopted(instance, record.term));
