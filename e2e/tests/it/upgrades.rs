@@ -21,6 +21,10 @@ use crate::context::Context;
 const PAIRS: &str = "PGPAIR_E2E_PAIRS";
 /// Pairs that clients write to. One more would cost the machine as much as a pair.
 const WRITTEN: usize = 3;
+/// So many pairs are made at the same time: fifty at once leave a small machine no time to give any of them.
+const WAVE: usize = 4;
+/// For these to be `Paired` from nothing.
+const BRING_UP: Duration = Duration::from_secs(300);
 /// Tag under which the nodes get the operator's image a second time.
 const TAG: &str = "e2e-next";
 /// Longest time for which a client may be without an acknowledgement, in milliseconds: a planned hand-over on a busy machine.
@@ -36,11 +40,6 @@ struct Fleet {
 impl Fleet {
     fn times(&self, seconds: u64) -> Duration {
         Duration::from_secs(seconds * self.pairs.len() as u64)
-    }
-
-    /// For all to be `Paired` from nothing.
-    fn bring_up(&self) -> Duration {
-        Duration::from_secs(240) + self.times(20)
     }
 
     /// For all to be rolled: a minute in which a new leader begins nothing, then each pair in its turn.
@@ -77,14 +76,18 @@ async fn bring_up(cluster: &Cluster, namespace: &str) -> anyhow::Result<Fleet> {
         Err(_) => WRITTEN,
     };
     let names: Vec<String> = (1..=number).map(|n| format!("pair-{n:02}")).collect();
-    for name in &names {
-        apply(cluster, namespace, &manifest(name, 17)).await.with_context(|| format!("applying {name}"))?;
-    }
-    let pairs = names.iter().map(|name| Pair::new(cluster, namespace, name)).collect();
-    let mut fleet = Fleet { pairs, writers: Vec::new() };
-    for pair in &fleet.pairs {
-        pair.await_paired(1, fleet.bring_up()).await?;
-        await_settled(pair, fleet.bring_up()).await?;
+    let mut fleet = Fleet { pairs: Vec::new(), writers: Vec::new() };
+    for wave in names.chunks(WAVE) {
+        for name in wave {
+            apply(cluster, namespace, &manifest(name, 17))
+                .await
+                .with_context(|| format!("applying {name}"))?;
+            fleet.pairs.push(Pair::new(cluster, namespace, name));
+        }
+        for pair in fleet.pairs.iter().rev().take(wave.len()) {
+            pair.await_paired(1, BRING_UP).await?;
+            await_settled(pair, BRING_UP).await?;
+        }
     }
     for pair in fleet.pairs.iter().take(WRITTEN) {
         let table = format!("upgrade_{}", pair.names.name.replace('-', "_"));
