@@ -86,7 +86,9 @@ fn take_up(observed: &Observed, adoption: &AdoptionObserved, plan: &mut Plan) {
         plan.delete_jobs.extend(observed.instance(i).jobs.iter().map(|job| (i, job.number)));
     }
     if !InstanceId::ALL.into_iter().all(|i| is_at_rest(observed, i)) {
-        plan.adoption = Some(AdoptionPlan::new(AdoptionPhase::Waiting));
+        // What was found before is not what will be found.
+        let delete = jobs_that_are_there(adoption);
+        plan.adoption = Some(AdoptionPlan { delete, ..AdoptionPlan::new(AdoptionPhase::Waiting) });
         return;
     }
     let mut next = AdoptionPlan::new(AdoptionPhase::Looking);

@@ -95,6 +95,17 @@ fn a_pair_whose_record_is_lost_is_stopped_first() {
 }
 
 #[test]
+fn what_was_found_before_something_ran_decides_nothing() {
+    let mut observed = Observed { lease: LeaseView::Missing, adoption: Some(whole()), ..steady() };
+    observed.adoption.as_mut().unwrap().b.release = JobView::Done(now(), ());
+    let plan = decide(&observed);
+    assert_eq!((plan.create_lease, plan.problems), (None, Vec::new()));
+    let next = plan.adoption.unwrap();
+    assert_eq!((next.phase, next.verdict), (AdoptionPhase::Waiting, None));
+    assert_eq!(next.delete, [(A, AdoptStep::Look), (B, AdoptStep::Look), (B, AdoptStep::Release)]);
+}
+
+#[test]
 fn volumes_that_prove_it_are_let_go_of_and_get_a_record_with_the_next_term() {
     let mut observed = without_record(whole());
     let plan = decide(&observed);
