@@ -51,9 +51,9 @@ enum Command {
     AdoptLook,
     /// Let a volume forget the record of the pair that is gone: run by a Job
     AdoptRelease {
-        /// Its id, as a look tells it
+        /// Its id, as a look tells it; without: a volume that has no complete data directory
         #[arg(long)]
-        volume: VolumeId,
+        volume: Option<VolumeId>,
     },
     /// Copy this program into a directory: run by an init container
     Install {

@@ -85,14 +85,14 @@ pub fn look() -> ExitCode {
     ended("adopt-look", told.map(|()| None))
 }
 
-/// The command `adopt-release`, for the volume with this id.
+/// The command `adopt-release`, for the volume with this id, or for one without a complete data directory.
 #[must_use]
-pub fn release(volume: VolumeId) -> ExitCode {
+pub fn release(volume: Option<VolumeId>) -> ExitCode {
     let settings = InstanceEnv::from_env().map_err(ReleaseError::InstanceEnv);
     let released = settings.and_then(|settings| let_go(&settings.layout, volume));
     let words = released.map(|released| match released {
-        Released::Now => format!("the volume {volume} has forgotten its record"),
-        Released::Before => format!("the volume {volume} knows no record: nothing was to be done"),
+        Released::Now => "the volume has forgotten its record".to_owned(),
+        Released::Before => "the volume knows no record: nothing was to be done".to_owned(),
     });
     ended("adopt-release", words.map(Some))
 }
@@ -262,6 +262,11 @@ pub enum ReleaseError {
         "there is no complete data directory on this volume, and {0} was to be let go of: look at the volume again (pgpair adopt-look)"
     )]
     Nothing(VolumeId),
+    /// There is something to let go of.
+    #[error(
+        "the volume {0} holds a complete data directory, and one without was to be let go of: it is not touched; look at the volume again (pgpair adopt-look)"
+    )]
+    Something(VolumeId),
     /// Not the volume that was looked at.
     #[error(
         "the volume is {found}, and {wanted} was to be let go of: it is not touched; look at the volume again (pgpair adopt-look)"
@@ -283,26 +288,27 @@ pub enum Released {
     Before,
 }
 
-/// Lets a volume forget its record, so that the first one that its agent meets is its own. Everything else that it remembers stays, above all what
-/// it has promised.
+/// Lets a volume forget its record, so that the first one that its agent meets is its own, and the node on which it last ran: nothing of its pair runs,
+/// and it may come up anywhere. Everything else that it remembers stays, above all what it has promised.
 ///
 /// # Errors
 /// See [`ReleaseError`].
-pub fn let_go(layout: &Layout, volume: VolumeId) -> Result<Released, ReleaseError> {
+pub fn let_go(layout: &Layout, volume: Option<VolumeId>) -> Result<Released, ReleaseError> {
     let lock = VolumeLock::try_acquire(&layout.lock()).at("lock", &layout.lock())?;
     let _held = lock.ok_or_else(|| ReleaseError::Locked(layout.lock()))?;
-    match pgdata::inspect(layout)? {
-        DataDir::Empty | DataDir::Unfinished => return Err(ReleaseError::Nothing(volume)),
-        DataDir::Ready(found) if found.volume_id != volume => {
-            return Err(ReleaseError::OtherVolume { found: found.volume_id, wanted: volume });
+    match (pgdata::inspect(layout)?, volume) {
+        (DataDir::Empty | DataDir::Unfinished, Some(wanted)) => return Err(ReleaseError::Nothing(wanted)),
+        (DataDir::Ready(found), Some(wanted)) if found.volume_id != wanted => {
+            return Err(ReleaseError::OtherVolume { found: found.volume_id, wanted });
         }
-        DataDir::Ready(_) => {}
+        (DataDir::Ready(found), None) => return Err(ReleaseError::Something(found.volume_id)),
+        (DataDir::Ready(_), Some(_)) | (DataDir::Empty | DataDir::Unfinished, None) => {}
     }
     let Some(old) = state::stored(layout)?.filter(|old| old.record_uid.is_some()) else {
         return Ok(Released::Before);
     };
     keep_state(layout)?;
-    state::store(layout, &Durable { record_uid: None, ..old })?;
+    state::store(layout, &Durable { record_uid: None, node: None, ..old })?;
     Ok(Released::Now)
 }
 

@@ -307,16 +307,16 @@ fn a_volume_is_let_go_of_once_and_only_by_its_own_id() {
     run(async |w| {
         let (a, b) = w.pair().await;
         let layout = &w.b.settings.layout;
-        assert!(matches!(let_go(layout, VolumeId(2)), Err(ReleaseError::Locked(_))));
+        assert!(matches!(let_go(layout, Some(VolumeId(2))), Err(ReleaseError::Locked(_))));
         w.a.stop(&a).await;
         w.b.stop(&b).await;
         store(layout, &remembered());
         let before = fs::read(layout.state_json()).unwrap();
-        assert!(matches!(let_go(layout, VolumeId(1)), Err(ReleaseError::OtherVolume { .. })));
+        assert!(matches!(let_go(layout, Some(VolumeId(1))), Err(ReleaseError::OtherVolume { .. })));
         assert_eq!(fs::read(layout.state_json()).unwrap(), before);
-        assert_eq!(let_go(layout, VolumeId(2)).unwrap(), Released::Now);
+        assert_eq!(let_go(layout, Some(VolumeId(2))).unwrap(), Released::Now);
         let released = files(&layout.data);
-        assert_eq!(let_go(layout, VolumeId(2)).unwrap(), Released::Before);
+        assert_eq!(let_go(layout, Some(VolumeId(2))).unwrap(), Released::Before);
         assert_eq!(files(&layout.data), released);
         assert_eq!(kept(&w.b).await.state, Some(Durable { record_uid: None, ..remembered() }));
         assert_eq!(fs::read(layout.state_before_adoption()).unwrap(), before);

@@ -17,7 +17,7 @@ const TRIES: i32 = 2;
 pub fn build_adopt_job(pair: &ValidatedPair, job: AdoptJob) -> Job {
     let (AdoptJob::Look(i) | AdoptJob::Release(i, _)) = job;
     let mut command = vec![format!("adopt-{}", job.step().as_str())];
-    if let AdoptJob::Release(_, volume) = job {
+    if let AdoptJob::Release(_, Some(volume)) = job {
         command.push(format!("--volume={volume}"));
     }
     Job {

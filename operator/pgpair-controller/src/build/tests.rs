@@ -53,7 +53,7 @@ fn seed_job_of_a_full_pair() {
 
 #[test]
 fn the_job_of_an_adoption_has_the_volumes_and_nothing_else_of_the_pair() {
-    let job = adopt_job::build_adopt_job(&full(), AdoptJob::Release(B, VolumeId(0x2a)));
+    let job = adopt_job::build_adopt_job(&full(), AdoptJob::Release(B, Some(VolumeId(0x2a))));
     let pod = job.spec.as_ref().unwrap().template.spec.clone().unwrap();
     let names: Vec<String> = pod.volumes.unwrap().into_iter().map(|volume| volume.name).collect();
     assert_eq!(names, ["data", "archive", "run", "bin", "tmp"]);

@@ -81,7 +81,7 @@ mod tests {
             let pod = format!("{}-x7k2p", pair.name.seed_job(i, 12));
             metas.push(pod_of(job.spec.unwrap().template.metadata, &pod, "Job"));
             metas.extend([set.metadata, job.metadata]);
-            for job in [AdoptJob::Look(i), AdoptJob::Release(i, VolumeId(7))] {
+            for job in [AdoptJob::Look(i), AdoptJob::Release(i, Some(VolumeId(7)))] {
                 let job = adopt_job::build_adopt_job(&pair, job);
                 let pod = format!("{}-x7k2p", job.metadata.name.as_deref().unwrap());
                 metas.push(pod_of(job.spec.unwrap().template.metadata, &pod, "Job"));

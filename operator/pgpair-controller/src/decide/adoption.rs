@@ -244,11 +244,16 @@ fn judge(
         }
         Verdict::Primary { instance, .. } => {
             next.phase = AdoptionPhase::Releasing;
-            let with_data = InstanceId::ALL.into_iter().filter_map(|i| Some((i, found.volume(i)?.volume_id)));
             // Each of them, also beside one that is not done.
             let mut done = true;
-            for (i, id) in with_data {
-                let job = AdoptJob::Release(i, id);
+            for i in InstanceId::ALL {
+                let job = match found.of(i) {
+                    Look::Volume(volume) => AdoptJob::Release(i, Some(volume.volume_id)),
+                    // A copy that did not finish: its agent remembers the former record.
+                    Look::Nothing => AdoptJob::Release(i, None),
+                    // Its agent will say whose it is, and a person decides.
+                    Look::Unreadable { .. } | Look::InUse => continue,
+                };
                 done &= run(observed, &adoption.instance(i).release, job, next, plan);
             }
             plan.create_lease = record(observed, found, instance).filter(|_| done);

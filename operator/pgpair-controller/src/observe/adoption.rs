@@ -27,11 +27,15 @@ fn adopt_jobs(caches: &Caches, pair: &ValidatedPair, i: InstanceId) -> AdoptJobs
         pods.iter().flat_map(|pod| &pod.ended).find_map(|ended| serde_json::from_str(&ended.message).ok());
     let look = match (look, said) {
         (JobView::Done(at, ()), Some(look)) => JobView::Done(at, look),
-        // It may be known of the Job that it has ended before its pod tells.
-        (JobView::Done(..), None) if !pods.is_empty() => JobView::Running,
-        (JobView::Done(at, ()), None) => {
+        (JobView::Done(at, ()), None) if pods.is_empty() => {
             JobView::Failed(at, "its pod, which knew what it had found, is gone".into())
         }
+        (JobView::Done(at, ()), None) if pods.iter().any(has_completed) => JobView::Failed(
+            at,
+            "what its pod says is not understood: is its image of another version?".into(),
+        ),
+        // The Job may be known to have ended before its pod is.
+        (JobView::Done(..), None) => JobView::Running,
         (JobView::Failed(at, why), _) => JobView::Failed(at, in_its_words(&pods).unwrap_or(why)),
         (JobView::Running, _) => JobView::Running,
         (JobView::Missing, _) => JobView::Missing,
@@ -56,6 +60,10 @@ fn adopt_job(
         Some(job) if job.metadata.deletion_timestamp.is_some() => (JobView::Running, Vec::new()),
         Some(job) => (job_view(&job), job_pods(caches, pair, i, &name).iter().map(pod_view).collect()),
     }
+}
+
+fn has_completed(pod: &PodView) -> bool {
+    pod.ended.iter().any(|ended| ended.reason == "Completed")
 }
 
 /// The last words of a program that has failed.

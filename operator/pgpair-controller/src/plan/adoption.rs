@@ -42,8 +42,8 @@ impl AdoptionPlan {
 pub enum AdoptJob {
     /// Looks at the volumes of an instance.
     Look(InstanceId),
-    /// Lets go of the volume of an instance, if it still is this one.
-    Release(InstanceId, VolumeId),
+    /// Lets go of the volume of an instance, if it still is this one; `None`: if there still is no data on it.
+    Release(InstanceId, Option<VolumeId>),
 }
 
 impl AdoptJob {

@@ -1,3 +1,4 @@
+use pgpair_core::authority::NodeId;
 use pgpair_core::record::RecordUid;
 use pgpair_core::wal::SegmentSize;
 
@@ -94,8 +95,12 @@ fn volume(root: &Path, record: u128) -> Layout {
 }
 
 fn belongs_to(layout: &Layout, record: u128) -> Vec<u8> {
-    let durable =
-        Durable { record_uid: Some(RecordUid(record)), longest_ttl_ms: 60_000, ..Durable::default() };
+    let durable = Durable {
+        record_uid: Some(RecordUid(record)),
+        node: Some(NodeId(9)),
+        longest_ttl_ms: 60_000,
+        ..Durable::default()
+    };
     let mut value = serde_json::to_value(durable).unwrap();
     value["of_a_later_version"] = 1.into();
     let bytes = serde_json::to_vec(&value).unwrap();
@@ -108,10 +113,10 @@ fn a_volume_that_is_let_go_of_keeps_its_promises_and_a_copy_of_what_it_remembere
     let root = tempfile::tempdir().unwrap();
     let layout = volume(root.path(), 1);
     let before = belongs_to(&layout, 1);
-    assert_eq!(let_go(&layout, VOLUME).unwrap(), Released::Now);
+    assert_eq!(let_go(&layout, Some(VOLUME)).unwrap(), Released::Now);
     let state = state::stored(&layout).unwrap().unwrap();
-    assert_eq!((state.record_uid, state.longest_ttl_ms), (None, 60_000));
-    assert_eq!(let_go(&layout, VOLUME).unwrap(), Released::Before);
+    assert_eq!((state.record_uid, state.node, state.longest_ttl_ms), (None, None, 60_000));
+    assert_eq!(let_go(&layout, Some(VOLUME)).unwrap(), Released::Before);
     assert_eq!(fs::read(layout.state_before_adoption()).unwrap(), before);
     assert!(!layout.states_before_earlier_adoptions().exists());
 }
@@ -122,7 +127,7 @@ fn each_adoption_leaves_a_copy_of_its_own() {
     let layout = volume(root.path(), 1);
     let all = [1, 2, 3].map(|record| {
         let bytes = belongs_to(&layout, record);
-        let_go(&layout, VOLUME).unwrap();
+        let_go(&layout, Some(VOLUME)).unwrap();
         bytes
     });
     let earlier = layout.states_before_earlier_adoptions();
@@ -138,7 +143,7 @@ fn a_release_that_is_cut_off_at_any_step_ends_in_the_same_when_it_is_repeated() 
         let root = tempfile::tempdir().unwrap();
         let layout = volume(root.path(), 1);
         let first = belongs_to(&layout, 1);
-        let_go(&layout, VOLUME).unwrap();
+        let_go(&layout, Some(VOLUME)).unwrap();
         let second = belongs_to(&layout, 2);
         if step != "nothing done" {
             set_aside(&layout).unwrap();
@@ -149,7 +154,7 @@ fn a_release_that_is_cut_off_at_any_step_ends_in_the_same_when_it_is_repeated() 
         if step == "copied" {
             fs::copy(layout.state_json(), layout.state_before_adoption()).unwrap();
         }
-        assert_eq!(let_go(&layout, VOLUME).unwrap(), Released::Now, "{step}");
+        assert_eq!(let_go(&layout, Some(VOLUME)).unwrap(), Released::Now, "{step}");
         assert_eq!(state::stored(&layout).unwrap().unwrap().record_uid, None, "{step}");
         assert_eq!(fs::read(layout.state_before_adoption()).unwrap(), second, "{step}");
         let earlier: Vec<_> = fs::read_dir(layout.states_before_earlier_adoptions()).unwrap().collect();
@@ -163,15 +168,30 @@ fn only_a_complete_directory_with_that_id_and_a_free_lock_is_let_go_of() {
     let root = tempfile::tempdir().unwrap();
     let layout = volume(root.path(), 1);
     let before = fs::read(layout.state_json()).unwrap();
-    let why = let_go(&layout, VolumeId(2)).unwrap_err().to_string();
+    let why = let_go(&layout, Some(VolumeId(2))).unwrap_err().to_string();
     assert!(why.contains("0000000000000001") && why.contains("0000000000000002"), "{why}");
     let held = VolumeLock::try_acquire(&layout.lock()).unwrap().unwrap();
-    assert!(matches!(let_go(&layout, VOLUME), Err(ReleaseError::Locked(_))));
+    assert!(matches!(let_go(&layout, Some(VOLUME)), Err(ReleaseError::Locked(_))));
     drop(held);
     fs::write(layout.rewinding(), b"").unwrap();
-    assert!(matches!(let_go(&layout, VOLUME), Err(ReleaseError::Nothing(VOLUME))));
+    assert!(matches!(let_go(&layout, Some(VOLUME)), Err(ReleaseError::Nothing(VOLUME))));
     assert_eq!(fs::read(layout.state_json()).unwrap(), before);
     assert!(!layout.state_before_adoption().exists());
+}
+
+/// A copy that did not finish, or data that was taken away: its agent would still remember the former record when it has a copy.
+#[test]
+fn a_volume_without_a_complete_directory_is_let_go_of_when_that_is_asked_and_no_other_is() {
+    let root = tempfile::tempdir().unwrap();
+    let layout = volume(root.path(), 1);
+    assert!(matches!(let_go(&layout, None), Err(ReleaseError::Something(VOLUME))));
+    assert!(state::stored(&layout).unwrap().unwrap().record_uid.is_some());
+    fs::remove_file(layout.volume_json()).unwrap();
+    assert_eq!(let_go(&layout, None).unwrap(), Released::Now, "unfinished");
+    assert_eq!(state::stored(&layout).unwrap().unwrap().record_uid, None);
+    belongs_to(&layout, 2);
+    fs::remove_dir_all(layout.pgdata()).unwrap();
+    assert_eq!(let_go(&layout, None).unwrap(), Released::Now, "empty");
 }
 
 #[test]
@@ -179,7 +199,7 @@ fn a_volume_whose_state_is_lost_belongs_to_no_record() {
     let root = tempfile::tempdir().unwrap();
     let layout = volume(root.path(), 1);
     fs::remove_file(layout.state_json()).unwrap();
-    assert_eq!(let_go(&layout, VOLUME).unwrap(), Released::Before);
+    assert_eq!(let_go(&layout, Some(VOLUME)).unwrap(), Released::Before);
     assert!(!layout.state_json().exists());
 }
 

@@ -199,6 +199,8 @@ fn of_the_job_of_an_adoption_its_pod_says_what_was_found() {
     assert_eq!(with(ended), JobView::Done(at, look));
     // The Job may be known to have ended before its pod is.
     assert_eq!(with(json!({"running": {}})), JobView::Running);
+    let other = json!({"terminated": {"exitCode": 0, "reason": "Completed", "message": "{\"seen\": 1}"}});
+    assert!(matches!(with(other), JobView::Failed(..)), "nobody waits for it for ever");
 }
 
 #[test]

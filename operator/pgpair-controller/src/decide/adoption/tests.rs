@@ -111,7 +111,10 @@ fn volumes_that_prove_it_are_let_go_of_and_get_a_record_with_the_next_term() {
     let plan = decide(&observed);
     let next = plan.adoption.unwrap();
     assert_eq!(next.phase, AdoptionPhase::Releasing);
-    assert_eq!(next.create, [AdoptJob::Release(A, VolumeId(1)), AdoptJob::Release(B, VolumeId(2))]);
+    assert_eq!(
+        next.create,
+        [AdoptJob::Release(A, Some(VolumeId(1))), AdoptJob::Release(B, Some(VolumeId(2)))]
+    );
     assert_eq!(
         next.verdict,
         Some(Verdict::Primary { instance: B, other: Some(Other::Follow), accepted: None })
@@ -165,7 +168,8 @@ fn an_instance_without_data_cannot_be_chosen() {
         observed.adoption.as_mut().unwrap().choice = Some(AdoptChoice { primary, accept: word.clone() });
         assert_eq!(adoption(&observed).phase, phase, "{primary}");
     }
-    assert_eq!(adoption(&observed).create, [AdoptJob::Release(B, VolumeId(2))], "there is nothing on a");
+    let released = [AdoptJob::Release(A, None), AdoptJob::Release(B, Some(VolumeId(2)))];
+    assert_eq!(adoption(&observed).create, released, "what a remembers goes too");
 }
 
 #[test]
