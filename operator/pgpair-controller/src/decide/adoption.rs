@@ -53,7 +53,7 @@ pub(super) fn decide_adoption(observed: &Observed, plan: &mut Plan) -> bool {
     true
 }
 
-/// A record that no volume belongs to: the instance that it names as primary refuses it, the other one does so too or has nothing, and neither
+/// A record of term 0, which says nothing yet, that no volume belongs to: the instance that it names as primary refuses it, the other one does so too or has nothing, and neither
 /// is silent.
 fn is_useless(observed: &Observed, record: &Record) -> bool {
     let refuses: Vec<InstanceId> = refusing(observed).collect();
@@ -63,7 +63,9 @@ fn is_useless(observed: &Observed, record: &Record) -> bool {
         let is_empty = instance.report.fresh().is_some_and(|report| report.system_identifier.is_none());
         is_off || is_empty || refuses.contains(&i)
     };
-    refuses.contains(&record.primary.instance) && InstanceId::ALL.into_iter().all(is_no_objection)
+    record.term == Term(0)
+        && refuses.contains(&record.primary.instance)
+        && InstanceId::ALL.into_iter().all(is_no_objection)
 }
 
 fn jobs_that_are_there(adoption: &AdoptionObserved) -> Vec<(InstanceId, AdoptStep)> {

@@ -236,11 +236,9 @@ fn a_record_that_nobody_belongs_to_is_deleted_and_no_other() {
         ReportView::Fresh(Box::new(report))
     };
     let discards = |observed: &Observed| adoption(observed).discard_record;
-    let mut observed = Observed {
-        lease: LeaseView::Present(record(A, Mode::Solo)),
-        adoption: Some(AdoptionObserved::default()),
-        ..steady()
-    };
+    let of_term = |term| LeaseView::Present(Record { term, ..record(A, Mode::Solo) });
+    let mut observed =
+        Observed { lease: of_term(Term(0)), adoption: Some(AdoptionObserved::default()), ..steady() };
     assert!(!discards(&observed), "it is the pair's");
     assert_eq!(adoption(&observed).phase, AdoptionPhase::Done);
     observed.a.report = foreign(A);
@@ -250,6 +248,9 @@ fn a_record_that_nobody_belongs_to_is_deleted_and_no_other() {
     observed.b.report = foreign(B);
     assert!(discards(&observed));
     assert_eq!(decide(&observed).notices, [Notice::RecordDiscarded]);
+    observed.lease = of_term(Term(3));
+    assert!(!discards(&observed), "somebody has had data under it");
+    observed.lease = of_term(Term(0));
     observed.a.report = ReportView::Unreachable;
     assert!(!discards(&observed), "a may be its primary");
     // Of a new pair only a has begun.
