@@ -24,7 +24,12 @@ pub(super) fn adoption(
     old: &PgReplicaPairStatus,
 ) -> Option<AdoptionStatus> {
     let before = old.adoption.as_ref();
-    let (Some(seen), Some(plan)) = (&observed.adoption, &plan.adoption) else { return before.cloned() };
+    let (Some(seen), Some(plan)) = (&observed.adoption, &plan.adoption) else {
+        // Nobody asks for it any more; while the pair is held, it is not known how it goes on.
+        let stays =
+            |before: &&AdoptionStatus| observed.adoption.is_some() || before.phase.is(AdoptionPhase::Done);
+        return before.filter(stays).cloned();
+    };
     if plan.phase == AdoptionPhase::Done {
         return done(name, observed, before?);
     }
@@ -44,11 +49,11 @@ pub(super) fn adoption(
 
 /// With a record of its own, the pair is as any other.
 fn done(name: &PairName, observed: &Observed, before: &AdoptionStatus) -> Option<AdoptionStatus> {
-    if before.phase.is(AdoptionPhase::Done) || !before.phase.is(AdoptionPhase::Releasing) {
-        // Another process has seen the end; or the pair never came so far.
+    if before.phase.is(AdoptionPhase::Done) {
         return Some(before.clone());
     }
-    let record = observed.record()?;
+    // One that never came so far is over: the record is of something else.
+    let record = observed.record().filter(|_| before.phase.is(AdoptionPhase::Releasing))?;
     let status = AdoptionStatus {
         phase: AdoptionPhase::Done.into(),
         primary: Some(name.instance(record.primary.instance)),

@@ -83,6 +83,14 @@ fn what_came_of_it_is_told_once_the_record_is_there_and_stays() {
 }
 
 #[test]
+fn a_question_that_nobody_asks_any_more_is_not_told() {
+    let asking = status_of(&parted());
+    assert_eq!(over(&asking, &later(steady(), 5)).adoption, None);
+    let there = Observed { adoption: Some(AdoptionObserved::default()), ..later(steady(), 5) };
+    assert_eq!(over(&asking, &there).adoption, None, "the record is none of an adoption");
+}
+
+#[test]
 fn a_pair_that_took_nothing_up_tells_of_nothing() {
     let asks = Observed { adoption: Some(AdoptionObserved::default()), ..steady() };
     assert_eq!(status_of(&asks).adoption, None);
