@@ -27,7 +27,7 @@ const TABLE: &str = "outlived";
 /// Deletions of the long case, in each durability; `PGPAIR_E2E_ADOPTIONS` for others.
 const DELETIONS: u32 = 20;
 
-/// A pair is deleted while it is written to, and made again with what it left; then with only one of its volumes, which a person has to choose.
+/// A pair is deleted while it is written to, and made again with what it left.
 pub async fn a_deleted_pair_is_taken_up_with_all_that_it_acknowledged(
     c: &mut Context,
 ) -> anyhow::Result<Outcome> {
@@ -40,7 +40,15 @@ pub async fn a_deleted_pair_is_taken_up_with_all_that_it_acknowledged(
     let adoption = await_adopted(&pair).await?;
     has_all(&pair, TABLE, &acknowledged).await?;
     println!("  {} rows, {}", acknowledged.len(), adoption.message);
+    delete(&pair).await.map(|()| Outcome::Passed)
+}
 
+/// Only one of its volumes is left, which a person has to choose.
+pub async fn one_volume_alone_is_asked_about(c: &mut Context) -> anyhow::Result<Outcome> {
+    let pair = c.bring_up("alone", 17).await?;
+    let acknowledged = delete_while_it_is_written_to(&pair, TABLE, "Sync").await?;
+    apply_again(&pair, ADOPT).await?;
+    await_adopted(&pair).await?;
     let primary = pair.primary_of(&pair.await_paired(1, WHOLE).await?)?;
     delete(&pair).await?;
     lose(&pair, primary).await?;

@@ -151,8 +151,9 @@ const ALONE: [Test; 26] = tests![
 ];
 
 /// What takes many minutes: `make e2e-long`.
-const LONG: [Test; 4] = tests![
+const LONG: [Test; 5] = tests![
     adoption::deleted_pairs_are_taken_up_again_and_again,
+    adoption::one_volume_alone_is_asked_about,
     copies::a_standby_whose_node_is_lost_for_good_is_made_anew_elsewhere,
     copies::a_copy_that_fails_for_good_leaves_the_standby_what_it_had,
     upgrades::an_upgrade_of_the_operator_and_its_rollback_roll_one_pair_after_the_other,
