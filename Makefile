@@ -22,7 +22,7 @@ ACCESS := $(if $(PGPAIR_CONTEXT),--context=$(PGPAIR_CONTEXT),--kubeconfig=$(RUN)
 HELM_ACCESS := $(if $(PGPAIR_CONTEXT),--kube-context=$(PGPAIR_CONTEXT),--kubeconfig=$(RUN)/kubeconfig)
 HELM := $(firstword $(wildcard $(CACHE)/bin/helm) helm)
 KUBECTL := $(firstword $(wildcard $(CACHE)/bin/kubectl) kubectl)
-SCRIPTS := .ci/run .ci/advisories fuzz/run e2e/setup e2e/cluster/cluster e2e/images/images $(wildcard e2e/cluster/*.sh e2e/images/*.sh)
+SCRIPTS := .ci/run .ci/advisories fuzz/run e2e/setup e2e/cluster/cluster e2e/images/images e2e/images/apt-sources $(wildcard e2e/cluster/*.sh e2e/images/*.sh)
 
 -include e2e/cluster/cluster.mk
 
