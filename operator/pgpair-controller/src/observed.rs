@@ -1,18 +1,17 @@
 //! What is known about a pair at one moment, and how sure it is. Plain data: the decisions read nothing else.
 
+mod adoption;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use pgpair_api::loss::KnownWal;
-use pgpair_api::names::AdoptStep;
-use pgpair_api::spec::AdoptChoice;
 use pgpair_api::status::OrderStatus;
 use pgpair_core::authority::messages::EvidenceKind;
 use pgpair_core::ids::{Incarnation, InstanceId};
 use pgpair_core::instance::PostgresState;
 use pgpair_core::record::{Mode, Record};
-use pgpair_wire::adopt::Look;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::InstanceReport;
 use pgpair_wire::seed::SeedProgress;
@@ -23,6 +22,7 @@ use crate::certificates::server::Holder;
 use crate::rollout::Turn;
 use crate::secrets::passwords::{Entry, Keeper};
 use crate::trouble::PodTrouble;
+pub use adoption::{AdoptJobs, AdoptionObserved, JobView};
 
 /// Everything that is known about a pair.
 #[derive(Debug, Clone)]
@@ -339,60 +339,6 @@ pub struct SeedJob {
     pub progress: Option<SeedProgress>,
     /// How its last pod failed, in the words of the seeding program.
     pub failure: Option<SeedFailure>,
-}
-
-/// What is known of an adoption: only of pairs whose spec asks for one.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct AdoptionObserved {
-    /// What a person has chosen.
-    pub choice: Option<AdoptChoice>,
-    /// Instance a.
-    pub a: AdoptJobs,
-    /// Instance b.
-    pub b: AdoptJobs,
-}
-
-impl AdoptionObserved {
-    /// The Jobs of an instance.
-    #[must_use]
-    pub fn instance(&self, i: InstanceId) -> &AdoptJobs {
-        match i {
-            InstanceId::A => &self.a,
-            InstanceId::B => &self.b,
-        }
-    }
-}
-
-/// The Jobs of an adoption of one instance.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct AdoptJobs {
-    /// The one that looks at its volumes.
-    pub look: JobView<Look>,
-    /// The one that lets go of them.
-    pub release: JobView<()>,
-}
-
-impl AdoptJobs {
-    /// The one that runs.
-    #[must_use]
-    pub fn running(&self) -> Option<AdoptStep> {
-        let looks = (self.look == JobView::Running).then_some(AdoptStep::Look);
-        looks.or((self.release == JobView::Running).then_some(AdoptStep::Release))
-    }
-}
-
-/// A Job that is there once.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub enum JobView<T> {
-    /// There is none.
-    #[default]
-    Missing,
-    /// It has not ended.
-    Running,
-    /// It has failed; when, and in whose words.
-    Failed(Timestamp, String),
-    /// It has ended; when, and with what result.
-    Done(Timestamp, T),
 }
 
 /// How a seeding pod failed.
