@@ -14,7 +14,8 @@ use pgpair_core::instance::{PostgresState, Role};
 use pgpair_core::lag::Lag;
 use pgpair_core::lsn::Lsn;
 use pgpair_core::record::{Holder, Mode, Record};
-use pgpair_core::timeline::TimelineId;
+use pgpair_core::timeline::{TimelineHistory, TimelineId};
+use pgpair_wire::adopt::KeptVolume;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::report::{
     ArchiveReport, AuthorityReport, DefinitionsReport, InstanceReport, Need, PasswordReport, PasswordState,
@@ -128,6 +129,20 @@ pub fn report(i: InstanceId, state: PostgresState) -> InstanceReport {
             full_in_seconds: None,
         },
         ..InstanceReport::empty(i, Incarnation(if primary { 7 } else { 8 }))
+    }
+}
+
+/// A volume of an earlier pair, of which nothing is remembered, whose log ends there on its first timeline.
+pub fn kept_volume(id: u64, end: u64) -> KeptVolume {
+    KeptVolume {
+        volume_id: VolumeId(id),
+        system_identifier: SystemIdentifier(99),
+        version: 17,
+        history: TimelineHistory { timeline: TimelineId(1), ancestors: Vec::new() },
+        end: Some(Lsn(end)),
+        end_unknown: None,
+        written_ms: None,
+        state: None,
     }
 }
 

@@ -84,6 +84,11 @@ pub fn compute(
     status
 }
 
+/// The API keeps whole seconds; anything finer would differ from what is read back.
+fn whole_seconds(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
 fn instance(
     name: &PairName,
     i: InstanceId,
@@ -233,7 +238,7 @@ fn storage(
 fn certificates(observed: &Observed) -> Vec<CertificateStatus> {
     let status = |(secret, end): &(String, Timestamp)| CertificateStatus {
         secret: secret.clone(),
-        not_after: Time(Timestamp::from_second(end.as_second()).unwrap_or(*end)),
+        not_after: whole_seconds(*end),
     };
     observed.certificates.iter().map(status).collect()
 }
@@ -253,7 +258,7 @@ fn order_status(
         state: told.state.into(),
         reason: Some(told.reason.into()),
         message: Some(told.message.clone()),
-        time: Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
+        time: Some(whole_seconds(now)),
         estimated_loss: told.estimated_loss.map(lag_value),
         last_sent: announced.or_else(|| old.and_then(|o| o.last_sent.clone())),
     }

@@ -10,7 +10,7 @@ use pgpair_agent::instance::layout::Layout;
 use pgpair_agent::postgres::control_file::{self, control_data};
 use pgpair_agent::postgres::end_of_wal::end_of_wal;
 use pgpair_agent::postgres::pgdata::PgDataError;
-use pgpair_agent::postgres::promote::{promote, settle};
+use pgpair_agent::postgres::promote::settle;
 use pgpair_agent::standby::adopt::{ReleaseError, Released, let_go, look_at};
 use pgpair_core::authority::{Durability, Durable};
 use pgpair_core::ids::{Term, VolumeId};
@@ -20,7 +20,7 @@ use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_core::wal::{Segment, SegmentSize};
 use pgpair_wire::adopt::{KeptVolume, Look};
 
-use crate::fixture::{Instance, LIMIT, World, eventually, run};
+use crate::fixture::{Instance, LIMIT, eventually, run};
 use crate::promotion::cut_off;
 
 async fn look(i: &Instance) -> Look {
@@ -71,21 +71,10 @@ fn files(root: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
     found
 }
 
-/// b is a primary on timeline 2 that was killed, and a one on timeline 1.
-async fn both_killed(w: &World) -> Lsn {
-    let (a, b) = w.pair().await;
-    w.a.kill(&a).await;
-    promote(&w.b.settings, &b, &w.b.sql, LIMIT).await.unwrap();
-    w.b.exec("INSERT INTO t VALUES (1)").await;
-    let flushed = w.b.facts().await.flush_lsn.unwrap();
-    w.b.kill(&b).await;
-    flushed
-}
-
 #[test]
 fn a_look_tells_where_the_log_of_a_killed_primary_ends_and_what_it_remembers() {
     run(async |w| {
-        let flushed = both_killed(&w).await;
+        let flushed = w.killed_one_after_the_other().await;
         let layout = &w.b.settings.layout;
         // A volume that remembers that nothing was promised is told from one that remembers nothing.
         assert_eq!(kept(&w.b).await.state, Some(Durable::default()));
@@ -111,7 +100,7 @@ fn a_look_tells_where_the_log_of_a_killed_primary_ends_and_what_it_remembers() {
 #[test]
 fn a_look_changes_nothing() {
     run(async |w| {
-        both_killed(&w).await;
+        w.killed_one_after_the_other().await;
         store(&w.b.settings.layout, &remembered());
         for i in [&w.a, &w.b] {
             let roots = [&i.settings.layout.data, &i.settings.layout.archive];

@@ -18,11 +18,13 @@ use pgpair_agent::instance::env::InstanceEnv;
 use pgpair_agent::postgres::postmaster::{
     self, ClientAccess, Postmaster, StartAs, StartOptions, bootstrap, initdb, start,
 };
+use pgpair_agent::postgres::promote::promote;
 use pgpair_agent::postgres::render::Upstream;
 use pgpair_agent::postgres::sql::{Sql, SqlError, SqlSnapshot, StreamState};
 use pgpair_agent::postgres::tool::PgBin;
 use pgpair_agent::standby::base_backup;
 use pgpair_core::ids::{InstanceId, VolumeId};
+use pgpair_core::lsn::Lsn;
 use pgpair_wire::config::PairConfig;
 use pgpair_wire::scram::{VERIFIERS_KEY, Verifier, Verifiers};
 use pgpair_wire::seed::SeedProgress;
@@ -188,6 +190,17 @@ impl World {
         let b = self.b.start(self.b.standby_of(&self.a)).await;
         self.streaming(&self.a).await;
         (a, b)
+    }
+
+    /// A pair whose primary was killed, and then its successor: a ends on timeline 1, b on timeline 2. Gives where b had flushed to.
+    pub async fn killed_one_after_the_other(&self) -> Lsn {
+        let (a, b) = self.pair().await;
+        self.a.kill(&a).await;
+        promote(&self.b.settings, &b, &self.b.sql, LIMIT).await.unwrap();
+        self.b.exec("INSERT INTO t VALUES (1)").await;
+        let flushed = self.b.facts().await.flush_lsn.unwrap();
+        self.b.kill(&b).await;
+        flushed
     }
 
     /// Waits until the peer of `primary` streams and has replayed everything.

@@ -202,12 +202,7 @@ fn the_end_of_wal_of_a_killed_standby_is_what_it_had_received() {
 #[test]
 fn the_end_of_wal_of_a_killed_new_primary_is_on_its_new_timeline() {
     run(async |w| {
-        let (a, b) = w.pair().await;
-        w.a.kill(&a).await;
-        promote(&w.b.settings, &b, &w.b.sql, LIMIT).await.unwrap();
-        w.b.exec("INSERT INTO t VALUES (1)").await;
-        let flushed = w.b.facts().await.flush_lsn.unwrap();
-        w.b.kill(&b).await;
+        let flushed = w.killed_one_after_the_other().await;
         let (control, end) = stopped(&w.b).await;
         assert_eq!((end.timeline, end.end >= flushed), (TimelineId(2), true));
         let history = pgdata::history(&w.b.settings.layout, control.system_identifier, end.timeline).unwrap();

@@ -33,8 +33,7 @@ impl AdoptSpec {
     /// The choice, if it is one.
     #[must_use]
     pub fn choice(&self) -> Option<AdoptChoice> {
-        let primary = InstanceId::ALL.into_iter().find(|i| self.primary.as_deref() == Some(i.as_str()))?;
-        Some(AdoptChoice { primary, accept: self.accept.clone()? })
+        Some(AdoptChoice { primary: self.primary.as_deref()?.parse().ok()?, accept: self.accept.clone()? })
     }
 }
 

@@ -12,6 +12,7 @@ use pgpair_wire::words::shown;
 
 use crate::observed::{AdoptionObserved, JobView, Observed};
 use crate::plan::{AdoptionPlan, Plan, Verdict};
+use crate::status::whole_seconds;
 
 /// Characters of the words of a Job's program.
 const WORDS: usize = 300;
@@ -65,8 +66,7 @@ fn done(name: &PairName, observed: &Observed, before: &AdoptionStatus) -> Option
 
 fn since(status: AdoptionStatus, before: Option<&AdoptionStatus>, now: Timestamp) -> AdoptionStatus {
     let same = before.filter(|before| before.phase == status.phase).and_then(|before| before.time.clone());
-    let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
-    AdoptionStatus { time: Some(same.unwrap_or(now)), ..status }
+    AdoptionStatus { time: Some(same.unwrap_or_else(|| whole_seconds(now))), ..status }
 }
 
 fn message(name: &PairName, plan: &AdoptionPlan) -> String {

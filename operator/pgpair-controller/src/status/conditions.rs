@@ -8,7 +8,7 @@ mod storage;
 mod trouble;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use pgpair_api::names::PairName;
 use pgpair_api::status::{ConditionType, PgReplicaPairStatus, Reason};
 use pgpair_core::authority::Refusal;
@@ -18,7 +18,7 @@ use pgpair_wire::report::{ArchiveReport, HistoryPlace, TwoPasts};
 use crate::observed::{Observed, SeedState};
 use crate::outcome::{FaultKind, StepFailure};
 use crate::plan::{Blocked, Plan, Problem};
-use crate::status::adoption;
+use crate::status::{adoption, whole_seconds};
 
 /// Segments that may wait for the archiver before the archive counts as unhealthy: 512 MiB of WAL.
 const BACKLOG_LIMIT: u64 = 32;
@@ -312,9 +312,7 @@ pub fn merge(
             reason: draft.reason.as_str().to_owned(),
             message: draft.message,
             observed_generation: generation,
-            // The API keeps whole seconds; anything finer would differ from what is read back.
-            last_transition_time: since
-                .unwrap_or_else(|| Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
+            last_transition_time: since.unwrap_or_else(|| whole_seconds(now)),
         };
         match before {
             Some(n) => out[n] = condition,

@@ -1,12 +1,11 @@
 //! What is told of roles, their passwords, and databases.
 
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pgpair_api::status::{DefinitionStage, DefinitionStatus, PasswordStage, PasswordStatus};
 use pgpair_wire::report::{DefinitionFault, DefinitionKind, InstanceReport, PasswordState};
 
 use crate::observed::{Observed, PasswordView};
 use crate::secrets::passwords::Found;
+use crate::status::whole_seconds;
 
 /// The password of each role, as far as the primary tells.
 pub(super) fn passwords(observed: &Observed, old: &[PasswordStatus]) -> Vec<PasswordStatus> {
@@ -37,7 +36,7 @@ fn password(view: &PasswordView, primary: Option<&InstanceReport>, old: &[Passwo
         state: state.into(),
         message: told.and_then(|told| told.why.clone()).filter(|_| has_found),
         mark: view.entry.mark.clone(),
-        since: view.entry.since.map(|since| Time(Timestamp::from_second(since.as_second()).unwrap_or(since))),
+        since: view.entry.since.map(whole_seconds),
     }
 }
 

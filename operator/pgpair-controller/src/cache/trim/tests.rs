@@ -131,16 +131,23 @@ fn seeding(job: Job, pod: Pod) -> Caches {
     Caches { jobs, pods, ..empty_caches() }
 }
 
+/// The pod that the Job controller makes of it.
+fn pod_of(job: &Job) -> Pod {
+    let (name, template) = (job.name_any(), job.spec.clone().unwrap().template);
+    let mut pod = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
+    pod.metadata.name = Some(format!("{name}-x7k2p"));
+    pod.metadata.namespace = Some("shop".into());
+    pod.labels_mut().insert(JOB_NAME.into(), name.clone());
+    let maker =
+        json!([{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": UID, "controller": true}]);
+    pod.metadata.owner_references = serde_json::from_value(maker).unwrap();
+    pod
+}
+
 #[test]
 fn of_a_seeding_job_its_end_is_kept_and_its_pod_is_found_by_its_labels() {
     let job = seed_job::build_seed_job(&valid(json!({})), A, 12);
-    let template = job.spec.clone().unwrap().template;
-    let mut pod = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
-    pod.metadata.name = Some("orders-a-seed-12-x7k2p".into());
-    pod.metadata.namespace = Some("shop".into());
-    pod.labels_mut().insert(JOB_NAME.into(), "orders-a-seed-12".into());
-    let maker = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "orders-a-seed-12", "uid": UID, "controller": true}]);
-    pod.metadata.owner_references = serde_json::from_value(maker).unwrap();
+    let pod = pod_of(&job);
     let ended = json!({"terminated": {"exitCode": 1, "finishedAt": "2026-05-01T12:00:00Z"}});
     let pod = dressed(&pod, json!({"phase": "Running", "containerStatuses": [container("postgres", ended)]}));
     let failed = json!([{"type": "Failed", "status": "True", "message": "BackoffLimitExceeded",
@@ -177,13 +184,7 @@ fn of_the_job_of_an_adoption_its_pod_says_what_was_found() {
         state: Some(Durable { record_uid: Some(RecordUid(u128::MAX)), ..Durable::default() }),
     });
     let job = adopt_job::build_adopt_job(&pair, AdoptJob::Look(A));
-    let template = job.spec.clone().unwrap().template;
-    let mut pod = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
-    pod.metadata.name = Some("orders-a-adopt-look-x7k2p".into());
-    pod.metadata.namespace = Some("shop".into());
-    pod.labels_mut().insert(JOB_NAME.into(), "orders-a-adopt-look".into());
-    let maker = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "orders-a-adopt-look", "uid": UID, "controller": true}]);
-    pod.metadata.owner_references = serde_json::from_value(maker).unwrap();
+    let pod = pod_of(&job);
     let complete =
         json!([{"type": "Complete", "status": "True", "lastTransitionTime": "2026-05-01T12:00:00Z"}]);
     let job = dressed(&job, json!({"conditions": complete}));

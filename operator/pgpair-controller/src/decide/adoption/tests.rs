@@ -10,7 +10,7 @@ use pgpair_core::timeline::TimelineId;
 
 use super::*;
 use crate::decide::decide;
-use crate::fixtures::{empty, now, record, report, steady};
+use crate::fixtures::{empty, kept_volume, now, record, report, steady};
 use crate::observed::{AdoptJobs, InstanceObserved, Observed, ReportView, SeedJob, SetView};
 
 /// A volume of the pair, whose log ends there.
@@ -23,16 +23,7 @@ fn volume(id: u64, end: u64, term: u32, primary: bool) -> KeptVolume {
         durability: Some(Durability::SyncStrict),
         ..Durable::default()
     };
-    KeptVolume {
-        volume_id: VolumeId(id),
-        system_identifier: SystemIdentifier(99),
-        version: 17,
-        history: TimelineHistory { timeline: TimelineId(1), ancestors: Vec::new() },
-        end: Some(Lsn(end)),
-        end_unknown: None,
-        written_ms: None,
-        state: Some(state),
-    }
+    KeptVolume { state: Some(state), ..kept_volume(id, end) }
 }
 
 fn looked(a: Look, b: Look) -> AdoptionObserved {

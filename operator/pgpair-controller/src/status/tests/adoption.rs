@@ -1,23 +1,18 @@
 use pgpair_api::spec::AdoptChoice;
 use pgpair_api::status::{AdoptionPhase, AdoptionStatus};
 use pgpair_core::authority::Durable;
-use pgpair_core::ids::{SystemIdentifier, VolumeId};
 use pgpair_core::timeline::{TimelineHistory, TimelineId};
 use pgpair_wire::adopt::{KeptVolume, Look};
 
 use super::*;
+use crate::fixtures::kept_volume;
 use crate::observed::{AdoptJobs, AdoptionObserved, JobView, ReportView};
 
 fn looked(id: u64, end: u64, written_s: u64) -> JobView<Look> {
     let volume = KeptVolume {
-        volume_id: VolumeId(id),
-        system_identifier: SystemIdentifier(99),
-        version: 17,
-        history: TimelineHistory { timeline: TimelineId(1), ancestors: Vec::new() },
-        end: Some(Lsn(end)),
-        end_unknown: None,
         written_ms: Some(written_s * 1000),
         state: Some(Durable { term: Term(4), primary: id == 2, ..Durable::default() }),
+        ..kept_volume(id, end)
     };
     JobView::Done(now(), Look::Volume(volume))
 }
